@@ -1,0 +1,328 @@
+"""The one description of a run: frozen dataclasses, ``--set a.b=c`` overrides, all complaints in one message.
+
+Precedence: the defaults here, then the method's preset (a published setting), then what the user sets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, get_args, get_origin
+
+from vlmodels.errors import UserError, nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Which frozen model is adapted."""
+
+    name: str = field(default="toy", metadata={"help": "'toy' or any open_clip model name"})
+    pretrained: str | None = field(default=None, metadata={"help": "open_clip tag or weight file; none: random"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the ingested clips lie and how many views of a clip are scored."""
+
+    dir: str = field(default="", metadata={"help": "folder that pipelines/ingest.py made"})
+    clips: int = field(default=1, metadata={"help": "temporal views of a test video"})
+    crops: int = field(default=1, metadata={"help": "spatial views of a test video (1 or 3)"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Augmentation of a training clip, drawn once per clip (MSTA section 4.2; strengths as in ViFi-CLIP)."""
+
+    crop_scale: float = field(default=0.08, metadata={"help": "least area of the random resized crop; 1: none"})
+    flip: float = field(default=0.5, metadata={"help": "probability of a horizontal flip"})
+    jitter: float = field(default=0.8, metadata={"help": "probability of colour jitter"})
+    gray: float = field(default=0.2, metadata={"help": "probability of turning gray"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolConfig:
+    """Which clips train and which are scored; see ``pipelines/protocols.py``."""
+
+    name: str = field(default="b2n", metadata={"help": "protocol"})
+    lists: str | None = field(default=None, metadata={"help": "folder of published split lists; none: own split"})
+    base_labels: str | None = field(default=None, metadata={"help": "label CSV of the base lists"})
+    novel_labels: str | None = field(default=None, metadata={"help": "label CSV of the novel lists"})
+    shots: int = field(default=16, metadata={"help": "training videos per class (own split)"})
+    test_fraction: float = field(default=0.3, metadata={"help": "share of a class kept for test (own split)"})
+    holdout: float = field(default=0.0, metadata={"help": "share of train held out to select the epoch"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """Class prompts and descriptions."""
+
+    template: str = field(default="a video of {}.", metadata={"help": "class prompt"})
+    descriptions: str | None = field(default=None, metadata={"help": "description store (SQLite)"})
+    n: int = field(default=2, metadata={"help": "descriptions per class and kind"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with warm-up and cosine decay (``pipelines/loop.py: learning_rate``)."""
+
+    lr: float = field(default=1e-3, metadata={"help": "peak learning rate"})
+    epochs: int = field(default=11, metadata={"help": "passes over the training clips"})
+    warmup_epochs: float = field(default=5.0, metadata={"help": "epochs of linear warm-up"})
+    batch_size: int = field(default=32, metadata={"help": "TOTAL clips per step, over all workers"})
+    micro_batch: int = field(default=0, metadata={"help": "clips per worker and pass; 0: all; fewer: accumulate"})
+    weight_decay: float = field(default=1e-3, metadata={"help": "AdamW weight decay"})
+    beta1: float = 0.9
+    beta2: float = 0.98
+    eps: float = 1e-8
+    precision: Literal["fp32", "bf16"] = field(default="fp32", metadata={"help": "autocast type"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleConfig:
+    """How many workers, and what each gets. Never changes a result beyond float tolerance."""
+
+    workers: int = field(default=1, metadata={"help": "DDP workers"})
+    gpu: bool = field(default=False, metadata={"help": "one GPU for each worker"})
+    cpus_per_worker: float = field(default=1.0, metadata={"help": "CPU cores for each worker"})
+    max_failures: int = field(default=2, metadata={"help": "worker failures to recover from"})
+    eval_batch: int = field(default=32, metadata={"help": "clips per worker in one evaluation pass"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """Where runs and models are recorded."""
+
+    uri: str | None = field(default=None, metadata={"help": "MLflow tracking URI; none: no tracking"})
+    experiment: str = field(default="vidadapt", metadata={"help": "MLflow experiment"})
+    register: str | None = field(default=None, metadata={"help": "register the model under this name"})
+    alias: str = field(default="champion", metadata={"help": "alias of the registered version"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A whole run. ``method_config`` is the method's own ``Config``, as plain values."""
+
+    method: str = "msta"
+    preset: str | None = None
+    method_config: Mapping[str, Any] = field(default_factory=dict)
+    backbone: BackboneConfig = BackboneConfig()
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    protocol: ProtocolConfig = ProtocolConfig()
+    text: TextConfig = TextConfig()
+    optim: OptimConfig = OptimConfig()
+    scale: ScaleConfig = ScaleConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    selection: Literal["last", "select", "test-best"] = field(
+        default="last", metadata={"help": "epoch to keep; 'test-best' as published (chosen on the test list)"}
+    )
+    seed: int = field(default=1, metadata={"help": "seed, and number of the published training subset"})
+    out: str = field(default="runs", metadata={"help": "folder or URI for runs"})
+
+    def digest(self) -> str:
+        """Digest of everything that may change the result: not the scale, the place or the tracking."""
+        plain = to_plain(self)
+        for name in ("scale", "tracking", "out"):
+            plain.pop(name)
+        plain["data"].pop("dir")  # the content has a digest of its own
+        return digest_of(plain)
+
+
+def digest_of(plain: Any) -> str:
+    """SHA-256 (hex) of a JSON-able value, independent of key order."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def to_plain(config: Any) -> Any:
+    """Turn (nested) dataclasses into JSON-able values."""
+    if is_dataclass(config) and not isinstance(config, type):
+        return {f.name: to_plain(getattr(config, f.name)) for f in fields(config)}
+    if isinstance(config, Mapping):
+        return {key: to_plain(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [to_plain(value) for value in config]
+    return config
+
+
+def from_plain(plain: Mapping[str, Any]) -> TrainConfig:
+    """Rebuild a configuration that :func:`to_plain` wrote."""
+    return typing.cast("TrainConfig", _rebuild(TrainConfig, plain))
+
+
+def _rebuild(cls: type, plain: Mapping[str, Any]) -> Any:
+    hints = typing.get_type_hints(cls)
+    return cls(**{k: _rebuild(hints[k], v) if is_dataclass(hints[k]) else v for k, v in plain.items()})
+
+
+def resolve(
+    *,
+    method: str,
+    preset: str | None,
+    base: TrainConfig,
+    overrides: Sequence[str] = (),
+) -> TrainConfig:
+    """Apply the method's preset and then the user's ``key=value`` overrides to ``base``.
+
+    Raises:
+        UserError: naming every unknown method, preset or key and every value of a wrong type, all at once.
+    """
+    from vlmodels import methods
+
+    cls = methods.get(method)
+    config = replace(base, method=method, preset=preset)
+    method_config = cls.Config()
+    if preset is not None:
+        if preset not in cls.presets:
+            known = ", ".join(cls.presets) or "none"
+            raise UserError(f"unknown preset '{preset}' of {method}{nearest(preset, cls.presets)}; known: {known}")
+        chosen = cls.presets[preset]
+        method_config = chosen.method
+        recipe = {f.name: getattr(chosen.recipe, f.name) for f in fields(chosen.recipe)}
+        optim = {k: v for k, v in recipe.items() if k in {f.name for f in fields(OptimConfig)} and v is not None}
+        config = replace(config, optim=replace(config.optim, **optim))
+    problems: list[str] = []
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        try:
+            if not equals:
+                raise UserError(f"'{item}' is not of the form key=value")
+            if key.startswith("method."):
+                method_config = _assign(method_config, key.split(".")[1:], text, key)
+            else:
+                config = _assign(config, key.split("."), text, key)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("; ".join(problems))
+    return replace(config, method_config=to_plain(method_config))
+
+
+def _assign(config: Any, path: Sequence[str], text: str, key: str) -> Any:
+    known = {f.name: f for f in fields(config) if f.name not in {"method", "preset", "method_config"}}
+    name = path[0]
+    if name not in known:
+        prefix = key[: key.rindex(name)]
+        raise UserError(f"unknown setting '{key}'{nearest(name, known)}; known here: {prefix}{{{','.join(known)}}}")
+    value = getattr(config, name)
+    if is_dataclass(value):
+        if len(path) == 1:
+            raise UserError(f"'{key}' is a group of settings; set one of {key}.{{{','.join(_names(value))}}}")
+        return replace(config, **{name: _assign(value, path[1:], text, key)})
+    if len(path) > 1:
+        raise UserError(f"'{key}': {'.'.join(key.split('.')[: -len(path) + 1])} is a value and has no parts")
+    return replace(config, **{name: parse_value(text, typing.get_type_hints(type(config))[name], key)})
+
+
+def _names(config: Any) -> list[str]:
+    return [f.name for f in fields(config)]
+
+
+def parse_value(text: str, hint: Any, key: str) -> Any:
+    """Read ``text`` as the type ``hint`` of the setting ``key``.
+
+    Raises:
+        UserError: naming the key, the text and what was expected.
+    """
+    origin = get_origin(hint)
+    if origin is Literal:
+        options = {str(option): option for option in get_args(hint)}
+        if text not in options:
+            raise UserError(f"{key}='{text}' is not one of {', '.join(options)}{nearest(text, options)}")
+        return options[text]
+    if origin in (types.UnionType, typing.Union):
+        if text.lower() in ("none", "null") and type(None) in get_args(hint):
+            return None
+        return parse_value(text, next(h for h in get_args(hint) if h is not type(None)), key)
+    if origin is tuple:
+        parts = [part.strip() for part in text.strip("()").split(",") if part.strip()]
+        return tuple(parse_value(part, get_args(hint)[0], key) for part in parts)
+    read, kind = _READERS.get(hint, (None, ""))
+    if read is None:
+        raise UserError(f"{key} cannot be set from the command line (type {hint})")
+    try:
+        return read(text)
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{key}='{text}' is not {kind}") from error
+
+
+_TRUTH = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+_READERS: Mapping[Any, tuple[Any, str]] = {
+    bool: (lambda text: _TRUTH[text.lower()], "true or false"),
+    int: (int, "a whole number"),
+    float: (float, "a number"),
+    str: (str, "a text"),
+}
+
+
+def check(config: TrainConfig) -> list[str]:
+    """Return what is wrong with the values themselves (not with data or backbone), each with the remedy."""
+    o, s, p, d = config.optim, config.scale, config.protocol, config.data
+    rules = [
+        (bool(d.dir), "no data given; pass --data DIR, a folder that pipelines/ingest.py made"),
+        (o.lr > 0, f"optim.lr={o.lr} must be above 0"),
+        (o.epochs >= 0, f"optim.epochs={o.epochs} must not be negative"),
+        (o.batch_size >= 1, f"optim.batch_size={o.batch_size} must be at least 1"),
+        (o.micro_batch >= 0, f"optim.micro_batch={o.micro_batch} must not be negative (0: the whole share)"),
+        (s.workers >= 1, f"scale.workers={s.workers} must be at least 1"),
+        (
+            o.batch_size >= s.workers,
+            f"optim.batch_size={o.batch_size} is the total over all workers and must be at least "
+            f"scale.workers={s.workers}",
+        ),
+        (s.eval_batch >= 1, f"scale.eval_batch={s.eval_batch} must be at least 1"),
+        (s.max_failures >= 0, f"scale.max_failures={s.max_failures} must not be negative"),
+        (d.clips >= 1, f"data.clips={d.clips} must be at least 1"),
+        (d.crops in (1, 3), f"data.crops={d.crops} must be 1 (centre) or 3 (along the long side)"),
+        (
+            0 < config.augment.crop_scale <= 1,
+            f"augment.crop_scale={config.augment.crop_scale} must be in (0, 1]",
+        ),
+        (p.shots >= 1, f"protocol.shots={p.shots} must be at least 1"),
+        (0 < p.test_fraction < 1, f"protocol.test_fraction={p.test_fraction} must be between 0 and 1"),
+        (0 <= p.holdout < 1, f"protocol.holdout={p.holdout} must be in [0, 1)"),
+        (
+            config.selection != "select" or p.holdout > 0,
+            "selection=select needs clips to select on: set protocol.holdout, for instance 0.2",
+        ),
+        (
+            "{}" in config.text.template,
+            f"text.template='{config.text.template}' has no {{}} for the class name",
+        ),
+    ]
+    problems = [message for holds, message in rules if not holds]
+    problems += [
+        f"augment.{name}={value} is a probability and must be in [0, 1]"
+        for name in ("flip", "jitter", "gray")
+        if not 0 <= (value := getattr(config.augment, name)) <= 1
+    ]
+    return problems
+
+
+def help_lines() -> str:
+    """All settings with their defaults, for ``--help``."""
+    lines: list[str] = []
+    for f in fields(TrainConfig):
+        value = f.default if f.default is not dataclasses.MISSING else None
+        if is_dataclass(value):
+            lines += [
+                f"  {f.name}.{g.name}={getattr(value, g.name)}  {g.metadata.get('help', '')}".rstrip()
+                for g in fields(value)
+            ]
+        elif f.name in ("selection", "seed"):
+            lines.append(f"  {f.name}={value}  {f.metadata.get('help', '')}")
+    lines.append("  method.<field>=...  any field of the method's own configuration")
+    return "\n".join(lines)

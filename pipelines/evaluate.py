@@ -1,0 +1,109 @@
+"""Scoring: every listed video once, views averaged, and the metrics that the protocols report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from pipelines.data.batches import prefetched, views
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipelines.config import DataConfig
+    from pipelines.data.clipstore import ClipStore
+    from pipelines.protocols import EvalSet, Example
+    from vlmodels.methods.base import Method
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Class scores of the decodable videos of a test set, in list order."""
+
+    targets: np.ndarray  # int64 (N,)
+    scores: np.ndarray  # float32 (N, C), mean over views of the softmax
+
+
+@torch.inference_mode()
+def score(
+    method: Method,
+    store: ClipStore,
+    examples: Sequence[Example],
+    data: DataConfig,
+    *,
+    device: torch.device,
+    batch: int,
+    rank: int = 0,
+    world: int = 1,
+    precision: str = "fp32",
+) -> Scores:
+    """Score ``examples`` among the classes that ``method`` holds; every rank returns the whole result.
+
+    Logits of each view become a softmax, and views are averaged (ViFi-CLIP's rule, used by all four papers).
+    Each example is scored by one rank, exactly once, however many ranks there are.
+    """
+    from vlmodels.preprocess import eval_views
+
+    method.eval()
+    mine = range(rank, len(examples), world)
+    per_view = max(1, batch // (data.clips * data.crops))
+
+    def host() -> Iterator[tuple[list[int], list[np.ndarray]]]:
+        for start in range(0, len(mine), per_view):
+            part = list(mine[start : start + per_view])
+            yield part, [views(store, examples[i].clip_id, data.clips) for i in part]
+
+    rows: list[tuple[int, np.ndarray]] = []
+    for part, clips in prefetched(host()):
+        frames = [
+            eval_views(torch.from_numpy(clip).to(device), method.backbone.spec, crops=data.crops) for clip in clips
+        ]
+        stacked = torch.cat(frames)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            logits = method(stacked).logits
+        probabilities = logits.float().softmax(-1).view(len(part), -1, logits.shape[-1]).mean(1)
+        rows += list(zip(part, probabilities.cpu().numpy(), strict=True))
+    gathered: list[Any] = [rows]
+    if world > 1:
+        gathered = [None] * world
+        dist.all_gather_object(gathered, rows)
+    found = dict(pair for part in gathered for pair in part)
+    if len(found) != len(examples):
+        raise RuntimeError(f"{len(found)} of {len(examples)} videos were scored")
+    return Scores(
+        targets=np.array([e.target for e in examples], dtype=np.int64),
+        scores=np.stack([found[i] for i in range(len(examples))]),
+    )
+
+
+def accuracy(result: Scores, unscored: int = 0) -> dict[str, float]:
+    """Top-1 and top-5 in percent (top-C where C < 5); each of ``unscored`` videos counts as wrong.
+
+    Equal scores are broken against the target, so a constant classifier earns nothing by ties.
+    """
+    own = result.scores[np.arange(len(result.targets)), result.targets][:, None]
+    rank = (result.scores >= own).sum(1) - 1
+    listed = len(result.targets) + unscored
+    k = min(5, result.scores.shape[1])
+    return {"top1": 100 * float((rank < 1).sum()) / listed, "top5": 100 * float((rank < k).sum()) / listed}
+
+
+def harmonic_mean(base: float, novel: float) -> float:
+    """HM = 2BN / (B + N); 0 when both are."""
+    return 2 * base * novel / (base + novel) if base + novel else 0.0
+
+
+def set_metrics(test: EvalSet, result: Scores) -> dict[str, Any]:
+    """Metrics of one test set with the counts that belong beside every score."""
+    return {
+        **accuracy(result, len(test.unscored)),
+        "n_listed": test.n_listed,
+        "n_scored": len(result.targets),
+        "n_quarantined": len(test.unscored),
+        "chance": 100 / len(test.classes),
+    }

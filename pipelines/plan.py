@@ -1,0 +1,178 @@
+"""A run before it starts: everything that can be checked or counted without training, in one place."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines import config as configs
+from pipelines.config import TrainConfig
+from pipelines.data.clipstore import ClipStore
+from pipelines.protocols import Split, clips_of, make_split
+from vlmodels.errors import UserError
+
+if TYPE_CHECKING:
+    from vlmodels.methods.base import Method
+
+Descriptions = Mapping[str, Mapping[str, Sequence[str]]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked run: what will be trained, on what, and what it weighs."""
+
+    config: TrainConfig
+    split: Split
+    descriptions: Descriptions | None
+    data_digest: str
+    facts: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the run: equal exactly if it would compute the same."""
+        parts = [
+            self.config.digest(),
+            self.split.digest,
+            self.data_digest,
+            configs.digest_of(self.descriptions),
+            code_version(),
+            _weights_digest(self.config.backbone.pretrained),
+        ]
+        return f"{self.split.protocol}-{self.config.method}-{configs.digest_of(parts)[:10]}"
+
+
+def plan_run(config: TrainConfig) -> Plan:
+    """Check ``config`` against the data, the backbone's shape and the descriptions.
+
+    Raises:
+        UserError: naming everything that is wrong, at once where several things can be seen together.
+    """
+    problems = configs.check(config)
+    if problems:
+        raise UserError("; ".join(problems))
+    store = ClipStore(config.data.dir)
+    clips = clips_of(store.manifest)
+    split = make_split(config.protocol, clips, store.classes, config.seed)
+    method = build_method(config, frames=store.segments, meta=True)
+    trainable = sum(p.numel() for p in method.trainable_parameters())
+    if trainable and config.optim.epochs:
+        if len(split.train) < config.optim.batch_size:
+            problems.append(
+                f"optim.batch_size={config.optim.batch_size} is larger than the {len(split.train)} training clips; "
+                f"set optim.batch_size to at most {len(split.train)}"
+            )
+        if len(split.train_classes) < 2:
+            problems.append("training needs at least 2 classes")
+    if config.data.clips > 1 or 0.5 not in store.offsets:
+        problems += _missing_views(config.data.clips, store.offsets)
+    stored = min(store.shape[1:3]) if store.shape else 0
+    size = min(method.backbone.spec.image_size)
+    if stored and stored < size:
+        problems.append(
+            f"clips are stored {stored} pixels small but {config.backbone.name} sees {size}; "
+            f"ingest again with --size {size}"
+        )
+    if problems:
+        raise UserError("; ".join(problems))
+    descriptions = _descriptions(config, method, split)
+    facts = {
+        "trainable": trainable,
+        "total": sum(p.numel() for p in method.parameters()),
+        "frames": store.segments,
+        "train_clips": len(split.train),
+        "select_clips": len(split.select),
+        "test_clips": {test.name: test.n_listed for test in split.tests},
+        "classes": {"train": len(split.train_classes)} | {t.name: len(t.classes) for t in split.tests},
+        "steps": len(split.train) // config.optim.batch_size * config.optim.epochs if trainable else 0,
+        "adapter_bytes": 4 * trainable,
+    }
+    return Plan(config, split, descriptions, store.digest, facts)
+
+
+def build_method(config: TrainConfig, *, frames: int, meta: bool = False) -> Method:
+    """Build backbone and method as ``config`` says; ``meta=True``: shapes only, no weights, no memory."""
+    import contextlib
+
+    import torch
+
+    from vlmodels import methods
+    from vlmodels.clip import create
+
+    cls = methods.get(config.method)
+    place = torch.device("meta") if meta else contextlib.nullcontext()
+    with place:
+        backbone = create(config.backbone.name, weights=None if meta else config.backbone.pretrained, num_frames=frames)
+        return cls(backbone, cls.Config(**config.method_config))
+
+
+def _missing_views(clips: int, offsets: Sequence[float]) -> list[str]:
+    wanted = [(v + 0.5) / clips for v in range(clips)]
+    if all(any(abs(o - w) < 1e-6 for o in offsets) for w in wanted):
+        return []
+    return [f"data.clips={clips} needs frames that were not stored; ingest again with --pool {clips}"]
+
+
+def _descriptions(config: TrainConfig, method: Method, split: Split) -> Descriptions | None:
+    kinds = method.description_kinds
+    if not kinds:
+        return None
+    if config.text.descriptions is None:
+        raise UserError(
+            f"{config.method} with these settings trains on {' and '.join(kinds)} descriptions; "
+            "make them with pipelines/describe.py and pass --descriptions FILE (or --set method.alpha=0)"
+        )
+    from llm_descriptions.store import DescriptionStore
+
+    store = DescriptionStore(Path(config.text.descriptions))
+    return store.bank(list(split.train_classes), list(kinds), n=config.text.n)
+
+
+@functools.cache
+def code_version() -> str:
+    """Digest of the code that computes a run: this package's and ``vlmodels``' sources."""
+    import pipelines
+    import vlmodels
+
+    digest = hashlib.sha256()
+    for package in (pipelines, vlmodels):
+        root = Path(package.__path__[0])
+        for path in sorted(root.rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def _weights_digest(pretrained: str | None) -> str:
+    if pretrained is None or not Path(pretrained).is_file():
+        return str(pretrained)
+    with Path(pretrained).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe_plan(plan: Plan) -> str:
+    """The resolved run, as ``--dry-run`` prints it."""
+    c, f = plan.config, plan.facts
+    share = -(-c.optim.batch_size // c.scale.workers)
+    lines = [
+        f"run        {plan.name}",
+        f"backbone   {c.backbone.name} ({c.backbone.pretrained or 'random weights'}), {f['frames']} frames",
+        f"method     {c.method} (preset {c.preset or 'none'}): "
+        + ", ".join(f"{k}={v}" for k, v in c.method_config.items()),
+        f"trains     {f['trainable']:,} of {f['total']:,} parameters; adapter {f['adapter_bytes'] / 1e6:.1f} MB",
+        f"data       {plan.split.source}",
+        f"           {f['train_clips']} train, {f['select_clips']} held-out clips of {f['classes']['train']} classes",
+        *(
+            f"           test '{t.name}': {t.n_listed} videos of {len(t.classes)} classes"
+            + (f" ({len(t.unscored)} undecodable, counted as wrong)" if t.unscored else "")
+            for t in plan.split.tests
+        ),
+        *(f"           {note}" for note in plan.split.notes),
+        f"schedule   {c.optim.epochs} epochs, {f['steps']} steps of {c.optim.batch_size} clips "
+        f"({c.scale.workers} workers x {share}), lr {c.optim.lr:g}, {c.optim.precision}",
+        f"views      {c.data.clips} x {c.data.crops} per test video; epoch kept: {c.selection}",
+    ]
+    return "\n".join(lines)

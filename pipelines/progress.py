@@ -1,0 +1,112 @@
+"""News from the workers to the driver: progress lines as they happen, epoch metrics to the tracker.
+
+A tiny actor is the mailbox, so that it works alike on one machine and on a cluster without shared disks.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from pipelines.tracking import Tracker
+
+
+class _Box:
+    def __init__(self) -> None:
+        self._news: list[dict[str, Any]] = []
+
+    def put(self, item: dict[str, Any]) -> None:
+        """Drop an item in."""
+        self._news.append(item)
+
+    def take(self) -> list[dict[str, Any]]:
+        """Empty the box."""
+        news, self._news = self._news, []
+        return news
+
+
+class Mailbox:
+    """The workers' end; sending never waits and never fails a run."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def __call__(self, item: dict[str, Any]) -> None:
+        self._actor.put.remote(item)
+
+
+class Progress:
+    """The driver's end: a thread that reads the mailbox until the run ends."""
+
+    def __init__(self, name: str, epochs: int, tracker: Tracker, say: Callable[[str], None]) -> None:
+        import ray
+
+        self.actor = ray.remote(num_cpus=0)(_Box).remote()
+        self.restarts = 0
+        self.workers: dict[int, int] = {}  # rank -> pid
+        self._name, self._epochs, self._tracker, self._say = name, epochs, tracker, say
+        self._started = time.monotonic()
+        self._first_epoch: tuple[float, float] | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import ray
+
+        self._stop.set()
+        self._thread.join(timeout=10)
+        self._read()
+        ray.kill(self.actor)
+
+    def _follow(self) -> None:
+        while not self._stop.wait(0.5):
+            self._read()
+
+    def _read(self) -> None:
+        import ray
+
+        try:
+            news = ray.get(self.actor.take.remote(), timeout=5)
+        except Exception:  # noqa: BLE001 - news is a courtesy: a lost mailbox must not end a run
+            return
+        for item in news:
+            getattr(self, f"_on_{item.pop('kind')}")(item)
+
+    def _on_worker(self, item: dict[str, Any]) -> None:
+        if item["rank"] in self.workers:
+            self.restarts += item["rank"] == 0
+        elif item["rank"] == 0:
+            self._say(f"{self._name}: workers are up after {time.monotonic() - self._started:.0f} s")
+        self.workers[item["rank"]] = item["pid"]
+
+    def _on_resumed(self, item: dict[str, Any]) -> None:
+        self._say(f"{self._name}: going on after epoch {item['epoch']}")
+        self._first_epoch = None
+
+    def _on_step(self, item: dict[str, Any]) -> None:
+        if item["steps"] >= 200:
+            self._say(f"{self._name}: epoch {item['epoch']}, step {item['step']}/{item['steps']}")
+
+    def _on_epoch(self, item: dict[str, Any]) -> None:
+        now, epoch = time.monotonic(), int(item["epoch"])
+        self._first_epoch = self._first_epoch or (now - item["seconds"], epoch - 1)
+        pace = (now - self._first_epoch[0]) / (epoch - self._first_epoch[1])
+        select = f"  select {item['select_top1']:.1f} %" if "select_top1" in item else ""
+        self._say(
+            f"{self._name}: epoch {epoch}/{self._epochs}  loss {item['loss']:.3f}  train {item['train_top1']:.1f} %"
+            f"{select}  {item['clips_per_second']:.0f} clips/s  {pace * (self._epochs - epoch):.0f} s left"
+        )
+        try:
+            self._tracker.epoch(epoch, item)
+        except Exception as error:  # noqa: BLE001 - training goes on; the numbers are in run.json too
+            self._say(f"{self._name}: MLflow did not take epoch {epoch} ({type(error).__name__}); going on")
+
+    def _on_scoring(self, item: dict[str, Any]) -> None:
+        self._say(f"{self._name}: scoring {item['videos']} {item['set']} videos")

@@ -1,0 +1,155 @@
+"""The folder that a run leaves, on any file system that pyarrow knows; present means whole.
+
+``run.json`` is written last: a folder without it is no finished run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyarrow import fs
+
+from pipelines.config import TrainConfig, to_plain
+from vlmodels.errors import UserError
+
+SCRATCH = ".ray"  # Ray's own snapshots and checkpoints of unfinished runs
+
+
+@dataclass(frozen=True)
+class Home:
+    """The place of all runs of one ``out``."""
+
+    filesystem: fs.FileSystem
+    root: str
+    local: bool
+    uri: str
+
+    @classmethod
+    def at(cls, out: str) -> Home:
+        """Open ``out`` (path or URI) for writing.
+
+        Raises:
+            UserError: if it cannot be written.
+        """
+        try:
+            if "://" in out:
+                filesystem, root = fs.FileSystem.from_uri(out)
+                local, uri = False, out.rstrip("/")
+            else:
+                filesystem, root = fs.LocalFileSystem(), str(Path(out).resolve())
+                local, uri = True, root
+            filesystem.create_dir(f"{root}/{SCRATCH}", recursive=True)
+            probe = f"{root}/{SCRATCH}/.writable-{os.getpid()}"
+            with filesystem.open_output_stream(probe) as stream:
+                stream.write(b"1")
+            filesystem.delete_file(probe)
+        except (OSError, ValueError) as error:
+            raise UserError(f"runs cannot be written to {out} ({error}); pass another --out") from error
+        return cls(filesystem, root, local, uri)
+
+    @property
+    def scratch(self) -> str:
+        """Where Ray Train keeps what it needs to go on."""
+        return f"{self.uri}/{SCRATCH}"
+
+    def path(self, name: str) -> str:
+        """Path or URI of the run ``name``."""
+        return f"{self.uri}/{name}"
+
+    def finished(self, name: str) -> dict[str, Any] | None:
+        """The record of a finished run, or None."""
+        path = f"{self.root}/{name}/run.json"
+        if self.filesystem.get_file_info(path).type != fs.FileType.File:
+            return None
+        with self.filesystem.open_input_stream(path) as stream:
+            record: dict[str, Any] = json.loads(stream.read())
+        return record
+
+    def unfinished(self, name: str) -> bool:
+        """Whether Ray holds a state of this run to go on with."""
+        return bool(self.filesystem.get_file_info(f"{self.root}/{SCRATCH}/{name}").type == fs.FileType.Directory)
+
+    def discard(self, name: str) -> None:
+        """Forget the run, finished or not."""
+        for path in (f"{self.root}/{name}", f"{self.root}/{SCRATCH}/{name}"):
+            if self.filesystem.get_file_info(path).type == fs.FileType.Directory:
+                self.filesystem.delete_dir(path)
+
+    def publish(self, folder: Path, name: str) -> None:
+        """Copy a whole run folder into place, ``run.json`` last, and drop what was kept to go on with it."""
+        target = f"{self.root}/{name}"
+        if self.filesystem.get_file_info(target).type == fs.FileType.Directory:
+            self.filesystem.delete_dir(target)
+        record = folder / "run.json"
+        held = record.read_bytes()
+        record.unlink()
+        fs.copy_files(
+            str(folder),
+            target,
+            source_filesystem=fs.LocalFileSystem(),
+            destination_filesystem=self.filesystem,
+        )
+        temporary = f"{target}/.run.json"
+        with self.filesystem.open_output_stream(temporary) as stream:
+            stream.write(held)
+        self.filesystem.move(temporary, f"{target}/run.json")
+        if self.unfinished(name):
+            self.filesystem.delete_dir(f"{self.root}/{SCRATCH}/{name}")
+
+    @contextlib.contextmanager
+    def local_copy(self, name: str) -> Iterator[Path]:
+        """The run's folder on this machine: itself, or a copy for as long as it is used."""
+        if self.local:
+            yield Path(self.root) / name
+            return
+        with tempfile.TemporaryDirectory(prefix="vidadapt-") as scratch:
+            target = Path(scratch) / name
+            fs.copy_files(
+                f"{self.root}/{name}",
+                str(target),
+                source_filesystem=self.filesystem,
+                destination_filesystem=fs.LocalFileSystem(),
+            )
+            yield target
+
+
+def assemble(folder: Path, checkpoint: Path, record: Mapping[str, Any], config: TrainConfig) -> None:
+    """Put adapter, predictions, configuration, classes, record and report into ``folder``."""
+    from pipelines.report import write_run_report
+
+    for path in checkpoint.iterdir():
+        if path.name != "outcome.json":
+            shutil.copy2(path, folder / path.name)
+    (folder / "train_config.json").write_text(json.dumps(to_plain(config), indent=2) + "\n")
+    write_record(folder, record)
+    write_run_report(folder)
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write ``run.json``."""
+    (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def git_state() -> str:
+    """Commit of the checkout that the code runs from (``+`` if changed), or ``""`` outside of one."""
+    root = Path(__file__).parent
+    try:
+        commit = _git(root, "rev-parse", "--short=12", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit + ("+" if changed else "")
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, text=True)  # noqa: S603, S607
+    return done.stdout.strip()

@@ -1,0 +1,183 @@
+"""MLflow: runs and the model registry, written by one process (the driver), never by workers.
+
+The client is used directly: runs always end, as FINISHED or FAILED, and a run that a killed driver left
+open is closed when the same run starts again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from pipelines.config import TrackingConfig, TrainConfig, to_plain
+from vlmodels.errors import UserError
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+def default_uri(out: str) -> str:
+    """SQLite file beside the runs of ``out``."""
+    return f"sqlite:///{Path(out).resolve()}/mlflow.db"
+
+
+class Tracker:
+    """Records one run; without a tracking URI every call does nothing."""
+
+    def __init__(self, config: TrackingConfig) -> None:
+        self._config = config
+        self._client: Any = None
+        self.run_id: str | None = None
+
+    def start(self, config: TrainConfig, name: str, facts: Mapping[str, Any]) -> None:
+        """Open a run called ``name`` and log the whole resolved configuration and ``facts``.
+
+        Raises:
+            UserError: if the tracking store cannot be reached or written.
+        """
+        if self._config.uri is None:
+            return
+        try:
+            self._client = connect(self._config.uri)
+            experiment = _experiment(self._client, self._config)
+            for left in self._client.search_runs([experiment], f"attributes.run_name = '{name}'"):
+                if left.info.status == "RUNNING":
+                    self._client.set_terminated(left.info.run_id, "KILLED")
+            self.run_id = self._client.create_run(experiment, run_name=name).info.run_id
+            self._client.log_batch(self.run_id, params=_params({**to_plain(config), "facts": dict(facts)}))
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"MLflow at {self._config.uri} cannot be used: {_first_line(error)}") from error
+
+    def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Log the numbers of one epoch (1-based step)."""
+        self._metrics({name: value for name, value in metrics.items() if name != "epoch"}, epoch)
+
+    def results(self, metrics: Mapping[str, float]) -> None:
+        """Log the final numbers."""
+        self._metrics(metrics, 0)
+
+    def _metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        if self._client is None:
+            return
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._client.log_batch(self.run_id, metrics=[Metric(k, float(v), now, step) for k, v in metrics.items()])
+
+    def finish(self, run_dir: Path) -> None:
+        """Attach the run's folder and end the run."""
+        if self._client is None:
+            return
+        self._client.log_artifacts(self.run_id, str(run_dir))
+        self._client.set_terminated(self.run_id, "FINISHED")
+        self._client = None
+
+    def fail(self, reason: str) -> None:
+        """End the run as failed, with the reason as a tag."""
+        if self._client is None:
+            return
+        self._client.set_tag(self.run_id, "error", reason[:5000])
+        self._client.set_terminated(self.run_id, "FAILED")
+        self._client = None
+
+
+def connect(uri: str) -> Any:
+    """Client of the store at ``uri``; a new SQLite store is created, with its tables, before anyone logs to it."""
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _experiment(client: Any, config: TrackingConfig) -> str:
+    found = client.get_experiment_by_name(config.experiment)
+    if found is not None:
+        return str(found.experiment_id)
+    artifacts = None
+    if config.uri is not None and config.uri.startswith("sqlite:///"):
+        artifacts = (Path(config.uri.removeprefix("sqlite:///")).parent / "mlartifacts").resolve().as_uri()
+    return str(client.create_experiment(config.experiment, artifact_location=artifacts))
+
+
+def register(run_dir: Path, config: TrackingConfig, run_id: str | None) -> str:
+    """Put a finished run's adapter into the registry and point the alias at it; return ``models:/name@alias``.
+
+    The registered model is a pyfunc whose code is ``pipelines/registered.py`` and whose artefact is the run's
+    folder: adapter, configuration and class names, not the backbone. A version that the alias already points
+    to is not made again.
+
+    Raises:
+        UserError: without a tracking URI, a name, or a tracked run to register from.
+    """
+    if config.uri is None or config.register is None or run_id is None:
+        raise UserError(
+            "registering needs --register NAME and a run that MLflow tracks (--mlflow URI; --fresh repeats)"
+        )
+    client = connect(config.uri)
+    model = f"models:/{config.register}@{config.alias}"
+    if _aliased_run(client, config) == run_id:
+        return model
+    import mlflow
+
+    from pipelines import registered
+
+    mlflow.set_tracking_uri(config.uri)
+    mlflow.set_registry_uri(config.uri)
+    for name in ("mlflow", "mlflow.pyfunc", "mlflow.models"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with mlflow.start_run(run_id=run_id):
+        info = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=registered.__file__,
+            artifacts={"run": str(run_dir)},
+            pip_requirements=["vidadapt"],
+            registered_model_name=config.register,
+        )
+    client.set_registered_model_alias(config.register, config.alias, info.registered_model_version)
+    client.update_model_version(config.register, str(info.registered_model_version), f"run {run_dir.name}")
+    return model
+
+
+def _aliased_run(client: Any, config: TrackingConfig) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.get_model_version_by_alias(config.register, config.alias).run_id)
+    except MlflowException:
+        return None
+
+
+def _params(config: Mapping[str, Any]) -> list[Any]:
+    from mlflow.entities import Param
+
+    return [Param(key, str(value)[:6000]) for key, value in flatten(config).items()]
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def redacted(uri: str) -> str:
+    """The URI without a password, for printing."""
+    parsed = urlparse(uri)
+    return uri.replace(f":{parsed.password}@", ":***@") if parsed.password else uri
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

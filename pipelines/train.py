@@ -1,0 +1,214 @@
+"""``run_training``: one run from configuration to a finished folder; the only user of Ray's ``TorchTrainer``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines import rundir
+from pipelines.config import TrainConfig, to_plain
+from pipelines.evaluate import harmonic_mean
+from pipelines.plan import Plan, code_version, plan_run
+from pipelines.progress import Mailbox, Progress
+from pipelines.ray_session import connect
+from pipelines.tracking import Tracker, register
+from pipelines.worker import Job, train_worker
+from vlmodels.errors import UserError
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: its folder (path or URI), its ``run.json``, and whether it was there already."""
+
+    run_dir: str
+    record: Mapping[str, Any]
+    reused: bool
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """Metrics of each test set, and ``hm`` for base-to-novel."""
+        return self.record["metrics"]
+
+
+def run_training(
+    config: TrainConfig, *, fresh: bool = False, say: Callable[[str], None] = print, plan: Plan | None = None
+) -> RunResult:
+    """Train and score as ``config`` says, and leave ``OUT/NAME/{adapter.safetensors, config.json, run.json, ...}``.
+
+    A run that is finished is not repeated; one that was cut off goes on at its last whole epoch. Both are
+    recognised by their name, which is a digest of all that the result depends on; ``fresh`` starts over.
+
+    Raises:
+        UserError: for everything that the user can mend, before any worker starts where it can be seen then.
+        RuntimeError: if workers failed more often than ``scale.max_failures`` allows.
+    """
+    plan = plan or plan_run(config)
+    home = rundir.Home.at(config.out)
+    if fresh:
+        home.discard(plan.name)
+    done = home.finished(plan.name)
+    if done is not None:
+        say(f"{plan.name}: unchanged, finished before; reusing {home.path(plan.name)}")
+        return _registered(RunResult(home.path(plan.name), done, reused=True), home, config, say)
+    if home.unfinished(plan.name):
+        say(f"{plan.name}: found an unfinished run with the same settings; going on with it (--fresh starts over)")
+    tracker = Tracker(config.tracking)
+    tracker.start(config, plan.name, facts := _facts(plan))
+    started = time.time()
+    try:
+        place, failures = _fit(plan, home, tracker, say)
+        with place as folder:
+            outcome = json.loads((folder / "outcome.json").read_text())
+            record = _record(
+                plan, outcome, facts, run_id=tracker.run_id, seconds=time.time() - started, failures=failures
+            )
+            tracker.results(_numbers(record["metrics"]))
+            with tempfile.TemporaryDirectory(prefix="vidadapt-") as scratch:
+                rundir.assemble(Path(scratch), folder, record, config)
+                tracker.finish(Path(scratch))
+                home.publish(Path(scratch), plan.name)
+    except BaseException as error:
+        with contextlib.suppress(Exception):  # the first error is the one to show
+            tracker.fail(f"{type(error).__name__}: {error}")
+        raise
+    return _registered(RunResult(home.path(plan.name), record, reused=False), home, config, say)
+
+
+def _registered(result: RunResult, home: rundir.Home, config: TrainConfig, say: Callable[[str], None]) -> RunResult:
+    """Register the finished run if the configuration asks for it."""
+    if config.tracking.register:
+        with home.local_copy(result.record["name"]) as folder:
+            model = register(folder, config.tracking, result.record["tracking"].get("run_id"))
+        say(f"{result.record['name']}: in the registry as {model}")
+    return result
+
+
+def _fit(
+    plan: Plan, home: rundir.Home, tracker: Tracker, say: Callable[[str], None]
+) -> tuple[contextlib.AbstractContextManager[Path], int]:
+    """Run the workers; return the folder of the last checkpoint and how often workers had to be restarted."""
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    config = plan.config
+    connect()
+    _check_resources(config, ray.cluster_resources())
+    with Progress(plan.name, config.optim.epochs, tracker, say) as progress:
+        job = Job(config, plan.split, plan.descriptions, Mailbox(progress.actor))
+        resources = {"CPU": config.scale.cpus_per_worker} | ({"GPU": 1} if config.scale.gpu else {})
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={"job": job},
+            torch_config=TorchConfig(backend="nccl" if config.scale.gpu else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=config.scale.workers, use_gpu=config.scale.gpu, resources_per_worker=resources
+            ),
+            run_config=RunConfig(
+                name=plan.name,
+                storage_path=home.scratch,
+                failure_config=FailureConfig(max_failures=config.scale.max_failures),
+                checkpoint_config=CheckpointConfig(num_to_keep=1),
+            ),
+        )
+        result = trainer.fit()
+    answer = result.return_value or {}
+    if "error" in answer:
+        home.discard(plan.name)
+        raise UserError(answer["error"])
+    if result.checkpoint is None:
+        raise RuntimeError(f"{plan.name}: the workers ended without a result; see {result.path}")
+    return _as_folder(result.checkpoint), progress.restarts
+
+
+@contextlib.contextmanager
+def _as_folder(checkpoint: Any) -> Iterator[Path]:
+    with checkpoint.as_directory() as place:
+        yield Path(place)
+
+
+def _check_resources(config: TrainConfig, cluster: Mapping[str, float]) -> None:
+    scale = config.scale
+    wanted = {"CPU": scale.workers * scale.cpus_per_worker} | ({"GPU": scale.workers} if scale.gpu else {})
+    for kind, amount in wanted.items():
+        have = cluster.get(kind, 0)
+        if amount > have:
+            raise UserError(
+                f"{scale.workers} workers need {amount:g} {kind}s but Ray has {have:g}; "
+                f"set scale.workers or scale.cpus_per_worker lower, or add nodes"
+            )
+
+
+def _facts(plan: Plan) -> dict[str, Any]:
+    """What the machine and the code were."""
+    import open_clip
+    import ray
+    import torch
+
+    return {
+        **plan.facts,
+        "split_digest": plan.split.digest,
+        "split_source": plan.split.source,
+        "data_digest": plan.data_digest,
+        "code_version": code_version(),
+        "git": rundir.git_state(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "open_clip": open_clip.__version__,
+        "ray": ray.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _record(
+    plan: Plan,
+    outcome: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    *,
+    run_id: str | None,
+    seconds: float,
+    failures: int,
+) -> dict[str, Any]:
+    metrics = dict(outcome["metrics"])
+    if {"base", "novel"} <= set(metrics):
+        metrics["hm"] = harmonic_mean(metrics["base"]["top1"], metrics["novel"]["top1"])
+    return {
+        "schema": 1,
+        "name": plan.name,
+        "protocol": plan.split.protocol,
+        "method": plan.config.method,
+        "preset": plan.config.preset,
+        "config": to_plain(plan.config),
+        "metrics": metrics,
+        "history": outcome["history"],
+        "selection": plan.config.selection,
+        "epoch_kept": outcome["epoch_kept"],
+        "facts": dict(facts),
+        "classes": {t.name: list(t.classes) for t in plan.split.tests},
+        "unscored": {t.name: [list(pair) for pair in t.unscored] for t in plan.split.tests},
+        "seconds": {
+            "total": seconds,
+            "train": sum(epoch["seconds"] for epoch in outcome["history"]),
+            "data_wait": sum(epoch["data_wait"] for epoch in outcome["history"]),
+        },
+        "restarts": failures,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "tracking": {"uri": plan.config.tracking.uri, "run_id": run_id},
+    }
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    flat = {
+        f"{name}/{key}": value
+        for name, part in metrics.items()
+        if isinstance(part, dict)
+        for key, value in part.items()
+    }
+    return flat | {key: value for key, value in metrics.items() if not isinstance(value, dict)}

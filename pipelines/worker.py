@@ -1,0 +1,228 @@
+"""What one Ray Train worker does: build, restore, train, score, and hand checkpoints to Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlmodels.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipelines.config import TrainConfig
+    from pipelines.plan import Descriptions
+    from pipelines.protocols import Split
+    from vlmodels.methods.base import Method
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a worker needs, as it travels from the driver."""
+
+    config: TrainConfig
+    split: Split
+    descriptions: Descriptions | None
+    send: Callable[[dict[str, Any]], None]  # to the driver: progress and metrics
+
+
+def train_worker(settings: dict[str, Job]) -> dict[str, Any]:
+    """Entry point of every rank; returns ``{"error": ...}`` for mistakes that a retry would only repeat."""
+    from pipelines.loop import DivergedError
+
+    job = settings["job"]
+    try:
+        return _Worker(job).run()
+    except (UserError, DivergedError) as error:
+        return {"error": str(error)}
+
+
+class _Worker:
+    def __init__(self, job: Job) -> None:
+        import ray.train
+        import ray.train.torch
+        import torch
+
+        from pipelines.data.clipstore import ClipStore
+        from pipelines.plan import build_method
+
+        context = ray.train.get_context()
+        self.rank, self.world = context.get_world_rank(), context.get_world_size()
+        self.job, self.config = job, job.config
+        self.device: torch.device = ray.train.torch.get_device()
+        if self.device.type == "cpu":
+            torch.set_num_threads(max(1, int(self.config.scale.cpus_per_worker)))
+        job.send({"kind": "worker", "rank": self.rank, "pid": os.getpid(), "node": context.get_node_rank()})
+        self.store = ClipStore(self.config.data.dir)
+        torch.manual_seed(self.config.seed)
+        self.method: Method = build_method(self.config, frames=self.store.segments).to(self.device)
+        self.history: list[dict[str, float]] = []
+        self.best: tuple[float, int] = (-1.0, 0)
+        self.folder = Path(tempfile.mkdtemp(prefix="vidadapt-"))
+
+    def run(self) -> dict[str, Any]:
+        """Train what is left to train, score, report."""
+        try:
+            if self._restore_final():
+                return {"done": True}
+            self.method.set_classes(self.job.split.train_classes, self.job.descriptions)
+            if any(True for _ in self.method.trainable_parameters()) and self.config.optim.epochs:
+                self._train()
+            self._finish()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        return {"done": True}
+
+    # -------------------------------------------------------------------------------------------- training
+
+    def _train(self) -> None:
+        from pipelines.data.augment import Augment
+        from pipelines.data.batches import TrainBatches
+        from pipelines.loop import Loop
+
+        spec, optim = self.method.backbone.spec, self.config.optim
+        batches = TrainBatches(
+            self.store,
+            self.job.split.train,
+            Augment(self.config.augment, spec.image_size, spec.mean, spec.std),
+            batch_size=optim.batch_size,
+            micro_batch=optim.micro_batch,
+            rank=self.rank,
+            world=self.world,
+            seed=self.config.seed,
+            device=self.device,
+        )
+        loop = Loop(
+            self.method,
+            batches,
+            optim,
+            self.config.seed,
+            self.device,
+            self.rank,
+            self.world,
+            on_step=self._on_step if self.rank == 0 else None,
+        )
+        loop.run(self._on_epoch, start_epoch=self._restore(loop.optimizer))
+
+    def _on_step(self, step: int, steps: int) -> None:
+        if step % max(1, steps // 4) == 0:
+            self.job.send({"kind": "step", "epoch": len(self.history) + 1, "step": step, "steps": steps})
+
+    def _on_epoch(self, epoch: int, metrics: dict[str, float], optimizer: torch.optim.Optimizer) -> None:
+        from vlmodels.checkpoint import save_tensors
+
+        if self.config.selection != "last":
+            metrics["select_top1"] = self._select_accuracy()
+            self.method.set_classes(self.job.split.train_classes, self.job.descriptions)
+        self.history.append({"epoch": float(epoch + 1), **metrics})
+        improved = metrics.get("select_top1", -1.0) > self.best[0]
+        if improved:
+            self.best = (metrics["select_top1"], epoch + 1)
+            save_tensors(self.folder / "best.safetensors", self.method.adapter_state_dict())  # every rank needs it
+        if self.rank == 0:
+            save_tensors(self.folder / "adapter.safetensors", self.method.adapter_state_dict())
+            import torch
+
+            torch.save(optimizer.state_dict(), self.folder / "optimizer.pt")
+            state = {"epoch": epoch + 1, "history": self.history, "best": self.best}
+            (self.folder / "state.json").write_text(json.dumps(state))
+            self.job.send({"kind": "epoch", **self.history[-1]})
+        self._report({"epoch": epoch + 1, "loss": metrics["loss"]})
+
+    def _select_accuracy(self) -> float:
+        """Top-1 that chooses the epoch: on held-out train clips, or on the (base) test list, as published."""
+        from pipelines.evaluate import accuracy
+
+        if self.config.selection == "select":
+            return accuracy(self._score(self.job.split.select))["top1"]
+        test = self.job.split.tests[0]
+        self.method.set_classes(test.classes, None)
+        return accuracy(self._score(test.examples), len(test.unscored))["top1"]
+
+    # ------------------------------------------------------------------------------------------ evaluation
+
+    def _score(self, examples: Any) -> Any:
+        from pipelines.evaluate import score
+
+        return score(
+            self.method,
+            self.store,
+            examples,
+            self.config.data,
+            device=self.device,
+            batch=self.config.scale.eval_batch,
+            rank=self.rank,
+            world=self.world,
+            precision=self.config.optim.precision,
+        )
+
+    def _finish(self) -> None:
+        """Score the test sets once, with the chosen epoch, and report the finished folder."""
+        import numpy as np
+        from vlmodels.checkpoint import load_tensors, save_adapter
+
+        from pipelines.evaluate import set_metrics
+
+        if self.best[1]:
+            self.method.load_adapter_state_dict(load_tensors(self.folder / "best.safetensors"))
+        metrics, predictions = {}, {}
+        for test in self.job.split.tests:
+            self.job.send({"kind": "scoring", "set": test.name, "videos": len(test.examples)})
+            self.method.set_classes(test.classes, None)
+            result = self._score(test.examples)
+            metrics[test.name] = set_metrics(test, result)
+            predictions[f"{test.name}/clip_id"] = np.array([e.clip_id for e in test.examples])
+            predictions[f"{test.name}/target"] = result.targets
+            predictions[f"{test.name}/score"] = result.scores
+        if self.rank == 0:
+            final = self.folder / "final"
+            final.mkdir()
+            save_adapter(final, self.method, classes=self.job.split.train_classes)
+            np.savez_compressed(final / "predictions.npz", **predictions)
+            kept = self.best[1] or len(self.history)
+            outcome = {"metrics": metrics, "history": self.history, "epoch_kept": kept}
+            (final / "outcome.json").write_text(json.dumps(outcome))
+        self._report({"final": True}, "final")
+
+    # ----------------------------------------------------------------------------------------- checkpoints
+
+    def _report(self, metrics: dict[str, Any], part: str = ".") -> None:
+        import ray.train
+
+        checkpoint = ray.train.Checkpoint.from_directory(str(self.folder / part)) if self.rank == 0 else None
+        ray.train.report(metrics, checkpoint=checkpoint, delete_local_checkpoint_after_upload=False)
+
+    def _restore(self, optimizer: torch.optim.Optimizer) -> int:
+        """Take up the last reported epoch, if there is one; return the epoch to go on with (0-based)."""
+        import ray.train
+        import torch
+        from vlmodels.checkpoint import load_tensors
+
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return 0
+        with checkpoint.as_directory() as place:
+            shutil.copytree(place, self.folder, dirs_exist_ok=True)
+        self.method.load_adapter_state_dict(load_tensors(self.folder / "adapter.safetensors"))
+        optimizer.load_state_dict(torch.load(self.folder / "optimizer.pt", map_location=self.device, weights_only=True))
+        state = json.loads((self.folder / "state.json").read_text())
+        self.history, self.best = state["history"], tuple(state["best"])
+        if self.rank == 0:
+            self.job.send({"kind": "resumed", "epoch": state["epoch"]})
+        return int(state["epoch"])
+
+    def _restore_final(self) -> bool:
+        """Whether an earlier attempt had already reported the finished folder."""
+        import ray.train
+
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return False
+        with checkpoint.as_directory() as place:
+            return (Path(place) / "outcome.json").is_file()
