@@ -1,0 +1,121 @@
+"""Backbones by name: any open_clip ViT with its published or local weights, or the toy CLIP."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import open_clip
+from open_clip.model import CLIP
+from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+from vlmodels.backbone import Backbone
+from vlmodels.errors import UserError, nearest
+from vlmodels.toy import TOY_WEIGHTS, build_toy_clip, toy_tokenizer
+from vlmodels.weights import key_differences, read_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+TOY = "toy"
+_HOW_TO_LIST = "python -m vlmodels --list shows all"
+
+
+def names() -> list[str]:
+    """Backbones that can be created: the toy CLIP and every open_clip model with plain towers."""
+    return [TOY, *(n for n in open_clip.list_models() if not obstacles(open_clip.get_model_config(n)))]
+
+
+def tags(name: str) -> list[str]:
+    """Published weights of a backbone."""
+    return [TOY] if name == TOY else list(list_pretrained_tags_by_model(name))
+
+
+def obstacles(config: Mapping[str, Any]) -> list[str]:
+    """What in an open_clip model's configuration this package cannot run; empty if it can."""
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    found = {
+        "its image tower comes from timm": "timm_model_name" in vision,
+        "its image tower is a ResNet": isinstance(vision.get("layers"), list),
+        "its image tower pools by attention": bool(vision.get("attentional_pool")),
+        "its text tower or tokenizer comes from Hugging Face": "hf_model_name" in text or "hf_tokenizer_name" in text,
+        "it is a captioner": "multimodal_cfg" in config,
+    }
+    return [what for what, present in found.items() if present]
+
+
+def create(name: str, *, weights: str | Path | None, num_frames: int = 8) -> Backbone:
+    """Create a frozen backbone.
+
+    Args:
+        name: an open_clip model name ("ViT-B/16" and "ViT-B-16" are the same) or "toy".
+        weights: a pretrained tag ("openai"), a local file (safetensors, torch, OpenAI's archive), or None for
+            random weights, which needs no network; for "toy" also "toy", the weights in this package.
+        num_frames: frames per clip that methods with a fixed number are built for.
+
+    Raises:
+        UserError: unknown name or tag, unreadable or foreign file, weights that cannot be fetched.
+    """
+    if name == TOY:
+        return _create_toy(weights, num_frames)
+    name = name.replace("/", "-")
+    config = open_clip.get_model_config(name)
+    if config is None:
+        raise UserError(f"unknown backbone '{name}'{nearest(name, names())}; {_HOW_TO_LIST}")
+    if found := obstacles(config):
+        raise UserError(f"backbone '{name}' cannot be adapted: {'; '.join(found)}; {_HOW_TO_LIST}")
+    tokenizer = open_clip.get_tokenizer(name)
+    if weights is None:
+        model = CLIP(**config)
+    elif get_pretrained_cfg(name, str(weights)):
+        model = _create_published(name, str(weights), bool(config.get("quick_gelu")))
+    elif Path(weights).is_file():
+        model = CLIP(**config)
+        _load_file(model, Path(weights), name, quick_gelu=bool(config.get("quick_gelu")))
+    else:
+        raise UserError(
+            f"no weights '{weights}' for {name}: neither a file nor one of its pretrained tags"
+            f"{nearest(str(weights), tags(name))}, which are {', '.join(tags(name)) or 'none'}"
+        )
+    return Backbone(model, tokenizer, name=name, weights=str(weights or ""), frames=num_frames)
+
+
+def _create_toy(weights: str | Path | None, num_frames: int) -> Backbone:
+    if weights is not None and str(weights) != TOY and not Path(weights).is_file():
+        raise UserError(f"no weights '{weights}' for the toy CLIP: use 'toy', a file that exists, or none")
+    path = None if weights is None else TOY_WEIGHTS if str(weights) == TOY else Path(weights)
+    return Backbone(build_toy_clip(path), toy_tokenizer(), name=TOY, weights=str(weights or ""), frames=num_frames)
+
+
+def _create_published(name: str, tag: str, quick_gelu: bool) -> nn.Module:
+    trained_with = bool(get_pretrained_cfg(name, tag).get("quick_gelu"))
+    if trained_with != quick_gelu:
+        other = f"{name}-quickgelu" if trained_with else name.removesuffix("-quickgelu")
+        warnings.warn(_gelu_warning(f"the weights '{tag}'", name, other), stacklevel=3)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="QuickGELU mismatch")
+            model: nn.Module = open_clip.create_model(name, pretrained=tag)
+    except (RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[-1][:300]
+        raise UserError(
+            f"the weights '{tag}' of {name} are not on this machine and cannot be fetched ({reason}); "
+            "fetch them elsewhere and pass the file's path as the weights"
+        ) from error
+    return model
+
+
+def _gelu_warning(what: str, name: str, other: str) -> str:
+    return f"{what} were trained with the other GELU than {name} has: features will be off; use '{other}'"
+
+
+def _load_file(model: nn.Module, path: Path, name: str, *, quick_gelu: bool) -> None:
+    state, from_openai = read_weights(path)
+    if from_openai and not quick_gelu:
+        warnings.warn(_gelu_warning(f"OpenAI's weights ({path.name})", name, f"{name}-quickgelu"), stacklevel=4)
+    if problems := key_differences(model.state_dict(), state):
+        raise UserError(f"{path} does not hold the weights of {name}: {problems}")
+    model.load_state_dict(state)

@@ -1,0 +1,282 @@
+"""What a method is: hooks on a frozen backbone, a configuration with published presets, and its losses."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vlmodels.classifier import Descriptions, check_names, cosine_logits, prompt, unit
+from vlmodels.errors import UserError
+from vlmodels.weights import key_differences
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from vlmodels.backbone import Backbone, TextPrefix
+
+_Kept = TypeVar("_Kept")
+
+
+def setting(default: Any, text: str, tune: Mapping[str, Sequence[Any]] | None = None) -> Any:
+    """A field of a method's ``Config``: its default, help text and what a sweep may try.
+
+    ``tune`` is {"choice": values} or {"loguniform": (low, high)}.
+    """
+    return field(default=default, metadata={"help": text, "tune": tune})
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRange:
+    """Layers ``start`` to ``stop``, 1-based and inclusive; ``stop=None`` is the tower's last."""
+
+    start: int
+    stop: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> LayerRange:
+        """Read "8-12", "8" or "all".
+
+        Raises:
+            UserError: any other text, or a range that runs backwards or begins below 1.
+        """
+        if text.strip() == "all":
+            return cls(1, None)
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", text)
+        start, stop = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 1 <= start <= stop:
+            raise UserError(
+                f"layers='{text}' is no range of layers; write for example 8-12 (1-based, inclusive) or all"
+            )
+        return cls(start, stop)
+
+    def within(self, depth: int, where: str) -> range:
+        """The layer numbers in a tower of ``depth`` layers.
+
+        Raises:
+            UserError: the range reaches beyond the tower; names both.
+        """
+        stop = depth if self.stop is None else self.stop
+        if stop > depth:
+            raise UserError(
+                f"layers={self.start}-{stop} does not fit {where}, which has {depth} layers; use 1-{depth} or all"
+            )
+        return range(self.start, stop + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A published way to train: AdamW, linear warm-up, then cosine decay to ``min_lr_ratio * lr``."""
+
+    lr: float
+    epochs: int
+    batch_size: int  # of all workers together
+    warmup_epochs: float = 5.0
+    weight_decay: float = 0.001
+    beta1: float = 0.9
+    beta2: float = 0.98
+    eps: float = 1e-8
+    min_lr_ratio: float = 0.01
+    frames: int = 8
+
+
+class Output(NamedTuple):
+    """What ``forward`` gives: ``logits`` (B,C), and L2-normalised ``video`` (B,E) and ``text`` (C,E)."""
+
+    logits: Tensor
+    video: Tensor
+    text: Tensor
+
+
+class Method(nn.Module, ABC):
+    """A way to adapt a frozen backbone; the registry knows it by its file's name.
+
+    A subclass declares what trains by returning it from ``attach``; all else is frozen. Its modules live in
+    the method under their own names; the backbone's state keeps exactly the keys of open_clip.
+
+    Args:
+        backbone: a backbone without hooks; the method keeps it.
+        config: the method's ``Config``; its defaults if None.
+
+    Raises:
+        UserError: the configuration does not fit the backbone.
+    """
+
+    paper: ClassVar[str]
+    temporal: ClassVar[bool]  # whether the order of frames matters
+    presets: ClassVar[Mapping[str, Preset]]
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Settings that every method has. ``problems`` lists what is wrong; all of it is raised at once."""
+
+        template: str = setting("a video of {}.", "class prompt; {} stands for the class name")
+
+        def __post_init__(self) -> None:
+            if problems := self.problems():
+                raise UserError("; ".join(problems))
+
+        def problems(self) -> list[str]:
+            """What is wrong with these values, one message each."""
+            if self.template.count("{}") == 1:
+                return []
+            return [f"template='{self.template}' must hold {{}} once, where the class name goes"]
+
+    def __init__(self, backbone: Backbone, config: Config | None = None) -> None:
+        super().__init__()
+        if backbone.hooked:
+            raise UserError("this backbone already carries a method's hooks; create another one for this method")
+        self.backbone = backbone
+        self.config = config if config is not None else self.Config()
+        self.classes: tuple[str, ...] = ()
+        self.descriptions: Descriptions | None = None
+        self._tokens: Tensor | None = None
+        self._kept: dict[str, tuple[object, Any]] = {}
+        learned = [
+            p for part in self.attach() for p in ([part] if isinstance(part, nn.Parameter) else part.parameters())
+        ]
+        base = {id(p) for p in backbone.parameters()}
+        if any(id(p) in base for p in learned):
+            _ = backbone.digest  # of the weights as they came, before they train
+        self.requires_grad_(False)
+        for parameter in learned:
+            parameter.requires_grad_(True)
+
+    @abstractmethod
+    def attach(self) -> Iterable[nn.Module | nn.Parameter]:
+        """Build the modules, put the hooks in place, and return exactly what trains."""
+
+    @property
+    def name(self) -> str:
+        """The registry's name: the file's stem."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def description_kinds(self) -> tuple[str, ...]:
+        """Kinds of class descriptions that training needs with this configuration."""
+        return ()
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """What ``attach`` declared, in a fixed order."""
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def adapter_state_dict(self) -> dict[str, Tensor]:
+        """Everything that is not the untouched backbone, by name."""
+        learned = {name for name, p in self.named_parameters() if p.requires_grad}
+        return {k: v for k, v in self.state_dict().items() if k in learned or not k.startswith("backbone.")}
+
+    def load_adapter_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load what ``adapter_state_dict`` gave.
+
+        Raises:
+            UserError: names or shapes differ; lists the difference.
+        """
+        own = self.adapter_state_dict()
+        if problems := key_differences(own, state):
+            raise UserError(f"these tensors are not of this {self.name} adapter: {problems}")
+        self.load_state_dict(dict(state), strict=False)  # the strict comparison was just made
+
+    def set_classes(self, names: Sequence[str], descriptions: Descriptions | None = None) -> None:
+        """Set the classes that ``forward`` scores, in order; at any time, also other ones than in training.
+
+        Args:
+            names: class names.
+            descriptions: kind -> class name -> sentences; only training looks at them.
+
+        Raises:
+            UserError: fewer than two classes, blank or repeated names.
+        """
+        check_names(names)
+        if tuple(names) != self.classes or descriptions is not self.descriptions:
+            self._kept.clear()
+        self.classes, self.descriptions = tuple(names), descriptions
+        self._tokens = self.backbone.tokenize([prompt(name, self.config.template) for name in names])
+
+    def encode_video(self, frames: Tensor) -> Tensor:
+        """L2-normalised features (B,E) of normalised frames (B,T,3,H,W)."""
+        return unit(self.backbone.encode_video(frames).clip)
+
+    def encode_classes(self) -> Tensor:
+        """L2-normalised features (C,E) of the class prompts.
+
+        A frozen text tower is run once. One that learns is run at each call with a graph, but for its layers
+        below the first that learns; without a graph, in eval mode, once for as long as no parameter changes.
+        """
+        if self._tokens is None:
+            raise UserError("no classes are set; call set_classes(names) first")
+        if self.backbone.text_is_frozen():
+            return self._keep("classes", (), lambda: self._encode_tokens(None))
+        below = self.backbone.frozen_layers("text")
+        prefix = (
+            self._keep("prefix", below, lambda: self.backbone.text_prefix(self._placed(), below)) if below else None
+        )
+        if self.training or torch.is_grad_enabled():
+            return self._encode_tokens(prefix)
+        state = tuple((p.data_ptr(), p._version) for p in self.trainable_parameters())  # noqa: SLF001 - no public form
+        return self._keep("classes", state, lambda: self._encode_tokens(prefix))
+
+    def _placed(self) -> Tensor:
+        assert self._tokens is not None
+        self._tokens = self._tokens.to(self.backbone.logit_scale.device)
+        return self._tokens
+
+    def _encode_tokens(self, prefix: TextPrefix | None) -> Tensor:
+        return unit(self.backbone.encode_text(self._placed(), prefix=prefix))
+
+    def _keep(self, what: str, state: object, compute: Callable[[], _Kept]) -> _Kept:
+        """Compute without a graph, once for a state of things; ``set_classes`` forgets all."""
+        device = self.backbone.logit_scale.device
+        key = (state, device, torch.is_autocast_enabled(device.type))
+        if what not in self._kept or self._kept[what][0] != key:
+            with (
+                torch.inference_mode(mode=False),
+                torch.no_grad(),
+            ):  # usable in training wherever it was computed
+                self._kept[what] = (key, compute())
+        kept: _Kept = self._kept[what][1]
+        return kept
+
+    def train(self, mode: bool = True) -> Method:
+        """Set the adapters' mode; the backbone stays in eval mode."""
+        if mode and not self.backbone.text_is_frozen():
+            self._kept.pop("classes", None)
+        super().train(mode)
+        return self
+
+    def forward(self, frames: Tensor, labels: Tensor | None = None) -> Output:  # noqa: ARG002 - some methods look
+        """Score clips (B,T,3,H,W) against the classes; train through this call, also under DDP."""
+        video, text = self.encode_video(frames), self.encode_classes()
+        return Output(cosine_logits(video, text, self.backbone.logit_scale), video, text)
+
+    def losses(self, out: Output, labels: Tensor) -> dict[str, Tensor]:
+        """Weighted loss terms whose sum is minimised; labels are (B,) indices or (B,C) probabilities."""
+        return {"ce": functional.cross_entropy(out.logits, labels)}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One published setting: the method's configuration and the recipe that trained it."""
+
+    method: Method.Config
+    recipe: Recipe
+
+
+def config_from_plain(cls: type[Method], values: Mapping[str, Any]) -> Method.Config:
+    """Rebuild a configuration from JSON values.
+
+    Raises:
+        UserError: fields that this version of the method does not know.
+    """
+    known = {f.name for f in dataclasses.fields(cls.Config)}
+    if unknown := sorted(set(values) - known):
+        raise UserError(
+            f"{cls.__module__.rpartition('.')[2]} has no settings {', '.join(unknown)}; "
+            f"it has {', '.join(sorted(known))}"
+        )
+    return cls.Config(**values)

@@ -1,0 +1,82 @@
+"""Named tensors in files: reading what others saved, and saying how two sets differ."""
+
+from __future__ import annotations
+
+import zipfile
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vlmodels.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+
+def key_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], limit: int = 5) -> str:
+    """Say how two sets of named tensors differ in names and shapes; "" if they do not."""
+
+    def some(names: Iterable[str]) -> str:
+        listed = sorted(names)
+        return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")
+
+    parts = []
+    if missing := expected.keys() - found.keys():
+        parts.append(f"missing {some(missing)}")
+    if extra := found.keys() - expected.keys():
+        parts.append(f"unexpected {some(extra)}")
+    shapes = [
+        f"{name} is {tuple(found[name].shape)}, not {tuple(expected[name].shape)}"
+        for name in expected.keys() & found.keys()
+        if found[name].shape != expected[name].shape
+    ]
+    if shapes:
+        parts.append(f"other shapes: {some(shapes)}")
+    return "; ".join(parts)
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
+    """Read named fp32 tensors from a weight file, and whether it is one of OpenAI's TorchScript archives.
+
+    Nothing in the file is executed: safetensors, ``torch.load(weights_only=True)``, or the tensors alone of a
+    TorchScript archive. A checkpoint's ``state_dict``/``model`` and ``module.`` prefixes are unwrapped.
+
+    Raises:
+        UserError: the file is none of these, or damaged.
+    """
+    archive = False
+    try:
+        if path.suffix == ".safetensors":
+            found: Any = load_file(path)
+        else:
+            archive = _is_torchscript(path)
+            if archive:
+                found = torch.jit.load(path, map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
+            else:
+                found = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, LookupError) as error:
+        raise UserError(f"{path} cannot be read as weights: {str(error).splitlines()[0][:200]}") from error
+    except UnpicklingError as error:
+        raise UserError(
+            f"{path} is no weight file, or holds more than tensors; convert it to safetensors where you trust it"
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
+            found = found[wrapper]
+    if not isinstance(found, dict) or not found or not all(isinstance(v, Tensor) for v in found.values()):
+        raise UserError(f"{path} holds no named tensors")
+    facts = {"input_resolution", "context_length", "vocab_size"}  # numbers that OpenAI's archives carry along
+    named = {str(k).removeprefix("module."): v for k, v in found.items() if k not in facts}
+    return {k: v.float() if v.is_floating_point() else v for k, v in named.items()}, archive
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as file:
+        return any(member.endswith("/constants.pkl") for member in file.namelist())
