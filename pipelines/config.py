@@ -59,9 +59,8 @@ class ProtocolConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """Class prompts and descriptions."""
+    """Descriptions of classes, for methods that train on them (the class prompt is the method's ``template``)."""
 
-    template: str = field(default="a video of {}.", metadata={"help": "class prompt"})
     descriptions: str | None = field(default=None, metadata={"help": "description store (SQLite)"})
     n: int = field(default=2, metadata={"help": "descriptions per class and kind"})
 
@@ -79,6 +78,7 @@ class OptimConfig:
     beta1: float = 0.9
     beta2: float = 0.98
     eps: float = 1e-8
+    min_lr_ratio: float = field(default=0.01, metadata={"help": "final learning rate as a share of lr"})
     precision: Literal["fp32", "bf16"] = field(default="fp32", metadata={"help": "autocast type"})
 
 
@@ -298,10 +298,7 @@ def check(config: TrainConfig) -> list[str]:
             config.selection != "select" or p.holdout > 0,
             "selection=select needs clips to select on: set protocol.holdout, for instance 0.2",
         ),
-        (
-            "{}" in config.text.template,
-            f"text.template='{config.text.template}' has no {{}} for the class name",
-        ),
+        (config.text.n >= 1, f"text.n={config.text.n} must be at least 1"),
     ]
     problems = [message for holds, message in rules if not holds]
     problems += [

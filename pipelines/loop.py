@@ -38,14 +38,14 @@ class OnEpoch(Protocol):
 
 
 def learning_rate(step: int, optim: OptimConfig, steps_per_epoch: int) -> float:
-    """Rate at ``step`` (0-based): linear warm-up, then a cosine down to lr/100 whose phase counts from step 0.
+    """Rate at ``step`` (0-based): linear warm-up, then a cosine whose phase counts from step 0.
 
     MSTA's schedule as its training logs show it: step 0 has rate 0, and the rate falls where warm-up ends.
     """
     warmup = optim.warmup_epochs * steps_per_epoch
     if step < warmup:
         return optim.lr * step / warmup
-    low = optim.lr / 100
+    low = optim.lr * optim.min_lr_ratio
     total = optim.epochs * steps_per_epoch
     return low + 0.5 * (optim.lr - low) * (1 + math.cos(math.pi * step / total))
 

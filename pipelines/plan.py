@@ -101,12 +101,13 @@ def build_method(config: TrainConfig, *, frames: int, meta: bool = False) -> Met
 
     from vlmodels import methods
     from vlmodels.clip import create
+    from vlmodels.methods.base import config_from_plain
 
     cls = methods.get(config.method)
     place = torch.device("meta") if meta else contextlib.nullcontext()
     with place:
         backbone = create(config.backbone.name, weights=None if meta else config.backbone.pretrained, num_frames=frames)
-        return cls(backbone, cls.Config(**config.method_config))
+        return cls(backbone, config_from_plain(cls, config.method_config))
 
 
 def _missing_views(clips: int, offsets: Sequence[float]) -> list[str]:

@@ -35,6 +35,7 @@ class Mailbox:
         self._actor = actor
 
     def __call__(self, item: dict[str, Any]) -> None:
+        """Send ``item``."""
         self._actor.put.remote(item)
 
 

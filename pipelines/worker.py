@@ -167,11 +167,13 @@ class _Worker:
         import numpy as np
         from vlmodels.checkpoint import load_tensors, save_adapter
 
-        from pipelines.evaluate import set_metrics
+        from pipelines.evaluate import accuracy, set_metrics
 
         if self.best[1]:
             self.method.load_adapter_state_dict(load_tensors(self.folder / "best.safetensors"))
         metrics, predictions = {}, {}
+        if self.job.split.select:
+            metrics["select"] = accuracy(self._score(self.job.split.select))
         for test in self.job.split.tests:
             self.job.send({"kind": "scoring", "set": test.name, "videos": len(test.examples)})
             self.method.set_classes(test.classes, None)

@@ -1,0 +1,38 @@
+# make demo | test | check | bench; the first call makes .venv from the pins in constraints.txt
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+export RAY_USAGE_STATS_ENABLED := 0
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python pipelines/demo.py
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/ingest.py
+	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/startup.py
+
+# uv where it can be had (seconds), plain pip otherwise (minutes); the same pins for both.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	if $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; then \
+	  $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'; \
+	else \
+	  $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'; \
+	fi
+	touch $@
+
+clean:
+	rm -rf demo runs .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,58 @@
+"""Name the action in videos with a trained model from the registry or from a run's folder.
+
+Example:
+  python pipelines/predict.py clip.mp4 --model models:/msta-b2n@champion --labels "clapping,walking"
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.cli import run_script
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the most probable classes of every video; a broken video is reported and the rest go on."""
+    parser = argparse.ArgumentParser(
+        prog="predict.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video files")
+    parser.add_argument("--model", required=True, metavar="URI|DIR", help="models:/NAME@ALIAS, or a run's folder")
+    parser.add_argument("--labels", metavar='"A,B,C"', help="class names to choose from (default: the trained ones)")
+    parser.add_argument("--topk", type=int, default=5, metavar="K", help="classes to print (default: 5)")
+    parser.add_argument("--mlflow", metavar="URI", help="tracking URI (default: $MLFLOW_TRACKING_URI, else runs/)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a video")
+    args = parser.parse_args(argv)
+
+    from pipelines.arguments import tracking_uri
+
+    os.environ["MLFLOW_TRACKING_URI"] = tracking_uri(args.mlflow, "runs")
+
+    from vlmodels import load
+    from vlmodels.errors import UserError
+
+    predictor = load(args.model)
+    labels = [name.strip() for name in args.labels.split(",") if name.strip()] if args.labels else None
+    failed = 0
+    for video in args.videos:
+        try:
+            found = predictor(Path(video), labels=labels, topk=args.topk)
+        except UserError as error:
+            failed += 1
+            print(f"error: {error}", file=sys.stderr)
+            continue
+        if args.json:
+            print(json.dumps({"video": video, "predictions": {p.label: round(p.probability, 6) for p in found}}))
+        else:
+            print(video)
+            print("\n".join(f"  {100 * p.probability:5.1f} %  {p.label}" for p in found))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,119 @@
+"""What a step sees depends on seed, epoch and clip, never on how many workers there are."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from fakes import FakeStore
+
+from pipelines.config import AugmentConfig
+from pipelines.data.augment import Augment
+from pipelines.data.batches import TrainBatches, prefetched, views
+from vlmodels.errors import UserError
+
+STORE = FakeStore()
+
+
+def batches(rank=0, world=1, batch=8, micro=0, seed=1, augment=AugmentConfig()):
+    return TrainBatches(
+        STORE,
+        STORE.examples,
+        Augment(augment, (48, 48), (0.5,) * 3, (0.5,) * 3),
+        batch_size=batch,
+        micro_batch=micro,
+        rank=rank,
+        world=world,
+        seed=seed,
+        device=torch.device("cpu"),
+    )
+
+
+def clips_by_step(parts):
+    """Frames of each global step, sorted by content so that the order within a batch does not matter."""
+    steps = []
+    for step in zip(*parts, strict=True):
+        frames = torch.cat([b.frames for b in step]).flatten(1)
+        steps.append(frames[frames[:, 0].argsort()])
+    return steps
+
+
+def test_two_workers_see_what_one_sees():
+    alone = clips_by_step([list(batches().epoch(3))])
+    both = clips_by_step([list(batches(rank, 2).epoch(3)) for rank in range(2)])
+    assert len(alone) == 3
+    for a, b in zip(alone, both, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_epochs_differ_and_repeat_exactly():
+    first, again, other = (next(iter(batches().epoch(e))).frames for e in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, next(iter(batches(seed=2).epoch(0))).frames)
+
+
+@pytest.mark.parametrize(("world", "micro"), [(1, 0), (1, 3), (2, 1), (2, 2), (3, 1)])
+def test_shares_make_the_global_mean(world, micro):
+    parts = [list(batches(rank, world, micro=micro).epoch(0)) for rank in range(world)]
+    assert len({len(part) for part in parts}) == 1, "ranks must make the same number of passes"
+    total = sum(b.share for part in parts for b in part) / world
+    assert total == pytest.approx(3)  # steps
+    assert sum(b.last for b in parts[0]) == 3
+    clips = sum(len(b.targets) for part in parts for b in part)
+    assert clips == 24
+
+
+def test_one_frame_of_every_segment_is_drawn():
+    plain = AugmentConfig(crop_scale=1.0, flip=0, jitter=0, gray=0)
+    for index in range(4):
+        drawn = batches(augment=plain)._draw_frames(index, epoch=0)
+        pool = STORE.frames(f"clip{index}")
+        for segment, frame in enumerate(drawn):
+            assert any(np.array_equal(frame, candidate) for candidate in pool[3 * segment : 3 * segment + 3])
+
+
+def test_batch_larger_than_data_is_refused():
+    with pytest.raises(UserError, match=r"batch_size=25 is larger than the 24 training clips"):
+        batches(batch=25)
+
+
+def test_augmentation_is_drawn_once_per_clip():
+    still = torch.from_numpy(np.repeat(STORE.frames("clip1")[:1], 4, axis=0))
+    out = Augment(AugmentConfig(), (48, 48), (0.5,) * 3, (0.5,) * 3)(still, seed=5)
+    assert out.shape == (4, 3, 48, 48)
+    for frame in out[1:]:
+        torch.testing.assert_close(frame, out[0], rtol=0, atol=0)
+
+
+def test_views_are_the_published_frames():
+    centre = views(STORE, "clip0", 1)
+    assert centre.shape == (1, 4, 56, 56, 3)
+    assert np.array_equal(centre[0], STORE.frames("clip0")[1::3])
+    with pytest.raises(UserError, match="--pool 4"):
+        views(STORE, "clip0", 4)
+
+
+def test_prefetching_keeps_order_and_raises_here():
+    assert list(prefetched(iter(range(50)))) == list(range(50))
+
+    def broken():
+        yield 1
+        raise OSError("disk gone")
+
+    items = prefetched(broken())
+    assert next(items) == 1
+    with pytest.raises(OSError, match="disk gone"):
+        next(items)
+
+
+def test_prefetching_thread_ends_with_its_consumer():
+    items = prefetched(iter(range(10**9)))
+    next(items)
+    items.close()
+    for thread in threading.enumerate():
+        if thread.name == "prefetch":
+            thread.join(timeout=5)
+            assert not thread.is_alive()

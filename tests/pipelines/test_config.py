@@ -1,0 +1,100 @@
+"""Presets, overrides and complaints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from pipelines import config as configs
+from pipelines.config import DataConfig, TrainConfig, resolve
+from vlmodels import methods
+from vlmodels.errors import UserError
+
+BASE = TrainConfig(data=DataConfig(dir="data"))
+
+
+def test_preset_then_override():
+    config = resolve(method="msta", preset="b2n", base=BASE, overrides=["method.dim=64", "optim.lr=0.5"])
+    assert config.method_config["dim"] == 64
+    assert config.method_config["layers"] == "1-12"
+    assert (config.optim.lr, config.optim.epochs, config.optim.batch_size) == (0.5, 11, 32)
+
+
+def test_plain_round_trip_keeps_everything():
+    config = resolve(method="msta", preset="fewshot", base=BASE, overrides=["optim.precision=bf16", "seed=3"])
+    assert configs.from_plain(json.loads(json.dumps(configs.to_plain(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optim.lrr=1", ["optim.lrr", "did you mean 'lr'"]),
+        ("optim=1", ["optim", "group"]),
+        ("optim.lr.x=1", ["optim.lr", "has no parts"]),
+        ("optim.epochs=many", ["optim.epochs", "whole number"]),
+        ("optim.precision=fp23", ["optim.precision", "did you mean 'fp32'"]),
+        ("scale.gpu=maybe", ["scale.gpu", "true or false"]),
+        ("lr", ["key=value"]),
+        ("method.dimm=1", ["method.dimm", "did you mean 'dim'"]),
+    ],
+)
+def test_wrong_override_names_key_and_remedy(override, words):
+    with pytest.raises(UserError) as error:
+        resolve(method="msta", preset=None, base=BASE, overrides=[override])
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_all_wrong_overrides_are_told_at_once():
+    with pytest.raises(UserError) as error:
+        resolve(method="msta", preset=None, base=BASE, overrides=["a=1", "optim.lr=x", "method.dim=-1"])
+    assert str(error.value).count(";") >= 2
+
+
+def test_unknown_method_and_preset_suggest():
+    with pytest.raises(UserError, match="did you mean 'msta'"):
+        resolve(method="mstaa", preset=None, base=BASE)
+    with pytest.raises(UserError, match="did you mean 'b2n'"):
+        resolve(method="msta", preset="b2nn", base=BASE)
+
+
+def test_check_lists_every_bad_value():
+    bad = dataclasses.replace(
+        BASE,
+        data=DataConfig(dir="", crops=2),
+        optim=dataclasses.replace(BASE.optim, lr=0, batch_size=1),
+        scale=dataclasses.replace(BASE.scale, workers=2),
+        augment=dataclasses.replace(BASE.augment, flip=2.0),
+        selection="select",
+    )
+    problems = configs.check(bad)
+    assert len(problems) == 6
+    for word in ("--data", "data.crops=2", "optim.lr", "scale.workers=2", "augment.flip", "protocol.holdout"):
+        assert any(word in problem for problem in problems), word
+    assert configs.check(BASE) == []
+
+
+def test_digest_ignores_scale_place_and_tracking_only():
+    assert BASE.digest() == dataclasses.replace(BASE, out="elsewhere").digest()
+    assert BASE.digest() == dataclasses.replace(BASE, scale=dataclasses.replace(BASE.scale, workers=7)).digest()
+    assert BASE.digest() == dataclasses.replace(BASE, data=DataConfig(dir="moved")).digest()
+    for field in ("optim.lr=9", "seed=5", "augment.flip=0.1", "protocol.shots=3", "data.crops=3", "method.dim=8"):
+        assert resolve(method="msta", preset=None, base=BASE, overrides=[field]).digest() != BASE.digest()
+
+
+def test_every_preset_of_every_method_resolves():
+    seen = 0
+    for name in methods.names():
+        for preset in methods.get(name).presets:
+            config = resolve(method=name, preset=preset, base=BASE)
+            assert configs.check(config) == []
+            seen += 1
+    assert seen >= 6
+
+
+def test_help_lists_every_setting():
+    text = configs.help_lines()
+    for group in ("backbone", "data", "augment", "protocol", "optim", "scale", "tracking"):
+        for field in dataclasses.fields(getattr(BASE, group)):
+            assert f"{group}.{field.name}=" in text

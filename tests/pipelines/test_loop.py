@@ -1,0 +1,106 @@
+"""The schedule as published, exact resume, accumulation, and what may change."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from fakes import FakeStore
+
+from pipelines.config import AugmentConfig, OptimConfig
+from pipelines.data.augment import Augment
+from pipelines.data.batches import TrainBatches
+from pipelines.loop import DivergedError, Loop, learning_rate
+from vlmodels import methods
+from vlmodels.clip import create
+
+STORE = FakeStore()
+CPU = torch.device("cpu")
+CONFIG = {"msta": {"layers": "3-4", "dim": 8, "alpha": 0.0, "dropout": 0.0}}
+
+
+def make_loop(optim, name="msta"):
+    torch.manual_seed(0)
+    cls = methods.get(name)
+    method = cls(create("toy", weights=None, num_frames=4), cls.Config(**CONFIG[name]))
+    method.set_classes([f"class {i}" for i in range(4)])
+    batches = TrainBatches(
+        STORE,
+        STORE.examples,
+        Augment(AugmentConfig(), (48, 48), (0.5,) * 3, (0.5,) * 3),
+        batch_size=optim.batch_size,
+        micro_batch=optim.micro_batch,
+        rank=0,
+        world=1,
+        seed=1,
+        device=CPU,
+    )
+    return Loop(method, batches, optim, 1, CPU)
+
+
+def run(loop, start=0):
+    history, states = [], []
+
+    def on_epoch(epoch, metrics, optimizer):
+        history.append(metrics)
+        states.append(({k: v.clone() for k, v in loop.method.adapter_state_dict().items()}, optimizer.state_dict()))
+
+    loop.run(on_epoch, start)
+    return history, states
+
+
+def test_learning_rate_is_the_logged_schedule():
+    optim = OptimConfig(lr=1e-3, epochs=50, warmup_epochs=5)
+    steps = 20
+    assert learning_rate(0, optim, steps) == 0
+    assert learning_rate(50, optim, steps) == pytest.approx(0.5e-3)
+    assert learning_rate(100, optim, steps) == pytest.approx(0.976e-3, rel=1e-3)  # SPEC-msta section 4
+    assert learning_rate(1000, optim, steps) == pytest.approx(1e-5)
+    short = OptimConfig(lr=1.0, epochs=11, warmup_epochs=5)
+    assert learning_rate(5 * steps, short, steps) == pytest.approx(0.575, abs=0.005)
+
+
+def test_only_the_adapter_changes_and_the_loss_falls():
+    loop = make_loop(OptimConfig(lr=3e-3, epochs=4, warmup_epochs=0.5, batch_size=8))
+    frozen = {k: v.clone() for k, v in loop.method.backbone.state_dict().items()}
+    history, states = run(loop)
+    assert history[-1]["loss"] < history[0]["loss"]
+    for name, value in loop.method.backbone.state_dict().items():
+        assert torch.equal(value, frozen[name]), name
+    assert any(not torch.equal(states[0][0][k], states[-1][0][k]) for k in states[0][0])
+
+
+def test_resumed_equals_straight_through():
+    optim = OptimConfig(lr=3e-3, epochs=3, warmup_epochs=1, batch_size=8)
+    history, states = run(make_loop(optim))
+    resumed = make_loop(optim)
+    adapter, optimizer = states[0]
+    resumed.method.load_adapter_state_dict(adapter)
+    resumed.optimizer.load_state_dict(optimizer)
+    rest, _ = run(resumed, start=1)
+    for straight, again in zip(history[1:], rest, strict=True):
+        assert again["loss"] == straight["loss"]
+    for name, value in resumed.method.adapter_state_dict().items():
+        assert torch.equal(value, states[-1][0][name])
+
+
+def test_accumulated_passes_equal_one_pass():
+    whole, _ = run(make_loop(OptimConfig(lr=1e-3, epochs=2, warmup_epochs=0, batch_size=8)))
+    parts, _ = run(make_loop(OptimConfig(lr=1e-3, epochs=2, warmup_epochs=0, batch_size=8, micro_batch=3)))
+    for a, b in zip(whole, parts, strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-4)
+
+
+def test_bf16_stays_near_fp32():
+    full, _ = run(make_loop(OptimConfig(lr=1e-3, epochs=1, warmup_epochs=0, batch_size=8)))
+    half, _ = run(make_loop(OptimConfig(lr=1e-3, epochs=1, warmup_epochs=0, batch_size=8, precision="bf16")))
+    assert half[0]["loss"] == pytest.approx(full[0]["loss"], rel=0.05)
+
+
+def test_a_loss_that_is_no_number_stops_with_the_remedy():
+    loop = make_loop(OptimConfig(lr=1e-3, epochs=2, warmup_epochs=0, batch_size=8))
+    with torch.no_grad():
+        loop.parameters[0].fill_(math.nan)
+    with pytest.raises(DivergedError, match=r"epoch 1 .*lower optim\.lr"):
+        run(loop)
