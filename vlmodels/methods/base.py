@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vlmodels.classifier import Descriptions, check_names, cosine_logits, prompt, unit
-from vlmodels.errors import UserError
+from vlmodels.errors import UserError, nearest
 from vlmodels.weights import key_differences
 
 if TYPE_CHECKING:
@@ -46,15 +47,22 @@ class LayerRange:
         Raises:
             UserError: any other text, or a range that runs backwards or begins below 1.
         """
-        if text.strip() == "all":
+        if text == "all":
             return cls(1, None)
-        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", text)
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
         start, stop = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if not 1 <= start <= stop:
-            raise UserError(
-                f"layers='{text}' is no range of layers; write for example 8-12 (1-based, inclusive) or all"
-            )
+            raise UserError(f"layers='{text}' is no range of layers; write 8-12 (1-based, inclusive), 8 or all")
         return cls(start, stop)
+
+    @classmethod
+    def rule(cls, text: str) -> tuple[bool, str]:
+        """Whether ``text`` can be read, and what to say if not: for a ``Config``'s rules."""
+        try:
+            cls.parse(text)
+        except UserError as error:
+            return False, str(error)
+        return True, ""
 
     def within(self, depth: int, where: str) -> range:
         """The layer numbers in a tower of ``depth`` layers.
@@ -114,19 +122,18 @@ class Method(nn.Module, ABC):
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """Settings that every method has. ``problems`` lists what is wrong; all of it is raised at once."""
+        """Settings that every method has; values that break its rules are refused, all in one message."""
 
         template: str = setting("a video of {}.", "class prompt; {} stands for the class name")
 
         def __post_init__(self) -> None:
-            if problems := self.problems():
-                raise UserError("; ".join(problems))
+            if wrong := wrong_types(self) or [message for holds, message in self.rules() if not holds]:
+                raise UserError("; ".join(wrong))
 
-        def problems(self) -> list[str]:
-            """What is wrong with these values, one message each."""
-            if self.template.count("{}") == 1:
-                return []
-            return [f"template='{self.template}' must hold {{}} once, where the class name goes"]
+        def rules(self) -> list[tuple[bool, str]]:
+            """What must hold, each with the message if it does not; a subclass adds to its parent's."""
+            once = self.template.count("{}") == 1
+            return [(once, f"template='{self.template}' must hold {{}} once, where the class name goes")]
 
     def __init__(self, backbone: Backbone, config: Config | None = None) -> None:
         super().__init__()
@@ -280,3 +287,20 @@ def config_from_plain(cls: type[Method], values: Mapping[str, Any]) -> Method.Co
             f"it has {', '.join(sorted(known))}"
         )
     return cls.Config(**values)
+
+
+def wrong_types(config: Method.Config) -> list[str]:
+    """Messages for the fields whose values are not of the declared type."""
+    messages = []
+    for name, hint in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if get_origin(hint) is Literal:
+            options = [str(option) for option in get_args(hint)]
+            if value not in get_args(hint):
+                messages.append(f"{name}='{value}' is not one of {', '.join(options)}{nearest(str(value), options)}")
+        elif hint is float:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                messages.append(f"{name}={value!r} is not a finite number")
+        elif type(value) is not hint:
+            messages.append(f"{name}={value!r} is not of type {hint.__name__}")
+    return messages
