@@ -1,0 +1,142 @@
+"""Which failures of a server are waited out, which end one class, and which end the whole job."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import openai
+
+from llm_descriptions.errors import DescriptionError
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+_LONGEST_WAIT_S = 120.0
+_LONGEST_BACK_OFF_S = 30.0
+_NO_MODEL = re.compile(r"model.*(not exist|not found|no such|unknown|invalid)|(unknown|invalid|no such).*model")
+_NO_CREDIT = re.compile(r"insufficient[ _](quota|balance)|billing|exceeded your current quota")
+
+
+class ServerError(DescriptionError):
+    """No class can be described: there is no server, or it refuses the key or the model."""
+
+
+class AnswerError(DescriptionError):
+    """One class could not be described; others may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A failure that may pass: after ``after_s`` if the server said so; ``for_all``: every call waits."""
+
+    after_s: float | None = None
+    for_all: bool = False
+
+    def delay(self, attempt: int, first_s: float) -> float:
+        """Return the seconds to wait after failed ``attempt`` (1, 2, ...): as told, else doubling, random."""
+        if self.after_s is not None:
+            return self.after_s
+        longest: float = min(first_s * 2 ** (attempt - 1), _LONGEST_BACK_OFF_S)
+        return longest * random.uniform(0.5, 1.0)
+
+
+def server_name(url: str) -> str:
+    """Return ``url`` for people: without user, password or query. Raises for what is no http(s) address."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise DescriptionError(f"'{_no_login(url)}' is no server address; give --base-url http://HOST:PORT/v1")
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _no_login(url: str) -> str:
+    return url.rpartition("@")[2]
+
+
+def refuses_json_mode(error: openai.OpenAIError) -> bool:
+    """Return whether the server says that it does not know ``response_format``."""
+    return isinstance(error, openai.BadRequestError) and "response_format" in str(error)
+
+
+def _status(error: openai.OpenAIError) -> int:
+    return error.status_code if isinstance(error, openai.APIStatusError) else 0
+
+
+def _refused(error: openai.OpenAIError) -> bool:
+    """Return whether no connection was made at all (rather than cut, or slow)."""
+    return type(error.__cause__).__name__ in {"ConnectError", "ConnectTimeout"}
+
+
+def _retry_after(error: openai.OpenAIError) -> float | None:
+    """Return the seconds of a Retry-After header (a number or an HTTP date), if there is a readable one."""
+    value = error.response.headers.get("retry-after") if isinstance(error, openai.APIStatusError) else None
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+class Classifier:
+    """Judges failures for one server and model, and words them without ever showing the key."""
+
+    def __init__(self, server: str, model: str, key: SecretStr) -> None:
+        self._server = server
+        self._model = model
+        self._key = key
+
+    def judge(self, error: openai.OpenAIError, label: str) -> Retry:
+        """Return how to retry; raises ``ServerError`` or ``AnswerError`` where that is of no use."""
+        said, status = self._said(error), _status(error)
+        if isinstance(error, openai.APIConnectionError):
+            return Retry()
+        if status in {401, 402, 403, 404} or (status == 429 and _NO_CREDIT.search(said.lower())):
+            raise self.final(error) from error
+        if status == 400 and _NO_MODEL.search(said.lower()):
+            raise self.final(error) from error
+        if status not in {408, 409, 425, 429} and status < 500:
+            raise AnswerError(f"'{label}': {self._server} refused the question: {said}") from error
+        after = _retry_after(error)
+        if after is not None and after > _LONGEST_WAIT_S:
+            raise AnswerError(f"'{label}': {self._server} asks to wait {after:.0f} s; run again later") from error
+        return Retry(after, for_all=status == 429)
+
+    def given_up(self, error: openai.OpenAIError, label: str, attempts: int) -> DescriptionError:
+        """Return the error after the last attempt."""
+        if _refused(error):
+            return self.final(error)
+        return AnswerError(f"'{label}': no reply from {self._server} in {attempts} attempts: {self._said(error)}")
+
+    def final(self, error: openai.OpenAIError) -> ServerError:
+        """Return the error that ends the job: what failed, at which server, for which model, what to do."""
+        said, status = self._said(error), _status(error)
+        where = f"{self._server} (model '{self._model}')"
+        if isinstance(error, openai.APIConnectionError):
+            return ServerError(f"cannot reach {where}: {said}; is it running, and is --base-url right?")
+        if status in {401, 403}:
+            return ServerError(f"{where} refuses the key: {said}; set OPENAI_API_KEY to a valid key")
+        if status == 402 or _NO_CREDIT.search(said.lower()):
+            return ServerError(f"{where} says there is no credit left: {said}")
+        if _NO_MODEL.search(said.lower()):
+            return ServerError(f"{where} does not know the model: {said}; give one that it serves with --model")
+        return ServerError(f"{where} has no chat completions: {said}; does --base-url lack a '/v1'?")
+
+    def _said(self, error: openai.OpenAIError) -> str:
+        """Return the server's own words, on one line, short, and without the key should it be echoed."""
+        body = error.body if isinstance(error, openai.APIError) else None
+        message = body.get("message") if isinstance(body, dict) else None
+        cause = error.__cause__
+        if message is None and cause is not None:
+            message = f"{type(cause).__name__}: {cause}".rstrip(": ")
+        text = " ".join(str(message or error).split())
+        return text.replace(self._key.get_secret_value(), "***")[:200]

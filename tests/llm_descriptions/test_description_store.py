@@ -1,0 +1,189 @@
+"""The store keeps whole answers only, once, whoever writes; a bank comes from one source or not at all."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm_descriptions.errors import DescriptionError
+from llm_descriptions.store import DescriptionStore, Key, Provenance
+
+SERVER = Provenance(host="localhost:1", prompt_tokens=3, completion_tokens=4)
+FILE = Provenance(origin="2_s_description_x.json")
+
+
+def key(label="clap", kind="spatial", prompt_id="msta-v1", model="m", n=2) -> Key:
+    return Key(label, kind, prompt_id, model, n)
+
+
+@pytest.fixture
+def store(tmp_path) -> DescriptionStore:
+    return DescriptionStore(tmp_path / "new" / "descriptions.sqlite")
+
+
+def fill(store, labels, kinds=("spatial",), provenance=SERVER, **parts):
+    for kind in kinds:
+        for label in labels:
+            k = key(label, kind, **parts)
+            store.put(k, [f"{label} {kind} {k.model} {i}" for i in range(k.n)], provenance)
+
+
+def test_round_trip_leaves_one_file(store):
+    assert store.get(key()) is None
+    assert not store.path.exists(), "reading makes no file"
+    assert store.put(key(), ["plié", "b"], SERVER) == ("plié", "b")
+    assert store.get(key()) == ("plié", "b")
+    assert store.provenance(key()) == SERVER
+    assert store.keys() == [key()]
+    assert [path.name for path in store.path.parent.iterdir()] == ["descriptions.sqlite"]
+    with sqlite3.connect(store.path) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_what_came_first_stays(store):
+    store.put(key(), ["a", "b"], SERVER)
+    assert store.put(key(), ["a", "b"], SERVER) == ("a", "b")
+    assert store.put(key(), ["c", "d"], SERVER) == ("a", "b")
+    with pytest.raises(DescriptionError, match=r"already holds other texts than 2_s.*clap.*--out"):
+        store.put(key(), ["c", "d"], FILE)
+    assert store.get(key()) == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("texts", "reason"),
+    [
+        ([], "non-empty"),
+        (["a"], "2 strings"),
+        (["a", "b", "c"], "2 strings"),
+        (["a", " "], "non-empty"),
+        (["a", None], "non-empty"),
+        (["a b", "A  b"], "distinct"),
+    ],
+)
+def test_a_bad_answer_is_never_stored(store, texts, reason):
+    with pytest.raises(DescriptionError, match=reason):
+        store.put_all({key("ok"): ["a", "b"], key(): texts}, SERVER)
+    assert store.keys() == []
+
+
+def test_published_texts_may_be_uneven(store):
+    store.put(key(n=8), ["all eight glued"], FILE)
+    store.put(key(), ["same", "same"], FILE)
+    assert store.get(key(n=8)) == ("all eight glued",)
+    with pytest.raises(DescriptionError, match="non-empty"):
+        store.put(key("x"), ["same", ""], FILE)
+
+
+def _write(path: str, first: int, barrier) -> None:
+    store = DescriptionStore(path)
+    barrier.wait(20)
+    for i in range(first, first + 60):
+        store.put(key(f"class {i}"), [f"{os.getpid()} a", f"{os.getpid()} b"], SERVER)
+
+
+def test_processes_write_at_once(store):
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(3)
+    writers = [context.Process(target=_write, args=(str(store.path), i * 30, barrier)) for i in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+
+    held = store.keys()
+    assert len(held) == 120
+    for k in held:
+        first, second = store.get(k)
+        assert first.split()[0] == second.split()[0], "texts of two writers in one entry"
+
+
+def test_bank_lists_all_that_is_missing(store):
+    fill(store, ["clap", "run"])
+    fill(store, ["clap"], kinds=["temporal"])
+    with pytest.raises(DescriptionError) as caught:
+        store.bank(["clap", "jump", "sit", "run"], ["spatial", "temporal"])
+    message = str(caught.value)
+    assert "spatial: 2 of 4 classes: 'jump', 'sit'" in message
+    assert "temporal: 3 of 4 classes: 'jump', 'sit', 'run'" in message
+    assert "python pipelines/describe.py --labels CSV" in message
+    assert str(store.path) in message
+
+
+def test_bank_of_nothing_and_of_another_spelling(store):
+    with pytest.raises(DescriptionError, match="lacks descriptions with n=4: spatial: none at all for 'clap'"):
+        store.bank(["clap"], ["spatial"], n=4)
+    fill(store, ["brush_hair"])
+    with pytest.raises(DescriptionError, match=r"'brush hair' \(there is 'brush_hair'\)"):
+        store.bank(["brush hair"], ["spatial"])
+
+
+def test_bank_never_mixes_sources(store):
+    fill(store, ["clap", "run"])
+    fill(store, ["run", "sit"], model="other")
+    with pytest.raises(DescriptionError, match="1 of 3 classes"):
+        store.bank(["clap", "run", "sit"], ["spatial"])
+    bank = store.bank(["run", "clap"], ["spatial"])
+    assert list(bank["spatial"]) == ["run", "clap"], "order of the labels"
+    assert bank["spatial"]["run"] == ("run spatial m 0", "run spatial m 1")
+    with pytest.raises(DescriptionError, match=r"never mixed.*model=m, n=2 \| .*model=other, n=2.*Say which"):
+        store.bank(["run"], ["spatial"])
+    assert store.bank(["run"], ["spatial"], model="other")["spatial"]["run"][0] == "run spatial other 0"
+    assert store.sources(["run"], ["spatial"], model="m")["spatial"].model == "m"
+
+
+def test_bank_chooses_by_n_and_prompt(store):
+    fill(store, ["run"], n=2)
+    fill(store, ["run"], n=4)
+    fill(store, ["run"], n=4, prompt_id="msta-v2")
+    assert len(store.bank(["run"], ["spatial"], n=4, prompt_id="msta-v2")["spatial"]["run"]) == 4
+    assert len(store.bank(["run"], ["spatial"], n=2)["spatial"]["run"]) == 2
+    with pytest.raises(DescriptionError, match="unknown kind"):
+        store.bank(["run"], ["object"])
+
+
+texts = st.lists(st.text(min_size=1).filter(str.strip), min_size=2, max_size=2, unique_by=str.casefold)
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.dictionaries(st.sampled_from("abcde"), texts, min_size=2))
+def test_digest_is_that_of_the_content(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("digest")
+    labels = list(data)
+    first, second = DescriptionStore(folder / "1"), DescriptionStore(folder / "2")
+    try:
+        first.put_all({key(label): data[label] for label in labels}, SERVER)
+    except DescriptionError:
+        return  # equal but for white space
+    second.put_all({key(label, model="z"): data[label] for label in reversed(labels)}, FILE)
+    digest = first.digest(labels, ["spatial"])
+    assert second.digest(labels[::-1], ["spatial"]) == digest
+    assert first.digest(labels[1:], ["spatial"]) != digest
+    second.put_all({key(label, model="y"): [*data[label][:1], "other"] for label in labels}, FILE)
+    assert second.digest(labels, ["spatial"], model="y") != digest or data[labels[0]][1] == "other"
+
+
+def test_what_is_no_store(tmp_path, store):
+    path = tmp_path / "x.sqlite"
+    path.write_text("<html>not a database, but long enough to be read as one</html>" * 20)
+    for act in (lambda s: s.keys(), lambda s: s.put(key(), ["a", "b"], SERVER)):
+        with pytest.raises(DescriptionError, match=r"x\.sqlite.*not a database"):
+            act(DescriptionStore(path))
+    with sqlite3.connect(tmp_path / "y.sqlite") as connection:
+        connection.execute("CREATE TABLE other (a)")
+    with pytest.raises(DescriptionError, match="not a description store of format 1"):
+        DescriptionStore(tmp_path / "y.sqlite").put(key(), ["a", "b"], SERVER)
+    with pytest.raises(DescriptionError, match=r"cannot write.*--out"):
+        DescriptionStore(path / "below" / "s.sqlite").put(key(), ["a", "b"], SERVER)
+
+
+def test_a_store_in_a_read_only_folder_can_be_read(store, monkeypatch):
+    fill(store, ["run"])
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != store.path.parent)
+    assert store.keys() == [key("run")]
