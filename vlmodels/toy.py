@@ -1,0 +1,99 @@
+"""A tiny CLIP of stock open_clip parts whose weights ship in the package: for demos and tests without network.
+
+It was pretrained on drawn still frames only (``pipelines/data/pretrain_toy.py``): it knows appearance, not
+motion. Its weight file holds the token embeddings of the words it was taught; all others are zero after loading.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from open_clip.tokenizer import SimpleTokenizer
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from vlmodels.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+TOY_WEIGHTS = Path(__file__).parent / "assets" / "toy_clip.safetensors"
+TOY_CONFIG: dict[str, Any] = {  # the shape of open_clip's model_configs/*.json
+    "embed_dim": 128,
+    "vision_cfg": {"image_size": 48, "layers": 4, "width": 128, "head_width": 32, "patch_size": 8},
+    "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 4},
+}
+_TABLE = "token_embedding.weight"
+
+
+def toy_tokenizer() -> SimpleTokenizer:
+    """open_clip's stock tokenizer, cut to the toy CLIP's context length."""
+    return SimpleTokenizer(context_length=TOY_CONFIG["text_cfg"]["context_length"])
+
+
+def build_toy_clip(weights: Path | None = TOY_WEIGHTS) -> CLIP:
+    """Build the toy CLIP; ``weights=None`` leaves it random (seed torch before).
+
+    Raises:
+        UserError: ``weights`` is missing, unreadable, or not of this model.
+    """
+    model = CLIP(
+        embed_dim=TOY_CONFIG["embed_dim"],
+        vision_cfg=CLIPVisionCfg(**TOY_CONFIG["vision_cfg"]),
+        text_cfg=CLIPTextCfg(**TOY_CONFIG["text_cfg"]),
+    )
+    if weights is not None:
+        state, token_ids = _read(weights)
+        table = torch.zeros_like(model.token_embedding.weight)
+        table[torch.tensor(token_ids)] = state[_TABLE].float()
+        state[_TABLE] = table
+        expected = {name: value.shape for name, value in model.state_dict().items()}
+        if {name: value.shape for name, value in state.items()} != expected:
+            raise UserError(f"{weights} does not hold the toy CLIP's tensors; remake it with {_REMEDY}")
+        model.load_state_dict({name: value.float() for name, value in state.items()})
+    return model
+
+
+_REMEDY = "python -m pipelines.data.pretrain_toy"
+
+
+def _read(weights: Path) -> tuple[dict[str, torch.Tensor], list[int]]:
+    """Tensors and the ids of the token rows that the file holds."""
+    if not weights.is_file():
+        raise UserError(f"no toy CLIP weights at {weights}; make them with {_REMEDY}")
+    try:
+        with safe_open(weights, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            token_ids = json.loads(file.metadata()["token_ids"])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{weights} is not a toy CLIP weight file ({error}); remake it with {_REMEDY}"
+        ) from error
+    if _TABLE not in state or state[_TABLE].shape[0] != len(token_ids):
+        raise UserError(f"{weights} does not hold the toy CLIP's token rows; remake it with {_REMEDY}")
+    return state, token_ids
+
+
+def save_toy_clip(model: CLIP, weights: Path, *, token_ids: Iterable[int], recipe: dict[str, Any]) -> None:
+    """Write ``model`` in fp16 with the rows ``token_ids`` of its token table and ``recipe`` as metadata."""
+    rows = sorted(set(token_ids))
+    state = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
+    state[_TABLE] = state[_TABLE][rows].contiguous()
+    metadata = {"token_ids": json.dumps(rows), "config": json.dumps(TOY_CONFIG), "recipe": json.dumps(recipe)}
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    partial = weights.with_name(weights.name + ".partial")
+    save_file(state, partial, metadata=metadata)
+    partial.replace(weights)
+
+
+def unknown_words(text: str, weights: Path = TOY_WEIGHTS) -> list[str]:
+    """Words of ``text`` that the toy CLIP was never taught, in order of appearance, each once."""
+    known = set(_read(weights)[1])
+    tokenizer = toy_tokenizer()
+    words = dict.fromkeys(re.findall(r"\w+|[^\w\s]", text.lower()))
+    return [word for word in words if not known.issuperset(tokenizer.encode(word))]
