@@ -62,7 +62,9 @@ class TextConfig:
     """Descriptions of classes, for methods that train on them (the class prompt is the method's ``template``)."""
 
     descriptions: str | None = field(default=None, metadata={"help": "description store (SQLite)"})
-    n: int = field(default=2, metadata={"help": "descriptions per class and kind"})
+    n: int | None = field(default=None, metadata={"help": "with several sources in the store: sentences per class"})
+    model: str | None = field(default=None, metadata={"help": "with several sources: the language model"})
+    prompt_id: str | None = field(default=None, metadata={"help": "with several sources: the prompt"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,7 +300,6 @@ def check(config: TrainConfig) -> list[str]:
             config.selection != "select" or p.holdout > 0,
             "selection=select needs clips to select on: set protocol.holdout, for instance 0.2",
         ),
-        (config.text.n >= 1, f"text.n={config.text.n} must be at least 1"),
     ]
     problems = [message for holds, message in rules if not holds]
     problems += [

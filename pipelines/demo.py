@@ -31,9 +31,9 @@ TRAINING = (
 )
 METHODS: dict[str, tuple[str, ...]] = {
     "zero-shot": ("--method", "zeroshot"),
-    "AdaptFormer": ("--method", "adaptformer", "--set", "method.dim=32"),
-    "MSTA": ("--method", "msta", "--set", "method.layers=all", "--set", "method.dim=32", "--set", "method.alpha=0"),
-    "MSTA + L_CC": ("--method", "msta", "--set", "method.layers=all", "--set", "method.dim=32"),
+    "AdaptFormer": ("--method", "adaptformer", "--set", "method.dims=32"),
+    "MSTA": ("--method", "msta", "--set", "method.layers=all", "--set", "method.dims=32", "--set", "method.alpha=0"),
+    "MSTA + L_CC": ("--method", "msta", "--set", "method.layers=all", "--set", "method.dims=32"),
 }
 
 

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.config import OptimConfig
 from pipelines.data.batches import TrainBatches
-from vlmodels.methods.base import Method
+from vlmodels.methods.base import Method, Output
 
 Epoch = dict[str, float]
 
@@ -117,7 +117,7 @@ class Loop:
             # DDP averages over workers; a pass counts by its share of the global batch.
             with contextlib.nullcontext() if batch.last or self.world == 1 else self._model.no_sync():
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.optim.precision == "bf16"):
-                    output = self._model(batch.frames, batch.targets)
+                    output: Output = self._model(batch.frames, batch.targets)
                     terms = self.method.losses(output, batch.targets)
                     loss = torch.stack(list(terms.values())).sum()
                 (loss * batch.share).backward()

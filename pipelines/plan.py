@@ -129,7 +129,8 @@ def _descriptions(config: TrainConfig, method: Method, split: Split) -> Descript
     from llm_descriptions.store import DescriptionStore
 
     store = DescriptionStore(Path(config.text.descriptions))
-    return store.bank(list(split.train_classes), list(kinds), n=config.text.n)
+    text = config.text
+    return store.bank(split.train_classes, kinds, n=text.n, model=text.model, prompt_id=text.prompt_id)
 
 
 @functools.cache

@@ -22,6 +22,9 @@ from vlmodels.errors import UserError, nearest
 if TYPE_CHECKING:
     import pyarrow as pa
 
+TRAIN_NAMES = ("train", "training")
+TEST_NAMES = ("test", "testing", "val", "valid", "validation")
+
 
 @dataclass(frozen=True, slots=True)
 class Clip:
@@ -231,17 +234,17 @@ class _Finder:
 def own_train_test(clips: Iterable[Clip], fraction: float, seed: int) -> tuple[list[Clip], list[Clip], list[str]]:
     """Split labelled clips into train and test without tearing a group (clips of one source) apart.
 
-    Folders or lists named ``train`` and ``test`` (or ``val``) are taken at their word; otherwise a seeded
+    Folders or lists named for it (``train``, and ``test`` or ``val``) are taken at their word; otherwise a seeded
     share ``fraction`` of each class, at least one group, is test.
     """
     labelled = [clip for clip in clips if clip.label]
     by_split: dict[str, list[Clip]] = defaultdict(list)
     for clip in labelled:
         by_split[clip.split].append(clip)
-    test_name = next((name for name in ("test", "val") if name in by_split), None)
-    if "train" in by_split and test_name:
-        notes = [f"split as given: train {len(by_split['train'])}, {test_name} {len(by_split[test_name])}"]
-        return [c for c in by_split["train"] if c.ok], by_split[test_name], notes
+    train_name, test_name = (next((n for n in names if n in by_split), None) for names in (TRAIN_NAMES, TEST_NAMES))
+    if train_name and test_name:
+        notes = [f"split as given: {name} {len(by_split[name])}" for name in (train_name, test_name)]
+        return [c for c in by_split[train_name] if c.ok], by_split[test_name], notes
     train: list[Clip] = []
     test: list[Clip] = []
     single = []

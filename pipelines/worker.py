@@ -186,7 +186,7 @@ class _Worker:
             final = self.folder / "final"
             final.mkdir()
             save_adapter(final, self.method, classes=self.job.split.train_classes)
-            np.savez_compressed(final / "predictions.npz", **predictions)
+            np.savez_compressed(final / "predictions.npz", allow_pickle=False, **predictions)
             kept = self.best[1] or len(self.history)
             outcome = {"metrics": metrics, "history": self.history, "epoch_kept": kept}
             (final / "outcome.json").write_text(json.dumps(outcome))

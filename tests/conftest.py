@@ -32,3 +32,24 @@ def ray_session():
     DataContext.get_current().enable_progress_bars = False
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def small_data(ray_session, tmp_path_factory):
+    """Ingested data: 4 classes of 6 tiny videos each, in class folders."""
+    import torch
+
+    from pipelines import ingest
+    from pipelines.data.toyworld import write_video
+
+    root = tmp_path_factory.mktemp("small")
+    for number, name in enumerate(("driving car", "flying kite", "lifting box", "picking flower")):
+        folder = root / "videos" / name
+        folder.mkdir(parents=True)
+        for clip in range(6):
+            colour = torch.tensor([60 * number, 200 - 50 * number, 40 * clip])
+            noise = torch.randint(50, (16, 64, 64, 3), generator=torch.Generator().manual_seed(10 * number + clip))
+            write_video((noise + colour).clamp(0, 255).to(torch.uint8), folder / f"{clip}.mp4")
+    settings = ["--frames", "4", "--size", "48", "--pool", "1"]
+    ingest.main(["--videos", str(root / "videos"), "--out", str(root / "data"), *settings])
+    return root / "data"

@@ -132,10 +132,10 @@ def views(store: ClipStore, clip_id: str, clips: int) -> np.ndarray:
 
 def prefetched(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
     """Draw from ``items`` in a thread, up to ``depth`` ahead; its errors are raised here."""
-    ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(depth)
+    ready: queue.Queue[tuple[list[Item], BaseException | None]] = queue.Queue(depth)
     closed = threading.Event()
 
-    def put(entry: tuple[Item | None, BaseException | None]) -> bool:
+    def put(entry: tuple[list[Item], BaseException | None]) -> bool:
         while not closed.is_set():
             try:
                 ready.put(entry, timeout=0.1)
@@ -147,20 +147,20 @@ def prefetched(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
     def fill() -> None:
         try:
             for item in items:
-                if not put((item, None)):
+                if not put(([item], None)):
                     return
-            put((None, StopIteration()))
+            put(([], StopIteration()))
         except BaseException as error:  # noqa: BLE001 - handed to the consumer, which raises it
-            put((None, error))
+            put(([], error))
 
     threading.Thread(target=fill, name="prefetch", daemon=True).start()
     try:
         while True:
-            item, error = ready.get()
+            found, error = ready.get()
             if isinstance(error, StopIteration):
                 return
             if error is not None:
                 raise error
-            yield item  # type: ignore[misc] - None only comes with an error
+            yield from found
     finally:
         closed.set()

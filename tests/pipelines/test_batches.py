@@ -15,9 +15,10 @@ from pipelines.data.batches import TrainBatches, prefetched, views
 from vlmodels.errors import UserError
 
 STORE = FakeStore()
+PUBLISHED = AugmentConfig()
 
 
-def batches(rank=0, world=1, batch=8, micro=0, seed=1, augment=AugmentConfig()):
+def batches(rank=0, world=1, batch=8, micro=0, seed=1, augment=PUBLISHED):
     return TrainBatches(
         STORE,
         STORE.examples,

@@ -16,10 +16,10 @@ BASE = TrainConfig(data=DataConfig(dir="data"))
 
 
 def test_preset_then_override():
-    config = resolve(method="msta", preset="b2n", base=BASE, overrides=["method.dim=64", "optim.lr=0.5"])
-    assert config.method_config["dim"] == 64
-    assert config.method_config["layers"] == "1-12"
-    assert (config.optim.lr, config.optim.epochs, config.optim.batch_size) == (0.5, 11, 32)
+    config = resolve(method="msta", preset="fewshot", base=BASE, overrides=["method.dims=64", "optim.lr=0.5"])
+    assert config.method_config["dims"] == 64
+    assert config.method_config["layers"] == "8-12"
+    assert (config.optim.lr, config.optim.epochs, config.optim.batch_size) == (0.5, 50, 32)
 
 
 def test_plain_round_trip_keeps_everything():
@@ -37,7 +37,7 @@ def test_plain_round_trip_keeps_everything():
         ("optim.precision=fp23", ["optim.precision", "did you mean 'fp32'"]),
         ("scale.gpu=maybe", ["scale.gpu", "true or false"]),
         ("lr", ["key=value"]),
-        ("method.dimm=1", ["method.dimm", "did you mean 'dim'"]),
+        ("method.dimss=1", ["method.dimss", "did you mean 'dims'"]),
     ],
 )
 def test_wrong_override_names_key_and_remedy(override, words):
@@ -48,7 +48,7 @@ def test_wrong_override_names_key_and_remedy(override, words):
 
 def test_all_wrong_overrides_are_told_at_once():
     with pytest.raises(UserError) as error:
-        resolve(method="msta", preset=None, base=BASE, overrides=["a=1", "optim.lr=x", "method.dim=-1"])
+        resolve(method="msta", preset=None, base=BASE, overrides=["a=1", "optim.lr=x", "method.dims=-1"])
     assert str(error.value).count(";") >= 2
 
 
@@ -79,7 +79,7 @@ def test_digest_ignores_scale_place_and_tracking_only():
     assert BASE.digest() == dataclasses.replace(BASE, out="elsewhere").digest()
     assert BASE.digest() == dataclasses.replace(BASE, scale=dataclasses.replace(BASE.scale, workers=7)).digest()
     assert BASE.digest() == dataclasses.replace(BASE, data=DataConfig(dir="moved")).digest()
-    for field in ("optim.lr=9", "seed=5", "augment.flip=0.1", "protocol.shots=3", "data.crops=3", "method.dim=8"):
+    for field in ("optim.lr=9", "seed=5", "augment.flip=0.1", "protocol.shots=3", "data.crops=3", "method.dims=8"):
         assert resolve(method="msta", preset=None, base=BASE, overrides=[field]).digest() != BASE.digest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -17,7 +18,7 @@ from vlmodels.clip import create
 
 STORE = FakeStore()
 CPU = torch.device("cpu")
-CONFIG = {"msta": {"layers": "3-4", "dim": 8, "alpha": 0.0, "dropout": 0.0}}
+CONFIG = {"msta": {"layers": "3-4", "dims": 8, "alpha": 0.0, "dropout": 0.0}}
 
 
 def make_loop(optim, name="msta"):
@@ -44,7 +45,7 @@ def run(loop, start=0):
 
     def on_epoch(epoch, metrics, optimizer):
         history.append(metrics)
-        states.append(({k: v.clone() for k, v in loop.method.adapter_state_dict().items()}, optimizer.state_dict()))
+        states.append(({k: v.clone() for k, v in loop.method.adapter_state_dict().items()}, copy.deepcopy(optimizer.state_dict())))
 
     loop.run(on_epoch, start)
     return history, states
