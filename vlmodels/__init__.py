@@ -1,0 +1,31 @@
+"""Video-language models: backbones, adaptation methods, and predictors of trained ones. Pure torch."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vlmodels.clip import create as create
+    from vlmodels.methods import get as get_method
+    from vlmodels.methods import names as list_methods
+    from vlmodels.predictor import Predictor as Predictor
+    from vlmodels.predictor import load as load
+
+_PLACES = {
+    "create": ("vlmodels.clip", "create"),
+    "get_method": ("vlmodels.methods", "get"),
+    "list_methods": ("vlmodels.methods", "names"),
+    "load": ("vlmodels.predictor", "load"),
+    "Predictor": ("vlmodels.predictor", "Predictor"),
+}
+
+__all__ = ["Predictor", "create", "get_method", "list_methods", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: importing the package costs nothing."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'vlmodels' has no attribute '{name}'")
+    module, attribute = _PLACES[name]
+    return getattr(importlib.import_module(module), attribute)

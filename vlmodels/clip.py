@@ -80,14 +80,19 @@ def create(name: str, *, weights: str | Path | None, num_frames: int = 8) -> Bac
             f"no weights '{weights}' for {name}: neither a file nor one of its pretrained tags"
             f"{nearest(str(weights), tags(name))}, which are {', '.join(tags(name)) or 'none'}"
         )
-    return Backbone(model, tokenizer, name=name, weights=str(weights or ""), frames=num_frames)
+    return Backbone(model, tokenizer, name=name, weights=_recorded(weights), frames=num_frames)
+
+
+def _recorded(weights: str | Path | None) -> str:
+    """A tag as it is, a file by its absolute path: an adapter must find its backbone from any folder."""
+    return "" if weights is None else str(Path(weights).resolve() if Path(weights).is_file() else weights)
 
 
 def _create_toy(weights: str | Path | None, num_frames: int) -> Backbone:
     if weights is not None and str(weights) != TOY and not Path(weights).is_file():
         raise UserError(f"no weights '{weights}' for the toy CLIP: use 'toy', a file that exists, or none")
     path = None if weights is None else TOY_WEIGHTS if str(weights) == TOY else Path(weights)
-    return Backbone(build_toy_clip(path), toy_tokenizer(), name=TOY, weights=str(weights or ""), frames=num_frames)
+    return Backbone(build_toy_clip(path), toy_tokenizer(), name=TOY, weights=_recorded(weights), frames=num_frames)
 
 
 def _create_published(name: str, tag: str, quick_gelu: bool) -> nn.Module:

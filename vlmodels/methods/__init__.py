@@ -52,7 +52,6 @@ def broken_rules(name: str, found: list[type[Method]]) -> list[str]:
         problems.append(f"class {cls.__name__} must be named like its file, {name}")
     if "__doc__" not in vars(cls) or not cls.__doc__:
         problems.append("the class needs a docstring")
-    problems += [
-        f"needs its own {part}" for part in ("Config", "paper", "temporal", "presets") if part not in vars(cls)
-    ]
+    needed = ("Config", "paper", "temporal", "starts_as_backbone", "presets")
+    problems += [f"needs its own {part}" for part in needed if part not in vars(cls)]
     return problems

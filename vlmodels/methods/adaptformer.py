@@ -28,6 +28,7 @@ class AdaptFormer(Method):
         "Chen et al., AdaptFormer: Adapting Vision Transformers for Scalable Visual Recognition, NeurIPS 2022"
     )
     temporal: ClassVar[bool] = False
+    starts_as_backbone: ClassVar[bool] = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):

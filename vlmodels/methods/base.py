@@ -118,6 +118,7 @@ class Method(nn.Module, ABC):
 
     paper: ClassVar[str]
     temporal: ClassVar[bool]  # whether the order of frames matters
+    starts_as_backbone: ClassVar[bool]  # whether nothing is changed before the first step
     presets: ClassVar[Mapping[str, Preset]]
 
     @dataclass(frozen=True, kw_only=True)
@@ -203,7 +204,8 @@ class Method(nn.Module, ABC):
         if tuple(names) != self.classes or descriptions is not self.descriptions:
             self._kept.clear()
         self.classes, self.descriptions = tuple(names), descriptions
-        self._tokens = self.backbone.tokenize([prompt(name, self.config.template) for name in names])
+        with torch.inference_mode(mode=False):
+            self._tokens = self.backbone.tokenize([prompt(name, self.config.template) for name in names])
 
     def encode_video(self, frames: Tensor) -> Tensor:
         """L2-normalised features (B,E) of normalised frames (B,T,3,H,W)."""
@@ -225,12 +227,18 @@ class Method(nn.Module, ABC):
         )
         if self.training or torch.is_grad_enabled():
             return self._encode_tokens(prefix)
-        state = tuple((p.data_ptr(), p._version) for p in self.trainable_parameters())  # noqa: SLF001 - no public form
-        return self._keep("classes", state, lambda: self._encode_tokens(prefix))
+        return self._keep("classes", self._fingerprint(), lambda: self._encode_tokens(prefix))
+
+    def _fingerprint(self) -> object:
+        """Changes when a trainable parameter does: its version, and as fused optimizers do not count, its sum."""
+        learned = self.trainable_parameters()
+        sums = torch.stack([p.detach().sum(dtype=torch.float32) for p in learned]).tolist() if learned else []
+        return sums, [p._version for p in learned]  # noqa: SLF001 - there is no public form
 
     def _placed(self) -> Tensor:
         assert self._tokens is not None
-        self._tokens = self._tokens.to(self.backbone.logit_scale.device)
+        with torch.inference_mode(mode=False):  # else training could not save them for its backward pass
+            self._tokens = self._tokens.to(self.backbone.logit_scale.device)
         return self._tokens
 
     def _encode_tokens(self, prefix: TextPrefix | None) -> Tensor:
@@ -248,13 +256,6 @@ class Method(nn.Module, ABC):
                 self._kept[what] = (key, compute())
         kept: _Kept = self._kept[what][1]
         return kept
-
-    def train(self, mode: bool = True) -> Method:
-        """Set the adapters' mode; the backbone stays in eval mode."""
-        if mode and not self.backbone.text_is_frozen():
-            self._kept.pop("classes", None)
-        super().train(mode)
-        return self
 
     def forward(self, frames: Tensor, labels: Tensor | None = None) -> Output:  # noqa: ARG002 - some methods look
         """Score clips (B,T,3,H,W) against the classes; train through this call, also under DDP."""

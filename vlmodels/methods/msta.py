@@ -42,6 +42,7 @@ class MSTA(Method):
 
     paper: ClassVar[str] = "Chen et al., Efficient Transfer Learning for Video-language Foundation Models, CVPR 2025"
     temporal: ClassVar[bool] = True
+    starts_as_backbone: ClassVar[bool] = False  # [P] has every module kaiming-initialised
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):

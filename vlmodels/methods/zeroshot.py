@@ -20,6 +20,7 @@ class ZeroShot(Method):
         "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021"
     )
     temporal: ClassVar[bool] = False
+    starts_as_backbone: ClassVar[bool] = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):

@@ -1,0 +1,253 @@
+"""What every registered method promises, tested on a tiny CLIP; a new method's file is tested by being there."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+
+import pytest
+import torch
+from tiny_clip import CLASSES, DESCRIPTIONS, disturb, tiny_backbone, tiny_frames, tiny_method, train
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from vlmodels import methods
+from vlmodels.checkpoint import load_adapter, save_adapter
+from vlmodels.errors import UserError
+from vlmodels.methods.base import config_from_plain
+
+METHODS = methods.names()
+every_method = pytest.mark.parametrize("cls", [methods.get(name) for name in METHODS], ids=METHODS)
+
+
+def trains(cls):
+    return bool(tiny_method(cls).trainable_parameters())
+
+
+every_training_method = pytest.mark.parametrize(
+    "cls", [cls for cls in map(methods.get, METHODS) if trains(cls)], ids=lambda cls: cls.__name__
+)
+
+
+def plain_logits(frames, names=CLASSES):
+    method = tiny_method(methods.get("zeroshot"))
+    method.set_classes(names)
+    with torch.no_grad():
+        return method(frames).logits
+
+
+@torch.no_grad()
+def logits(method, frames):
+    return method.eval()(frames).logits
+
+
+@every_method
+def test_starts_as_the_backbone_or_says_that_it_does_not(cls):
+    found, frozen = logits(tiny_method(cls), tiny_frames()), plain_logits(tiny_frames())
+    assert torch.equal(found, frozen) == cls.starts_as_backbone
+    assert torch.allclose(found, frozen, atol=1.0)  # an exception is still a small one
+
+
+@every_training_method
+def test_a_step_changes_what_was_attached_and_nothing_else(cls):
+    method = tiny_method(cls)
+    trainable = {name for name, p in method.named_parameters() if p.requires_grad}
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    train(method, 3)
+    after = method.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed <= trainable
+    assert len(changed) > 0.9 * len(trainable)  # what acts only on patches of the last block reaches no output
+
+
+@every_training_method
+def test_every_attached_parameter_gets_a_finite_gradient(cls):
+    method = disturb(tiny_method(cls)).train()
+    labels = torch.tensor([0, 1])
+    sum(method.losses(method(tiny_frames(), labels), labels).values()).backward()
+    for name, parameter in method.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+        assert parameter.grad is None or parameter.grad.isfinite().all(), name
+
+
+@every_training_method
+def test_trains_under_ddp_with_no_parameter_unused(cls, tmp_path):
+    alone = train(tiny_method(cls), 3)
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        method = tiny_method(cls)
+        together = train(method, 3, call=DistributedDataParallel(method, broadcast_buffers=False))
+    finally:
+        distributed.destroy_process_group()
+    assert together == pytest.approx(alone, rel=1e-5)
+
+
+@every_method
+def test_saved_and_loaded_gives_the_same_logits_and_another_backbone_is_refused(cls, tmp_path):
+    method, frames = disturb(tiny_method(cls)), tiny_frames()
+    save_adapter(tmp_path, method, classes=CLASSES)
+    loaded = load_adapter(tmp_path, tiny_backbone())
+    assert torch.equal(logits(loaded.method, frames), logits(method, frames))
+    assert loaded.method.config == method.config
+    assert loaded.classes == CLASSES
+    other = tiny_backbone(seed=9)
+    with pytest.raises(UserError, match=f"(?s){method.backbone.digest[:12]}.*{other.digest[:12]}"):
+        load_adapter(tmp_path, other)
+
+
+@every_method
+def test_clips_do_not_meet_in_a_batch(cls):
+    method, frames = disturb(tiny_method(cls)), tiny_frames(2)
+    apart = torch.cat([logits(method, frames[:1]), logits(method, frames[1:])])
+    assert torch.allclose(logits(method, frames), apart, atol=1e-4)
+
+
+@every_method
+@pytest.mark.parametrize("frames", [1, 2, 4])
+def test_any_number_of_frames(cls, frames):
+    assert logits(disturb(tiny_method(cls)), tiny_frames(2, frames)).isfinite().all()
+
+
+@every_method
+def test_frame_order_matters_exactly_if_the_method_is_temporal(cls):
+    method, frames = disturb(tiny_method(cls), scale=0.5), tiny_frames(2, 4)
+    found, shuffled = logits(method, frames), logits(method, frames[:, [2, 0, 3, 1]])
+    assert torch.allclose(found, shuffled, atol=1e-4) != cls.temporal
+
+
+@every_method
+def test_bf16_autocast_stays_close(cls):
+    method, frames = disturb(tiny_method(cls)), tiny_frames()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = logits(method, frames)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, logits(method, frames), atol=0.3)  # of a scale of 14 on cosines
+
+
+@every_method
+def test_config_round_trips_json_and_each_field_has_help(cls):
+    for config in (cls.Config(), *(preset.method for preset in cls.presets.values())):
+        assert config_from_plain(cls, json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    for field in dataclasses.fields(cls.Config):
+        assert field.metadata["help"], field.name
+    with pytest.raises(UserError, match="has no settings nonsense"):
+        config_from_plain(cls, {"nonsense": 1})
+
+
+@every_method
+def test_every_protocol_has_a_preset(cls):
+    assert {"b2n", "fewshot", "zeroshot", "full"} <= cls.presets.keys()
+    assert cls.paper
+    assert cls.__doc__
+
+
+@every_method
+def test_new_class_names_need_no_reload(cls):
+    method, frames = disturb(tiny_method(cls)), tiny_frames()
+    first = logits(method, frames)
+    method.set_classes(["flying a kite", *CLASSES])
+    assert torch.allclose(logits(method, frames)[:, 1:], first, atol=1e-4)
+    method.set_classes(CLASSES, DESCRIPTIONS)
+    assert torch.equal(logits(method, frames), first)
+    for names, said in [(["one"], "at least 2"), (["a", "a"], "distinct.*: a"), (["a", " "], "blank")]:
+        with pytest.raises(UserError, match=said):
+            method.set_classes(names)
+
+
+@every_training_method
+def test_class_features_are_never_stale(cls):
+    method, frames = tiny_method(cls), tiny_frames(4)
+    labels = torch.tensor([0, 1, 2, 0])
+    seen = [logits(method, frames)]
+    for optimizer in (torch.optim.AdamW, torch.optim.SGD):
+        for options in ({"foreach": True}, {"fused": True}, {}):
+            step = optimizer(method.trainable_parameters(), lr=0.05, **options)
+            for loss in method.train().losses(method(frames, labels), labels).values():
+                loss.backward(retain_graph=True)
+            method.eval()  # before the step: what was kept must be forgotten because the parameters changed
+            logits(method, frames)
+            step.step()
+            seen.append(logits(method, frames))
+            fresh = tiny_method(cls)
+            fresh.load_adapter_state_dict(method.adapter_state_dict())
+            assert torch.equal(seen[-1], logits(fresh, frames))
+            assert not torch.equal(seen[-1], seen[-2])
+    method.load_adapter_state_dict(tiny_method(cls).adapter_state_dict())
+    assert torch.equal(logits(method, frames), seen[0])
+
+
+@every_method
+def test_what_was_kept_under_inference_mode_serves_training(cls):
+    method = tiny_method(cls)
+    with torch.inference_mode():
+        method.set_classes(CLASSES, DESCRIPTIONS)
+        method.eval()(tiny_frames())
+    labels = torch.tensor([0, 1])
+    loss = sum(method.train().losses(method(tiny_frames(), labels), labels).values())
+    assert loss.requires_grad == bool(method.trainable_parameters())
+    if loss.requires_grad:
+        loss.backward()
+
+
+@every_method
+def test_a_copy_acts_on_its_own_backbone(cls):
+    method, frames = tiny_method(cls), tiny_frames()
+    before = logits(method, frames)
+    disturb(copy.deepcopy(method))
+    assert torch.equal(logits(method, frames), before)
+    twin = disturb(copy.deepcopy(method), scale=0.5)
+    assert torch.equal(logits(twin, frames), before) != bool(method.trainable_parameters())
+
+
+@every_method
+def test_tensors_of_another_adapter_are_refused_with_the_difference(cls):
+    method = tiny_method(cls)
+    state = method.adapter_state_dict()
+    with pytest.raises(UserError, match="unexpected strange"):
+        method.load_adapter_state_dict(state | {"strange": torch.zeros(1)})
+    if state:
+        name = next(iter(state))
+        with pytest.raises(UserError, match="missing"):
+            method.load_adapter_state_dict({k: v for k, v in state.items() if k != name})
+        with pytest.raises(UserError, match="other shapes"):
+            method.load_adapter_state_dict(state | {name: torch.zeros(1, 2, 3)})
+
+
+@every_method
+def test_the_backbone_is_given_to_one_method_only(cls):
+    method = tiny_method(cls)
+    if method.backbone.hooked:
+        with pytest.raises(UserError, match="already carries"):
+            cls(method.backbone)
+    with pytest.raises(UserError, match="call set_classes"):
+        cls(tiny_backbone())(tiny_frames())
+
+
+def test_names_cost_no_torch():
+    import subprocess
+    import sys
+
+    code = "import sys; from vlmodels import methods; print(methods.names()); assert 'torch' not in sys.modules"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.strip() == str(METHODS)
+
+
+def test_unknown_method_is_answered_with_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'msta'"):
+        methods.get("mstaa")
+
+
+def test_a_file_that_breaks_the_rules_is_refused():
+    class Wrong(methods.get("zeroshot")):
+        pass
+
+    said = methods.broken_rules("my_method", [Wrong])
+    assert any("named like its file" in problem for problem in said)
+    assert any("docstring" in problem for problem in said)
+    assert {part for problem in said for part in ("Config", "paper", "presets") if part in problem} == {
+        "Config",
+        "paper",
+        "presets",
+    }
+    assert methods.broken_rules("my_method", []) == ["must define one Method, not 0"]

@@ -1,0 +1,156 @@
+"""Adapters on disk: safetensors that hold only what was trained, and say which backbone they belong to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from vlmodels import methods
+from vlmodels.clip import create
+from vlmodels.errors import UserError
+from vlmodels.methods.base import config_from_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from vlmodels.backbone import Backbone
+    from vlmodels.methods.base import Method
+
+ADAPTER = "adapter.safetensors"
+FORMAT = 1
+_KEY = "vidadapt"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A method on its backbone with its trained tensors, its training classes, and what was saved beside."""
+
+    method: Method
+    classes: tuple[str, ...]
+    extra: Mapping[str, Any]
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write named tensors so that the file is either whole or not there.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, dict(metadata or {}))
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read what ``save_tensors`` wrote.
+
+    Raises:
+        UserError: no such file, or damaged.
+    """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise UserError(f"there is no {path.name} in {path.parent}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118 - no dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged or no safetensors file ({error}); copy or train it again") from error
+
+
+def save_adapter(
+    folder: Path, method: Method, *, classes: Sequence[str] = (), extra: Mapping[str, Any] | None = None
+) -> Path:
+    """Write ``folder/adapter.safetensors``: the trained tensors, and as metadata all that ``load_adapter`` needs.
+
+    Args:
+        folder: an existing folder.
+        method: the trained method.
+        classes: names of the classes that it was trained on; those that are set if empty.
+        extra: JSON values to keep beside.
+    """
+    spec = method.backbone.spec
+    about = {
+        "format": FORMAT,
+        "method": method.name,
+        "config": dataclasses.asdict(method.config),
+        "backbone": {
+            "name": spec.name,
+            "weights": spec.weights,
+            "frames": spec.frames,
+            "digest": method.backbone.digest,
+        },
+        "classes": list(classes or method.classes),
+        "extra": dict(extra or {}),
+    }
+    path = Path(folder) / ADAPTER
+    save_tensors(path, method.adapter_state_dict(), {_KEY: json.dumps(about)})
+    return path
+
+
+def load_adapter(folder: Path, backbone: Backbone | None = None) -> Adapter:
+    """Build the method that ``save_adapter`` wrote, in eval mode and with its training classes set.
+
+    Args:
+        folder: the folder, or the file itself.
+        backbone: a backbone without hooks to put it on; by default one with the recorded name and weights.
+
+    Raises:
+        UserError: missing, damaged or foreign file; a backbone with other weights; one that cannot be created.
+    """
+    folder = Path(folder)
+    path = folder if folder.is_file() else folder / ADAPTER
+    tensors, metadata = _read(path)
+    if _KEY not in metadata:
+        raise UserError(f"{path} is no adapter of this package: it does not say which method it is")
+    about = json.loads(metadata[_KEY])
+    if about["format"] != FORMAT:
+        raise UserError(f"{path} has format {about['format']}; this version reads {FORMAT}")
+    recorded = about["backbone"]
+    if backbone is None:
+        backbone = _recreate(recorded, path)
+    if backbone.digest != recorded["digest"]:
+        found = backbone.spec
+        raise UserError(
+            f"{path} was trained on backbone '{recorded['name']}' ({recorded['weights'] or 'random weights'}, "
+            f"digest {recorded['digest'][:12]}), not on '{found.name}' ({found.weights or 'random weights'}, "
+            f"digest {backbone.digest[:12]}); use the backbone that it was trained on"
+        )
+    cls = methods.get(about["method"])
+    method = cls(backbone, config_from_plain(cls, about["config"]))
+    method.load_adapter_state_dict(tensors)
+    if about["classes"]:
+        method.set_classes(about["classes"])
+    return Adapter(method.eval(), tuple(about["classes"]), about["extra"])
+
+
+def _recreate(recorded: Mapping[str, Any], path: Path) -> Backbone:
+    if not recorded["weights"]:
+        raise UserError(
+            f"{path} belongs to a '{recorded['name']}' with random weights (digest {recorded['digest'][:12]}), "
+            "which cannot be made again; pass that backbone"
+        )
+    try:
+        return create(recorded["name"], weights=recorded["weights"], num_frames=recorded["frames"])
+    except UserError as error:
+        raise UserError(f"the backbone of {path} cannot be made: {error}; or pass a backbone") from error
