@@ -116,6 +116,18 @@ class DescriptionStore:
                 )
             return stored
 
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Keep the file open, which makes each of many puts within about twenty times cheaper.
+
+        SQLite cleans up when the last connection closes; this holds one until the end.
+        """
+        with self._writing():
+            pass
+        with self._reading() as connection:
+            assert connection is not None
+            yield
+
     def keys(self) -> list[Key]:
         """Return all keys, sorted."""
         with self._reading() as connection:
@@ -216,6 +228,8 @@ class DescriptionStore:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(self._connect(self.path.absolute().as_uri())) as connection:
                 _set_wal(connection)
+                # Survives the end of any process; only a power cut may cost the latest answers.
+                connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute("BEGIN IMMEDIATE")
                 if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                     connection.execute(_SCHEMA)

@@ -78,7 +78,8 @@ class AskDescriptions:
         """Ask all questions of a batch at once; the client bounds how many are open."""
         questions = [Question(**row) for row in batch.to_pylist()]
         before = self._spent()
-        replies = self._loop.run_until_complete(self._ask_all(questions))
+        with self._store.kept_open():
+            replies = self._loop.run_until_complete(self._ask_all(questions))
         # What was spent belongs to the batch; it stands in its first row.
         spent = [after - start for after, start in zip(self._spent(), before, strict=True)]
         return {

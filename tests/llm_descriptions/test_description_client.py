@@ -81,6 +81,14 @@ def test_retry_after_holds_for_all(server, as_date):
     assert time.monotonic() - start < 5
 
 
+def test_one_call_told_to_wait_stops_the_others_too(server):
+    server.plan.extend([status(429, Retry_After="0.8"), slow(0.2)])
+    run(server, *[(f"class {i}", "spatial", 2) for i in range(4)], concurrency=2)
+    times = sorted(request.at for request in server.asked)
+    assert len(times) == 5
+    assert times[2] - times[0] >= 0.75
+
+
 def test_retry_after_beyond_patience(server):
     server.plan.append(status(429, Retry_After="7200"))
     with pytest.raises(AnswerError, match=r"'clap'.*asks to wait 7200 s"):

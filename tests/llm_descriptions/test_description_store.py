@@ -51,8 +51,20 @@ def test_what_came_first_stays(store):
     assert store.put(key(), ["a", "b"], SERVER) == ("a", "b")
     assert store.put(key(), ["c", "d"], SERVER) == ("a", "b")
     with pytest.raises(DescriptionError, match=r"already holds other texts than 2_s.*clap.*--out"):
-        store.put(key(), ["c", "d"], FILE)
+        store.put_all({key("run"): ["e", "f"], key(): ["c", "d"]}, FILE)
     assert store.get(key()) == ("a", "b")
+    assert store.get(key("run")) is None, "all or none"
+
+
+def test_kept_open_or_not_other_processes_see_each_answer(store):
+    with store.kept_open():
+        assert store.keys() == []
+        store.put(key(), ["a", "b"], SERVER)
+        assert (store.path.parent / "descriptions.sqlite-wal").exists(), "no clean-up in between"
+        with sqlite3.connect(store.path) as other:
+            assert other.execute("SELECT label FROM description").fetchall() == [("clap",)]
+        other.close()
+    assert [path.name for path in store.path.parent.iterdir()] == ["descriptions.sqlite"]
 
 
 @pytest.mark.parametrize(
@@ -122,6 +134,9 @@ def test_bank_of_nothing_and_of_another_spelling(store):
     fill(store, ["brush_hair"])
     with pytest.raises(DescriptionError, match=r"'brush hair' \(there is 'brush_hair'\)"):
         store.bank(["brush hair"], ["spatial"])
+    with pytest.raises(DescriptionError) as caught:
+        store.bank(["brush_hair", "brush_hairs"], ["spatial"])
+    assert "'brush_hairs'." in str(caught.value), "a name that is wanted itself is no other spelling"
 
 
 def test_bank_never_mixes_sources(store):
