@@ -1,8 +1,8 @@
-"""Our training loop beside a bare PyTorch loop over the same modules, in one process; prints the ratio of step times.
+"""Our training loop beside a bare PyTorch loop over the same modules; prints the ratio of step times.
 
-Bare: the clips lie in memory as one uint8 array; gather, the same augmentation, forward, loss, backward, AdamW. Ours: the
-same through ``ClipStore`` (memory-mapped shards written for the occasion), ``TrainBatches`` and ``Loop``, with its
-prefetching, shares and metrics. The two take turns, so that a busy machine slows both.
+Bare: the clips lie in memory as one uint8 array; gather, the same augmentation, forward, loss, backward, AdamW.
+Ours: the same through ``ClipStore`` (memory-mapped shards, ingested for the occasion), ``TrainBatches`` and
+``Loop``, with its prefetching, shares and metrics. The two take turns, so that a busy machine slows both.
 
   python benchmarks/train_step.py [--backbone ViT-B-16-quickgelu] [--batch 4]
 """
@@ -22,6 +22,7 @@ from torch import nn
 from pipelines.config import AugmentConfig, OptimConfig
 from pipelines.data.augment import Augment
 from pipelines.data.batches import TrainBatches
+from pipelines.data.clipstore import ClipStore
 from pipelines.loop import Loop
 from pipelines.protocols import Example
 from vlmodels import methods
@@ -51,7 +52,7 @@ def main() -> None:
         optimizer = torch.optim.AdamW(bare_method.trainable_parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=1e-3)
         times: dict[str, list[float]] = {"bare": [], "ours": []}
         for turn in range(args.turns + 1):
-            bare = timed(lambda: bare_epoch(bare_method, optimizer, pools, examples, augment, args.batch))
+            bare = timed(lambda: bare_epoch(bare_method, optimizer, pools, examples, augment, batch=args.batch))
             own = timed(lambda turn=turn: loop._epoch(turn))  # noqa: SLF001 - one epoch is the unit of both
             if turn:  # the first turn warms up
                 times["bare"].append(bare / args.steps)
@@ -72,14 +73,24 @@ def build(args: argparse.Namespace) -> methods.base.Method:
     return method.train()
 
 
-def make_data(folder: Path, size: int, count: int) -> tuple[object, np.ndarray, list[Example]]:
-    """``count`` random clips, once as an ingested folder and once as an array."""
-    from pipelines.data.clipstore import ClipStore
-    from tests_data import write_store  # type: ignore[import-not-found]
+def make_data(folder: Path, size: int, count: int) -> tuple[ClipStore, np.ndarray, list[Example]]:
+    """``count`` videos of noise, ingested as a user would, and the same stored frames as one array in memory."""
+    from pipelines import ingest
+    from pipelines.data.toyworld import write_video
 
-    pools = np.random.default_rng(0).integers(0, 256, (count, 8, size * 8 // 7, size * 8 // 7, 3), dtype=np.uint8)
-    write_store(folder, pools)
-    return ClipStore(folder), pools, [Example(f"clip{i}", i % CLASSES) for i in range(count)]
+    side = size * 8 // 7
+    for i in range(count):
+        noise = torch.randint(256, (16, side, side, 3), generator=torch.Generator().manual_seed(i)).to(torch.uint8)
+        label = folder / "videos" / f"class {i % CLASSES}"
+        label.mkdir(parents=True, exist_ok=True)
+        write_video(noise, label / f"{i}.mp4")
+    out = folder / "data"
+    ingest.main(["--videos", str(folder / "videos"), "--out", str(out), "--size", str(size), "--pool", "1"])
+    store = ClipStore(out)
+    ids = store.manifest.column("clip_id").to_pylist()
+    labels = store.manifest.column("label").to_pylist()
+    examples = [Example(clip, store.classes.index(label)) for clip, label in zip(ids, labels, strict=True)]
+    return store, np.stack([store.frames(clip) for clip in ids]), examples
 
 
 def ours(method, store, examples, augment, args) -> Loop:  # noqa: ANN001
@@ -99,9 +110,9 @@ def ours(method, store, examples, augment, args) -> Loop:  # noqa: ANN001
     return Loop(method, batches, optim, 1, torch.device("cpu"))
 
 
-def bare_epoch(method, optimizer, pools, examples, augment, batch: int) -> None:  # noqa: ANN001
+def bare_epoch(method, optimizer, pools, examples, augment, *, batch: int) -> None:  # noqa: ANN001
     """What one would write without this project."""
-    order = np.random.permutation(len(examples))
+    order = np.random.default_rng().permutation(len(examples))
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
         frames = torch.stack([augment(torch.from_numpy(pools[i]), int(i)) for i in chosen])

@@ -129,7 +129,8 @@ def assemble(folder: Path, checkpoint: Path, record: Mapping[str, Any], config: 
     for path in checkpoint.iterdir():
         if path.name != "outcome.json":
             shutil.copy2(path, folder / path.name)
-    (folder / "train_config.json").write_text(json.dumps(to_plain(config), indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(to_plain(config), indent=2) + "\n")
+    (folder / "classes.json").write_text(json.dumps(record["classes"], indent=2, ensure_ascii=False) + "\n")
     write_record(folder, record)
     write_run_report(folder)
 

@@ -175,7 +175,8 @@ class _Worker:
         if self.job.split.select:
             metrics["select"] = accuracy(self._score(self.job.split.select))
         for test in self.job.split.tests:
-            self.job.send({"kind": "scoring", "set": test.name, "videos": len(test.examples)})
+            if self.rank == 0:
+                self.job.send({"kind": "scoring", "set": test.name, "videos": len(test.examples)})
             self.method.set_classes(test.classes, None)
             result = self._score(test.examples)
             metrics[test.name] = set_metrics(test, result)
