@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,31 +97,34 @@ def _create_toy(weights: str | Path | None, num_frames: int) -> Backbone:
 
 
 def _create_published(name: str, tag: str, quick_gelu: bool) -> nn.Module:
-    trained_with = bool(get_pretrained_cfg(name, tag).get("quick_gelu"))
-    if trained_with != quick_gelu:
-        other = f"{name}-quickgelu" if trained_with else name.removesuffix("-quickgelu")
-        warnings.warn(_gelu_warning(f"the weights '{tag}'", name, other), stacklevel=3)
+    if get_pretrained_cfg(name, tag).get("quick_gelu") and not quick_gelu:
+        _warn_of_gelu(f"the weights '{tag}'", name)
+    muted = logging.root.manager.disable
+    logging.disable(logging.ERROR)  # the hub logs each retry; what matters is in the error below
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="QuickGELU mismatch")
             model: nn.Module = open_clip.create_model(name, pretrained=tag)
     except (RuntimeError, OSError) as error:
-        reason = str(error).strip().splitlines()[-1][:300]
+        reason = str(error).rpartition("Last error: ")[2].strip().partition("\n")[0][:200]
         raise UserError(
             f"the weights '{tag}' of {name} are not on this machine and cannot be fetched ({reason}); "
-            "fetch them elsewhere and pass the file's path as the weights"
+            "fetch them elsewhere and pass the file's path as the weights (HF_HUB_OFFLINE=1 spares the retries)"
         ) from error
+    finally:
+        logging.disable(muted)
     return model
 
 
-def _gelu_warning(what: str, name: str, other: str) -> str:
-    return f"{what} were trained with the other GELU than {name} has: features will be off; use '{other}'"
+def _warn_of_gelu(what: str, name: str) -> None:
+    better = f"{name}-quickgelu"
+    warnings.warn(f"{what} were trained with QuickGELU, which {name} lacks: use '{better}'", stacklevel=4)
 
 
 def _load_file(model: nn.Module, path: Path, name: str, *, quick_gelu: bool) -> None:
     state, from_openai = read_weights(path)
     if from_openai and not quick_gelu:
-        warnings.warn(_gelu_warning(f"OpenAI's weights ({path.name})", name, f"{name}-quickgelu"), stacklevel=4)
+        _warn_of_gelu(f"OpenAI's weights ({path.name})", name)
     if problems := key_differences(model.state_dict(), state):
         raise UserError(f"{path} does not hold the weights of {name}: {problems}")
     model.load_state_dict(state)

@@ -119,17 +119,16 @@ class Predictor:
 def load(
     source: str | Path,
     *,
-    tracking_uri: str | None = None,
     backbone: Backbone | None = None,
     clips: int = 1,
     crops: int = 1,
     device: str | torch.device = "cpu",
 ) -> Predictor:
-    """Load a predictor from MLflow's registry ("models:/name@alias", "models:/name/3") or from a run's folder.
+    """Load a predictor from MLflow's registry or from a run's folder.
 
     Args:
-        source: where from.
-        tracking_uri: MLflow's address; by default what MLflow itself is set to.
+        source: "models:/name@alias" or "models:/name/3", in the registry that MLflow is set to
+            (``mlflow.set_tracking_uri`` or the variable MLFLOW_TRACKING_URI); or a folder.
         backbone: see ``load_adapter``.
         clips: temporal views of a video.
         crops: spatial views, 1 or 3.
@@ -138,18 +137,20 @@ def load(
     Raises:
         UserError: no such model or folder; see ``Predictor.from_run``.
     """
-    folder = _download(str(source), tracking_uri) if str(source).startswith("models:") else Path(source)
+    folder = _download(str(source)) if str(source).startswith("models:") else Path(source)
     if not folder.exists():
         raise UserError(f"there is no {folder}; give a run's folder or models:/NAME@ALIAS")
     return Predictor.from_run(folder, backbone=backbone, clips=clips, crops=crops, device=device)
 
 
-def _download(uri: str, tracking_uri: str | None) -> Path:
-    from mlflow.artifacts import download_artifacts
+def _download(uri: str) -> Path:
+    import mlflow
     from mlflow.exceptions import MlflowException
 
     try:
-        return Path(download_artifacts(uri, tracking_uri=tracking_uri, registry_uri=tracking_uri))
+        return Path(mlflow.artifacts.download_artifacts(uri))
     except MlflowException as error:
-        where = tracking_uri or "the default MLflow address"
-        raise UserError(f"{uri} is not in the registry at {where}: {str(error).splitlines()[0]}") from error
+        raise UserError(
+            f"{uri} cannot be had from the registry at {mlflow.get_registry_uri()}: {str(error).splitlines()[0]}; "
+            "set MLFLOW_TRACKING_URI to where it was registered"
+        ) from error

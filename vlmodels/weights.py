@@ -60,7 +60,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
             else:
                 found = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, LookupError) as error:
-        raise UserError(f"{path} cannot be read as weights: {str(error).splitlines()[0][:200]}") from error
+        reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        raise UserError(f"{path} cannot be read as weights: {reason}") from error
     except UnpicklingError as error:
         raise UserError(
             f"{path} is no weight file, or holds more than tensors; convert it to safetensors where you trust it"

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from open_clip.model import CLIP
+from safetensors.torch import save_file
+from tiny_clip import tiny_clip
+
+from vlmodels import clip
+from vlmodels.clip import create, names, read_weights, tags
+from vlmodels.errors import UserError
+
+CONFIG = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 32, "head_width": 16, "layers": 1},
+    "text_cfg": {"context_length": 8, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A model name whose weights are quick to make."""
+    configs = {"small": CONFIG, "small-quickgelu": CONFIG | {"quick_gelu": True}}
+    import open_clip.factory
+
+    for name, config in configs.items():
+        monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, config)
+    torch.manual_seed(0)
+    return CLIP(**CONFIG).state_dict()
+
+
+def test_names_are_the_models_that_can_be_run():
+    assert {"toy", "ViT-B-16-quickgelu", "ViT-L-14-336"} < set(names())
+    assert not {"RN50", "ViT-B-16-SigLIP", "coca_ViT-B-32", "roberta-ViT-B-32", "ViT-H-14-CLIPA"} & set(names())
+    assert "openai" in tags("ViT-B-16-quickgelu")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ViT-B-16-quickgel", "did you mean 'ViT-B-16-quickgelu'.*--list"),
+        ("RN50", "ResNet"),
+        ("ViT-B-16-SigLIP", "timm"),
+        ("coca_ViT-B-32", "captioner"),
+        ("roberta-ViT-B-32", "Hugging Face"),
+    ],
+)
+def test_names_that_cannot_be_run_are_explained(name, said):
+    with pytest.raises(UserError, match=said):
+        create(name, weights=None)
+
+
+def test_a_slash_is_a_dash():
+    with torch.device("meta"):
+        spec = create("ViT-B/16", weights=None, num_frames=16).spec
+    assert (spec.name, spec.frames, spec.video_layers, spec.video_width, spec.video_heads) == (
+        "ViT-B-16",
+        16,
+        12,
+        768,
+        12,
+    )
+    assert (spec.text_layers, spec.text_width, spec.text_heads, spec.context_length) == (12, 512, 8, 77)
+    assert (spec.image_size, spec.patch, spec.grid, spec.embed_dim) == ((224, 224), (16, 16), (14, 14), 512)
+    assert spec.mean == (0.48145466, 0.4578275, 0.40821073)
+
+
+def test_an_unknown_tag_lists_the_known_ones():
+    with pytest.raises(UserError, match=r"did you mean 'openai'.*openai, dfn2b"):
+        create("ViT-B-16-quickgelu", weights="openay")
+
+
+def test_weights_that_cannot_be_fetched_name_the_remedy(monkeypatch):
+    def offline(*_args, **_kwargs):
+        raise RuntimeError("Failed to download weights for tag 'openai': no network")
+
+    monkeypatch.setattr(clip.open_clip, "create_model", offline)
+    with pytest.raises(UserError, match=r"'openai' of ViT-B-32-quickgelu.*no network.*pass the file's path"):
+        create("ViT-B-32-quickgelu", weights="openai")
+    with pytest.warns(UserWarning, match="use 'ViT-B-32-quickgelu'"), pytest.raises(UserError):
+        create("ViT-B-32", weights="openai")
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "plain", "state_dict", "module", "half", "torchscript"])
+def test_a_local_file_is_loaded_whatever_its_kind(small, tmp_path, kind):
+    path = tmp_path / ("w.safetensors" if kind == "safetensors" else "w.pt")
+    if kind == "safetensors":
+        save_file(small, path)
+    elif kind == "torchscript":  # as OpenAI publishes them: half precision, with three numbers beside
+        holder = torch.nn.Module()
+        for name, value in small.items():
+            owner = holder
+            for part in name.split(".")[:-1]:
+                if not hasattr(owner, part):
+                    owner.add_module(part, torch.nn.Module())
+                owner = getattr(owner, part)
+            owner.register_buffer(name.rpartition(".")[2], value.half())
+        for name in ("input_resolution", "context_length", "vocab_size"):
+            holder.register_buffer(name, torch.tensor(1))
+        torch.jit.save(torch.jit.script(holder), path)
+    else:
+        wrapped = {
+            "plain": small,
+            "half": {k: v.half() for k, v in small.items()},
+            "state_dict": {"epoch": 3, "state_dict": small},
+            "module": {"model": {f"module.{k}": v for k, v in small.items()}},
+        }[kind]
+        torch.save(wrapped, path)
+    if kind == "torchscript":
+        with pytest.warns(UserWarning, match="use 'small-quickgelu'"):
+            loaded = create("small", weights=path)
+    else:
+        loaded = create("small", weights=str(path))
+    tolerance = 1e-3 if kind in ("half", "torchscript") else 0
+    for name, value in loaded.model.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.allclose(value, small[name], atol=tolerance, rtol=tolerance), name
+    assert loaded.spec.weights == str(path.resolve())
+
+
+def test_the_weights_of_another_model_are_one_clear_error(small, tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_file(tiny_clip().state_dict(), path)
+    with pytest.raises(UserError, match=r"other\.safetensors does not hold the weights of small: .*unexpected.*shapes"):
+        create("small", weights=path)
+    save_file({k: v for k, v in small.items() if k != "visual.proj"}, path)
+    with pytest.raises(UserError, match=r"missing visual\.proj"):
+        create("small", weights=path)
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "said"),
+    [
+        (".pt", b"", "cannot be read as weights|no weight file"),
+        (".pt", b"<html>not found</html>", "cannot be read as weights|no weight file"),
+        (".safetensors", b"<html>not found</html>", "cannot be read as weights"),
+        (".pt", Evil(), "holds more than tensors"),
+        (".pt", {"x": 3}, "holds no named tensors"),
+        (".pt", {}, "holds no named tensors"),
+    ],
+)
+def test_files_that_hold_no_weights(tmp_path, capsys, suffix, content, said):
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(UserError, match=said) as caught:
+        read_weights(path)
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr().out == ""
+
+
+def test_the_toy_takes_its_own_weights_or_none():
+    assert create("toy", weights=None).spec.weights == ""
+    spec = create("toy", weights="toy", num_frames=3).spec
+    assert (spec.name, spec.weights, spec.frames) == ("toy", "toy", 3)
+    with pytest.raises(UserError, match="no weights 'openai' for the toy CLIP"):
+        create("toy", weights="openai")

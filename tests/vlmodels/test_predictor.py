@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from tiny_clip import CLASSES, disturb
+
+import vlmodels
+from vlmodels.checkpoint import save_adapter
+from vlmodels.clip import create
+from vlmodels.errors import UserError
+from vlmodels.methods.msta import MSTA
+from vlmodels.predictor import Predictor, load
+from vlmodels.preprocess import eval_views
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    method = disturb(MSTA(create("toy", weights="toy", num_frames=4), MSTA.Config(dims=8, scale=0.1)))
+    method.set_classes(CLASSES)
+    save_adapter(folder, method)
+    return folder
+
+
+def frames(count=10, height=90, width=120):
+    return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def test_probabilities_of_all_classes_best_first(run):
+    found = load(run)(frames(), topk=9)
+    assert {p.label for p in found} == set(CLASSES)
+    assert sum(p.probability for p in found) == pytest.approx(1, abs=1e-5)
+    assert [p.probability for p in found] == sorted((p.probability for p in found), reverse=True)
+    assert load(run)(frames(), topk=1) == found[:1]
+
+
+def test_other_labels_need_no_other_model(run):
+    predictor = load(run)
+    trained = predictor(frames())
+    other = predictor(torch.from_numpy(frames()), labels=["walking a dog", "flying"])
+    assert {p.label for p in other} == {"walking a dog", "flying"}
+    assert predictor(frames()) == trained
+    with pytest.raises(UserError, match="at least 2"):
+        predictor(frames(), labels=["one"])
+
+
+def test_views_are_averaged_after_the_softmax(run):
+    predictor = load(run, clips=2, crops=3)
+    clip = frames(8, 56, 70)  # already of the stored size
+    method, places = predictor.method, ([0, 2, 4, 6], [1, 3, 5, 7])
+    views = torch.cat([eval_views(torch.from_numpy(clip[p])[None], method.backbone.spec, crops=3) for p in places])
+    with torch.no_grad():
+        expected = method(views).logits.softmax(-1).mean(0)
+    found = {p.label: p.probability for p in predictor(clip)}
+    assert [found[name] for name in CLASSES] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_a_file_and_its_frames_are_the_same(run, tmp_path):
+    import av
+
+    path = tmp_path / "my video #1.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt, stream.options = 128, 96, "yuv444p", {"qp": "0"}
+        for image in np.repeat(frames(5, 96, 128), 2, axis=0):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    predictor = load(run)
+    from_file = {p.label: p.probability for p in predictor(path)}
+    from_frames = {p.label: p.probability for p in predictor(np.repeat(frames(5, 96, 128), 2, axis=0))}
+    assert from_file == pytest.approx(from_frames, abs=0.05)
+    with pytest.raises(UserError, match=r"nothing\.mp4"):
+        predictor(tmp_path / "nothing.mp4")
+
+
+@pytest.mark.parametrize("wrong", [frames().astype(np.float32), frames()[0], frames()[:0], frames()[..., :1]])
+def test_frames_of_another_kind_are_refused(run, wrong):
+    with pytest.raises(UserError, match=r"frames must be uint8 \(frames, H, W, 3\)"):
+        load(run)(wrong)
+
+
+def test_a_folder_without_an_adapter(tmp_path):
+    with pytest.raises(UserError, match=r"no adapter\.safetensors in"):
+        load(tmp_path)
+    with pytest.raises(UserError, match="models:/NAME@ALIAS"):
+        load(tmp_path / "missing")
+
+
+def test_from_the_registry(run, tmp_path):
+    import mlflow
+
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    mlflow.set_tracking_uri(uri), mlflow.set_registry_uri(uri)
+    try:
+        client = mlflow.MlflowClient()
+        client.create_registered_model("some")
+        version = client.create_model_version("some", source=str(run))
+        client.set_registered_model_alias("some", "champion", version.version)
+        assert load("models:/some@champion")(frames()) == load(run)(frames())
+        with pytest.raises(UserError, match="models:/some@nobody cannot be had from the registry at sqlite"):
+            load("models:/some@nobody")
+    finally:
+        mlflow.set_tracking_uri(before[0]), mlflow.set_registry_uri(before[1])
+
+
+def test_the_package_is_lazy_and_pure():
+    code = """
+import sys, vlmodels
+assert "torch" not in sys.modules
+assert vlmodels.list_methods() and "torch" not in sys.modules
+vlmodels.load, vlmodels.create, vlmodels.Predictor, vlmodels.get_method("msta")
+heavy = {"ray", "mlflow", "openai", "pipelines"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        vlmodels.nothing  # noqa: B018 - the access is the test
+
+
+def test_predictor_keeps_to_its_device_and_mode(run):
+    predictor = Predictor.from_run(run)
+    assert not predictor.method.training
+    assert predictor.classes == CLASSES
