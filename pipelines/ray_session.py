@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
+
+OBJECT_STORE_BYTES = 1 << 30
+"""Enough: frames never pass through the object store, only paths, small tables and weights do."""
 
 
-def connect() -> None:
-    """Make sure that this process is connected to Ray, quietly; a local Ray gets no dashboard."""
+def connect(num_cpus: int | None = None) -> None:
+    """Make sure that this process is connected to Ray, quietly; may be called any number of times.
+
+    A local Ray gets no dashboard and ``num_cpus`` (default: those of this machine). With VIDADAPT_DEBUG set, the
+    workers' output and Ray's own words are shown.
+    """
+    debug = bool(os.environ.get("VIDADAPT_DEBUG"))
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not debug:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # or its C++ side warns about its own actors
     import ray
     from ray.data import DataContext
 
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    level = logging.INFO if debug else logging.ERROR
+    logging.getLogger("ray.data").setLevel(level)
     DataContext.get_current().enable_progress_bars = False
     if ray.is_initialized():
         return
-    local = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
-    ray.init(logging_level=logging.WARNING, log_to_driver=False, **local)
+    local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    if os.environ.get("RAY_ADDRESS"):
+        local = {}
+    elif num_cpus is not None:
+        local["num_cpus"] = num_cpus
+    ray.init(logging_level=level, log_to_driver=debug, **local)

@@ -7,9 +7,7 @@ of 1080 lines would otherwise alias at 256.
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 Frames = NDArray[np.uint8]
 
@@ -48,6 +46,9 @@ def resize_cover(frames: Frames, height: int, width: int) -> Frames:
     frames = frames[:, top : top + cut_h, left : left + cut_w]
     if (cut_h, cut_w) == (height, width):
         return np.ascontiguousarray(frames)
+    import torch  # late: settings and shapes are asked for where no frame is ever touched
+    from torch.nn import functional
+
     planes = torch.from_numpy(frames).permute(0, 3, 1, 2)  # channels-last in memory: the fast uint8 kernel
     sized = functional.interpolate(planes, size=(height, width), mode="bilinear", antialias=True)
     resized: Frames = sized.permute(0, 2, 3, 1).contiguous().numpy()

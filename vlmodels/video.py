@@ -1,10 +1,11 @@
 """Reads chosen frames of a video file, and says clearly why it cannot.
 
-decord is used where its frames were found to equal those of a plain decode, PyAV everywhere else: decord
-refuses some files that PyAV reads (AV1, GIF), and *without an error* returns other frames than asked for
-from transport and program streams, WMV, HEVC, edit lists, and most codecs that reorder frames. Works with
-PyAV alone. A broken video is a ``VideoError``; a decoder that hangs or crashes can only be survived from
-outside (``pipelines.data.decode`` does).
+decord is used where its seeking can skip something and its frames were found to equal those of a plain
+decode; PyAV everywhere else. decord refuses some files that PyAV reads (AV1, GIF); *without an error* it
+returns other frames than asked for from transport and program streams, WMV, HEVC, edit lists, and most codecs
+that reorder frames; and where frames are wanted densely it is no faster, at 1080p slower. Works with PyAV
+alone. A broken video is a ``VideoError``; a decoder that hangs or crashes can only be survived from outside
+(``pipelines.data.isolation`` does).
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ BLOCK_BYTES = 48 << 20
 """Decoded frames are handed on in blocks of about this size, so that 1080p needs no gigabytes."""
 LEAST_DECODED = 0.9
 """A video of which less than this part of what its header promises is there is broken, not short."""
+SPARSE = 32
+"""decord is worth its while if at least this many frames lie between two wanted ones, on average."""
 CONTAINERS = {"mov", "matroska", "flv", "avi"}
 """From these decord returns the frames asked for ..."""
 REORDERED = {"h264", "vp8", "vp9"}
@@ -73,7 +76,8 @@ def read_clip(
     """
     header = _read_header(Path(path))
     job = _Job(Path(path), header, indices, transform or _unchanged, threads)
-    decord = _decord() if header.decord_is_right else None
+    sparse = header.shown >= SPARSE * len(set(indices(max(1, header.shown)).tolist()))
+    decord = _decord() if sparse and header.decord_is_right else None
     if decord is not None:
         try:
             return _read_with_decord(decord, job)

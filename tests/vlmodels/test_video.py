@@ -19,6 +19,11 @@ def middle(n):
     return segment_indices(n, 8)
 
 
+@pytest.fixture(autouse=True)
+def _decord_for_short_videos_too(monkeypatch):
+    monkeypatch.setattr(video, "SPARSE", 0)
+
+
 @pytest.fixture(params=["with decord", "PyAV only"])
 def decoders(request, monkeypatch):
     if request.param == "PyAV only":
@@ -149,6 +154,15 @@ def test_audio_alone_and_missing_files(tmp_path):
         read_clip(write_audio(tmp_path / "sound.mp4"), middle)
     with pytest.raises(VideoError, match="no such file"):
         probe(tmp_path / "absent.mp4")
+
+
+def test_decord_only_where_it_can_skip(tmp_path, monkeypatch):
+    if video._decord() is None:
+        pytest.skip("no decord on this machine")
+    monkeypatch.setattr(video, "SPARSE", 10)
+    path = write_video(tmp_path / "a.mp4", frames=80)
+    assert read_clip(path, middle)[1].decoder == "decord"
+    assert read_clip(path, lambda n: segment_indices(n, 9))[1].decoder == "pyav"
 
 
 def test_odd_names(tmp_path, decoders):

@@ -1,0 +1,332 @@
+"""Ingest: videos in; shards, manifest and index out. Does only what is missing; may be killed at any moment.
+
+Ray Data runs over *batches of paths*: each task decodes its clips one by one into shard files and returns a
+small table of facts, so no frame crosses the object store. The index is written last: a folder without one is an
+unfinished ingest, which the same command completes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import re
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.data.batchjob import FATAL, BatchDecoder, Facts, quarantined, read_part
+from pipelines.data.decode import DecodeSettings
+from pipelines.data.folder import INDEX, MANIFEST, PARTS, SHARDS, Index, file_sha256, write_whole
+from pipelines.data.inputs import Input, Inputs
+from pipelines.data.manifest import FACTS, SCHEMA
+from pipelines.data.shardfile import Shard
+from vlmodels.errors import UserError
+
+LARGEST_BATCH, SMALLEST_BATCH, BATCHES = 64, 8, 32
+OUR_SHARD = re.compile(r"[0-9a-f]{16}-\d+x\d+x\d+\.arrow(\.\d+\.tmp)?")
+SETTINGS = "settings.json"
+DECODE = "pipelines.data.decode:decode_clip"
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What an ingest did: clips decoded now or kept from before, and those set aside with the reason."""
+
+    out: Path
+    ok: int
+    decoded: int
+    kept: int
+    quarantined: tuple[tuple[str, str], ...]  # (uri, reason)
+    digest: str
+    seconds: float
+
+    @property
+    def total(self) -> int:
+        """All input videos."""
+        return self.ok + len(self.quarantined)
+
+
+@dataclass
+class _Known:
+    """What earlier runs found out, by clip, and the shards that they left."""
+
+    facts: dict[str, Facts] = field(default_factory=dict)
+    shards: dict[str, Shard] = field(default_factory=dict)
+
+
+def ingest(
+    inputs: Inputs,
+    out: Path,
+    settings: DecodeSettings,
+    *,
+    workers: int | None = None,
+    time_limit: float = 60.0,
+    overwrite: bool = False,
+    retry: bool = False,
+    say: Callable[[str], None] = print,
+    decode: str = DECODE,
+) -> IngestReport:
+    """Decode all videos into ``out`` and describe every one of them in its manifest.
+
+    ``workers`` decode at the same time (default: one for each CPU that Ray has). Clips that an earlier run
+    decoded, or failed on, are kept if their file is unchanged; ``retry`` tries the failed ones again.
+
+    Raises:
+        UserError: ``out`` cannot be written, or holds clips of other settings and not ``overwrite``; the
+            decoder cannot run at all; no video at all could be decoded (the manifest then says why).
+    """
+    started = time.monotonic()
+    with _claimed(out):
+        _check_settings(out, settings, overwrite=overwrite)
+        known = _known(out)
+        stats = {video.clip_id: _stat(inputs.root, video) for video in inputs.videos}
+        facts = _still_true(known, stats, out, retry=retry)
+        missing = [video for video in inputs.videos if video.clip_id not in facts]
+        for video in [video for video in missing if not video.path]:
+            facts[video.clip_id] = quarantined(video.clip_id, f"missing: no such file below {inputs.root}")
+        kept = len(facts)
+        pending = [video for video in missing if video.path]
+        if pending:
+            plan = _batches(inputs, pending, stats, settings)
+            for row in _run(plan, out, settings, (workers, time_limit, decode), say):
+                facts[row["clip_id"]] = row
+        known = _known(out)
+        digest = _finish(inputs, facts, known.shards, out, settings)
+    bad = [(video.uri, facts[video.clip_id]["error"]) for video in inputs.videos if not _is_ok(facts[video.clip_id])]
+    if len(bad) == len(inputs.videos):
+        reason, _ = Counter(reason for _, reason in bad).most_common(1)[0]
+        raise UserError(f"none of the {len(bad)} videos could be decoded (most often: {reason}); see {out / MANIFEST}")
+    return IngestReport(
+        out=out,
+        ok=len(facts) - len(bad),
+        decoded=len(pending),
+        kept=kept,
+        quarantined=tuple(bad),
+        digest=digest,
+        seconds=time.monotonic() - started,
+    )
+
+
+# -------------------------------------------------------------------------------------- what is there already
+
+
+@contextmanager
+def _claimed(out: Path) -> Iterator[None]:
+    """Make the folder, and keep other ingests out of it for as long as this process lives."""
+    try:
+        (out / SHARDS).mkdir(parents=True, exist_ok=True)
+        (out / PARTS).mkdir(exist_ok=True)
+        lock = (out / PARTS / "lock").open("w")
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another ingest is writing to {out}; wait for it or choose another --out") from None
+        except OSError:
+            pass  # a file system without locks
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"cannot write to {out}: {error.strerror or error}; choose another --out") from error
+        finally:
+            if [path.name for path in (out / PARTS).glob("*")] == ["lock"]:
+                shutil.rmtree(out / PARTS, ignore_errors=True)
+
+
+def _check_settings(out: Path, settings: DecodeSettings, *, overwrite: bool) -> None:
+    """Refuse to mix settings in one folder; ``overwrite`` empties it first."""
+    if overwrite:
+        (out / INDEX).unlink(missing_ok=True)  # first: from here on the folder is unfinished
+        (out / MANIFEST).unlink(missing_ok=True)
+        for path in (out / PARTS).glob("*.*"):
+            path.unlink()
+        _sweep(out, set())
+    wanted = settings.to_json()
+    index = Index.read(out)
+    begun = out / PARTS / SETTINGS
+    found = index.decode if index else json.loads(begun.read_text()) if begun.exists() else wanted
+    if found != wanted:
+        differences = ", ".join(
+            f"{name} {found.get(name)} instead of {value}" for name, value in wanted.items() if found.get(name) != value
+        )
+        raise UserError(
+            f"{out} holds clips decoded with other settings ({differences}); "
+            "choose another --out, or --overwrite to decode everything again"
+        )
+    write_whole(begun, lambda path: path.write_text(json.dumps(wanted)))
+
+
+def _known(out: Path) -> _Known:
+    known = _Known()
+    index = Index.read(out)
+    if (out / MANIFEST).exists():
+        # The manifest may be newer than the index (killed between the two): its shards are then in the parts.
+        known.facts = {row["clip_id"]: row for row in pq.read_table(out / MANIFEST, columns=FACTS.names).to_pylist()}
+        known.shards = {shard.file: shard for shard in index.shards} if index else {}
+    for path in sorted((out / PARTS).glob("*.parquet")):
+        rows, shards = read_part(path)
+        known.shards |= {shard.file: shard for shard in shards}
+        for row in rows:
+            before = known.facts.get(row["clip_id"])
+            if before is None or _is_ok(row) or not (_same(before, row) and _is_ok(before)):
+                known.facts[row["clip_id"]] = row
+    return known
+
+
+def _still_true(known: _Known, stats: dict[str, Any], out: Path, *, retry: bool) -> dict[str, Facts]:
+    """Return the facts of clips whose file is unchanged and whose frames are where they should be."""
+    whole = {
+        name
+        for name, shard in known.shards.items()
+        if (out / SHARDS / name).exists() and (out / SHARDS / name).stat().st_size == shard.bytes
+    }
+    facts = {}
+    for clip_id, stat in stats.items():
+        row = known.facts.get(clip_id)
+        if row is None or stat is None or not _same(row, stat):
+            continue
+        if row["shard"] in whole if _is_ok(row) else not retry:
+            facts[clip_id] = row
+    return facts
+
+
+def _is_ok(row: Facts) -> bool:
+    return bool(row["status"] == "ok")
+
+
+def _same(one: Facts, other: Facts) -> bool:
+    return (one["bytes"], one["mtime_ns"]) == (other["bytes"], other["mtime_ns"])
+
+
+def _stat(root: Path, video: Input) -> Facts | None:
+    if not video.path:
+        return None
+    try:
+        stat = (root / video.path).stat()
+    except OSError:
+        return None
+    return {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
+# ----------------------------------------------------------------------------------------------------- the run
+
+
+def _batches(
+    inputs: Inputs, pending: Sequence[Input], stats: dict[str, Any], settings: DecodeSettings
+) -> list[dict[str, Any]]:
+    """Cut the work into batches whose names tell what is in them: the same work gets the same files."""
+    size = max(SMALLEST_BATCH, min(LARGEST_BATCH, len(inputs.videos) // BATCHES))
+    plan = []
+    for start in range(0, len(pending), size):
+        videos = pending[start : start + size]
+        content = [settings.digest, [(video.uri, video.path, stats[video.clip_id]) for video in videos]]
+        plan.append(
+            {
+                "name": hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16],
+                "clip_ids": [video.clip_id for video in videos],
+                "paths": [str(inputs.root / video.path) for video in videos],
+            }
+        )
+    return plan
+
+
+def _run(
+    plan: Sequence[dict[str, Any]],
+    out: Path,
+    settings: DecodeSettings,
+    how: tuple[int | None, float, str],
+    say: Callable[[str], None],
+) -> Iterator[Facts]:
+    import ray
+
+    from pipelines.ray_session import connect
+
+    workers, time_limit, decode = how
+    connect()
+    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    workers = min(workers or cpus, cpus, len(plan))
+    clips = sum(len(batch["paths"]) for batch in plan)
+    say(f"decoding {clips} clips in {len(plan)} batches with {workers} workers")
+    facts = ray.data.from_items(list(plan), override_num_blocks=len(plan)).map_batches(
+        BatchDecoder,
+        fn_constructor_args=(out.resolve(), settings, time_limit, decode),
+        batch_size=1,
+        batch_format="pyarrow",
+        concurrency=workers,
+        num_cpus=1,
+    )
+    started = said = time.monotonic()
+    done = bad = 0
+    for table in facts.iter_batches(batch_size=None, batch_format="pyarrow"):
+        rows = table.select(FACTS.names).to_pylist()
+        fatal = next((row["error"] for row in rows if row["status"] == FATAL), None)
+        if fatal is not None:
+            _sweep(out, set(_known(out).shards))
+            raise UserError(fatal)
+        yield from rows
+        done += len(rows)
+        bad += sum(not _is_ok(row) for row in rows)
+        now = time.monotonic()
+        if now - said > 3 or done == clips:
+            say(f"{done}/{clips} clips, {done / (now - started):.1f} clips/s, {bad} quarantined")
+            said = now
+
+
+# -------------------------------------------------------------------------------------------------- the result
+
+
+def _finish(
+    inputs: Inputs, facts: dict[str, Facts], shards: dict[str, Shard], out: Path, settings: DecodeSettings
+) -> str:
+    """Write manifest and index, then remove what they do not need; return the digest."""
+    rows = []
+    for video in inputs.videos:
+        own = {"uri": video.uri, "path": video.path, "label": video.label, "group": video.group, "split": video.split}
+        rows.append({**facts[video.clip_id], **own, "start_s": None, "end_s": None})
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    write_whole(out / MANIFEST, lambda path: pq.write_table(table, path))
+    used = sorted({row["shard"] for row in rows} - {""})
+    identity = ("clip_id", "label", "group", "split", "sha256", "decoder", "n_frames", "status")
+    content = [settings.to_json(), inputs.classes, [[row[name] for name in identity] for row in rows]]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    if used:
+        Index(
+            decode=settings.to_json(),
+            decode_digest=settings.digest,
+            root=str(inputs.root),
+            classes=inputs.classes,
+            shards=tuple(shards[name] for name in used),
+            digest=digest,
+            manifest_sha256=file_sha256(out / MANIFEST),
+            code_version=_code_version(),
+        ).write(out)
+        _sweep(out, set(used))
+        for path in (*out.glob(".*.tmp"), *(out / PARTS).glob("*.*")):
+            path.unlink(missing_ok=True)
+    return digest
+
+
+def _sweep(out: Path, keep: set[str]) -> None:
+    """Remove shard files of ours, whole or not, that nothing speaks of."""
+    for path in (out / SHARDS).iterdir():
+        if OUR_SHARD.fullmatch(path.name) and path.name not in keep:
+            path.unlink(missing_ok=True)
+
+
+def _code_version() -> str:
+    try:
+        return version("vidadapt")
+    except PackageNotFoundError:
+        return "unknown"

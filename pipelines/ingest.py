@@ -1,0 +1,103 @@
+"""Decode videos into memory-mapped shards, with a manifest that has a row for every video.
+
+Examples:
+  python pipelines/ingest.py --videos DIR --out DATA              # DIR/CLASS/*.mp4, DIR/train/CLASS/*.mp4 or DIR/*.mp4
+  python pipelines/ingest.py --videos val.txt --labels labels.csv --root VIDEOS --out DATA    # a published list
+  python pipelines/ingest.py --videos base.txt novel.txt --labels base.csv novel.csv --out DATA
+
+A rerun does only what is missing or changed; an interrupted ingest is completed by the same command. Videos that
+cannot be decoded are set aside in the manifest with the reason. Exit code: 0 if clips were stored; 2 with one
+line of error if nothing could be stored, or if more than --max-bad of the videos were set aside (what was
+decoded is then stored all the same, and a rerun with a higher --max-bad accepts it at once).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.cli import run_script
+
+if TYPE_CHECKING:
+    from pipelines.data.shards import IngestReport
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(
+        prog="ingest.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--videos", nargs="+", required=True, metavar="DIR|LIST", help="a folder, or lists of 'path label' lines")
+    add("--labels", nargs="+", default=[], metavar="CSV", help="label files (id,name): one, or one for each list")
+    add("--root", metavar="DIR", help="where the videos of lists are (default: the lists' folder, or its videos/)")
+    add("--out", required=True, metavar="DIR", help="where shards, manifest and index go")
+    add("--frames", type=int, default=8, metavar="T", help="segments of a clip (default: 8)")
+    add("--size", type=int, default=224, metavar="PIXELS", help="crop size to leave room for (default: 224)")
+    add(
+        "--pool", type=int, default=4, metavar="N", help="frames stored of each segment, beside its centre (default: 4)"
+    )
+    add("--workers", type=int, metavar="N", help="decoding processes (default: one for each CPU)")
+    add("--timeout", type=float, default=60, metavar="S", help="seconds for one video (default: 60)")
+    add("--max-bad", type=float, default=50, metavar="PERCENT", help="videos that may be set aside (default: 50)")
+    add("--retry", action="store_true", help="try again what was set aside by an earlier run")
+    add("--overwrite", action="store_true", help="start over in --out, also with other settings")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Find the videos, ingest them, say what became of them."""
+    args = parser().parse_args(argv)
+
+    from pipelines.data.decode import DecodeSettings
+    from pipelines.data.inputs import find_inputs
+    from pipelines.data.shards import ingest
+    from vlmodels.errors import UserError
+
+    for name in ("workers", "timeout"):
+        if getattr(args, name) is not None and getattr(args, name) <= 0:
+            raise UserError(f"--{name} {getattr(args, name):g}: it must be more than 0")
+    settings = DecodeSettings(frames=args.frames, size=args.size, pool=args.pool)
+    out = Path(args.out)
+    inputs = find_inputs(args.videos, args.labels, args.root, exclude=out)
+    print(f"{len(inputs.videos)} videos of {len(inputs.classes)} classes in {inputs.root}", flush=True)
+    report = ingest(
+        inputs,
+        out,
+        settings,
+        workers=args.workers,
+        time_limit=args.timeout,
+        overwrite=args.overwrite,
+        retry=args.retry,
+        say=lambda line: print(line, flush=True),
+    )
+    print(summary(report), flush=True)
+    bad = 100 * len(report.quarantined) / report.total
+    if bad > args.max_bad:
+        raise UserError(f"{bad:.0f} % of the videos were set aside, more than --max-bad {args.max_bad:g} %")
+    return 0
+
+
+def summary(report: IngestReport) -> str:
+    """Return counts, the reasons why videos were set aside (most frequent first), and where things are."""
+    lines = [
+        f"{report.ok} clips stored, {len(report.quarantined)} of {report.total} videos set aside "
+        f"({report.decoded} decoded now, {report.kept} kept; {report.seconds:.1f} s)"
+    ]
+    reasons = defaultdict(list)
+    for uri, reason in report.quarantined:
+        reasons[reason.split(":")[0].split(" (")[0]].append((uri, reason))
+    for kind, clips in sorted(reasons.items(), key=lambda item: -len(item[1])):
+        lines.append(f"  {len(clips)} x {kind}")
+        lines += [f"      {uri}: {reason}" for uri, reason in clips[:3]]
+        if len(clips) > 3:
+            lines.append(f"      and {len(clips) - 3} more")
+    lines.append(f"manifest  {report.out / 'manifest.parquet'}\ndigest    {report.digest}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_script(main)
