@@ -30,12 +30,12 @@ def describe(
     Raises:
         UserError: unknown method, backbone or preset, or a configuration that does not fit the backbone.
     """
+    cls = methods.get(method)
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     from vlmodels.clip import create
 
-    cls = methods.get(method)
     if preset is not None and preset not in cls.presets:
         raise UserError(
             f"{method} has no preset '{preset}'{nearest(preset, cls.presets)}; it has {', '.join(cls.presets)}"

@@ -177,6 +177,31 @@ def test_class_features_are_never_stale(cls):
     assert torch.equal(logits(method, frames), seen[0])
 
 
+@torch.no_grad()
+def test_class_features_are_not_kept_while_dropout_is_on():
+    method = tiny_method(methods.get("msta"), methods.get("msta").Config(dims=64, dropout=0.5, scale=1.0)).train()
+    assert not torch.equal(method.encode_classes(), method.encode_classes())
+
+
+def test_a_method_that_trains_the_base_keeps_the_digest_of_what_it_started_from():
+    class Tune(methods.base.Method):
+        def attach(self):
+            return [self.backbone.model.visual.ln_post, self.backbone.model.text_projection]
+
+    method, fresh = tiny_method(Tune), tiny_backbone()
+    train(method, 2)
+    assert not torch.equal(method.backbone.model.text_projection, fresh.model.text_projection)
+    assert method.backbone.digest == fresh.digest
+    assert set(method.adapter_state_dict()) == {
+        "backbone.model.visual.ln_post.weight",
+        "backbone.model.visual.ln_post.bias",
+        "backbone.model.text_projection",
+    }
+    again = tiny_method(Tune)
+    again.load_adapter_state_dict(method.adapter_state_dict())
+    assert torch.equal(logits(again, tiny_frames()), logits(method, tiny_frames()))
+
+
 @every_method
 def test_what_was_kept_under_inference_mode_serves_training(cls):
     method = tiny_method(cls)

@@ -380,6 +380,11 @@ def test_descriptions_are_normalised_before_they_are_averaged_and_counted_up_to_
     ]
     expected = torch.nn.functional.normalize((single[0] + single[1]) / 2, dim=-1)
     assert torch.allclose(method._directions("spatial")[0], expected[0], atol=1e-5)
+    encode = backbone.encode_text  # a feature that is ten times as long must not weigh more
+    method.backbone.encode_text = lambda tokens, **k: encode(tokens, **k) * torch.tensor([10.0, 1.0]).repeat(3)[:, None]
+    method.set_classes(CLASSES, dict(DESCRIPTIONS))
+    assert torch.allclose(method._directions("spatial")[0], expected[0], atol=1e-5)
+    del method.backbone.encode_text
     method.set_classes(CLASSES, {"spatial": {name: ["one sentence"] for name in CLASSES}})
     assert method._directions("spatial").shape == (3, 40)
 
