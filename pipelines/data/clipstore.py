@@ -44,7 +44,8 @@ class ClipStore:
         columns = (self.manifest.column(name).to_pylist() for name in ("clip_id", "status", "shard", "row"))
         self._place = {clip: (shard, row) for clip, status, shard, row in zip(*columns, strict=True) if status == "ok"}
         self._check_shards()
-        self._reader = functools.lru_cache(OPEN_SHARDS)(self._open)
+        # Not a method: a cache that refers to its owner would keep the files open until the next collection.
+        self._reader = functools.lru_cache(OPEN_SHARDS)(functools.partial(_open_shard, self.folder / SHARDS))
 
     def __reduce__(self) -> tuple[type[ClipStore], tuple[Path]]:
         return (ClipStore, (self.folder,))
@@ -82,9 +83,6 @@ class ClipStore:
             if file_sha256(self.folder / SHARDS / shard.file) != shard.sha256:
                 raise UserError(f"{self.folder / SHARDS / shard.file} is damaged; remove it and ingest again")
 
-    def _open(self, shard: str) -> Any:
-        return pa.ipc.open_file(pa.memory_map(str(self.folder / SHARDS / shard)))
-
     def _read_manifest(self) -> pa.Table:
         path = self.folder / MANIFEST
         if not path.exists() or file_sha256(path) != self.index.manifest_sha256:
@@ -112,3 +110,7 @@ class ClipStore:
             if size != shard.bytes:
                 what = f"has {size} bytes instead of {shard.bytes}" if size else "is missing"
                 raise UserError(f"{path} {what}; run the same pipelines/ingest.py command again")
+
+
+def _open_shard(folder: Path, name: str) -> Any:
+    return pa.ipc.open_file(pa.memory_map(str(folder / name)))
