@@ -1,7 +1,7 @@
 """Two frozen CLIP towers with named sites at which a method may act; open_clip itself stays untouched.
 
-The facade runs the towers itself: embedding, a loop over the frozen blocks, pooling. A layer without hooks
-calls the block as it is; a layer with hooks runs the block's own parts with the hooks between them.
+The facade runs the towers itself: embedding, a loop over the frozen blocks, pooling. A layer that has no hooks
+and needs no graph calls the block as it is; others run the block's own parts (``vlmodels/sites.py``).
 
 Shape legend, here and in every method: B clips, T frames, N tokens (the class token first), D width of a
 tower, E width of the joint space, C classes or texts, L text tokens.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
@@ -20,40 +20,8 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from vlmodels.errors import UserError, nearest
+from vlmodels.sites import ClipContext, Hook, Hooks, Site, Tower, run_block
 
-Tower = Literal["video", "text"]
-
-Site = Literal[
-    "embed",  # layer 0. video: patches + class + positions, before ln_pre; text: words, before positions
-    "tokens",  # the block's input; may change the number of tokens
-    "parallel_attn",  # gets the block's input; its output is added beside the attention
-    "post_attn",  # the attention's output, before the residual sum
-    "pre_mlp",  # the residual stream between attention and MLP
-    "parallel_mlp",  # gets that stream; its output is added beside the MLP
-    "parallel_block",  # gets the block's input; its output is added after the whole block
-    "parallel_block_ln",  # the same, but gets ln_1 of the block's input, which the block computes anyway
-]
-
-Hooks = dict[str, list["Hook"]]
-
-
-@dataclass(frozen=True, slots=True)
-class ClipContext:
-    """What a hook knows about the tokens it gets: ``(batch * frames, N, D)``, or ``(batch, N, D)`` if joint.
-
-    ``grid`` is (rows, columns) of patches; patch tokens follow the class token row by row. For text,
-    ``batch`` counts the texts, ``frames`` is 1 and ``grid`` is (0, 0).
-    """
-
-    batch: int
-    frames: int
-    grid: tuple[int, int]
-    layer: int
-    tower: Tower
-    joint: bool = False
-
-
-Hook = Callable[[Tensor, ClipContext], Tensor]
 Tokenizer = Callable[[list[str]], Tensor]
 
 
@@ -302,32 +270,11 @@ class Backbone(nn.Module):
         stack: Any = self._video if context.tower == "video" else self._text
         for layer, block in enumerate(list(stack.transformer.resblocks)[start:stop], start + 1):
             hooks = self._hooks.get((context.tower, layer)) if hooked else None
-            here = replace(context, layer=layer)
-            x = run_block(block, x, mask, hooks, here) if hooks else block(x, attn_mask=mask)
+            if hooks or x.requires_grad:
+                x = run_block(block, x, mask, hooks or {}, replace(context, layer=layer))
+            else:
+                x = block(x, attn_mask=mask)
         return x
-
-
-def run_block(block: Any, x: Tensor, mask: Tensor | None, hooks: Hooks, context: ClipContext) -> Tensor:
-    """One frozen open_clip block, its parts in its own order, with hooks at their sites."""
-
-    def through(site: Site, value: Tensor) -> Tensor:
-        for hook in hooks.get(site, ()):
-            value = hook(value, context)
-        return value
-
-    def beside(site: Site, source: Tensor, total: Tensor) -> Tensor:
-        for hook in hooks.get(site, ()):
-            total = total + hook(source, context)
-        return total
-
-    x = through("tokens", x)
-    normed = block.ln_1(x)
-    attended = through("post_attn", block.attention(normed, attn_mask=mask))
-    u = beside("parallel_attn", x, x + block.ls_1(attended))
-    u = through("pre_mlp", u)
-    out = beside("parallel_mlp", u, u + block.ls_2(block.mlp(block.ln_2(u))))
-    out = beside("parallel_block", x, out)
-    return beside("parallel_block_ln", normed, out)
 
 
 def refuse_unknown_towers(clip: Any, text: Any, name: str) -> None:

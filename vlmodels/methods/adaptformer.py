@@ -14,7 +14,7 @@ from vlmodels.methods.msta import RECIPES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from vlmodels.backbone import ClipContext
+    from vlmodels.sites import ClipContext
 
 
 class AdaptFormer(Method):

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlmodels.backbone import Tower
 from vlmodels.classifier import description_features, unit
 from vlmodels.errors import UserError
 from vlmodels.methods.base import LayerRange, Method, Output, Preset, Recipe, setting
+from vlmodels.sites import Tower
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from vlmodels.backbone import ClipContext
+    from vlmodels.sites import ClipContext
 
 RECIPES: Mapping[str, Recipe] = {  # [P] table 1; the authors' logs agree
     "b2n": Recipe(lr=1e-3, epochs=11, batch_size=32),

@@ -8,11 +8,11 @@ import pytest
 import torch
 from tiny_clip import CLASSES, DESCRIPTIONS, disturb, tiny_backbone, tiny_frames, tiny_method, train
 
-from vlmodels.backbone import ClipContext
 from vlmodels.clip import create
 from vlmodels.errors import UserError
 from vlmodels.methods.base import Output
 from vlmodels.methods.msta import MSTA, Beside, VisualAdapter, hidden_layer
+from vlmodels.sites import ClipContext
 
 Config = MSTA.Config
 
