@@ -18,8 +18,6 @@ def connect(num_cpus: int | None = None) -> None:
     """
     debug = bool(os.environ.get("VIDADAPT_DEBUG"))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if not debug:
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # or its C++ side warns about its own actors
     import ray
     from ray.data import DataContext
 

@@ -6,6 +6,7 @@ is done, whatever happens to the rest of the run.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Sequence
@@ -108,23 +109,14 @@ def read_part(path: Path) -> tuple[list[Facts], list[Shard]]:
     return table.to_pylist(), [Shard.from_json(entry) for entry in shards]
 
 
-class BatchDecoder:
-    """The Ray actor: one decoding child for all the batches that it gets."""
+def decode_planned(plan: pa.Table, out: Path, settings: DecodeSettings, time_limit: float, decode: str) -> pa.Table:
+    """Run one planned batch (a row ``name``, ``clip_ids``, ``paths``): the function that Ray Data maps."""
+    (row,) = plan.to_pylist()
+    sources = [Source(*pair) for pair in zip(row["clip_ids"], row["paths"], strict=True)]
+    return decode_batch(row["name"], sources, out, worker_decoder(decode, settings, time_limit))
 
-    def __init__(self, out: Path, settings: DecodeSettings, time_limit: float, decode: str) -> None:
-        self._out = out
-        self._decoder = IsolatedDecoder(decode, settings, settings.largest, time_limit)
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Decode one row (``name``, ``clip_ids``, ``paths``) to facts."""
-        plan = batch.to_pylist()
-        tables = [
-            decode_batch(
-                row["name"],
-                [Source(*pair) for pair in zip(row["clip_ids"], row["paths"], strict=True)],
-                self._out,
-                self._decoder,
-            )
-            for row in plan
-        ]
-        return pa.concat_tables(tables)
+@functools.lru_cache(maxsize=1)
+def worker_decoder(decode: str, settings: DecodeSettings, time_limit: float) -> IsolatedDecoder:
+    """Return the decoder of this worker process, which all its batches share."""
+    return IsolatedDecoder(decode, settings, settings.largest, time_limit)

@@ -27,6 +27,8 @@ from vlmodels.errors import UserError
 from vlmodels.video import Frames, VideoError, VideoInfo
 
 START_LIMIT_S = 300.0
+IDLE_LIMIT_S = 60.0
+"""A child without work ends; Ray may keep its worker, and so the child, long after an ingest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class IsolatedDecoder:
         if self._file is None:
             self._file = _mapped_file(2 * self._slot)
             self._memory = np.frombuffer(mmap.mmap(self._file.fileno(), 2 * self._slot), np.uint8)
-        if self._child is None:
+        if self._child is None or self._child.has_ended():
             job = (self._decode, self._settings, self._slot, self._time_limit)
             self._child = _Child(self._file.fileno(), job)
         with contextlib.suppress(OSError):  # it died between two clips: the answer will say so
@@ -145,6 +147,9 @@ class _Child:
         said = complaints.read().decode(errors="replace").strip().splitlines() or ["no reason given"]
         raise UserError(f"the decoding process does not start: {said[-1]}")
 
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
     def obituary(self) -> str:
         code = self._process.wait()
         if code == -signal.SIGKILL:
@@ -170,6 +175,8 @@ def serve(connection_fd: int, memory_fd: int) -> None:
     connection.send("ready")
     while True:
         try:
+            if not connection.poll(IDLE_LIMIT_S):
+                return
             path, slot = connection.recv()
         except (EOFError, OSError):
             return

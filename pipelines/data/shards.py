@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.data.batchjob import FATAL, BatchDecoder, Facts, quarantined, read_part
+from pipelines.data.batchjob import FATAL, Facts, decode_planned, quarantined, read_part
 from pipelines.data.decode import DecodeSettings
 from pipelines.data.folder import INDEX, MANIFEST, PARTS, SHARDS, Index, file_sha256, write_whole
 from pipelines.data.inputs import Input, Inputs
@@ -35,6 +35,7 @@ from vlmodels.errors import UserError
 LARGEST_BATCH, SMALLEST_BATCH, BATCHES = 64, 8, 32
 OUR_SHARD = re.compile(r"[0-9a-f]{16}-\d+x\d+x\d+\.arrow(\.\d+\.tmp)?")
 SETTINGS = "settings.json"
+SAY_EVERY_S = 3.0
 DECODE = "pipelines.data.decode:decode_clip"
 
 
@@ -260,15 +261,15 @@ def _run(
     clips = sum(len(batch["paths"]) for batch in plan)
     say(f"decoding {clips} clips in {len(plan)} batches with {workers} workers")
     facts = ray.data.from_items(list(plan), override_num_blocks=len(plan)).map_batches(
-        BatchDecoder,
-        fn_constructor_args=(out.resolve(), settings, time_limit, decode),
+        decode_planned,
+        fn_args=(out.resolve(), settings, time_limit, decode),
         batch_size=1,
         batch_format="pyarrow",
         concurrency=workers,
         num_cpus=1,
     )
+    done = bad = warm = 0
     started = said = time.monotonic()
-    done = bad = 0
     for table in facts.iter_batches(batch_size=None, batch_format="pyarrow"):
         rows = table.select(FACTS.names).to_pylist()
         fatal = next((row["error"] for row in rows if row["status"] == FATAL), None)
@@ -279,8 +280,10 @@ def _run(
         done += len(rows)
         bad += sum(not _is_ok(row) for row in rows)
         now = time.monotonic()
-        if now - said > 3 or done == clips:
-            say(f"{done}/{clips} clips, {done / (now - started):.1f} clips/s, {bad} quarantined")
+        if not warm:  # the first batch waited for Ray's workers to start
+            warm, started = done, now
+        elif now - said > SAY_EVERY_S or done == clips:
+            say(f"{done}/{clips} clips, {(done - warm) / max(now - started, 1e-3):.1f} clips/s, {bad} quarantined")
             said = now
 
 

@@ -63,6 +63,15 @@ def test_one_child_serves_all_clips_in_order(files, decoder):
     assert process.poll() is not None
 
 
+def test_a_child_that_ended_between_clips_is_replaced_and_nobody_blamed(files, decoder):
+    paths = files("a.mp4", "b.mp4")
+    child = decoder()
+    outcome(child, paths[:1])
+    child._child._process.kill()
+    child._child._process.wait()
+    assert outcome(child, paths) == [expected(path) for path in paths]
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.data import shards
-from pipelines.data.batchjob import BatchDecoder, Source, decode_batch
+from pipelines.data.batchjob import Source, decode_batch, decode_planned, worker_decoder
 from pipelines.data.decode import DecodeSettings
 from pipelines.data.folder import Index
 from pipelines.data.inputs import find_inputs
@@ -36,20 +36,17 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def here(monkeypatch):
     """Run batches in this process, with a fake decoder, instead of Ray: the same code but for the scheduling."""
-    children = []
 
     def run(plan, out, settings, how, say):
         ran.append([len(batch["paths"]) for batch in plan])
-        worker = BatchDecoder(out, settings, how[1], how[2])
-        children.append(worker._decoder)
         for batch in plan:
-            yield from worker(pa.Table.from_pylist([batch])).to_pylist()
+            table = decode_planned(pa.Table.from_pylist([batch]), out, settings, how[1], how[2])
+            yield from table.to_pylist()
 
     ran = []
     monkeypatch.setattr(shards, "_run", run)
     yield ran
-    for child in children:
-        child.close()
+    worker_decoder.cache_clear()
 
 
 @pytest.fixture
