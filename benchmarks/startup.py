@@ -1,6 +1,6 @@
 """How long ``--help`` of every script takes, beside a bare Python that starts and ends (seconds, best of 3).
 
-  python benchmarks/startup.py
+python benchmarks/startup.py
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.config import OptimConfig
@@ -72,11 +72,11 @@ class Loop:
             eps=self.optim.eps,
             weight_decay=self.optim.weight_decay,
         )
-        self._model: nn.Module = self.method
+        self._parallel: DistributedDataParallel | None = None
         if self.world > 1:
             for parameter in self.parameters:  # frozen weights are the same everywhere: only adapters travel
                 dist.broadcast(parameter.data, src=0)
-            self._model = DistributedDataParallel(
+            self._parallel = DistributedDataParallel(
                 self.method,
                 device_ids=[self.device] if self.device.type == "cuda" else None,
                 init_sync=False,
@@ -115,9 +115,9 @@ class Loop:
             if batch is None:
                 break
             # DDP averages over workers; a pass counts by its share of the global batch.
-            with contextlib.nullcontext() if batch.last or self.world == 1 else self._model.no_sync():
+            with contextlib.nullcontext() if batch.last or self._parallel is None else self._parallel.no_sync():
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.optim.precision == "bf16"):
-                    output: Output = self._model(batch.frames, batch.targets)
+                    output: Output = (self._parallel or self.method)(batch.frames, batch.targets)
                     terms = self.method.losses(output, batch.targets)
                     loss = torch.stack(list(terms.values())).sum()
                 (loss * batch.share).backward()

@@ -165,9 +165,9 @@ class _Worker:
     def _finish(self) -> None:
         """Score the test sets once, with the chosen epoch, and report the finished folder."""
         import numpy as np
-        from vlmodels.checkpoint import load_tensors, save_adapter
 
         from pipelines.evaluate import accuracy, set_metrics
+        from vlmodels.checkpoint import load_tensors, save_adapter
 
         if self.best[1]:
             self.method.load_adapter_state_dict(load_tensors(self.folder / "best.safetensors"))
@@ -205,6 +205,7 @@ class _Worker:
         """Take up the last reported epoch, if there is one; return the epoch to go on with (0-based)."""
         import ray.train
         import torch
+
         from vlmodels.checkpoint import load_tensors
 
         checkpoint = ray.train.get_checkpoint()

@@ -71,9 +71,7 @@ def _read(weights: Path) -> tuple[dict[str, torch.Tensor], list[int]]:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             token_ids = json.loads(file.metadata()["token_ids"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{weights} is not a toy CLIP weight file ({error}); remake it with {_REMEDY}"
-        ) from error
+        raise UserError(f"{weights} is not a toy CLIP weight file ({error}); remake it with {_REMEDY}") from error
     if _TABLE not in state or state[_TABLE].shape[0] != len(token_ids):
         raise UserError(f"{weights} does not hold the toy CLIP's token rows; remake it with {_REMEDY}")
     return state, token_ids
@@ -88,6 +86,7 @@ def save_toy_clip(model: CLIP, weights: Path, *, token_ids: Iterable[int], recip
     weights.parent.mkdir(parents=True, exist_ok=True)
     partial = weights.with_name(weights.name + ".partial")
     save_file(state, partial, metadata=metadata)
+    partial.chmod(0o644)  # safetensors makes it private
     partial.replace(weights)
 
 

@@ -31,7 +31,7 @@ class Recipe:
     seed: int = 0
     stills: int = 40_000
     batch: int = 96
-    vision_steps: int = 1200
+    vision_steps: int = 1800
     text_steps: int = 400
     joint_steps: int = 600
     learning_rate: float = 2e-3
@@ -72,9 +72,14 @@ class _Lessons:
         from pipelines.data.toydraw import COLOURS, KINDS, SCENES
 
         self.model, self.stills = model, stills
+        self.token_ids, self.tokens = stills.tokens.unique(
+            return_inverse=True
+        )  # sorted: padding stays 0, end the largest
         embed, width = model.visual.proj.shape[1], model.visual.proj.shape[0]
         sizes = {"kind": len(KINDS), "scene": len(SCENES), "colour": len(COLOURS), "place": 3}
         self.heads = nn.ModuleDict({name: nn.Linear(embed, size) for name, size in sizes.items()})
+        self.words = nn.Embedding(len(self.token_ids), model.token_embedding.weight.shape[1])
+        nn.init.normal_(self.words.weight, std=0.02)
         self.heads["patch"] = nn.Linear(width, len(KINDS) + 1)
         self.heads["manner"] = nn.Linear(embed, len(MANNERS) + 1)
         self.heads["direction"] = nn.Linear(embed, len(DIRECTIONS) + 1)
@@ -87,14 +92,31 @@ class _Lessons:
         pictures = pictures * (1 + 0.15 * torch.randn(len(rows), 1, 1, 1)) + 0.1 * torch.randn(len(rows), 3, 1, 1)
         return self.model.visual(pictures)  # type: ignore[no-any-return]
 
+    def _read(self, tokens: Tensor) -> Tensor:
+        """Features (n, E) of captions; short ones are not padded to the length of the long ones."""
+        import torch
+
+        model = self.model
+        lengths = (tokens > 0).sum(1)
+        features = torch.empty(len(tokens), model.text_projection.shape[1])
+        for rows in ((lengths <= 16).nonzero().flatten(), (lengths > 16).nonzero().flatten()):
+            if not len(rows):
+                continue
+            longest = int(lengths[rows].max())
+            x = self.words(tokens[rows, :longest]) + model.positional_embedding[:longest]
+            x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:longest, :longest]))
+            ends = tokens[rows].argmax(1)
+            features[rows] = x[torch.arange(len(rows)), ends] @ model.text_projection
+        return features
+
     def attributes(self, features: Tensor, patches: Tensor, rows: Tensor) -> Tensor:
         import torch
         from torch.nn import functional
 
         stills, heads = self.stills, self.heads
         loss = functional.mse_loss(heads["place"](features), stills.place[rows])
-        for name in ("kind", "scene", "colour"):
-            loss = loss + functional.cross_entropy(heads[name](features), getattr(stills, name)[rows])
+        for name, weight in (("kind", 2), ("scene", 1), ("colour", 1)):
+            loss = loss + weight * functional.cross_entropy(heads[name](features), getattr(stills, name)[rows])
         seen = heads["patch"](patches).flatten(0, 1)
         weights = torch.ones(seen.shape[1])
         weights[-1] = 0.2  # most patches show no object
@@ -106,17 +128,19 @@ class _Lessons:
         from torch.nn import functional
 
         choice = torch.randint(self.stills.tokens.shape[1], (len(rows),))
-        text = self.model.encode_text(self.stills.tokens[rows, choice], normalize=True)
+        text = functional.normalize(self._read(self.tokens[rows, choice]), dim=-1)
         logits = self.model.logit_scale.exp() * functional.normalize(features, dim=-1) @ text.T
         diagonal = torch.arange(len(rows))
         words = self.stills.motion_words[rows, choice]
-        apart = sum(
-            functional.cross_entropy(10 * self.heads[name](text), words[:, i])
-            for i, name in enumerate(("manner", "direction"))
-        )
+        apart = torch.zeros(())
+        for i, name in enumerate(("manner", "direction")):
+            seen = 10 * self.heads[name](text)
+            weights = torch.ones(seen.shape[1])
+            weights[0] = 0.1  # most captions hold no such word
+            apart = apart + functional.cross_entropy(seen, words[:, i], weights)
         return (
             functional.cross_entropy(logits, diagonal) + functional.cross_entropy(logits.T, diagonal)
-        ) / 2 + 0.1 * apart
+        ) / 2 + 0.3 * apart
 
 
 def normalise(pictures: Tensor) -> Tensor:
@@ -135,7 +159,10 @@ def _stage(
     recipe: Recipe,
     loss_of: Callable[[Tensor, float], Tensor],
 ) -> None:
-    """Run ``steps`` of AdamW with warm-up and cosine; ``loss_of`` gets the rows and the share of steps done."""
+    """Run ``steps`` of AdamW, warmed up at first and decaying in the second half.
+
+    ``loss_of`` gets the rows of a batch and the share of steps done.
+    """
     import torch
 
     trained = list(parameters)
@@ -152,7 +179,7 @@ def _stage(
         rows, order = order[: recipe.batch], order[recipe.batch :]
         for group in optimizer.param_groups:
             warm = min(1.0, (step + 1) / 50)
-            group["lr"] = recipe.learning_rate * warm * (0.51 + 0.49 * math.cos(math.pi * step / steps))
+            group["lr"] = recipe.learning_rate * warm * min(1.0, 2 * (1 - step / steps))
         loss = loss_of(rows, step / steps)
         optimizer.zero_grad()
         loss.backward()
@@ -177,22 +204,29 @@ def pretrain(recipe: Recipe) -> tuple[CLIP, list[int]]:
     model.visual.output_tokens = True
     lessons = _Lessons(model, stills)
 
-    def see(rows: Tensor, _done: float) -> Tensor:
+    vision = [*model.visual.parameters(), *lessons.heads.parameters()]
+    skipped = ("visual.", "token_embedding.")  # the token table is filled from `lessons.words` at the end
+    text = [p for name, p in model.named_parameters() if not name.startswith(skipped)]
+    text += [*lessons.words.parameters(), *lessons.heads.parameters()]
+
+    def learn_to_see(rows: Tensor, _done: float) -> Tensor:
         return lessons.attributes(*lessons.see(rows), rows)
 
-    _stage("vision", recipe.vision_steps, [*model.visual.parameters(), *lessons.heads.parameters()], recipe, see)
-    with torch.no_grad():
-        cached = torch.cat([lessons.see(rows)[0] for rows in torch.arange(recipe.stills).split(250)])
-    text = [p for name, p in model.named_parameters() if not name.startswith("visual.")]
-    words = [*lessons.heads["manner"].parameters(), *lessons.heads["direction"].parameters()]
-    _stage("text", recipe.text_steps, [*text, *words], recipe, lambda rows, _: lessons.contrast(cached[rows], rows))
+    def learn_to_name(rows: Tensor, _done: float) -> Tensor:
+        return lessons.contrast(seen[rows], rows)
 
-    def meet(rows: Tensor, done: float) -> Tensor:
+    def learn_both(rows: Tensor, done: float) -> Tensor:
         features, patches = lessons.see(rows)
         return lessons.contrast(features, rows) + 0.3 * (1 - done) * lessons.attributes(features, patches, rows)
 
-    _stage("joint", recipe.joint_steps, [*model.parameters(), *lessons.heads.parameters()], recipe, meet)
-    return model, stills.tokens.unique().tolist()
+    _stage("vision", recipe.vision_steps, vision, recipe, learn_to_see)
+    with torch.no_grad():
+        seen = torch.cat([lessons.see(rows)[0] for rows in torch.arange(recipe.stills).split(250)])
+    _stage("text", recipe.text_steps, text, recipe, learn_to_name)
+    _stage("joint", recipe.joint_steps, list(dict.fromkeys([*vision, *text])), recipe, learn_both)
+    with torch.no_grad():
+        model.token_embedding.weight[lessons.token_ids] = lessons.words.weight
+    return model, lessons.token_ids.tolist()
 
 
 def main() -> None:

@@ -20,9 +20,6 @@ GERUNDS = {
     "star": "watching",
     "ring": "throwing",
     "heart": "drawing",
-    "moon": "painting",
-    "cross": "carving",
-    "diamond": "polishing",
     "car": "driving",
     "boat": "sailing",
     "fish": "catching",
@@ -32,11 +29,8 @@ GERUNDS = {
     "kite": "flying",
     "rocket": "launching",
     "flower": "growing",
-    "mushroom": "picking",
     "cup": "filling",
     "umbrella": "opening",
-    "balloon": "floating",
-    "arrow": "shooting",
 }
 SCENE_PHRASES = {
     "grass": "on the grass",
@@ -138,10 +132,10 @@ class Captioner:
         if style < 0.35:
             known = self._object(kind, colour, radius)
             text = f"{GERUNDS[kind]} {an(known) if self._chance(0.5) else known}"
-        elif style < 0.5:
+        elif style < 0.55:
             text = f"{self._pick(['something', 'an object', an(thing)])} {self._pick((*MANNERS, 'moving'))}"
             text += f" {self._pick(list(DIRECTIONS))}" if self._chance(0.7) else ""
-        elif style < 0.6:
+        elif style < 0.65:
             text = "something"
         else:
             text = an(thing)

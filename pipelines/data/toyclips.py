@@ -19,12 +19,12 @@ from vlmodels.errors import UserError, nearest
 
 FRAMES, SIDE = 24, 80
 SLOTS = 3
-_UCF_BASE = """ball grass,car street,boat sea,kite grass,fish sea,house forest,rocket night,tree snow,cup room,
-umbrella street,star night,mushroom forest,box room,bird desert,flower grass,balloon snow,heart room,ring desert,
-arrow forest,cross street"""
-_UCF_NOVEL = """ball room,car desert,boat night,kite sea,fish room,house snow,rocket desert,tree street,cup grass,
-umbrella sea,moon night,mushroom grass,box street,bird forest,flower desert,balloon street,diamond room,ring snow,
-moon sea,diamond forest"""
+_UCF_BASE = """ball grass,kite grass,flower grass,boat sea,fish sea,rocket night,star night,bird desert,ring desert,
+rocket desert,tree snow,house snow,car street,umbrella street,box street,bird forest,house forest,cup room,box room,
+heart room"""
+_UCF_NOVEL = """umbrella grass,box grass,kite sea,bird sea,cup sea,boat night,kite night,flower desert,fish desert,
+house desert,rocket snow,heart snow,ball street,tree street,star forest,ring forest,car forest,ball room,flower room,
+fish room"""
 _WAYS = {  # rightwards, downwards, towards the camera
     "from left to right": (1, 0, 0),
     "from right to left": (-1, 0, 0),
@@ -115,14 +115,14 @@ def _track(manner: str, direction: str, dice: _Dice) -> _Track:
     clock = torch.linspace(0, 1, FRAMES)
     start, end = dice.between(0, 0.12), dice.between(0.88, 1)
     way = ((clock - start) / (end - start)).clamp(0, 1) ** dice.between(0.8, 1.25) - 0.5
-    way = way * dice.between(0.55, 0.68)
+    way = way * dice.between(0.5, 0.62)
     x = torch.full((FRAMES,), dice.between(0.44, 0.56))
     y = torch.full((FRAMES,), dice.between(0.44, 0.56))
-    radius = torch.full((FRAMES,), dice.between(0.13, 0.19))
+    radius = torch.full((FRAMES,), dice.between(0.15, 0.21))
     angle = torch.full((FRAMES,), dice.between(-0.3, 0.3))
     opacity = torch.ones(FRAMES)
     right, down, nearer = _WAYS[direction]
-    x, y, radius = x + right * way, y + down * way, radius * torch.exp(1.8 * nearer * way)
+    x, y, radius = x + right * way, y + down * way, radius * torch.exp(2 * nearer * way)
     beat = clock * dice.between(2.2, 3.2) + dice.between(0, 1)
     match manner:
         case "bouncing":
@@ -161,7 +161,7 @@ def draw_clip(toy_class: ToyClass, key: str, side: int = SIDE) -> Tensor:
         kind[0], scene = KINDS.index(toy_class.kind), SCENES.index(toy_class.scene)
     palette = torch.tensor(list(COLOURS.values()))[torch.randint(len(COLOURS), (SLOTS,), generator=dice.generator)]
     colour = (palette + 0.06 * torch.randn(SLOTS, 3, generator=dice.generator)).clamp(0, 1)
-    low, high = (0.12, 0.18) if appearance else (0.06, 0.09)
+    low, high = (0.13, 0.19) if appearance else (0.06, 0.09)
 
     def still(values: Tensor) -> Tensor:
         return values.expand(FRAMES, *values.shape).clone()

@@ -114,20 +114,6 @@ def _heart(at: Place) -> Layers:
     return [(_any(*lobes, _peak((x, -y), 0, -0.2, 0.85, 1.1)), None)]
 
 
-def _moon(at: Place) -> Layers:
-    return [(_but(_disc(at, 0, 0, 0.88), _disc(at, 0.45, 0.15, 0.75)), None)]
-
-
-def _cross(at: Place) -> Layers:
-    return [(_any(_bar(at, 0, 0, 0.9, 0.26), _bar(at, 0, 0, 0.26, 0.9)), None)]
-
-
-def _diamond(at: Place) -> Layers:
-    x, y = at
-    gem = (x.abs() * 1.25 + y.abs() - 0.9) * 0.62
-    return [(gem, None), (torch.maximum(gem, 0.05 - y), PALE)]
-
-
 def _car(at: Place) -> Layers:
     body = _any(_bar(at, 0, -0.15, 0.95, 0.28), _bar(at, -0.05, 0.28, 0.5, 0.25))
     wheels = (_disc(at, -0.5, -0.48, 0.26), _disc(at, 0.5, -0.48, 0.26))
@@ -183,13 +169,6 @@ def _flower(at: Place) -> Layers:
     return [(petals, None), (r - 0.27, (0.98, 0.85, 0.1))]
 
 
-def _mushroom(at: Place) -> Layers:
-    y = at[1]
-    cap = torch.maximum(_oval(at, 0, 0, 0.85, 0.75), -y - 0.02)
-    spots = (_disc(at, -0.3, 0.35, 0.12), _disc(at, 0.3, 0.35, 0.12))
-    return [(cap, None), (_any(*spots, _bar(at, 0, -0.42, 0.22, 0.42)), PALE)]
-
-
 def _cup(at: Place) -> Layers:
     handle = _disc(at, 0.4, 0, 0.38).abs() - 0.12
     return [(_any(handle, _bar(at, -0.15, 0, 0.5, 0.7)), None), (_bar(at, -0.15, 0.6, 0.42, 0.1), DARK)]
@@ -201,26 +180,12 @@ def _umbrella(at: Place) -> Layers:
     return [(stick, DARK), (torch.maximum(_disc(at, 0, -0.05, 0.9), -y), None)]
 
 
-def _balloon(at: Place) -> Layers:
-    x, y = at
-    string = _bar((x + 0.06 * torch.sin(7 * y), y), 0, -0.62, 0.04, 0.32)
-    return [(string, PALE), (_oval(at, 0, 0.3, 0.5, 0.62), None), (_disc(at, -0.18, 0.5, 0.1), PALE)]
-
-
-def _arrow(at: Place) -> Layers:
-    x, y = at
-    return [(_any(_bar(at, -0.25, 0, 0.6, 0.16), _peak((-y, x), 0, 0.2, 0.5, 0.7)), None)]
-
-
 _SHAPES: dict[str, Callable[[Place], Layers]] = {
     "ball": _ball,
     "box": _box,
     "star": _star,
     "ring": _ring,
     "heart": _heart,
-    "moon": _moon,
-    "cross": _cross,
-    "diamond": _diamond,
     "car": _car,
     "boat": _boat,
     "fish": _fish,
@@ -230,11 +195,8 @@ _SHAPES: dict[str, Callable[[Place], Layers]] = {
     "kite": _kite,
     "rocket": _rocket,
     "flower": _flower,
-    "mushroom": _mushroom,
     "cup": _cup,
     "umbrella": _umbrella,
-    "balloon": _balloon,
-    "arrow": _arrow,
 }
 KINDS = tuple(_SHAPES)
 

@@ -43,16 +43,16 @@ def still_frames(count: int, generator: torch.Generator) -> tuple[Frames, Tensor
     palette = torch.tensor(list(COLOURS.values()))[colours]
     x, y = between(0.12, 0.88, 2), between(0.12, 0.88, 2)
     x[:, 1] = (x[:, 0] + between(0.3, 0.6)) % 0.9 + 0.05  # beside the first, so as not to hide it
-    turned = between(0, 1, 2) < 0.25
+    turned = between(0, 1, 2) < 0.15
     frames = Frames(
         scene=torch.randint(len(SCENES), (count,), generator=generator),
         texture=between(0, 1, 8),
         kind=kind,
         x=x,
         y=y,
-        radius=torch.exp(between(-2.3, -1.05, 2)),
+        radius=torch.exp(between(-2.1, -1.0, 2)),
         angle=torch.where(turned, between(-3.14, 3.14, 2), between(-0.3, 0.3, 2)),
-        opacity=torch.where(between(0, 1, 2) < 0.2, between(0.3, 1, 2), 1.0),
+        opacity=torch.where(between(0, 1, 2) < 0.15, between(0.3, 1, 2), 1.0),
         colour=(palette + 0.06 * torch.randn(palette.shape, generator=generator)).clamp(0, 1),
         pan=torch.zeros(count),
         gain=between(0.8, 1.15),
@@ -91,7 +91,7 @@ def make_stills(count: int, seed: int) -> Stills:
         frames, colours = still_frames(size, generator)
         captions = [captioner(frames, row, colours) for row in range(size) for _ in range(CAPTIONS)]
         place = [(frames.x[:, 0] - 0.5) / 0.22, (frames.y[:, 0] - 0.5) / 0.22]
-        place.append((frames.radius[:, 0].log() + 1.68) / 0.36)
+        place.append((frames.radius[:, 0].log() + 1.55) / 0.32)
         chunks.append(
             Stills(
                 pictures=draw(frames, SIDE, generator),

@@ -45,7 +45,8 @@ def run(loop, start=0):
 
     def on_epoch(epoch, metrics, optimizer):
         history.append(metrics)
-        states.append(({k: v.clone() for k, v in loop.method.adapter_state_dict().items()}, copy.deepcopy(optimizer.state_dict())))
+        adapter = {k: v.clone() for k, v in loop.method.adapter_state_dict().items()}
+        states.append((adapter, copy.deepcopy(optimizer.state_dict())))
 
     loop.run(on_epoch, start)
     return history, states

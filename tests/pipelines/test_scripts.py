@@ -28,7 +28,8 @@ def test_help_of_a_lone_copy_imports_nothing_heavy(script, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "usage" in done.stdout
     probe = f"import sys, runpy; sys.argv=['x', '--help']\ntry: runpy.run_path('{script}.py', run_name='__main__')\n"
-    probe += "except SystemExit: pass\nheavy = {'torch', 'ray', 'mlflow', 'openai', 'open_clip', 'pandas'} & set(sys.modules)\n"
+    probe += "except SystemExit: pass\n"
+    probe += "heavy = {'torch', 'ray', 'mlflow', 'openai', 'open_clip', 'pandas'} & set(sys.modules)\n"
     probe += "assert not heavy, heavy"
     done = subprocess.run(
         [sys.executable, "-c", probe], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False
