@@ -132,8 +132,9 @@ class _Worker:
             torch.save(optimizer.state_dict(), self.folder / "optimizer.pt")
             state = {"epoch": epoch + 1, "history": self.history, "best": self.best}
             (self.folder / "state.json").write_text(json.dumps(state))
-            self.job.send({"kind": "epoch", **self.history[-1]})
         self._report({"epoch": epoch + 1, "loss": metrics["loss"]})
+        if self.rank == 0:  # the news is of what cannot be lost any more
+            self.job.send({"kind": "epoch", **self.history[-1]})
 
     def _select_accuracy(self) -> float:
         """Top-1 that chooses the epoch: on held-out train clips, or on the (base) test list, as published."""
