@@ -160,10 +160,13 @@ def publish(best: RunResult) -> tuple[str, str]:
 
 def predict(out: Path, world: str, model: str, uri: str) -> None:
     """Ask the registered model about new clips, in a process of its own."""
+    from pipelines.data.manifest import read_labels
     from pipelines.data.toyworld import unseen_clips
 
     clips = unseen_clips(out / "unseen", world)
+    names = read_labels(out / "world" / world / "labels.csv")  # base and novel
     arguments = [*(str(path) for path, _ in clips), "--model", model, "--mlflow", uri, "--topk", "3"]
+    arguments += ["--labels", ",".join(names)]
     show("predict", arguments)
     subprocess.run([sys.executable, "-m", "pipelines.predict", *arguments], check=True)  # noqa: S603
     print("truth: " + "; ".join(f"{path.name}: {name}" for path, name in clips))
