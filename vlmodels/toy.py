@@ -6,6 +6,7 @@ motion. Its weight file holds the token embeddings of the words it was taught; a
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -31,8 +32,9 @@ TOY_CONFIG: dict[str, Any] = {  # the shape of open_clip's model_configs/*.json
 _TABLE = "token_embedding.weight"
 
 
+@functools.cache
 def toy_tokenizer() -> SimpleTokenizer:
-    """open_clip's stock tokenizer, cut to the toy CLIP's context length."""
+    """open_clip's stock tokenizer, cut to the toy CLIP's context length; one for all, as it is slow to build."""
     return SimpleTokenizer(context_length=TOY_CONFIG["text_cfg"]["context_length"])
 
 
@@ -92,7 +94,8 @@ def save_toy_clip(model: CLIP, weights: Path, *, token_ids: Iterable[int], recip
 
 def unknown_words(text: str, weights: Path = TOY_WEIGHTS) -> list[str]:
     """Words of ``text`` that the toy CLIP was never taught, in order of appearance, each once."""
-    known = set(_read(weights)[1])
+    with safe_open(weights, framework="pt") as file:
+        known = set(json.loads(file.metadata()["token_ids"]))
     tokenizer = toy_tokenizer()
     words = dict.fromkeys(re.findall(r"\w+|[^\w\s]", text.lower()))
     return [word for word in words if not known.issuperset(tokenizer.encode(word))]

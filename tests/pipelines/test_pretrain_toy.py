@@ -8,7 +8,16 @@ import torch
 from pipelines.data.pretrain_toy import Recipe, pretrain
 from vlmodels.toy import build_toy_clip, save_toy_clip
 
-TINY = Recipe(stills=120, batch=12, vision_steps=2, text_steps=2, joint_steps=2)
+TINY = Recipe(stills=48, batch=12, vision_steps=2, text_steps=2, joint_steps=2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tiny products: more threads only wait for each other, longest on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,15 @@ from vlmodels.errors import UserError
 from vlmodels.toy import TOY_CONFIG, TOY_WEIGHTS, build_toy_clip, save_toy_clip, toy_tokenizer, unknown_words
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tiny products: more threads only wait for each other, longest on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def model():
     return build_toy_clip().eval()
@@ -97,5 +106,5 @@ def zero_shot(model, name: str, clips_per_class: int) -> float:
 
 
 def test_appearance_is_seen_and_motion_is_not(model):
-    assert zero_shot(model, "toy-ucf", 3) > 0.3  # chance: 1 in 20
-    assert zero_shot(model, "toy-ssv2", 4) < 0.3  # chance: 1 in 15
+    assert zero_shot(model, "toy-ucf", 2) > 0.3  # chance: 1 in 20
+    assert zero_shot(model, "toy-ssv2", 3) < 0.3  # chance: 1 in 15
