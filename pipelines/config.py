@@ -131,7 +131,8 @@ class TrainConfig:
         plain = to_plain(self)
         for name in ("scale", "tracking", "out"):
             plain.pop(name)
-        plain["data"].pop("dir")  # the content has a digest of its own
+        plain["data"].pop("dir")  # data and weights have digests of their content (``Plan.name``)
+        plain["backbone"].pop("pretrained")
         return digest_of(plain)
 
 

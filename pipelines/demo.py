@@ -47,11 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     started = time.monotonic()
 
+    from pipelines.arguments import tracking_uri
+
     prepared = prepare(args.out, args.world)
     results = {label: train(prepared, args.out, args.world, flags) for label, flags in METHODS.items()}
     best = max(results, key=lambda label: results[label].metrics["select"]["top1"])
     report = compare(args.out, args.world, results)
-    model, uri = publish(results[best])
+    uri = tracking_uri(None, str(args.out / "runs"))
+    model = publish(results[best], uri)
     step(f"Predict clips that no list holds, in a fresh process, with '{best}' pulled from the registry")
     predict(args.out, args.world, model, uri)
 
@@ -147,15 +150,13 @@ def compare(out: Path, world: str, results: dict[str, RunResult]) -> Path:
     return write_comparison(records, out / "report", title=f"Base-to-novel on {world}", names=names, runs=links)
 
 
-def publish(best: RunResult) -> tuple[str, str]:
-    """Register the best run as champion; returns the model's URI and the tracking URI."""
+def publish(best: RunResult, uri: str) -> str:
+    """Register the best run as champion; returns the model's URI."""
     from pipelines.config import TrackingConfig
     from pipelines.tracking import register
 
     step(f"Register the best model as {MODEL}@champion (MLflow)")
-    tracking = best.record["tracking"]
-    config = TrackingConfig(uri=tracking["uri"], register=MODEL)
-    return register(Path(best.run_dir), config, tracking["run_id"]), tracking["uri"]
+    return register(Path(best.run_dir), TrackingConfig(uri=uri, register=MODEL), best.record["tracking"]["run_id"])
 
 
 def predict(out: Path, world: str, model: str, uri: str) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines import config as configs
 from pipelines.config import TrainConfig
+from pipelines.data.batches import view_positions
 from pipelines.data.clipstore import ClipStore
 from pipelines.protocols import Split, clips_of, make_split
 from vlmodels.errors import UserError
@@ -51,10 +52,14 @@ def plan_run(config: TrainConfig) -> Plan:
     Raises:
         UserError: naming everything that is wrong, at once where several things can be seen together.
     """
+    from vlmodels.clip import check_weights
+
     problems = configs.check(config)
     if problems:
         raise UserError("; ".join(problems))
+    check_weights(config.backbone.name, config.backbone.pretrained)
     store = ClipStore(config.data.dir)
+    config = _with_absolute_paths(config, store)
     clips = clips_of(store.manifest)
     split = make_split(config.protocol, clips, store.classes, config.seed)
     method = build_method(config, frames=store.segments, meta=True)
@@ -67,11 +72,12 @@ def plan_run(config: TrainConfig) -> Plan:
             )
         if len(split.train_classes) < 2:
             problems.append("training needs at least 2 classes")
-    if config.data.clips > 1 or 0.5 not in store.offsets:
-        problems += _missing_views(config.data.clips, store.offsets)
-    stored = min(store.shape[1:3]) if store.shape else 0
-    size = min(method.backbone.spec.image_size)
-    if stored and stored < size:
+    try:
+        view_positions(store.offsets, config.data.clips)
+    except UserError as error:
+        problems.append(str(error))
+    stored, size = min(store.shape[1:3]), min(method.backbone.spec.image_size)
+    if stored < size:
         problems.append(
             f"clips are stored {stored} pixels small but {config.backbone.name} sees {size}; "
             f"ingest again with --size {size}"
@@ -93,6 +99,18 @@ def plan_run(config: TrainConfig) -> Plan:
     return Plan(config, split, descriptions, store.digest, facts)
 
 
+def _with_absolute_paths(config: TrainConfig, store: ClipStore) -> TrainConfig:
+    """Workers run in folders of their own."""
+    weights = config.backbone.pretrained
+    if weights is not None and weights != "toy" and Path(weights).is_file():
+        weights = str(Path(weights).resolve())
+    return replace(
+        config,
+        data=replace(config.data, dir=str(store.folder)),
+        backbone=replace(config.backbone, pretrained=weights),
+    )
+
+
 def build_method(config: TrainConfig, *, frames: int, meta: bool = False) -> Method:
     """Build backbone and method as ``config`` says; ``meta=True``: shapes only, no weights, no memory."""
     import contextlib
@@ -108,13 +126,6 @@ def build_method(config: TrainConfig, *, frames: int, meta: bool = False) -> Met
     with place:
         backbone = create(config.backbone.name, weights=None if meta else config.backbone.pretrained, num_frames=frames)
         return cls(backbone, config_from_plain(cls, config.method_config))
-
-
-def _missing_views(clips: int, offsets: Sequence[float]) -> list[str]:
-    wanted = [(v + 0.5) / clips for v in range(clips)]
-    if all(any(abs(o - w) < 1e-6 for o in offsets) for w in wanted):
-        return []
-    return [f"data.clips={clips} needs frames that were not stored; ingest again with --pool {clips}"]
 
 
 def _descriptions(config: TrainConfig, method: Method, split: Split) -> Descriptions | None:
@@ -149,9 +160,12 @@ def code_version() -> str:
 
 @functools.cache
 def _weights_digest(pretrained: str | None) -> str:
-    if pretrained is None or not Path(pretrained).is_file():
+    from vlmodels.toy import TOY_WEIGHTS
+
+    path = TOY_WEIGHTS if pretrained == "toy" else Path(pretrained or "")
+    if not path.is_file():
         return str(pretrained)
-    with Path(pretrained).open("rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

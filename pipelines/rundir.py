@@ -18,7 +18,6 @@ from typing import Any
 
 from pyarrow import fs
 
-from pipelines.config import TrainConfig, to_plain
 from vlmodels.errors import UserError
 
 SCRATCH = ".ray"  # Ray's own snapshots and checkpoints of unfinished runs
@@ -122,14 +121,14 @@ class Home:
             yield target
 
 
-def assemble(folder: Path, checkpoint: Path, record: Mapping[str, Any], config: TrainConfig) -> None:
+def assemble(folder: Path, checkpoint: Path, record: Mapping[str, Any]) -> None:
     """Put adapter, predictions, configuration, classes, record and report into ``folder``."""
     from pipelines.report import write_run_report
 
     for path in checkpoint.iterdir():
         if path.name != "outcome.json":
             shutil.copy2(path, folder / path.name)
-    (folder / "config.json").write_text(json.dumps(to_plain(config), indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(record["config"], indent=2) + "\n")
     (folder / "classes.json").write_text(json.dumps(record["classes"], indent=2, ensure_ascii=False) + "\n")
     write_record(folder, record)
     write_run_report(folder)

@@ -48,11 +48,11 @@ class Tracker:
                 if left.info.status == "RUNNING":
                     self._client.set_terminated(left.info.run_id, "KILLED")
             self.run_id = self._client.create_run(experiment, run_name=name).info.run_id
-            self._client.log_batch(self.run_id, params=_params({**to_plain(config), "facts": dict(facts)}))
+            self._client.log_batch(self.run_id, params=_params({**shown(config), "facts": dict(facts)}))
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"MLflow at {self._config.uri} cannot be used: {_first_line(error)}") from error
+            raise UserError(f"MLflow at {redacted(self._config.uri)} cannot be used: {_first_line(error)}") from error
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Log the numbers of one epoch (1-based step)."""
@@ -89,10 +89,10 @@ class Tracker:
 
 def connect(uri: str) -> Any:
     """Client of the store at ``uri``; a new SQLite store is created, with its tables, before anyone logs to it."""
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
+    for name in ("mlflow", "alembic"):  # after the import, which sets levels of its own
+        logging.getLogger(name).setLevel(logging.WARNING)
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -127,6 +127,14 @@ def register(run_dir: Path, config: TrackingConfig, run_id: str | None) -> str:
     if _aliased_run(client, config) == run_id:
         return model
     import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_run(run_id)
+    except MlflowException as error:
+        raise UserError(
+            f"this run is not tracked at {redacted(config.uri)} but elsewhere; register it there, or repeat it with --fresh"
+        ) from error
 
     from pipelines import registered
 
@@ -171,6 +179,14 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def shown(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as it is recorded: plain values, no password."""
+    plain: dict[str, Any] = to_plain(config)
+    if config.tracking.uri is not None:
+        plain["tracking"]["uri"] = redacted(config.tracking.uri)
+    return plain
 
 
 def redacted(uri: str) -> str:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import rundir
-from pipelines.config import TrainConfig, to_plain
+from pipelines.config import TrainConfig
 from pipelines.evaluate import harmonic_mean
 from pipelines.plan import Plan, code_version, plan_run
 from pipelines.progress import Mailbox, Progress
 from pipelines.ray_session import connect
-from pipelines.tracking import Tracker, register
+from pipelines.tracking import Tracker, register, shown
 from pipelines.worker import Job, train_worker
 from vlmodels.errors import UserError
 
@@ -50,6 +50,7 @@ def run_training(
         RuntimeError: if workers failed more often than ``scale.max_failures`` allows.
     """
     plan = plan or plan_run(config)
+    config = plan.config
     home = rundir.Home.at(config.out)
     if fresh:
         home.discard(plan.name)
@@ -71,7 +72,7 @@ def run_training(
             )
             tracker.results(_numbers(record["metrics"]))
             with tempfile.TemporaryDirectory(prefix="vidadapt-") as scratch:
-                rundir.assemble(Path(scratch), folder, record, config)
+                rundir.assemble(Path(scratch), folder, record)
                 tracker.finish(Path(scratch))
                 home.publish(Path(scratch), plan.name)
     except BaseException as error:
@@ -185,7 +186,7 @@ def _record(
         "protocol": plan.split.protocol,
         "method": plan.config.method,
         "preset": plan.config.preset,
-        "config": to_plain(plan.config),
+        "config": shown(plan.config),
         "metrics": metrics,
         "history": outcome["history"],
         "selection": plan.config.selection,
@@ -200,7 +201,7 @@ def _record(
         },
         "restarts": failures,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "tracking": {"uri": plan.config.tracking.uri, "run_id": run_id},
+        "tracking": {"run_id": run_id},
     }
 
 

@@ -60,12 +60,11 @@ def create(name: str, *, weights: str | Path | None, num_frames: int = 8) -> Bac
     Raises:
         UserError: unknown name or tag, unreadable or foreign file, weights that cannot be fetched.
     """
+    check_weights(name, weights)
     if name == TOY:
         return _create_toy(weights, num_frames)
     name = name.replace("/", "-")
     config = open_clip.get_model_config(name)
-    if config is None:
-        raise UserError(f"unknown backbone '{name}'{nearest(name, names())}; {_HOW_TO_LIST}")
     if found := obstacles(config):
         raise UserError(f"backbone '{name}' cannot be adapted: {'; '.join(found)}; {_HOW_TO_LIST}")
     tokenizer = open_clip.get_tokenizer(name)
@@ -73,15 +72,26 @@ def create(name: str, *, weights: str | Path | None, num_frames: int = 8) -> Bac
         model = CLIP(**config)
     elif get_pretrained_cfg(name, str(weights)):
         model = _create_published(name, str(weights), bool(config.get("quick_gelu")))
-    elif Path(weights).is_file():
+    else:
         model = CLIP(**config)
         _load_file(model, Path(weights), name, quick_gelu=bool(config.get("quick_gelu")))
-    else:
+    return Backbone(model, tokenizer, name=name, weights=_recorded(weights), frames=num_frames)
+
+
+def check_weights(name: str, weights: str | Path | None) -> None:
+    """Refuse weights that are neither a file nor a published tag, without reading or fetching any.
+
+    Raises:
+        UserError: unknown backbone; no such file or tag, with the tags that there are.
+    """
+    if name != TOY and open_clip.get_model_config(name.replace("/", "-")) is None:
+        raise UserError(f"unknown backbone '{name}'{nearest(name, names())}; {_HOW_TO_LIST}")
+    known = tags(name.replace("/", "-"))
+    if weights is not None and str(weights) not in known and not Path(weights).is_file():
         raise UserError(
             f"no weights '{weights}' for {name}: neither a file nor one of its pretrained tags"
-            f"{nearest(str(weights), tags(name))}, which are {', '.join(tags(name)) or 'none'}"
+            f"{nearest(str(weights), known)}, which are {', '.join(known) or 'none'}"
         )
-    return Backbone(model, tokenizer, name=name, weights=_recorded(weights), frames=num_frames)
 
 
 def _recorded(weights: str | Path | None) -> str:
@@ -90,8 +100,6 @@ def _recorded(weights: str | Path | None) -> str:
 
 
 def _create_toy(weights: str | Path | None, num_frames: int) -> Backbone:
-    if weights is not None and str(weights) != TOY and not Path(weights).is_file():
-        raise UserError(f"no weights '{weights}' for the toy CLIP: use 'toy', a file that exists, or none")
     path = None if weights is None else TOY_WEIGHTS if str(weights) == TOY else Path(weights)
     return Backbone(build_toy_clip(path), toy_tokenizer(), name=TOY, weights=_recorded(weights), frames=num_frames)
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from vlmodels.errors import UserError
+from vlmodels.sampling import view_offset
 
 if TYPE_CHECKING:
     from pipelines.data.augment import Augment
@@ -115,19 +116,29 @@ def views(store: ClipStore, clip_id: str, clips: int) -> np.ndarray:
     View v of V takes, from segment i, the frame at ``floor((i + (v + 0.5) / V) F / T)``; V = 1 is the centre.
 
     Raises:
+        UserError: as ``view_positions``.
+    """
+    pool = store.frames(clip_id)
+    starts = np.arange(store.segments) * len(store.offsets)
+    return np.stack([pool[starts + k] for k in view_positions(store.offsets, clips)])
+
+
+def view_positions(offsets: Sequence[float], clips: int) -> list[int]:
+    """Which stored frame of a segment each of ``clips`` temporal views takes.
+
+    Raises:
         UserError: if the ingested pool does not hold these frames.
     """
-    wanted = [(v + 0.5) / clips for v in range(clips)]
-    held = list(store.offsets)
-    positions = [next((k for k, o in enumerate(held) if abs(o - w) < 1e-6), None) for w in wanted]
+    positions = []
+    for view in range(clips):
+        near = (k for k, offset in enumerate(offsets) if abs(offset - view_offset(view, clips)) < 1e-6)
+        positions.append(next(near, None))
     if None in positions:
         raise UserError(
-            f"data.clips={clips} needs frames that were not stored (offsets {held}); "
+            f"data.clips={clips} needs frames that were not stored (offsets {list(offsets)}); "
             f"ingest again with --pool {clips}, or set data.clips=1"
         )
-    pool = store.frames(clip_id)
-    starts = np.arange(store.segments) * len(held)
-    return np.stack([pool[starts + k] for k in positions if k is not None])
+    return [k for k in positions if k is not None]
 
 
 def prefetched(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:

@@ -71,13 +71,14 @@ def test_predict_without_model_or_video(tmp_path):
 
 
 @pytest.mark.ray
-def test_b2n_then_predict(small_data, ray_session, tmp_path, capsys):
-    """The user's two commands on own data: a seeded split, a run, a prediction; a broken video is one line."""
+def test_b2n_then_predict(small_data, ray_session, tmp_path, capsys, monkeypatch):
+    """The user's two commands on own data, by relative paths; a broken video is one line."""
+    monkeypatch.chdir(small_data.parent)
     from pipelines import b2n, predict
 
     settings = ("method.layers=3-4", "method.alpha=0", "optim.epochs=1", "optim.batch_size=4", "protocol.shots=4")
     sets = [part for s in settings for part in ("--set", s)]
-    assert b2n.main(["--data", str(small_data), "--out", str(tmp_path / "runs"), *sets]) == 0
+    assert b2n.main(["--data", small_data.name, "--out", "runs", *sets]) == 0
     run_dir = capsys.readouterr().out.rsplit("run     ", 1)[1].split("\n")[0]
     assert (Path(run_dir) / "report" / "report.html").is_file()
     video = next(small_data.parent.rglob("*.mp4"))

@@ -149,6 +149,9 @@ def test_tracked_registered_and_pulled_from_the_registry(small_data, ray_session
     again = run_training(config_of(small_data, tmp_path / "runs", *settings))
     assert again.reused
     assert len(client.search_model_versions("name = 'small'")) == 1
+    other = f"tracking.uri=sqlite:///{tmp_path}/other.db"
+    with pytest.raises(UserError, match="tracked at .*but elsewhere"):
+        run_training(config_of(small_data, tmp_path / "runs", *settings[1:], other))
 
 
 def test_zero_shot_needs_no_training(small_data, ray_session, tmp_path):
@@ -164,8 +167,10 @@ def test_zero_shot_needs_no_training(small_data, ray_session, tmp_path):
         (["optim.batch_size=64"], "larger than the 8 training clips"),
         (["method.layers=3-9"], "4 layers"),
         (["data.clips=3"], "--pool 3"),
-        (["backbone.name=ViT-B-16"], "--size 224"),
+        (["backbone.name=ViT-B-16", "backbone.pretrained=openai"], "--size 224"),
         (["backbone.name=ViT-B-17"], "did you mean"),
+        (["backbone.pretrained=toyy"], "did you mean 'toy'"),
+        (["backbone.name=ViT-B-16", "backbone.pretrained=opneai"], "did you mean 'openai'"),
         (["method.alpha=1"], "pipelines/describe.py"),
         (["scale.workers=9", "optim.batch_size=9"], "larger than the 8"),
     ],

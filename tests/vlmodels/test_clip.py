@@ -157,5 +157,5 @@ def test_the_toy_takes_its_own_weights_or_none():
     assert create("toy", weights=None).spec.weights == ""
     spec = create("toy", weights="toy", num_frames=3).spec
     assert (spec.name, spec.weights, spec.frames) == ("toy", "toy", 3)
-    with pytest.raises(UserError, match="no weights 'openai' for the toy CLIP"):
+    with pytest.raises(UserError, match=r"no weights 'openai' for toy: .*which are toy"):
         create("toy", weights="openai")
