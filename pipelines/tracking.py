@@ -133,7 +133,7 @@ def register(run_dir: Path, config: TrackingConfig, run_id: str | None) -> str:
         client.get_run(run_id)
     except MlflowException as error:
         raise UserError(
-            f"this run is tracked at another place than {redacted(config.uri)}; register it there, or repeat it (--fresh)"
+            f"this run is tracked elsewhere than {redacted(config.uri)}; register it there, or repeat it (--fresh)"
         ) from error
 
     from pipelines import registered

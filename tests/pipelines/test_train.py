@@ -150,7 +150,7 @@ def test_tracked_registered_and_pulled_from_the_registry(small_data, ray_session
     assert again.reused
     assert len(client.search_model_versions("name = 'small'")) == 1
     other = f"tracking.uri=sqlite:///{tmp_path}/other.db"
-    with pytest.raises(UserError, match="tracked at another place"):
+    with pytest.raises(UserError, match="tracked elsewhere"):
         run_training(config_of(small_data, tmp_path / "runs", *settings[1:], other))
 
 
