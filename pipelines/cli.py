@@ -11,6 +11,7 @@ def run_script(main: Callable[[], int | None]) -> None:
     """Run ``main`` and exit with its code; a user's mistake is printed as ``error: ...`` with exit code 2."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     try:
         code = main() or 0
