@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from pipelines import config as configs
 from pipelines.config import TrainConfig
+from vlmodels.errors import UserError
 
 
 def training_parser(description: str, command: str) -> argparse.ArgumentParser:
@@ -75,7 +76,15 @@ def config_from(args: argparse.Namespace, *, protocol: str) -> TrainConfig:
 
 
 def _weights(args: argparse.Namespace) -> str | None:
-    return args.pretrained or ("toy" if args.backbone == "toy" else None)
+    if args.pretrained is None and args.backbone != "toy":
+        raise UserError(
+            f"--backbone {args.backbone} needs --pretrained TAG or FILE (--pretrained none: random weights, for tests)"
+        )
+    if args.pretrained == "none":
+        if args.register:
+            raise UserError("a model on random weights cannot be registered: nobody could make its backbone again")
+        return None
+    return str(args.pretrained or "toy")
 
 
 def tracking_uri(given: str | None, out: str) -> str:

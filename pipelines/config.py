@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -129,10 +130,13 @@ class TrainConfig:
     def digest(self) -> str:
         """Digest of everything that may change the result: not the scale, the place or the tracking."""
         plain = to_plain(self)
-        for name in ("scale", "tracking", "out"):
+        for name in ("scale", "tracking", "out", "text"):
             plain.pop(name)
-        plain["data"].pop("dir")  # data and weights have digests of their content (``Plan.name``)
+        # Data, weights, lists and descriptions have digests of their content (``Plan.name``), wherever they lie.
+        plain["data"].pop("dir")
         plain["backbone"].pop("pretrained")
+        for name in ("lists", "base_labels", "novel_labels"):
+            plain["protocol"].pop(name)
         return digest_of(plain)
 
 
@@ -276,7 +280,18 @@ def check(config: TrainConfig) -> list[str]:
     o, s, p, d = config.optim, config.scale, config.protocol, config.data
     rules = [
         (bool(d.dir), "no data given; pass --data DIR, a folder that pipelines/ingest.py made"),
-        (o.lr > 0, f"optim.lr={o.lr} must be above 0"),
+        (0 < o.lr < math.inf, f"optim.lr={o.lr} must be above 0 and finite"),
+        (o.warmup_epochs >= 0, f"optim.warmup_epochs={o.warmup_epochs} must not be negative"),
+        (
+            o.warmup_epochs < o.epochs or o.epochs == 0,
+            f"optim.warmup_epochs={o.warmup_epochs:g} leaves nothing of {o.epochs} epochs; lower it",
+        ),
+        (0 <= o.weight_decay < math.inf, f"optim.weight_decay={o.weight_decay} must not be negative"),
+        (0 <= o.beta1 < 1 and 0 <= o.beta2 < 1, f"optim.beta1={o.beta1} and beta2={o.beta2} must be in [0, 1)"),
+        (o.eps > 0, f"optim.eps={o.eps} must be above 0"),
+        (0 <= o.min_lr_ratio <= 1, f"optim.min_lr_ratio={o.min_lr_ratio} must be in [0, 1]"),
+        (config.seed >= 0, f"seed={config.seed} must not be negative"),
+        (0 < s.cpus_per_worker < math.inf, f"scale.cpus_per_worker={s.cpus_per_worker} must be above 0"),
         (o.epochs >= 0, f"optim.epochs={o.epochs} must not be negative"),
         (o.batch_size >= 1, f"optim.batch_size={o.batch_size} must be at least 1"),
         (o.micro_batch >= 0, f"optim.micro_batch={o.micro_batch} must not be negative (0: the whole share)"),

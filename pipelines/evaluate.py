@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from pipelines.data.batches import prefetched, views
+from pipelines.errors import DivergedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,9 +76,12 @@ def score(
     found = dict(pair for part in gathered for pair in part)
     if len(found) != len(examples):
         raise RuntimeError(f"{len(found)} of {len(examples)} videos were scored")
+    scores = np.stack([found[i] for i in range(len(examples))])
+    if not np.isfinite(scores).all():
+        raise DivergedError("the model gives no numbers as scores (NaN); lower optim.lr, or set optim.precision=fp32")
     return Scores(
         targets=np.array([e.target for e in examples], dtype=np.int64),
-        scores=np.stack([found[i] for i in range(len(examples))]),
+        scores=scores,
     )
 
 
@@ -85,7 +89,12 @@ def accuracy(result: Scores, unscored: int = 0) -> dict[str, float]:
     """Top-1 and top-5 in percent (top-C where C < 5); each of ``unscored`` videos counts as wrong.
 
     Equal scores are broken against the target, so a constant classifier earns nothing by ties.
+
+    Raises:
+        DivergedError: if a score is not finite: every comparison with NaN would pass for a win.
     """
+    if not np.isfinite(result.scores).all():
+        raise DivergedError("scores that are no numbers (NaN) have no accuracy")
     own = result.scores[np.arange(len(result.targets)), result.targets][:, None]
     rank = (result.scores >= own).sum(1) - 1
     listed = len(result.targets) + unscored

@@ -21,13 +21,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.config import OptimConfig
 from pipelines.data.batches import TrainBatches
+from pipelines.errors import DivergedError
 from vlmodels.methods.base import Method, Output
 
 Epoch = dict[str, float]
-
-
-class DivergedError(RuntimeError):
-    """The loss became NaN or infinite; trying again would do the same."""
 
 
 class OnEpoch(Protocol):

@@ -36,26 +36,30 @@ def accuracy_bars(records: Sequence[Mapping[str, Any]], labels: Sequence[str], p
     for i, (name, colour, values) in enumerate(series):
         bars = axes.bar(x + (i - 1) * 0.26, values, 0.24, color=colour, label=name)
         axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
-    chance = records[0]["metrics"]["base"]["chance"]
-    axes.axhline(chance, color="black", linewidth=0.8, linestyle="--", label=f"chance ({chance:.0f} %)")
+    for name, colour in (("base", BASE), ("novel", NOVEL)):
+        chance = records[0]["metrics"][name]["chance"]
+        style = "--" if name == "base" else ":"
+        axes.axhline(chance, color=colour, linewidth=1, linestyle=style, label=f"chance, {name} ({chance:.0f} %)")
     axes.set_xticks(x, labels)
     axes.set_ylabel("top-1 (%)")
     axes.set_ylim(0, min(100, max(max(values) for _, _, values in series) * 1.18))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+    axes.legend(frameon=False, fontsize=8, ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.12))
     return _saved(figure, path)
 
 
-def curves(history: Sequence[Mapping[str, float]], path: Path) -> Path:
-    """Loss terms (left) and accuracies (right) by epoch."""
+def curves(history: Sequence[Mapping[str, float]], path: Path, *, selection: str = "select") -> Path:
+    """Loss terms (left) and accuracies (right) by epoch; ``selection`` says on what ``select_top1`` was measured."""
+    chosen_on = "test (as published)" if selection == "test-best" else "held out"
     known = {"epoch", "lr", "seconds", "data_wait", "clips_per_second", "train_top1", "select_top1"}
     epochs = [row["epoch"] for row in history]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
-    for name in (key for key in history[0] if key not in known):
+    terms = [key for key in history[0] if key not in known]
+    for name in terms if len(terms) > 2 else terms[:1]:  # a single term is the loss
         left.plot(epochs, [row[name] for row in history], marker=".", label=name)
     left.set(xlabel="epoch", ylabel="loss")
     left.legend(frameon=False, fontsize=8)
-    for name, label in (("train_top1", "train (augmented)"), ("select_top1", "held out")):
+    for name, label in (("train_top1", "train (augmented)"), ("select_top1", chosen_on)):
         if name in history[0]:
             right.plot(epochs, [row[name] for row in history], marker=".", label=label)
     right.set(xlabel="epoch", ylabel="top-1 (%)")

@@ -30,11 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     from pipelines.arguments import tracking_uri
-
-    os.environ["MLFLOW_TRACKING_URI"] = tracking_uri(args.mlflow, "runs")
-
     from vlmodels import load
     from vlmodels.errors import UserError
+
+    uri = tracking_uri(args.mlflow, "runs")
+    store = Path(uri.removeprefix("sqlite:///"))
+    if args.model.startswith("models:/") and uri.startswith("sqlite:///") and not store.is_file():
+        raise UserError(f"there is no MLflow store {store}; say with --mlflow URI where the model was registered")
+    os.environ["MLFLOW_TRACKING_URI"] = uri
 
     predictor = load(args.model)
     labels = [name.strip() for name in args.labels.split(",") if name.strip()] if args.labels else None

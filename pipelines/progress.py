@@ -47,11 +47,15 @@ class Progress:
 
         self.actor = ray.remote(num_cpus=0)(_Box).remote()
         self.restarts = 0
+        self.mistake = ""  # a user's, that ended a worker
+        self.seen: set[int] = set()  # epochs trained while this driver ran
+        self.logged: set[int] = set()  # epochs that the tracker has
         self.workers: dict[int, int] = {}  # rank -> pid
         self._name, self._epochs, self._tracker, self._say = name, epochs, tracker, say
         self._started = time.monotonic()
         self._first_epoch: tuple[float, float] | None = None
         self._stop = threading.Event()
+        self._reading = threading.Lock()
         self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
 
     def __enter__(self) -> Self:
@@ -63,22 +67,24 @@ class Progress:
 
         self._stop.set()
         self._thread.join(timeout=10)
-        self._read()
+        self.catch_up()
         ray.kill(self.actor)
 
     def _follow(self) -> None:
         while not self._stop.wait(0.5):
-            self._read()
+            self.catch_up()
 
-    def _read(self) -> None:
+    def catch_up(self) -> None:
+        """Read what is in the mailbox now."""
         import ray
 
-        try:
-            news = ray.get(self.actor.take.remote(), timeout=5)
-        except Exception:  # noqa: BLE001 - news is a courtesy: a lost mailbox must not end a run
-            return
-        for item in news:
-            getattr(self, f"_on_{item.pop('kind')}")(item)
+        with self._reading:
+            try:
+                news = ray.get(self.actor.take.remote(), timeout=5)
+            except Exception:  # noqa: BLE001 - news is a courtesy: a lost mailbox must not end a run
+                return
+            for item in news:
+                getattr(self, f"_on_{item.pop('kind')}")(item)
 
     def _on_worker(self, item: dict[str, Any]) -> None:
         if item["rank"] in self.workers:
@@ -86,6 +92,9 @@ class Progress:
         elif item["rank"] == 0:
             self._say(f"{self._name}: workers are up after {time.monotonic() - self._started:.0f} s")
         self.workers[item["rank"]] = item["pid"]
+
+    def _on_mistake(self, item: dict[str, Any]) -> None:
+        self.mistake = item["message"]
 
     def _on_resumed(self, item: dict[str, Any]) -> None:
         self._say(f"{self._name}: going on after epoch {item['epoch']}")
@@ -97,6 +106,7 @@ class Progress:
 
     def _on_epoch(self, item: dict[str, Any]) -> None:
         now, epoch = time.monotonic(), int(item["epoch"])
+        self.seen.add(epoch)
         self._first_epoch = self._first_epoch or (now - item["seconds"], epoch - 1)
         pace = (now - self._first_epoch[0]) / (epoch - self._first_epoch[1])
         select = f"  select {item['select_top1']:.1f} %" if "select_top1" in item else ""
@@ -106,6 +116,7 @@ class Progress:
         )
         try:
             self._tracker.epoch(epoch, item)
+            self.logged.add(epoch)
         except Exception as error:  # noqa: BLE001 - training goes on; the numbers are in run.json too
             self._say(f"{self._name}: MLflow did not take epoch {epoch} ({type(error).__name__}); going on")
 

@@ -7,6 +7,7 @@ digest changes if and only if what is trained on or scored changes.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -165,7 +166,9 @@ def _published_base_to_novel(config: ProtocolConfig, clips: Sequence[Clip], seed
     novel = read_labels(_label_file(folder, config.novel_labels, "novel"))
     train_list = _list_file(folder, f"fs_base_s{seed}_train")
     find = _Finder(clips)
-    train = [clip for clip, _ in find.listed(train_list, base) if clip.ok]
+    listed = [clip for clip, _ in find.listed(train_list, base)]
+    train = [clip for clip in listed if clip.ok]
+    lost = len(listed) - len(train)
     fit, select = hold_out(train, config.holdout, seed)
     tests = []
     for name, names in (("base", base), ("novel", novel)):
@@ -179,6 +182,7 @@ def _published_base_to_novel(config: ProtocolConfig, clips: Sequence[Clip], seed
         select=_examples(select, base),
         tests=tuple(tests),
         source=f"published lists in {folder.name}, training subset {seed}",
+        notes=(f"{lost} of {len(listed)} listed training videos cannot be decoded",) if lost else (),
     )
 
 
@@ -238,13 +242,9 @@ def own_train_test(clips: Iterable[Clip], fraction: float, seed: int) -> tuple[l
     share ``fraction`` of each class, at least one group, is test.
     """
     labelled = [clip for clip in clips if clip.label]
-    by_split: dict[str, list[Clip]] = defaultdict(list)
-    for clip in labelled:
-        by_split[clip.split].append(clip)
-    train_name, test_name = (next((n for n in names if n in by_split), None) for names in (TRAIN_NAMES, TEST_NAMES))
-    if train_name and test_name:
-        notes = [f"split as given: {name} {len(by_split[name])}" for name in (train_name, test_name)]
-        return [c for c in by_split[train_name] if c.ok], by_split[test_name], notes
+    given = sorted({name for clip in labelled for name in clip.split.split("|") if name})
+    if given:
+        return _given_train_test(labelled, given)
     train: list[Clip] = []
     test: list[Clip] = []
     single = []
@@ -268,15 +268,54 @@ def own_train_test(clips: Iterable[Clip], fraction: float, seed: int) -> tuple[l
     return train, test, notes
 
 
+def _given_train_test(clips: Sequence[Clip], names: Sequence[str]) -> tuple[list[Clip], list[Clip], list[str]]:
+    parts = {name: part for name in names if (part := _part_of(name))}
+    unclear = [name for name in names if name not in parts]
+    if unclear or set(parts.values()) != {"train", "test"}:
+        raise UserError(
+            f"the data was ingested from {', '.join(names)}, and which of these is for training and which for "
+            "testing is unclear; name lists or folders like 'train' and 'test' or 'val', or pass --lists DIR"
+        )
+    train, test = (
+        [c for c in clips if part in {parts[n] for n in c.split.split("|") if n}] for part in ("train", "test")
+    )
+    both = {c.clip_id for c in train} & {c.clip_id for c in test}
+    if both:
+        raise UserError(f"{len(both)} clips are listed both for training and for testing; take them out of one list")
+    notes = [f"split as given: {len(train)} clips to train, {len(test)} to test"]
+    unseen = sorted({c.label for c in test} - {c.label for c in train})
+    if unseen:
+        notes.append(f"{len(unseen)} classes have no training clips and are not used: {', '.join(unseen[:5])}")
+    return [c for c in train if c.ok], test, notes
+
+
+def _part_of(name: str) -> str | None:
+    """Whether a list or folder is for training or for testing, by the words in its name."""
+    words = set(re.split(r"[^a-z]+", name.lower()))
+    found = [part for part, known in (("train", TRAIN_NAMES), ("test", TEST_NAMES)) if words & set(known)]
+    return found[0] if len(found) == 1 else None
+
+
 def hold_out(clips: Sequence[Clip], fraction: float, seed: int) -> tuple[list[Clip], list[Clip]]:
-    """Carve a seeded share of every class out of train, to select on; every class keeps a training clip."""
+    """Carve a seeded share of every class out of train, to select on.
+
+    At least one clip where a class has two; whole groups where it has several, so that nothing selects on
+    a near-copy of what it trained on; every class keeps a training clip.
+    """
     if fraction == 0:
         return list(clips), []
     held: set[str] = set()
     for label, members in sorted(_by(clips, "label").items()):
-        count = min(round(fraction * len(members)), len(members) - 1)
-        order = np.random.default_rng([seed, 1, *label.encode()]).permutation(len(members))
-        held |= {members[i].clip_id for i in order[:count]}
+        groups = [group for _, group in sorted(_by(members, "group").items())]
+        if len(groups) < 2:
+            groups = [[clip] for clip in members]
+        wanted, taken = max(1, round(fraction * len(members))), 0
+        order = np.random.default_rng([seed, 1, *label.encode()]).permutation(len(groups))
+        for position in order[:-1]:
+            if taken >= wanted:
+                break
+            held |= {clip.clip_id for clip in groups[position]}
+            taken += len(groups[position])
     return [c for c in clips if c.clip_id not in held], [c for c in clips if c.clip_id in held]
 
 

@@ -26,9 +26,10 @@ def connect(num_cpus: int | None = None) -> None:
     DataContext.get_current().enable_progress_bars = False
     if ray.is_initialized():
         return
-    local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    if os.environ.get("RAY_ADDRESS"):
-        local = {}
-    elif num_cpus is not None:
-        local["num_cpus"] = num_cpus
-    ray.init(logging_level=level, log_to_driver=debug, **local)
+    try:
+        ray.init(address="auto", logging_level=level, log_to_driver=debug)
+    except ConnectionError:
+        if os.environ.get("RAY_ADDRESS"):
+            raise
+        local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        ray.init(address="local", num_cpus=num_cpus, logging_level=level, log_to_driver=debug, **local)

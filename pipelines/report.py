@@ -54,7 +54,9 @@ def write_run_report(folder: Path) -> Path:
             )
     pictures.insert(0, ("Accuracy", plots.accuracy_bars([record], [record["method"]], report / "accuracy")))
     if record["history"]:
-        pictures.insert(1, ("Training", plots.curves(record["history"], report / "curves")))
+        pictures.insert(
+            1, ("Training", plots.curves(record["history"], report / "curves", selection=record["selection"]))
+        )
     page = report / "report.html"
     page.write_text(_page(record["name"], [record], pictures, record), encoding="utf-8")
     return page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import platform
 import tempfile
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import rundir
-from pipelines.config import TrainConfig
+from pipelines.config import TrainConfig, digest_of
 from pipelines.evaluate import harmonic_mean
 from pipelines.plan import Plan, code_version, plan_run
 from pipelines.progress import Mailbox, Progress
@@ -64,11 +65,14 @@ def run_training(
     tracker.start(config, plan.name, facts := _facts(plan))
     started = time.time()
     try:
-        place, failures = _fit(plan, home, tracker, say)
+        place, progress = _fit(plan, home, tracker, say)
         with place as folder:
             outcome = json.loads((folder / "outcome.json").read_text())
+            for epoch in outcome["history"]:  # of an earlier driver, or while MLflow was away
+                if epoch["epoch"] not in progress.logged:
+                    tracker.epoch(int(epoch["epoch"]), epoch)
             record = _record(
-                plan, outcome, facts, run_id=tracker.run_id, seconds=time.time() - started, failures=failures
+                plan, outcome, facts, run_id=tracker.run_id, seconds=time.time() - started, progress=progress
             )
             tracker.results(_numbers(record["metrics"]))
             with tempfile.TemporaryDirectory(prefix="vidadapt-") as scratch:
@@ -93,10 +97,10 @@ def _registered(result: RunResult, home: rundir.Home, config: TrainConfig, say: 
 
 def _fit(
     plan: Plan, home: rundir.Home, tracker: Tracker, say: Callable[[str], None]
-) -> tuple[contextlib.AbstractContextManager[Path], int]:
-    """Run the workers; return the folder of the last checkpoint and how often workers had to be restarted."""
+) -> tuple[contextlib.AbstractContextManager[Path], Progress]:
+    """Run the workers; return the folder of the last checkpoint and what was heard of them."""
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     config = plan.config
@@ -119,14 +123,19 @@ def _fit(
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
             ),
         )
-        result = trainer.fit()
+        try:
+            result = trainer.fit()
+        except TrainingFailedError as error:
+            progress.catch_up()
+            if progress.mistake:
+                raise UserError(f"{progress.mistake}; what was trained is kept, the same command goes on") from error
+            raise RuntimeError(f"{plan.name}: workers failed again and again: {error}") from error
     answer = result.return_value or {}
     if "error" in answer:
-        home.discard(plan.name)
         raise UserError(answer["error"])
     if result.checkpoint is None:
         raise RuntimeError(f"{plan.name}: the workers ended without a result; see {result.path}")
-    return _as_folder(result.checkpoint), progress.restarts
+    return _as_folder(result.checkpoint), progress
 
 
 @contextlib.contextmanager
@@ -164,7 +173,10 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "torch": torch.__version__,
         "open_clip": open_clip.__version__,
         "ray": ray.__version__,
-        "machine": f"{platform.system()} {platform.machine()}",
+        "descriptions_digest": digest_of(plan.descriptions) if plan.descriptions else "",
+        "notes": list(plan.split.notes),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
 
 
@@ -175,7 +187,7 @@ def _record(
     *,
     run_id: str | None,
     seconds: float,
-    failures: int,
+    progress: Progress,
 ) -> dict[str, Any]:
     metrics = dict(outcome["metrics"])
     if {"base", "novel"} <= set(metrics):
@@ -195,11 +207,11 @@ def _record(
         "classes": {t.name: list(t.classes) for t in plan.split.tests},
         "unscored": {t.name: [list(pair) for pair in t.unscored] for t in plan.split.tests},
         "seconds": {
-            "total": seconds,
+            "total": seconds + sum(e["seconds"] for e in outcome["history"] if e["epoch"] not in progress.seen),
             "train": sum(epoch["seconds"] for epoch in outcome["history"]),
             "data_wait": sum(epoch["data_wait"] for epoch in outcome["history"]),
         },
-        "restarts": failures,
+        "restarts": progress.restarts,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "tracking": {"run_id": run_id},
     }

@@ -33,14 +33,42 @@ class Job:
 
 
 def train_worker(settings: dict[str, Job]) -> dict[str, Any]:
-    """Entry point of every rank; returns ``{"error": ...}`` for mistakes that a retry would only repeat."""
-    from pipelines.loop import DivergedError
+    """Entry point of every rank.
+
+    Returns ``{"error": ...}``, on all ranks alike, for what a retry would only repeat: a mistake of any rank's
+    set-up, a loss that is no number. A mistake later on (a full disk) is told to the driver and raised, so that
+    Ray frees the other ranks from their collectives, tries again, and keeps what was trained.
+    """
+    from pipelines.errors import DivergedError
 
     job = settings["job"]
+    worker, problem = None, ""
     try:
-        return _Worker(job).run()
-    except (UserError, DivergedError) as error:
+        worker = _Worker(job)
+    except UserError as error:
+        problem = str(error)
+    problem = next(filter(None, _told_to_all(problem)), "")
+    if worker is None or problem:
+        return {"error": problem}
+    try:
+        worker.run()
+    except DivergedError as error:
         return {"error": str(error)}
+    except UserError as error:
+        job.send({"kind": "mistake", "message": str(error)})
+        raise
+    return {}
+
+
+def _told_to_all(problem: str) -> list[str]:
+    """What every rank says, on every rank."""
+    from torch import distributed as dist
+
+    if not dist.is_initialized():
+        return [problem]
+    said = [""] * dist.get_world_size()
+    dist.all_gather_object(said, problem)
+    return said
 
 
 class _Worker:
@@ -66,18 +94,17 @@ class _Worker:
         self.best: tuple[float, int] = (-1.0, 0)
         self.folder = Path(tempfile.mkdtemp(prefix="vidadapt-"))
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> None:
         """Train what is left to train, score, report."""
         try:
             if self._restore_final():
-                return {"done": True}
+                return
             self.method.set_classes(self.job.split.train_classes, self.job.descriptions)
             if any(True for _ in self.method.trainable_parameters()) and self.config.optim.epochs:
                 self._train()
             self._finish()
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
-        return {"done": True}
 
     # -------------------------------------------------------------------------------------------- training
 

@@ -28,7 +28,7 @@ def ray_session():
     import ray
     from ray.data import DataContext
 
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=1 << 30, log_to_driver=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=1 << 30, log_to_driver=False)
     DataContext.get_current().enable_progress_bars = False
     yield
     ray.shutdown()

@@ -45,7 +45,7 @@ class Augment:
         """
         frames = clip.permute(0, 3, 1, 2)
         with torch.random.fork_rng(devices=[]):  # v2 draws on the CPU generator, also for CUDA clips
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # not CUDA's, which draws dropout
             frames = self._draw(frames)
         return self._normalize(_to_float(frames))
 

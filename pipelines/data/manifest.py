@@ -51,7 +51,7 @@ SCHEMA = pa.schema(
 )
 """The truth about ``manifest.parquet``."""
 
-_GROUPED = re.compile(r"^(.+_g\d+)_c\d+$")
+_GROUPED = re.compile(r"^(.+_g\d+)_c\d+$|^(.+)_[fhlu]_(?:cm|nm)_np\d_(?:ba|fr|le|ri)_(?:bad|goo|med)_\d+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +69,13 @@ def clip_id(uri: str) -> str:
 
 
 def group_of(uri: str) -> str:
-    """Return the source video of a clip: ``v_X_g03`` of ``v_X_g03_c01`` (UCF-101, HMDB style), else its name."""
+    """Return the source video of a clip, where its name tells, else its name.
+
+    ``v_X_g03`` of ``v_X_g03_c01`` (UCF-101), ``Film_pour`` of ``Film_pour_u_cm_np1_fr_med_0`` (HMDB-51).
+    """
     stem = Path(uri).stem
     match = _GROUPED.match(stem)
-    return match.group(1) if match else stem
+    return (match.group(1) or match.group(2)) if match else stem
 
 
 def read_labels(path: str | Path) -> list[str]:

@@ -75,6 +75,16 @@ def test_check_lists_every_bad_value():
     assert configs.check(BASE) == []
 
 
+@pytest.mark.parametrize(
+    "override",
+    ["optim.beta2=1.5", "optim.weight_decay=-1", "optim.warmup_epochs=50", "optim.lr=inf", "optim.eps=0",
+     "scale.cpus_per_worker=-1", "seed=-1", "optim.warmup_epochs=-1"],
+)  # fmt: skip
+def test_values_that_would_only_fail_in_a_worker_are_refused(override):
+    (problem,) = configs.check(resolve(method="msta", preset=None, base=BASE, overrides=[override]))
+    assert override.partition("=")[0].split(".")[-1] in problem
+
+
 def test_digest_ignores_scale_place_and_tracking_only():
     assert BASE.digest() == dataclasses.replace(BASE, out="elsewhere").digest()
     assert BASE.digest() == dataclasses.replace(BASE, scale=dataclasses.replace(BASE.scale, workers=7)).digest()

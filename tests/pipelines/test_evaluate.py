@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import top_k_accuracy_score
 
+from pipelines.errors import DivergedError
 from pipelines.evaluate import Scores, accuracy, harmonic_mean, set_metrics
 from pipelines.protocols import EvalSet, Example
 
@@ -39,6 +40,11 @@ def test_undecodable_videos_count_as_wrong():
 
 def test_a_constant_classifier_earns_nothing_by_ties():
     assert accuracy(Scores(np.array([0, 1, 2]), np.ones((3, 3), dtype=np.float32)))["top1"] == 0
+
+
+def test_scores_that_are_no_numbers_are_refused():
+    with pytest.raises(DivergedError, match="NaN"):
+        accuracy(Scores(np.array([0, 1, 2]), np.full((3, 3), np.nan, dtype=np.float32)))
 
 
 def test_harmonic_mean_is_the_published_one():

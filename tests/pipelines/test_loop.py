@@ -12,7 +12,8 @@ from fakes import FakeStore
 from pipelines.config import AugmentConfig, OptimConfig
 from pipelines.data.augment import Augment
 from pipelines.data.batches import TrainBatches
-from pipelines.loop import DivergedError, Loop, learning_rate
+from pipelines.errors import DivergedError
+from pipelines.loop import Loop, learning_rate
 from vlmodels import methods
 from vlmodels.clip import create
 

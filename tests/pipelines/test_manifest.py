@@ -212,4 +212,5 @@ def test_names_and_groups():
     assert len(clip_id("é")) == 16
     assert group_of("Typing/v_Typing_g24_c04.avi") == "v_Typing_g24"
     assert group_of("har_Clapping_g10_c01.mp4") == "har_Clapping_g10"
+    assert group_of("How_to_pour_beer_pour_u_nm_np1_fr_goo_0.avi") == "How_to_pour_beer_pour"
     assert group_of("train/-aNccq2jvUA_000055_000065.mp4") == "-aNccq2jvUA_000055_000065"

@@ -105,6 +105,31 @@ def test_folders_named_train_and_test_are_taken_at_their_word():
     assert {c.split for c in test} == {"test"}
 
 
+def test_lists_are_told_apart_by_the_words_in_their_names():
+    parts = {"walk": "fs_base_s1_train", "run": "Train|fs_base_s2_train", "clap": "Val1", "sit": "novel_val"}
+    clips = [dataclasses.replace(c, split=parts[c.label]) for c in folder_clips()]
+    train, test, notes = own_train_test(clips, 0.3, 1)
+    assert {c.label for c in train} == {"walk", "run"}
+    assert {c.label for c in test} == {"clap", "sit"}
+    assert any("clap, sit" in note for note in notes), "classes that cannot be used are named"
+
+
+@pytest.mark.parametrize(
+    ("splits", "words"),
+    [(("train", "extra"), "unclear"), (("train", "train"), "unclear"), (("train|test", "test"), "both")],
+)
+def test_given_splits_that_are_unclear_are_refused(splits, words):
+    clips = [dataclasses.replace(c, split=splits[i % 2]) for i, c in enumerate(folder_clips())]
+    with pytest.raises(UserError, match=words):
+        own_train_test(clips, 0.3, 1)
+
+
+def test_clips_of_one_source_are_held_out_together():
+    fit, held = hold_out(folder_clips(), 0.1, seed=3)
+    assert len(held) == 8, "one group of two clips a class"
+    assert not {c.group for c in fit} & {c.group for c in held}
+
+
 def test_held_out_clips_come_from_train_and_leave_one():
     clips = folder_clips()
     fit, held = hold_out(clips, 0.2, seed=1)

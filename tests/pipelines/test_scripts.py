@@ -52,7 +52,9 @@ def test_dry_run_prints_the_plan_and_makes_nothing(small_data, tmp_path):
         (["--method", "mstaa"], "did you mean 'msta'"),
         (["--set", "optim.lrr=1"], "did you mean 'lr'"),
         (["--data", "nowhere"], "nowhere"),
-        (["--backbone", "ViT-B-61"], "did you mean"),
+        (["--backbone", "ViT-B-61", "--pretrained", "none"], "did you mean"),
+        (["--backbone", "ViT-B-16"], "needs --pretrained"),
+        (["--backbone", "ViT-B-16", "--pretrained", "none", "--register", "x"], "cannot be registered"),
         (["--lists", "nolists"], "nolists"),
     ],
 )
@@ -62,6 +64,13 @@ def test_a_mistake_is_one_line_without_traceback(small_data, tmp_path, arguments
     assert done.stderr.startswith("error: ")
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_predict_from_a_registry_that_is_not_there_makes_none(tmp_path):
+    done = run("predict", "a.mp4", "--model", "models:/x@champion", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--mlflow" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["predict.py"]
 
 
 def test_predict_without_model_or_video(tmp_path):
@@ -76,7 +85,14 @@ def test_b2n_then_predict(small_data, ray_session, tmp_path, capsys, monkeypatch
     monkeypatch.chdir(small_data.parent)
     from pipelines import b2n, predict
 
-    settings = ("method.layers=3-4", "method.alpha=0", "optim.epochs=1", "optim.batch_size=4", "protocol.shots=4")
+    settings = (
+        "method.layers=3-4",
+        "method.alpha=0",
+        "optim.epochs=1",
+        "optim.warmup_epochs=0",
+        "optim.batch_size=4",
+        "protocol.shots=4",
+    )
     sets = [part for s in settings for part in ("--set", s)]
     assert b2n.main(["--data", small_data.name, "--out", "runs", *sets]) == 0
     run_dir = capsys.readouterr().out.rsplit("run     ", 1)[1].split("\n")[0]
