@@ -1,4 +1,4 @@
-"""How every stage reaches Ray: the one it is already in, the cluster of RAY_ADDRESS, or a local one."""
+"""How every stage reaches Ray: the one it is already in, the cluster of RAY_ADDRESS, or a local one of its own."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ OBJECT_STORE_BYTES = 1 << 30
 def connect(num_cpus: int | None = None) -> None:
     """Make sure that this process is connected to Ray, quietly; may be called any number of times.
 
-    A local Ray gets no dashboard and ``num_cpus`` (default: those of this machine). With VIDADAPT_DEBUG set, the
-    workers' output and Ray's own words are shown.
+    A cluster is joined only where RAY_ADDRESS names it (``ray job submit`` sets it; by hand: ``RAY_ADDRESS=auto``).
+    Without it a local Ray is started, with ``num_cpus`` (default: those of this machine) and no dashboard, though
+    another may be running here: a stranger's would end at any time and knows nothing of this project. With
+    VIDADAPT_DEBUG set, the workers' output and Ray's own words are shown.
     """
     debug = bool(os.environ.get("VIDADAPT_DEBUG"))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -26,10 +28,8 @@ def connect(num_cpus: int | None = None) -> None:
     DataContext.get_current().enable_progress_bars = False
     if ray.is_initialized():
         return
-    try:
-        ray.init(address="auto", logging_level=level, log_to_driver=debug)
-    except ConnectionError:
-        if os.environ.get("RAY_ADDRESS"):
-            raise
-        local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-        ray.init(address="local", num_cpus=num_cpus, logging_level=level, log_to_driver=debug, **local)
+    where: dict[str, Any] = {}
+    if not os.environ.get("RAY_ADDRESS"):
+        where = {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
+        where["object_store_memory"] = OBJECT_STORE_BYTES
+    ray.init(**where, logging_level=level, log_to_driver=debug)
