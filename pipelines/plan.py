@@ -62,7 +62,7 @@ def plan_run(config: TrainConfig) -> Plan:
     config = _with_absolute_paths(config, store)
     clips = clips_of(store.manifest)
     split = make_split(config.protocol, clips, store.classes, config.seed)
-    method = build_method(config, frames=store.segments, meta=True)
+    method = build_method(config, frames=store.segments, classes=split.train_classes, meta=True)
     trainable = sum(p.numel() for p in method.trainable_parameters())
     if trainable and config.optim.epochs:
         if len(split.train) < config.optim.batch_size:
@@ -111,8 +111,8 @@ def _with_absolute_paths(config: TrainConfig, store: ClipStore) -> TrainConfig:
     )
 
 
-def build_method(config: TrainConfig, *, frames: int, meta: bool = False) -> Method:
-    """Build backbone and method as ``config`` says; ``meta=True``: shapes only, no weights, no memory."""
+def build_method(config: TrainConfig, *, frames: int, classes: Sequence[str], meta: bool = False) -> Method:
+    """Build backbone and method as ``config`` says, for its training's classes; ``meta=True``: shapes only."""
     import contextlib
 
     import torch
@@ -125,7 +125,7 @@ def build_method(config: TrainConfig, *, frames: int, meta: bool = False) -> Met
     place = torch.device("meta") if meta else contextlib.nullcontext()
     with place:
         backbone = create(config.backbone.name, weights=None if meta else config.backbone.pretrained, num_frames=frames)
-        return cls(backbone, config_from_plain(cls, config.method_config))
+        return cls(backbone, config_from_plain(cls, config.method_config), classes)
 
 
 def _descriptions(config: TrainConfig, method: Method, split: Split) -> Descriptions | None:

@@ -89,7 +89,8 @@ class _Worker:
         job.send({"kind": "worker", "rank": self.rank, "pid": os.getpid(), "node": context.get_node_rank()})
         self.store = ClipStore(self.config.data.dir)
         torch.manual_seed(self.config.seed)
-        self.method: Method = build_method(self.config, frames=self.store.segments).to(self.device)
+        classes = job.split.train_classes
+        self.method: Method = build_method(self.config, frames=self.store.segments, classes=classes).to(self.device)
         self.history: list[dict[str, float]] = []
         self.best: tuple[float, int] = (-1.0, 0)
         self.folder = Path(tempfile.mkdtemp(prefix="vidadapt-"))

@@ -7,6 +7,7 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 from open_clip.tokenizer import SimpleTokenizer
 
 from vlmodels.backbone import Backbone
+from vlmodels.viclip import add_time
 
 CLASSES = ("riding a bike", "drinking_tea", "jump")
 DESCRIPTIONS = {
@@ -28,8 +29,13 @@ def tiny_clip(*, seed=0, video_layers=3, text_layers=3, custom_text=False, **vis
     )
 
 
-def tiny_backbone(**kwargs):
-    return Backbone(tiny_clip(**kwargs), SimpleTokenizer(context_length=20), name="tiny", weights="", frames=4)
+def tiny_backbone(*, joint=False, **kwargs):
+    """A CLIP, or with ``joint`` a ViCLIP whose temporal table is not zero."""
+    model = tiny_clip(**kwargs)
+    if joint:
+        torch.nn.init.normal_(add_time(model, 4).visual.temporal_positional_embedding, std=0.2)
+    name = "tiny-viclip" if joint else "tiny"
+    return Backbone(model, SimpleTokenizer(context_length=20), name=name, weights="", frames=4)
 
 
 def tiny_frames(clips=2, frames=3, *, seed=1, size=(16, 24)):
@@ -39,7 +45,7 @@ def tiny_frames(clips=2, frames=3, *, seed=1, size=(16, 24)):
 def tiny_method(cls, config=None, **kwargs):
     backbone = tiny_backbone(**kwargs)
     torch.manual_seed(2)
-    method = cls(backbone, config)
+    method = cls(backbone, config, CLASSES)
     method.set_classes(CLASSES, DESCRIPTIONS)
     return method
 

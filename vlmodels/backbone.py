@@ -4,7 +4,8 @@ The facade runs the towers itself: embedding, a loop over the frozen blocks, poo
 and needs no graph calls the block as it is; others run the block's own parts (``vlmodels/sites.py``).
 
 Shape legend, here and in every method: B clips, T frames, N tokens (the class token first), D width of a
-tower, E width of the joint space, C classes or texts, L text tokens.
+tower, E width of the joint space, C classes or texts, L text tokens. The video tower sees ``B*T`` sequences, one
+per frame, or, if it is joint (ViCLIP), B sequences of all frames' patches (``vlmodels/layout.py``).
 """
 
 from __future__ import annotations
@@ -12,66 +13,53 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, get_args
 
 import torch
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from vlmodels.errors import UserError, nearest
+from vlmodels.layout import Tokens, joint_sequence, split_tokens
 from vlmodels.sites import ClipContext, Hook, Hooks, Site, Tower, run_block
+from vlmodels.spec import describe_towers, refuse_unknown_towers
 
 Tokenizer = Callable[[list[str]], Tensor]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackboneSpec:
-    """The plain facts about a backbone; ``weights`` is a pretrained tag, a file path or "" (random)."""
-
-    name: str
-    weights: str
-    frames: int
-    video_layers: int
-    video_width: int
-    video_heads: int
-    text_layers: int
-    text_width: int
-    text_heads: int
-    embed_dim: int
-    image_size: tuple[int, int]
-    patch: tuple[int, int]
-    context_length: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    joint: bool = False
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
-        return self.image_size[0] // self.patch[0], self.image_size[1] // self.patch[1]
-
-    def layers(self, tower: Tower) -> int:
-        """Number of blocks of a tower."""
-        return self.video_layers if tower == "video" else self.text_layers
-
-    def width(self, tower: Tower) -> int:
-        """Width D of a tower."""
-        return self.video_width if tower == "video" else self.text_width
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class VideoFeatures:
-    """What the video tower gives: ``clip`` (B,E) and ``frame`` (B,T,E), not normalised."""
+    """What the video tower gives, nothing normalised; ``hidden`` is the last block's output.
 
-    clip: Tensor
-    frame: Tensor
-    hidden: Tensor  # the last block's output, (B*T, N, D)
+    ``hidden`` is (B*T,N,D), or (B,N,D) if the tower is joint; ``project`` applies the final norm and the
+    projection to the joint space.
+    """
 
-    @property
-    def token(self) -> Tensor:
-        """Tokens after the last block, before the final norm: (B,T,N,D)."""
-        return self.hidden.reshape(*self.frame.shape[:2], *self.hidden.shape[1:])
+    hidden: Tensor
+    context: ClipContext
+    project: Callable[[Tensor], Tensor]
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """Tokens after the last block, before the final norm."""
+        return split_tokens(self.hidden, self.context)
+
+    @cached_property
+    def frame(self) -> Tensor:
+        """Features of the frames (B,T,E), whose mean is ``clip``.
+
+        A joint tower has one class token for all frames. There a frame's feature is the clip's, moved by how
+        the frame's patches differ from all frames' (our choice: no paper reads ViCLIP by frames).
+        """
+        if not self.context.joint:
+            return self.project(self.hidden[:, 0]).reshape(self.context.batch, self.context.frames, -1)
+        own = self.project(self.tokens.patches.mean(dim=(2, 3)))
+        return self.clip[:, None] + (own - own.mean(dim=1, keepdim=True))
+
+    @cached_property
+    def clip(self) -> Tensor:
+        """Features of the clips (B,E): the class token's, averaged over frames if each has its own."""
+        return self.project(self.hidden[:, 0]) if self.context.joint else self.frame.mean(dim=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +105,23 @@ class Backbone(nn.Module):
     @property
     def _text(self) -> Any:
         return getattr(self.model, "text", self.model)
+
+    def block(self, tower: Tower, layer: int) -> Any:
+        """A tower's block, 1-based: an open_clip block with ``ln_1, attn, ln_2, mlp``, for methods that reuse it."""
+        stack: Any = self._video if tower == "video" else self._text
+        return stack.transformer.resblocks[layer - 1]
+
+    @property
+    def video_norm(self) -> nn.LayerNorm:
+        """The norm after the video tower's last block (``ln_post``)."""
+        norm: nn.LayerNorm = self._video.ln_post
+        return norm
+
+    @property
+    def text_norm(self) -> nn.LayerNorm:
+        """The norm after the text tower's last block (``ln_final``)."""
+        norm: nn.LayerNorm = self._text.ln_final
+        return norm
 
     @property
     def logit_scale(self) -> Tensor:
@@ -169,8 +174,13 @@ class Backbone(nn.Module):
     def frozen_layers(self, tower: Tower) -> int:
         """Leading blocks of a tower that no hook and no training reaches: their output needs no graph."""
         stack: Any = self._video if tower == "video" else self._text
-        below = [stack.class_embedding, stack.conv1.weight] if tower == "video" else [stack.token_embedding.weight]
-        if (tower, 0) in self._hooks or any(p.requires_grad for p in (*below, stack.positional_embedding)):
+        below = [stack.positional_embedding]
+        if tower == "video":
+            below += [stack.class_embedding, *stack.conv1.parameters(), *stack.ln_pre.parameters()]
+            below += [stack.temporal_positional_embedding] if self.spec.joint else []
+        else:
+            below += [stack.token_embedding.weight]
+        if (tower, 0) in self._hooks or any(p.requires_grad for p in below):
             return 0
         for index, block in enumerate(stack.transformer.resblocks):
             if (tower, index + 1) in self._hooks or any(p.requires_grad for p in block.parameters()):
@@ -191,7 +201,7 @@ class Backbone(nn.Module):
         return tokens[:, : int(tokens.argmax(dim=-1).max()) + 1].contiguous()
 
     def encode_video(self, frames: Tensor) -> VideoFeatures:
-        """Encode normalised frames (B,T,3,H,W); a clip's feature is the mean of its frames' features.
+        """Encode normalised frames (B,T,3,H,W).
 
         Raises:
             UserError: frames of another shape than the backbone takes.
@@ -202,12 +212,13 @@ class Backbone(nn.Module):
                 f"frames must be (clips, frames, 3, {size[0]}, {size[1]}) for {self.spec.name}, "
                 f"not {tuple(frames.shape)}"
             )
-        batch, count = frames.shape[:2]
-        context = ClipContext(batch, count, self.spec.grid, 0, "video")
+        context = ClipContext(len(frames), frames.shape[1], self.spec.grid, 0, "video", self.spec.joint)
         hidden = self._run(self._embed_video(frames.flatten(0, 1), context), None, context)
-        frame: Tensor = self._video.ln_post(hidden[:, 0]) @ self._video.proj
-        frame = frame.reshape(batch, count, -1)
-        return VideoFeatures(clip=frame.mean(dim=1), frame=frame, hidden=hidden)
+        return VideoFeatures(hidden, context, self._project_video)
+
+    def _project_video(self, x: Tensor) -> Tensor:
+        projected: Tensor = self._video.ln_post(x) @ self._video.proj
+        return projected
 
     def encode_text(self, tokens: Tensor, *, prefix: TextPrefix | None = None, hooked: bool = True) -> Tensor:
         """Encode token ids (C,L), L up to the context length, into features (C,E), not normalised.
@@ -217,12 +228,19 @@ class Backbone(nn.Module):
             prefix: what ``text_prefix`` gave for the same tokens; the layers that it covers are not rerun.
             hooked: False gives the frozen tower's features, whatever a method has added.
         """
+        return self.pool_text(self.text_states(tokens, prefix=prefix, hooked=hooked), tokens)
+
+    def text_states(self, tokens: Tensor, *, prefix: TextPrefix | None = None, hooked: bool = True) -> Tensor:
+        """The last block's output (C,L,D) for token ids (C,L), before the final norm; see ``encode_text``."""
         context = ClipContext(len(tokens), 1, (0, 0), 0, "text")
-        text = self._text
         start, hidden = (prefix.layers, prefix.hidden) if prefix else (0, self._embed_text(tokens, context, hooked))
-        mask = text.attn_mask[: tokens.shape[1], : tokens.shape[1]]
-        hidden = self._run(hidden, mask, context, start=start, hooked=hooked)
-        ends: Tensor = text.ln_final(hidden[torch.arange(len(tokens), device=tokens.device), tokens.argmax(dim=-1)])
+        mask = self._text.attn_mask[: tokens.shape[1], : tokens.shape[1]]
+        return self._run(hidden, mask, context, start=start, hooked=hooked)
+
+    def pool_text(self, states: Tensor, tokens: Tensor) -> Tensor:
+        """Features (C,E) of texts from the states (C,L,D) of their tokens: the end token's, normed and projected."""
+        text = self._text
+        ends: Tensor = text.ln_final(states[torch.arange(len(tokens), device=tokens.device), tokens.argmax(dim=-1)])
         projection = text.text_projection
         features: Tensor = projection(ends) if isinstance(projection, nn.Linear) else ends @ projection
         return features
@@ -238,8 +256,11 @@ class Backbone(nn.Module):
     def _embed_video(self, frames: Tensor, context: ClipContext) -> Tensor:
         visual = self._video
         x: Tensor = visual.conv1(frames.to(visual.conv1.weight.dtype)).flatten(2).transpose(1, 2)
-        x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
-        x = x + visual.positional_embedding.to(x.dtype)
+        if context.joint:
+            x = joint_sequence(visual, x, context)
+        else:
+            x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+            x = x + visual.positional_embedding.to(x.dtype)
         x = self._at("embed", x, context)
         normed: Tensor = visual.ln_pre(x)
         return normed
@@ -275,48 +296,3 @@ class Backbone(nn.Module):
             else:
                 x = block(x, attn_mask=mask)
         return x
-
-
-def refuse_unknown_towers(clip: Any, text: Any, name: str) -> None:
-    """Raise UserError unless both towers are of the kinds that this facade runs, naming what is not."""
-    problems: list[str] = []
-    visual: Any = getattr(clip, "visual", None)
-    if not isinstance(visual, VisionTransformer):
-        problems.append(f"its image tower is {type(visual).__name__}, not open_clip's VisionTransformer")
-    elif visual.attn_pool is not None or visual.pool_type != "tok":
-        problems.append("its image tower does not pool by the class token")
-    if getattr(text, "attn_mask", None) is None or getattr(text, "cls_emb", None) is not None:
-        problems.append(f"its text tower ({type(text).__name__}) is not a plain causal one")
-    elif getattr(text, "text_pool_type", getattr(text, "pool_type", None)) != "argmax":
-        problems.append("its text tower does not pool at the end token")
-    elif text.text_projection is None:
-        problems.append("its text tower has no projection")
-    blocks = [b for t in (visual, text) if hasattr(t, "transformer") for b in t.transformer.resblocks]
-    if not problems and not all(type(block) is ResidualAttentionBlock for block in blocks):
-        problems.append("its blocks are not open_clip's standard attention blocks")
-    if problems:
-        raise UserError(f"backbone '{name}' cannot be adapted: {'; '.join(problems)}")
-
-
-def describe_towers(clip: Any, text: Any, *, name: str, weights: str, frames: int) -> BackboneSpec:
-    """Read the facts of a backbone off its modules."""
-    visual = clip.visual
-    video_blocks, text_blocks = visual.transformer.resblocks, text.transformer.resblocks
-    preprocess = getattr(visual, "preprocess_cfg", {})
-    return BackboneSpec(
-        name=name,
-        weights=weights,
-        frames=frames,
-        video_layers=len(video_blocks),
-        video_width=visual.transformer.width,
-        video_heads=video_blocks[0].attn.num_heads,
-        text_layers=len(text_blocks),
-        text_width=text.transformer.width,
-        text_heads=text_blocks[0].attn.num_heads,
-        embed_dim=visual.output_dim,
-        image_size=tuple(visual.image_size),
-        patch=tuple(visual.patch_size),
-        context_length=text.context_length,
-        mean=tuple(preprocess.get("mean", OPENAI_DATASET_MEAN)),
-        std=tuple(preprocess.get("std", OPENAI_DATASET_STD)),
-    )

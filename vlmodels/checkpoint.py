@@ -100,7 +100,7 @@ def save_adapter(
             "frames": spec.frames,
             "digest": method.backbone.digest,
         },
-        "classes": list(classes or method.classes),
+        "classes": list(classes or method.trained_classes or method.classes),
         "extra": dict(extra or {}),
     }
     path = Path(folder) / ADAPTER
@@ -137,7 +137,7 @@ def load_adapter(folder: Path, backbone: Backbone | None = None) -> Adapter:
             f"digest {backbone.digest[:12]}); use the backbone that it was trained on"
         )
     cls = methods.get(about["method"])
-    method = cls(backbone, config_from_plain(cls, about["config"]))
+    method = cls(backbone, config_from_plain(cls, about["config"]), about["classes"])
     method.load_adapter_state_dict(tensors)
     if about["classes"]:
         method.set_classes(about["classes"])

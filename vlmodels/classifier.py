@@ -67,6 +67,14 @@ def unit(features: Tensor) -> Tensor:
 
 
 def cosine_logits(video: Tensor, text: Tensor, scale: Tensor) -> Tensor:
-    """Logits (B,C) of L2-normalised video (B,E) and text (C,E), in fp32 whatever the autocast."""
+    """Logits (B,C) of L2-normalised video (B,E) and text (C,E) or (B,C,E), in fp32 whatever the autocast."""
     with torch.autocast(video.device.type, enabled=False):
+        if text.ndim == 3:
+            return scale.float() * torch.einsum("be,bce->bc", video.float(), text.float())
         return scale.float() * video.float() @ text.float().T
+
+
+def contrastive_loss(logits: Tensor) -> Tensor:
+    """Symmetric InfoNCE of logits (B,B) whose diagonal are the pairs: the mean of both directions."""
+    pairs = torch.arange(len(logits), device=logits.device)
+    return 0.5 * (functional.cross_entropy(logits, pairs) + functional.cross_entropy(logits.T, pairs))

@@ -1,4 +1,4 @@
-"""Backbones by name: any open_clip ViT with its published or local weights, or the toy CLIP."""
+"""Backbones by name: any open_clip ViT or ViCLIP with its published or local weights, or the toy CLIP."""
 
 from __future__ import annotations
 
@@ -10,29 +10,35 @@ from typing import TYPE_CHECKING, Any
 import open_clip
 from open_clip.model import CLIP
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+from open_clip.tokenizer import SimpleTokenizer
 
+from vlmodels import viclip
 from vlmodels.backbone import Backbone
 from vlmodels.errors import UserError, nearest
 from vlmodels.toy import TOY_WEIGHTS, build_toy_clip, toy_tokenizer
-from vlmodels.weights import key_differences, read_weights
+from vlmodels.weights import from_vificlip, is_vificlip, key_differences, read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import nn
+    from torch import Tensor, nn
 
-TOY = "toy"
+TOY, TOY_VICLIP = "toy", "toy-viclip"
 _HOW_TO_LIST = "python -m vlmodels --list shows all"
+_WORDS = "token_embedding.weight"
 
 
 def names() -> list[str]:
-    """Backbones that can be created: the toy CLIP and every open_clip model with plain towers."""
-    return [TOY, *(n for n in open_clip.list_models() if not obstacles(open_clip.get_model_config(n)))]
+    """Backbones that can be created: the toys, ViCLIP, and every open_clip model with plain towers."""
+    plain = [n for n in open_clip.list_models() if not obstacles(open_clip.get_model_config(n))]
+    return [TOY, TOY_VICLIP, *viclip.BASES, *plain]
 
 
 def tags(name: str) -> list[str]:
-    """Published weights of a backbone."""
-    return [TOY] if name == TOY else list(list_pretrained_tags_by_model(name))
+    """Published weights of a backbone; for ViCLIP, those of the CLIP that it can start from."""
+    if name in (TOY, TOY_VICLIP):
+        return [TOY]
+    return list(list_pretrained_tags_by_model(viclip.BASES.get(name, name)))
 
 
 def obstacles(config: Mapping[str, Any]) -> list[str]:
@@ -52,30 +58,38 @@ def create(name: str, *, weights: str | Path | None, num_frames: int = 8) -> Bac
     """Create a frozen backbone.
 
     Args:
-        name: an open_clip model name ("ViT-B/16" and "ViT-B-16" are the same) or "toy".
-        weights: a pretrained tag ("openai"), a local file (safetensors, torch, OpenAI's archive), or None for
-            random weights, which needs no network; for "toy" also "toy", the weights in this package.
+        name: an open_clip model name ("ViT-B/16" and "ViT-B-16" are the same), "ViCLIP-B-16", "ViCLIP-L-14", "toy"
+            or "toy-viclip".
+        weights: a pretrained tag ("openai"), a local file (safetensors, torch, OpenAI's archive, released ViCLIP or
+            ViFi-CLIP checkpoints), or None for random weights, which needs no network; for the toys also "toy", the
+            weights in this package. ViCLIP takes CLIP's weights too, and starts as that CLIP.
         num_frames: frames per clip that methods with a fixed number are built for.
 
     Raises:
         UserError: unknown name or tag, unreadable or foreign file, weights that cannot be fetched.
     """
     check_weights(name, weights)
-    if name == TOY:
-        return _create_toy(weights, num_frames)
     name = name.replace("/", "-")
-    config = open_clip.get_model_config(name)
+    recorded = _recorded(weights)
+    if name in (TOY, TOY_VICLIP):
+        path = None if weights is None else TOY_WEIGHTS if str(weights) == TOY else Path(weights)
+        toy = build_toy_clip(path) if name == TOY else viclip.add_time(build_toy_clip(path))
+        return Backbone(toy, toy_tokenizer(), name=name, weights=recorded, frames=num_frames)
+    base = viclip.BASES.get(name, name)
+    config = open_clip.get_model_config(base)
     if found := obstacles(config):
         raise UserError(f"backbone '{name}' cannot be adapted: {'; '.join(found)}; {_HOW_TO_LIST}")
-    tokenizer = open_clip.get_tokenizer(name)
     if weights is None:
-        model = CLIP(**config)
-    elif get_pretrained_cfg(name, str(weights)):
-        model = _create_published(name, str(weights), bool(config.get("quick_gelu")))
+        model: nn.Module = CLIP(**config) if name == base else viclip.build(config)
+    elif get_pretrained_cfg(base, str(weights)):
+        model = _create_published(base, str(weights), bool(config.get("quick_gelu")))
+        if name != base:
+            model = _filled(viclip.build(config), viclip.from_clip(model.state_dict()), str(weights), name)
     else:
-        model = CLIP(**config)
-        _load_file(model, Path(weights), name, quick_gelu=bool(config.get("quick_gelu")))
-    return Backbone(model, tokenizer, name=name, weights=_recorded(weights), frames=num_frames)
+        model = _from_file(Path(weights), name, base, config)
+    # open_clip's BPE tokenizer cuts at the context length and keeps the end token
+    tokenizer = open_clip.get_tokenizer(base) if name == base else SimpleTokenizer(context_length=viclip.CONTEXT)
+    return Backbone(model, tokenizer, name=name, weights=recorded, frames=num_frames)
 
 
 def check_weights(name: str, weights: str | Path | None) -> None:
@@ -84,9 +98,11 @@ def check_weights(name: str, weights: str | Path | None) -> None:
     Raises:
         UserError: unknown backbone; no such file or tag, with the tags that there are.
     """
-    if name != TOY and open_clip.get_model_config(name.replace("/", "-")) is None:
+    name = name.replace("/", "-")
+    known_name = name in (TOY, TOY_VICLIP, *viclip.BASES) or open_clip.get_model_config(name) is not None
+    if not known_name:
         raise UserError(f"unknown backbone '{name}'{nearest(name, names())}; {_HOW_TO_LIST}")
-    known = tags(name.replace("/", "-"))
+    known = tags(name)
     if weights is not None and str(weights) not in known and not Path(weights).is_file():
         raise UserError(
             f"no weights '{weights}' for {name}: neither a file nor one of its pretrained tags"
@@ -97,11 +113,6 @@ def check_weights(name: str, weights: str | Path | None) -> None:
 def _recorded(weights: str | Path | None) -> str:
     """A tag as it is, a file by its absolute path: an adapter must find its backbone from any folder."""
     return "" if weights is None else str(Path(weights).resolve() if Path(weights).is_file() else weights)
-
-
-def _create_toy(weights: str | Path | None, num_frames: int) -> Backbone:
-    path = None if weights is None else TOY_WEIGHTS if str(weights) == TOY else Path(weights)
-    return Backbone(build_toy_clip(path), toy_tokenizer(), name=TOY, weights=_recorded(weights), frames=num_frames)
 
 
 def _create_published(name: str, tag: str, quick_gelu: bool) -> nn.Module:
@@ -129,10 +140,26 @@ def _warn_of_gelu(what: str, name: str) -> None:
     warnings.warn(f"{what} were trained with QuickGELU, which {name} lacks: use '{better}'", stacklevel=4)
 
 
-def _load_file(model: nn.Module, path: Path, name: str, *, quick_gelu: bool) -> None:
+def _from_file(path: Path, name: str, base: str, config: Mapping[str, Any]) -> nn.Module:
     state, from_openai = read_weights(path)
+    quick_gelu = bool(config.get("quick_gelu"))
     if from_openai and not quick_gelu:
         _warn_of_gelu(f"OpenAI's weights ({path.name})", name)
+    if name == base:
+        if is_vificlip(state):
+            state = from_vificlip(state)
+            if _WORDS not in state:  # they were frozen there, and are not in the file
+                state[_WORDS] = _create_published(base, "openai", quick_gelu).state_dict()[_WORDS]
+        return _filled(CLIP(**config), state, str(path), name)
+    released = viclip.is_released(state)
+    state = viclip.from_released(state) if released else viclip.from_clip(state)
+    table = state.get(viclip.TABLE)
+    frames = table.shape[1] if table is not None and table.ndim == 3 else viclip.FRAMES
+    return _filled(viclip.build(config, frames), state, str(path), name)
+
+
+def _filled(model: nn.Module, state: Mapping[str, Tensor], source: str, name: str) -> nn.Module:
     if problems := key_differences(model.state_dict(), state):
-        raise UserError(f"{path} does not hold the weights of {name}: {problems}")
+        raise UserError(f"{source} does not hold the weights of {name}: {problems}")
     model.load_state_dict(state)
+    return model

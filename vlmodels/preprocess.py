@@ -12,7 +12,7 @@ from vlmodels.resize import stored_short_side
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vlmodels.backbone import BackboneSpec
+    from vlmodels.spec import BackboneSpec
 
 
 def eval_views(clips: Tensor, spec: BackboneSpec, *, crops: int = 1) -> Tensor:

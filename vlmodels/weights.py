@@ -76,6 +76,29 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
     return {k: v.float() if v.is_floating_point() else v for k, v in named.items()}, archive
 
 
+def is_vificlip(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are the tensors of a ViFi-CLIP checkpoint, by their names."""
+    return any(name.startswith("image_encoder.") for name in state)
+
+
+def from_vificlip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of a fully fine-tuned ViFi-CLIP; its class prompts are left out.
+
+    Raises:
+        UserError: it holds learned prompts, which are no part of a CLIP.
+    """
+    if "prompt_learner.ctx" in state or any("VPT" in name for name in state):
+        raise UserError("this ViFi-CLIP checkpoint holds learned prompts, not the fine-tuned towers that can be loaded")
+    prefixes = {"image_encoder.": "visual.", "text_encoder.": ""}
+    renamed = {}
+    for name, value in state.items():
+        if name.startswith("prompt_learner."):
+            continue
+        prefix = next((p for p in prefixes if name.startswith(p)), "")
+        renamed[prefixes.get(prefix, "") + name.removeprefix(prefix)] = value
+    return renamed
+
+
 def _is_torchscript(path: Path) -> bool:
     if not zipfile.is_zipfile(path):
         return False

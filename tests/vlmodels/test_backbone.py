@@ -25,7 +25,7 @@ def test_towers_equal_open_clip_bit_for_bit(variant, custom_text):
         assert torch.equal(features.frame.flatten(0, 1), plain.encode_image(frames.flatten(0, 1)))
         assert torch.equal(features.clip, features.frame.mean(1))
         assert torch.equal(backbone.encode_text(tokens), plain.encode_text(tokens))
-    assert features.token.shape == (2, 3, 7, 64)
+    assert features.tokens.patches.shape == (2, 3, 2, 3, 64)
 
 
 def test_vit_b_16_equals_open_clip_bit_for_bit():
@@ -166,10 +166,10 @@ def test_tokens_can_be_appended_and_dropped():
     prompts = torch.randn(5, 64)
     backbone.add("video", 2, "tokens", lambda x, _: torch.cat([x, prompts.expand(len(x), -1, -1)], 1))
     with torch.no_grad():
-        assert backbone.encode_video(frames).token.shape == (1, 2, 12, 64)
+        assert backbone.encode_video(frames).tokens.extra.shape == (1, 2, 5, 64)
         backbone.add("video", 3, "tokens", lambda x, _: x[:, :7])
         dropped = backbone.encode_video(frames)
-        assert dropped.token.shape == (1, 2, 7, 64)
+        assert dropped.tokens.extra.shape == (1, 2, 0, 64)
         assert not torch.allclose(dropped.clip, tiny_backbone().encode_video(frames).clip)
 
 

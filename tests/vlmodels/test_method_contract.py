@@ -21,6 +21,12 @@ METHODS = methods.names()
 every_method = pytest.mark.parametrize("cls", [methods.get(name) for name in METHODS], ids=METHODS)
 
 
+@pytest.fixture(params=[False, True], ids=["clip", "viclip"])
+def joint(request):
+    """The backbone's family: frames one by one, or one sequence of all."""
+    return request.param
+
+
 def trains(cls):
     return bool(tiny_method(cls).trainable_parameters())
 
@@ -30,8 +36,8 @@ every_training_method = pytest.mark.parametrize(
 )
 
 
-def plain_logits(frames, names=CLASSES):
-    method = tiny_method(methods.get("zeroshot"))
+def plain_logits(frames, names=CLASSES, *, joint=False):
+    method = tiny_method(methods.get("zeroshot"), joint=joint)
     method.set_classes(names)
     with torch.no_grad():
         return method(frames).logits
@@ -43,15 +49,15 @@ def logits(method, frames):
 
 
 @every_method
-def test_starts_as_the_backbone_or_says_that_it_does_not(cls):
-    found, frozen = logits(tiny_method(cls), tiny_frames()), plain_logits(tiny_frames())
+def test_starts_as_the_backbone_or_says_that_it_does_not(cls, joint):
+    found, frozen = logits(tiny_method(cls, joint=joint), tiny_frames()), plain_logits(tiny_frames(), joint=joint)
     assert torch.equal(found, frozen) == cls.starts_as_backbone
     assert torch.allclose(found, frozen, atol=1.0)  # an exception is still a small one
 
 
 @every_training_method
-def test_a_step_changes_what_was_attached_and_nothing_else(cls):
-    method = tiny_method(cls)
+def test_a_step_changes_what_was_attached_and_nothing_else(cls, joint):
+    method = tiny_method(cls, joint=joint)
     trainable = {name for name, p in method.named_parameters() if p.requires_grad}
     before = {name: value.clone() for name, value in method.state_dict().items()}
     train(method, 3)
@@ -62,8 +68,8 @@ def test_a_step_changes_what_was_attached_and_nothing_else(cls):
 
 
 @every_training_method
-def test_every_attached_parameter_gets_a_finite_gradient(cls):
-    method = disturb(tiny_method(cls)).train()
+def test_every_attached_parameter_gets_a_finite_gradient(cls, joint):
+    method = disturb(tiny_method(cls, joint=joint)).train()
     labels = torch.tensor([0, 1])
     sum(method.losses(method(tiny_frames(), labels), labels).values()).backward()
     for name, parameter in method.named_parameters():
@@ -72,11 +78,11 @@ def test_every_attached_parameter_gets_a_finite_gradient(cls):
 
 
 @every_training_method
-def test_trains_under_ddp_with_no_parameter_unused(cls, tmp_path):
-    alone = train(tiny_method(cls), 3)
+def test_trains_under_ddp_with_no_parameter_unused(cls, joint, tmp_path):
+    alone = train(tiny_method(cls, joint=joint), 3)
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
-        method = tiny_method(cls)
+        method = tiny_method(cls, joint=joint)
         together = train(method, 3, call=DistributedDataParallel(method, broadcast_buffers=False))
     finally:
         distributed.destroy_process_group()
@@ -84,41 +90,42 @@ def test_trains_under_ddp_with_no_parameter_unused(cls, tmp_path):
 
 
 @every_method
-def test_saved_and_loaded_gives_the_same_logits_and_another_backbone_is_refused(cls, tmp_path):
-    method, frames = disturb(tiny_method(cls)), tiny_frames()
+def test_saved_and_loaded_gives_the_same_logits_and_another_backbone_is_refused(cls, joint, tmp_path):
+    method, frames = disturb(tiny_method(cls, joint=joint)), tiny_frames()
     save_adapter(tmp_path, method, classes=CLASSES)
-    loaded = load_adapter(tmp_path, tiny_backbone())
+    loaded = load_adapter(tmp_path, tiny_backbone(joint=joint))
     assert torch.equal(logits(loaded.method, frames), logits(method, frames))
     assert loaded.method.config == method.config
     assert loaded.classes == CLASSES
-    other = tiny_backbone(seed=9)
+    other = tiny_backbone(seed=9, joint=joint)
     with pytest.raises(UserError, match=f"(?s){method.backbone.digest[:12]}.*{other.digest[:12]}"):
         load_adapter(tmp_path, other)
 
 
 @every_method
-def test_clips_do_not_meet_in_a_batch(cls):
-    method, frames = disturb(tiny_method(cls)), tiny_frames(2)
+def test_clips_do_not_meet_in_a_batch(cls, joint):
+    method, frames = disturb(tiny_method(cls, joint=joint)), tiny_frames(2)
     apart = torch.cat([logits(method, frames[:1]), logits(method, frames[1:])])
     assert torch.allclose(logits(method, frames), apart, atol=1e-4)
 
 
 @every_method
 @pytest.mark.parametrize("frames", [1, 2, 4])
-def test_any_number_of_frames(cls, frames):
-    assert logits(disturb(tiny_method(cls)), tiny_frames(2, frames)).isfinite().all()
+def test_any_number_of_frames(cls, joint, frames):
+    assert logits(disturb(tiny_method(cls, joint=joint)), tiny_frames(2, frames)).isfinite().all()
 
 
 @every_method
-def test_frame_order_matters_exactly_if_the_method_is_temporal(cls):
-    method, frames = disturb(tiny_method(cls), scale=0.5), tiny_frames(2, 4)
+def test_frame_order_matters_exactly_if_the_method_is_temporal(cls, joint):
+    method, frames = disturb(tiny_method(cls, joint=joint), scale=0.5), tiny_frames(2, 4)
     found, shuffled = logits(method, frames), logits(method, frames[:, [2, 0, 3, 1]])
-    assert torch.allclose(found, shuffled, atol=1e-4) != cls.temporal
+    ordered = cls.temporal or joint  # a ViCLIP has positions in time
+    assert torch.allclose(found, shuffled, atol=1e-4) != ordered
 
 
 @every_method
-def test_bf16_autocast_stays_close(cls):
-    method, frames = disturb(tiny_method(cls)), tiny_frames()
+def test_bf16_autocast_stays_close(cls, joint):
+    method, frames = disturb(tiny_method(cls, joint=joint)), tiny_frames()
     with torch.autocast("cpu", torch.bfloat16):
         found = logits(method, frames)
     assert found.dtype == torch.float32
@@ -126,7 +133,7 @@ def test_bf16_autocast_stays_close(cls):
 
 
 @every_method
-def test_config_round_trips_json_and_each_field_has_help(cls):
+def test_config_round_trips_json_and_each_field_has_help(cls, joint):
     for config in (cls.Config(), *(preset.method for preset in cls.presets.values())):
         assert config_from_plain(cls, json.loads(json.dumps(dataclasses.asdict(config)))) == config
     for field in dataclasses.fields(cls.Config):
@@ -136,15 +143,15 @@ def test_config_round_trips_json_and_each_field_has_help(cls):
 
 
 @every_method
-def test_every_protocol_has_a_preset(cls):
+def test_every_protocol_has_a_preset(cls, joint):
     assert {"b2n", "fewshot", "zeroshot", "full"} <= cls.presets.keys()
     assert cls.paper
     assert cls.__doc__
 
 
 @every_method
-def test_new_class_names_need_no_reload(cls):
-    method, frames = disturb(tiny_method(cls)), tiny_frames()
+def test_new_class_names_need_no_reload(cls, joint):
+    method, frames = disturb(tiny_method(cls, joint=joint)), tiny_frames()
     first = logits(method, frames)
     method.set_classes(["flying a kite", *CLASSES])
     assert torch.allclose(logits(method, frames)[:, 1:], first, atol=1e-4)
@@ -156,8 +163,8 @@ def test_new_class_names_need_no_reload(cls):
 
 
 @every_training_method
-def test_class_features_are_never_stale(cls):
-    method, frames = tiny_method(cls), tiny_frames(4)
+def test_class_features_are_never_stale(cls, joint):
+    method, frames = tiny_method(cls, joint=joint), tiny_frames(4)
     labels = torch.tensor([0, 1, 2, 0])
     seen = [logits(method, frames)]
     for optimizer in (torch.optim.AdamW, torch.optim.SGD):
@@ -169,11 +176,11 @@ def test_class_features_are_never_stale(cls):
             logits(method, frames)
             step.step()
             seen.append(logits(method, frames))
-            fresh = tiny_method(cls)
+            fresh = tiny_method(cls, joint=joint)
             fresh.load_adapter_state_dict(method.adapter_state_dict())
             assert torch.equal(seen[-1], logits(fresh, frames))
             assert not torch.equal(seen[-1], seen[-2])
-    method.load_adapter_state_dict(tiny_method(cls).adapter_state_dict())
+    method.load_adapter_state_dict(tiny_method(cls, joint=joint).adapter_state_dict())
     assert torch.equal(logits(method, frames), seen[0])
 
 
@@ -203,8 +210,8 @@ def test_a_method_that_trains_the_base_keeps_the_digest_of_what_it_started_from(
 
 
 @every_method
-def test_what_was_kept_under_inference_mode_serves_training(cls):
-    method = tiny_method(cls)
+def test_what_was_kept_under_inference_mode_serves_training(cls, joint):
+    method = tiny_method(cls, joint=joint)
     with torch.inference_mode():
         method.set_classes(CLASSES, DESCRIPTIONS)
         method.eval()(tiny_frames())
@@ -216,8 +223,8 @@ def test_what_was_kept_under_inference_mode_serves_training(cls):
 
 
 @every_method
-def test_a_copy_acts_on_its_own_backbone(cls):
-    method, frames = tiny_method(cls), tiny_frames()
+def test_a_copy_acts_on_its_own_backbone(cls, joint):
+    method, frames = tiny_method(cls, joint=joint), tiny_frames()
     before = logits(method, frames)
     disturb(copy.deepcopy(method))
     assert torch.equal(logits(method, frames), before)
@@ -226,8 +233,8 @@ def test_a_copy_acts_on_its_own_backbone(cls):
 
 
 @every_method
-def test_tensors_of_another_adapter_are_refused_with_the_difference(cls):
-    method = tiny_method(cls)
+def test_tensors_of_another_adapter_are_refused_with_the_difference(cls, joint):
+    method = tiny_method(cls, joint=joint)
     state = method.adapter_state_dict()
     with pytest.raises(UserError, match="unexpected strange"):
         method.load_adapter_state_dict(state | {"strange": torch.zeros(1)})
@@ -240,13 +247,13 @@ def test_tensors_of_another_adapter_are_refused_with_the_difference(cls):
 
 
 @every_method
-def test_the_backbone_is_given_to_one_method_only(cls):
-    method = tiny_method(cls)
+def test_the_backbone_is_given_to_one_method_only(cls, joint):
+    method = tiny_method(cls, joint=joint)
     if method.backbone.hooked:
         with pytest.raises(UserError, match="already carries"):
             cls(method.backbone)
     with pytest.raises(UserError, match="call set_classes"):
-        cls(tiny_backbone())(tiny_frames())
+        cls(tiny_backbone(joint=joint))(tiny_frames())
 
 
 def test_names_cost_no_torch():

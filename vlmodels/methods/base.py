@@ -6,6 +6,7 @@ import dataclasses
 import math
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
@@ -13,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlmodels.classifier import Descriptions, check_names, cosine_logits, prompt, unit
+from vlmodels.classifier import Descriptions, check_names, contrastive_loss, cosine_logits, prompt, unit
 from vlmodels.errors import UserError, nearest
 from vlmodels.weights import key_differences
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from vlmodels.backbone import Backbone, TextPrefix
 
@@ -95,11 +96,15 @@ class Recipe:
 
 
 class Output(NamedTuple):
-    """What ``forward`` gives: ``logits`` (B,C), and L2-normalised ``video`` (B,E) and ``text`` (C,E)."""
+    """What ``forward`` gives: ``logits`` (B,C), and L2-normalised ``video`` (B,E) and ``text`` (C,E).
+
+    ``text`` is (B,C,E) where it depends on the video; ``extra`` is for a method's own ``losses``.
+    """
 
     logits: Tensor
     video: Tensor
     text: Tensor
+    extra: Mapping[str, Tensor] = {}
 
 
 class Method(nn.Module, ABC):
@@ -111,6 +116,8 @@ class Method(nn.Module, ABC):
     Args:
         backbone: a backbone without hooks; the method keeps it.
         config: the method's ``Config``; its defaults if None.
+        classes: names of the classes that it trains on. Methods with a classifier of fixed classes are built for
+            them; the others do not look.
 
     Raises:
         UserError: the configuration does not fit the backbone.
@@ -136,13 +143,14 @@ class Method(nn.Module, ABC):
             once = self.template.count("{}") == 1
             return [(once, f"template='{self.template}' must hold {{}} once, where the class name goes")]
 
-    def __init__(self, backbone: Backbone, config: Config | None = None) -> None:
+    def __init__(self, backbone: Backbone, config: Config | None = None, classes: Sequence[str] = ()) -> None:
         super().__init__()
         if backbone.hooked:
             raise UserError("this backbone already carries a method's hooks; create another one for this method")
         self.backbone = backbone
         self.config = config if config is not None else self.Config()
-        self.classes: tuple[str, ...] = ()
+        self.trained_classes = tuple(classes)
+        self.classes: tuple[str, ...] = ()  # those that are set
         self.descriptions: Descriptions | None = None
         self._tokens: Tensor | None = None
         self._kept: dict[str, tuple[object, Any]] = {}
@@ -169,6 +177,10 @@ class Method(nn.Module, ABC):
     def description_kinds(self) -> tuple[str, ...]:
         """Kinds of class descriptions that training needs with this configuration."""
         return ()
+
+    def learning_rate_factors(self) -> list[tuple[nn.Module, float]]:
+        """Parts that train at another rate than the recipe's, each with the factor; parts must not overlap."""
+        return []
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """What ``attach`` declared, in a fixed order."""
@@ -205,11 +217,23 @@ class Method(nn.Module, ABC):
             self._kept.clear()
         self.classes, self.descriptions = tuple(names), descriptions
         with torch.inference_mode(mode=False):
-            self._tokens = self.backbone.tokenize([prompt(name, self.config.template) for name in names])
+            self._tokens = self.backbone.tokenize([self.class_prompt(name) for name in names])
+
+    def class_prompt(self, name: str) -> str:
+        """The text that stands for a class."""
+        return prompt(name, self.config.template)
 
     def encode_video(self, frames: Tensor) -> Tensor:
         """L2-normalised features (B,E) of normalised frames (B,T,3,H,W)."""
         return unit(self.backbone.encode_video(frames).clip)
+
+    def encode_captions(self, captions: Sequence[str]) -> Tensor:
+        """L2-normalised features (N,E) of free texts, as retrieval needs them; cut at the context length."""
+        return unit(self.backbone.encode_text(self.caption_tokens(captions).to(self.backbone.logit_scale.device)))
+
+    def caption_tokens(self, captions: Sequence[str]) -> Tensor:
+        """Token ids (N,L) of captions."""
+        return self.backbone.tokenize(captions)
 
     def encode_classes(self) -> Tensor:
         """L2-normalised features (C,E) of the class prompts.
@@ -265,6 +289,11 @@ class Method(nn.Module, ABC):
     def losses(self, out: Output, labels: Tensor) -> dict[str, Tensor]:
         """Weighted loss terms whose sum is minimised; labels are (B,) indices or (B,C) probabilities."""
         return {"ce": functional.cross_entropy(out.logits, labels)}
+
+    def pair_losses(self, video: Tensor, captions: Sequence[str]) -> dict[str, Tensor]:
+        """Weighted loss terms of videos (B,E) and the caption of each: InfoNCE both ways over the batch."""
+        logits = cosine_logits(video, self.encode_captions(captions), self.backbone.logit_scale)
+        return {"contrastive": contrastive_loss(logits)}
 
 
 @dataclass(frozen=True)

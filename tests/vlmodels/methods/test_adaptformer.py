@@ -39,7 +39,7 @@ def test_out_is_the_equation():
     part = method.video_adapter["3"]
     hidden = torch.relu(u @ part.down.weight.T + part.down.bias)
     out = u + last.mlp(last.ln_2(u)) + 0.3 * (hidden @ part.up.weight.T + part.up.bias)
-    assert torch.allclose(method.backbone.encode_video(frames).token[0], out, atol=1e-5)
+    assert torch.allclose(method.backbone.encode_video(frames).hidden, out, atol=1e-5)
 
 
 def test_each_tower_has_its_own_depth_under_all():

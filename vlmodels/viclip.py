@@ -1,0 +1,78 @@
+"""ViCLIP: CLIP's towers over one joint space-time sequence, a temporal position table, and a text context of 32.
+
+Wang et al., InternVid, ICLR 2024. Its modules are open_clip's; only the table is new, so a ViCLIP's state has
+open_clip's names and ``visual.temporal_positional_embedding`` (1,8,D). ``vlmodels/layout.py`` makes the sequence.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import open_clip
+import torch
+from open_clip.model import CLIP
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BASES: Mapping[str, str] = {"ViCLIP-B-16": "ViT-B-16-quickgelu", "ViCLIP-L-14": "ViT-L-14-quickgelu"}
+CONTEXT = 32
+FRAMES = 8  # rows of the released temporal tables
+TABLE = "visual.temporal_positional_embedding"
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def build(config: Mapping[str, Any], frames: int = FRAMES) -> CLIP:
+    """A random ViCLIP of an open_clip model's configuration; its temporal table has ``frames`` rows of zeros."""
+    config = {**config, "text_cfg": {**config["text_cfg"], "context_length": CONTEXT}}
+    return add_time(CLIP(**config), frames)
+
+
+def build_named(name: str, frames: int = FRAMES) -> CLIP:
+    """A random ViCLIP by its name in ``BASES``."""
+    return build(open_clip.get_model_config(BASES[name]), frames)
+
+
+def add_time(model: CLIP, frames: int = FRAMES) -> CLIP:
+    """Make a CLIP a ViCLIP that equals it on one frame: a temporal table of zeros, ImageNet's statistics."""
+    visual: Any = model.visual
+    visual.temporal_positional_embedding = nn.Parameter(torch.zeros(1, frames, visual.transformer.width))
+    visual.preprocess_cfg = {**getattr(visual, "preprocess_cfg", {}), **IMAGENET}
+    return model
+
+
+def is_released(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are the tensors of a released ViCLIP checkpoint, by their names."""
+    return any(name.startswith("vision_encoder.") for name in state)
+
+
+def from_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a released checkpoint's tensors.
+
+    The temperature becomes a logit scale, the patch kernel loses its time axis of 1, and a text table of 77 rows
+    is cut to 32.
+    """
+    renamed = {}
+    for name, value in state.items():
+        own = re.sub(r"^text_encoder\.", "", re.sub(r"^vision_encoder\.", "visual.", name))
+        if own == "temp":
+            own, value = "logit_scale", -value.log()  # noqa: PLW2901
+        elif own == "visual.conv1.weight" and value.ndim == 5 and value.shape[2] == 1:
+            value = value[:, :, 0]  # noqa: PLW2901
+        renamed[own] = value
+    return _cut_context(renamed)
+
+
+def from_clip(state: Mapping[str, Tensor], frames: int = FRAMES) -> dict[str, Tensor]:
+    """A ViCLIP's tensors from a CLIP's: the temporal table is zero, the text table its first 32 rows."""
+    width = state["visual.class_embedding"].shape[0] if "visual.class_embedding" in state else 0
+    return _cut_context({**state, TABLE: torch.zeros(1, frames, width)})
+
+
+def _cut_context(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    name = "positional_embedding"
+    if name in state:
+        state[name] = state[name][:CONTEXT].clone()
+    return state
