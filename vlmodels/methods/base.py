@@ -81,18 +81,31 @@ class LayerRange:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A published way to train: AdamW, linear warm-up, then cosine decay to ``min_lr_ratio * lr``."""
+    """A published way to train: AdamW, linear warm-up, then cosine decay to ``min_lr_ratio * lr``.
+
+    ``pipelines/config.py`` has a setting of the same name for each field.
+    """
 
     lr: float
     epochs: int
     batch_size: int  # of all workers together
+    frames: int = 8
     warmup_epochs: float = 5.0
+    min_lr_ratio: float = 0.01
+    schedule: Literal["through", "restarted"] = "through"  # the cosine counts from step 0, or from the warm-up's end
     weight_decay: float = 0.001
+    no_decay: Literal["none", "biases", "vectors"] = "none"  # what is not decayed; vectors: all of one dimension
     beta1: float = 0.9
     beta2: float = 0.98
     eps: float = 1e-8
-    min_lr_ratio: float = 0.01
-    frames: int = 8
+    label_smoothing: float = 0.0
+    mixup: float = 0.0  # Beta parameter; with cutmix, one of the two is drawn for each batch
+    cutmix: float = 0.0
+    crop: Literal["resized", "multiscale", "short_side"] = "resized"  # RandomResizedCrop; ViFi-CLIP's; M2-CLIP's
+    randaugment: bool = False
+    flip: float = 0.5
+    jitter: float = 0.8  # probability of colour jitter
+    gray: float = 0.2
 
 
 class Output(NamedTuple):
