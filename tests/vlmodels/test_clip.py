@@ -159,3 +159,25 @@ def test_the_toy_takes_its_own_weights_or_none():
     assert (spec.name, spec.weights, spec.frames) == ("toy", "toy", 3)
     with pytest.raises(UserError, match=r"no weights 'openai' for toy: .*which are toy"):
         create("toy", weights="openai")
+
+
+def test_a_fine_tuned_vificlip_is_loaded_with_openais_word_embeddings(small, tmp_path, monkeypatch):
+    held = {}
+    for name, value in small.items():
+        if name.startswith("visual."):
+            held["module.image_encoder." + name.removeprefix("visual.")] = value
+        elif name == "logit_scale":
+            held["module.logit_scale"] = value
+        elif name != "token_embedding.weight":
+            held["module.text_encoder." + name] = value
+    held["module.prompt_learner.complete_text_embeddings"] = torch.zeros(3, 8, 16)
+    torch.save({"model": held, "epoch": 10}, tmp_path / "vificlip.pth")
+    fetched = CLIP(**CONFIG)
+    monkeypatch.setattr(clip.open_clip, "create_model", lambda *_args, **_kwargs: fetched)
+    state = create("small", weights=tmp_path / "vificlip.pth").model.state_dict()
+    assert torch.equal(state["token_embedding.weight"], fetched.token_embedding.weight)
+    assert all(torch.equal(state[name], small[name]) for name in small if name != "token_embedding.weight")
+    held["module.prompt_learner.ctx"] = torch.zeros(3, 16)
+    torch.save({"model": held}, tmp_path / "prompts.pth")
+    with pytest.raises(UserError, match="holds learned prompts"):
+        create("small", weights=tmp_path / "prompts.pth")
