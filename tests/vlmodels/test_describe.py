@@ -26,7 +26,7 @@ def test_clip_costs_what_is_published():
     [("b2n", 256, 12, 8_712_192), ("fewshot", 128, 5, 1_744_000), ("zeroshot", 128, 12, 4_185_600)],
 )
 def test_msta_costs_its_closed_form(preset, dims, layers, trainable):
-    found = describe("msta", B16, preset=preset, classes=400)
+    found = describe("msta", B16, preset=preset)
     tokens, patches = 8 * 197, 8 * 196
     video = layers * (tokens * (2 * 768 * dims + dims * dims) + patches * 768 * 3)
     text = layers * 77 * (2 * 512 * dims + dims * dims)
@@ -51,7 +51,7 @@ def test_command_line(capsys):
     assert all(name in listed for name in [*methods.names(), B16, "openai"])
     with pytest.raises(SystemExit):
         main([])
-    assert "--method NAME or --list" in capsys.readouterr().err
+    assert "give --method NAME, --list" in capsys.readouterr().err
 
 
 def test_mistakes_exit_with_2_and_no_traceback():
