@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -37,12 +36,24 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Augmentation of a training clip, drawn once per clip (MSTA section 4.2; strengths as in ViFi-CLIP)."""
+    """Augmentation of a training clip, drawn once per clip (MSTA section 4.2; strengths as in ViFi-CLIP).
 
-    crop_scale: float = field(default=0.08, metadata={"help": "least area of the random resized crop; 1: none"})
+    ``mixup`` and ``cutmix`` are drawn once per pass and worker (``pipelines/data/mixing.py``).
+    """
+
+    crop: Literal["resized", "multiscale", "short_side"] = field(
+        default="resized",
+        metadata={"help": "random crop: resized (by crop_scale), multiscale (ViFi-CLIP's), short_side (M2-CLIP's)"},
+    )
+    crop_scale: float = field(default=0.08, metadata={"help": "least area of the resized crop; 1: none"})
+    randaugment: bool = field(default=False, metadata={"help": "RandAugment before the crop, as M2-CLIP on SSv2"})
     flip: float = field(default=0.5, metadata={"help": "probability of a horizontal flip"})
     jitter: float = field(default=0.8, metadata={"help": "probability of colour jitter"})
     gray: float = field(default=0.2, metadata={"help": "probability of turning gray"})
+    mixup: float = field(default=0.0, metadata={"help": "blend pairs of clips by Beta(mixup, mixup); 0: off"})
+    cutmix: float = field(
+        default=0.0, metadata={"help": "swap a box within pairs, by Beta too; with mixup: one of both"}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +81,21 @@ class TextConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW with warm-up and cosine decay (``pipelines/loop.py: learning_rate``)."""
+    """AdamW with warm-up and cosine decay (``pipelines/optimizer.py: learning_rate``)."""
 
     lr: float = field(default=1e-3, metadata={"help": "peak learning rate"})
     epochs: int = field(default=11, metadata={"help": "passes over the training clips"})
     warmup_epochs: float = field(default=5.0, metadata={"help": "epochs of linear warm-up"})
     batch_size: int = field(default=32, metadata={"help": "TOTAL clips per step, over all workers"})
     micro_batch: int = field(default=0, metadata={"help": "clips per worker and pass; 0: all; fewer: accumulate"})
+    schedule: Literal["through", "restarted"] = field(
+        default="through", metadata={"help": "the cosine counts from step 0, or from the warm-up's end"}
+    )
     weight_decay: float = field(default=1e-3, metadata={"help": "AdamW weight decay"})
+    no_decay: Literal["none", "biases", "vectors"] = field(
+        default="none", metadata={"help": "not decayed: nothing, biases, or all of one dimension (and scalars)"}
+    )
+    label_smoothing: float = field(default=0.0, metadata={"help": "share of a label spread over all classes"})
     beta1: float = 0.9
     beta2: float = 0.98
     eps: float = 1e-8
@@ -87,7 +105,7 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleConfig:
-    """How many workers, and what each gets. Never changes a result beyond float tolerance."""
+    """How many workers, and what each gets. Changes a result only through dropout and mixing, drawn by rank."""
 
     workers: int = field(default=1, metadata={"help": "DDP workers"})
     gpu: bool = field(default=False, metadata={"help": "one GPU for each worker"})
@@ -128,7 +146,7 @@ class TrainConfig:
     out: str = field(default="runs", metadata={"help": "folder or URI for runs"})
 
     def digest(self) -> str:
-        """Digest of everything that may change the result: not the scale, the place or the tracking."""
+        """Digest of everything that may change the result but by chance: not the scale, the place or the tracking."""
         plain = to_plain(self)
         for name in ("scale", "tracking", "out", "text"):
             plain.pop(name)
@@ -189,9 +207,11 @@ def resolve(
             raise UserError(f"unknown preset '{preset}' of {method}{nearest(preset, cls.presets)}; known: {known}")
         chosen = cls.presets[preset]
         method_config = chosen.method
-        recipe = {f.name: getattr(chosen.recipe, f.name) for f in fields(chosen.recipe)}
-        optim = {k: v for k, v in recipe.items() if k in {f.name for f in fields(OptimConfig)} and v is not None}
-        config = replace(config, optim=replace(config.optim, **optim))
+        config = replace(
+            config,
+            optim=_with_recipe(config.optim, chosen.recipe),
+            augment=_with_recipe(config.augment, chosen.recipe),
+        )
     problems: list[str] = []
     for item in overrides:
         key, equals, text = item.partition("=")
@@ -207,6 +227,12 @@ def resolve(
     if problems:
         raise UserError("; ".join(problems))
     return replace(config, method_config=to_plain(method_config))
+
+
+def _with_recipe(config: Any, recipe: Any) -> Any:
+    """Take over the recipe's fields that ``config`` has too."""
+    shared = set(_names(config)) & set(_names(recipe))
+    return replace(config, **{name: getattr(recipe, name) for name in shared})
 
 
 def _assign(config: Any, path: Sequence[str], text: str, key: str) -> Any:
@@ -273,57 +299,6 @@ _READERS: Mapping[Any, tuple[Any, str]] = {
     float: (float, "a number"),
     str: (str, "a text"),
 }
-
-
-def check(config: TrainConfig) -> list[str]:
-    """Return what is wrong with the values themselves (not with data or backbone), each with the remedy."""
-    o, s, p, d = config.optim, config.scale, config.protocol, config.data
-    rules = [
-        (bool(d.dir), "no data given; pass --data DIR, a folder that pipelines/ingest.py made"),
-        (0 < o.lr < math.inf, f"optim.lr={o.lr} must be above 0 and finite"),
-        (o.warmup_epochs >= 0, f"optim.warmup_epochs={o.warmup_epochs} must not be negative"),
-        (
-            o.warmup_epochs < o.epochs or o.epochs == 0,
-            f"optim.warmup_epochs={o.warmup_epochs:g} leaves nothing of {o.epochs} epochs; lower it",
-        ),
-        (0 <= o.weight_decay < math.inf, f"optim.weight_decay={o.weight_decay} must not be negative"),
-        (0 <= o.beta1 < 1 and 0 <= o.beta2 < 1, f"optim.beta1={o.beta1} and beta2={o.beta2} must be in [0, 1)"),
-        (o.eps > 0, f"optim.eps={o.eps} must be above 0"),
-        (0 <= o.min_lr_ratio <= 1, f"optim.min_lr_ratio={o.min_lr_ratio} must be in [0, 1]"),
-        (config.seed >= 0, f"seed={config.seed} must not be negative"),
-        (0 < s.cpus_per_worker < math.inf, f"scale.cpus_per_worker={s.cpus_per_worker} must be above 0"),
-        (o.epochs >= 0, f"optim.epochs={o.epochs} must not be negative"),
-        (o.batch_size >= 1, f"optim.batch_size={o.batch_size} must be at least 1"),
-        (o.micro_batch >= 0, f"optim.micro_batch={o.micro_batch} must not be negative (0: the whole share)"),
-        (s.workers >= 1, f"scale.workers={s.workers} must be at least 1"),
-        (
-            o.batch_size >= s.workers,
-            f"optim.batch_size={o.batch_size} is the total over all workers and must be at least "
-            f"scale.workers={s.workers}",
-        ),
-        (s.eval_batch >= 1, f"scale.eval_batch={s.eval_batch} must be at least 1"),
-        (s.max_failures >= 0, f"scale.max_failures={s.max_failures} must not be negative"),
-        (d.clips >= 1, f"data.clips={d.clips} must be at least 1"),
-        (d.crops in (1, 3), f"data.crops={d.crops} must be 1 (centre) or 3 (along the long side)"),
-        (
-            0 < config.augment.crop_scale <= 1,
-            f"augment.crop_scale={config.augment.crop_scale} must be in (0, 1]",
-        ),
-        (p.shots >= 1, f"protocol.shots={p.shots} must be at least 1"),
-        (0 < p.test_fraction < 1, f"protocol.test_fraction={p.test_fraction} must be between 0 and 1"),
-        (0 <= p.holdout < 1, f"protocol.holdout={p.holdout} must be in [0, 1)"),
-        (
-            config.selection != "select" or p.holdout > 0,
-            "selection=select needs clips to select on: set protocol.holdout, for instance 0.2",
-        ),
-    ]
-    problems = [message for holds, message in rules if not holds]
-    problems += [
-        f"augment.{name}={value} is a probability and must be in [0, 1]"
-        for name in ("flip", "jitter", "gray")
-        if not 0 <= (value := getattr(config.augment, name)) <= 1
-    ]
-    return problems
 
 
 def help_lines() -> str:

@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pipelines.config import OptimConfig
 from pipelines.data.batches import TrainBatches
 from pipelines.errors import DivergedError
+from pipelines.optimizer import learning_rate, make_optimizer, set_rate
 from vlmodels.methods.base import Method, Output
 
 Epoch = dict[str, float]
@@ -32,19 +33,6 @@ class OnEpoch(Protocol):
 
     def __call__(self, epoch: int, metrics: Epoch, optimizer: torch.optim.Optimizer) -> None:
         """Take note of the 0-based ``epoch``."""
-
-
-def learning_rate(step: int, optim: OptimConfig, steps_per_epoch: int) -> float:
-    """Rate at ``step`` (0-based): linear warm-up, then a cosine whose phase counts from step 0.
-
-    MSTA's schedule as its training logs show it: step 0 has rate 0, and the rate falls where warm-up ends.
-    """
-    warmup = optim.warmup_epochs * steps_per_epoch
-    if step < warmup:
-        return optim.lr * step / warmup
-    low = optim.lr * optim.min_lr_ratio
-    total = optim.epochs * steps_per_epoch
-    return low + 0.5 * (optim.lr - low) * (1 + math.cos(math.pi * step / total))
 
 
 @dataclass
@@ -62,13 +50,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.parameters = list(self.method.trainable_parameters())
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=self.optim.lr,
-            betas=(self.optim.beta1, self.optim.beta2),
-            eps=self.optim.eps,
-            weight_decay=self.optim.weight_decay,
-        )
+        self.optimizer = make_optimizer(self.method, self.optim)
         self._parallel: DistributedDataParallel | None = None
         if self.world > 1:
             for parameter in self.parameters:  # frozen weights are the same everywhere: only adapters travel
@@ -118,13 +100,13 @@ class Loop:
                     terms = self.method.losses(output, batch.targets)
                     loss = torch.stack(list(terms.values())).sum()
                 (loss * batch.share).backward()
-            correct = (output.logits.detach().argmax(-1) == batch.targets).float().mean()
+            labels = batch.targets if batch.targets.ndim == 1 else batch.targets.argmax(-1)
+            correct = (output.logits.detach().argmax(-1) == labels).float().mean()
             for name, value in {"loss": loss, **terms, "train_top1": 100 * correct}.items():
                 sums[name] = sums.get(name, 0.0) + value.detach().float() * batch.share
             if batch.last:
                 rate = learning_rate(step, self.optim, steps)
-                for group in self.optimizer.param_groups:
-                    group["lr"] = rate
+                set_rate(self.optimizer, rate)
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
                 step += 1

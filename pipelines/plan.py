@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines import config as configs
+from pipelines.checks import check
 from pipelines.config import TrainConfig
-from pipelines.data.batches import view_positions
+from pipelines.data.batches import batch_problems, view_positions
 from pipelines.data.clipstore import ClipStore
 from pipelines.protocols import Split, clips_of, make_split
 from vlmodels.errors import UserError
@@ -54,7 +55,7 @@ def plan_run(config: TrainConfig) -> Plan:
     """
     from vlmodels.clip import check_weights
 
-    problems = configs.check(config)
+    problems = check(config)
     if problems:
         raise UserError("; ".join(problems))
     check_weights(config.backbone.name, config.backbone.pretrained)
@@ -65,11 +66,10 @@ def plan_run(config: TrainConfig) -> Plan:
     method = build_method(config, frames=store.segments, classes=split.train_classes, meta=True)
     trainable = sum(p.numel() for p in method.trainable_parameters())
     if trainable and config.optim.epochs:
-        if len(split.train) < config.optim.batch_size:
-            problems.append(
-                f"optim.batch_size={config.optim.batch_size} is larger than the {len(split.train)} training clips; "
-                f"set optim.batch_size to at most {len(split.train)}"
-            )
+        optim, pairs = config.optim, bool(config.augment.mixup or config.augment.cutmix)
+        problems += batch_problems(
+            len(split.train), optim.batch_size, optim.micro_batch, config.scale.workers, pairs=pairs
+        )
         if len(split.train_classes) < 2:
             problems.append("training needs at least 2 classes")
     try:
@@ -189,6 +189,7 @@ def describe_plan(plan: Plan) -> str:
         *(f"           {note}" for note in plan.split.notes),
         f"schedule   {c.optim.epochs} epochs, {f['steps']} steps of {c.optim.batch_size} clips "
         f"({c.scale.workers} workers x {share}), lr {c.optim.lr:g}, {c.optim.precision}",
+        "augment    " + ", ".join(f"{k}={v}" for k, v in configs.to_plain(c.augment).items()),
         f"views      {c.data.clips} x {c.data.crops} per test video; epoch kept: {c.selection}",
     ]
     return "\n".join(lines)

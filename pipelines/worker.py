@@ -112,6 +112,7 @@ class _Worker:
     def _train(self) -> None:
         from pipelines.data.augment import Augment
         from pipelines.data.batches import TrainBatches
+        from pipelines.data.mixing import Mixing
         from pipelines.loop import Loop
 
         spec, optim = self.method.backbone.spec, self.config.optim
@@ -125,6 +126,7 @@ class _Worker:
             world=self.world,
             seed=self.config.seed,
             device=self.device,
+            mixing=Mixing(self.config.augment, optim.label_smoothing, len(self.job.split.train_classes)),
         )
         loop = Loop(
             self.method,

@@ -1,7 +1,8 @@
 """Batches for training and views for evaluation, read by rank from the memory-mapped shards.
 
 Which clips form a global batch, which frames are drawn and how a clip is augmented depend on the seed, the
-epoch and the clip alone: one worker or many, resumed or not, a step sees the same numbers.
+epoch and the clip alone: one worker or many, resumed or not, a step sees the same numbers. Mixing alone pairs the
+clips of one pass, so that it depends on the number of workers too.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from vlmodels.sampling import view_offset
 if TYPE_CHECKING:
     from pipelines.data.augment import Augment
     from pipelines.data.clipstore import ClipStore
+    from pipelines.data.mixing import Mixing
     from pipelines.protocols import Example
 
 Item = TypeVar("Item")
@@ -32,9 +34,20 @@ class MicroBatch:
     """What one forward pass sees. ``share``: its part of the global batch mean, times the number of workers."""
 
     frames: Tensor  # normalised float (B, T, 3, h, w)
-    targets: Tensor  # int64 (B,)
+    targets: Tensor  # int64 (B,), or probabilities (B, C) where labels are smoothed or mixed
     share: float
     last: bool  # the optimiser steps after it
+
+
+class _HostBatch(NamedTuple):
+    """A micro-batch before augmentation."""
+
+    step: int  # of the epoch
+    part: int  # of the step
+    indices: list[int]  # of examples
+    clips: list[np.ndarray]  # uint8 (T, H, W, 3)
+    share: float
+    last: bool
 
 
 class TrainBatches:
@@ -52,14 +65,13 @@ class TrainBatches:
         world: int,
         seed: int,
         device: torch.device,
+        mixing: Mixing | None = None,
     ) -> None:
-        if batch_size > len(examples):
-            raise UserError(
-                f"optim.batch_size={batch_size} is larger than the {len(examples)} training clips; "
-                f"set optim.batch_size to at most {len(examples)}"
-            )
-        self._store, self._examples, self._augment = store, examples, augment
-        self.batch_size, self._micro = batch_size, micro_batch or batch_size
+        pairs = mixing is not None and mixing.needs_pairs
+        if problems := batch_problems(len(examples), batch_size, micro_batch, world, pairs=pairs):
+            raise UserError("; ".join(problems))
+        self._store, self._examples, self._augment, self._mixing = store, examples, augment, mixing
+        self.batch_size, self._passes = batch_size, passes_per_step(batch_size, micro_batch, world)
         self._rank, self._world, self._seed, self._device = rank, world, seed, device
         self.steps_per_epoch = len(examples) // batch_size  # the last partial batch is dropped, as published
 
@@ -67,20 +79,14 @@ class TrainBatches:
         """Yield the micro-batches of this rank in ``epoch`` (0-based)."""
         return self._on_device(prefetched(self._host_batches(epoch)), epoch)
 
-    def _host_batches(self, epoch: int) -> Iterator[tuple[list[int], list[np.ndarray], float, bool]]:
+    def _host_batches(self, epoch: int) -> Iterator[_HostBatch]:
         order = np.random.default_rng([self._seed, epoch]).permutation(len(self._examples))
         for step in range(self.steps_per_epoch):
             mine = order[step * self.batch_size : (step + 1) * self.batch_size][self._rank :: self._world]
-            # As many passes on every rank, none of them empty, so that DDP's collectives pair up.
-            passes = min(-(-self.batch_size // (self._world * self._micro)), self.batch_size // self._world)
-            for index, part in enumerate(np.array_split(mine, passes)):
-                clips = [self._draw_frames(int(i), epoch) for i in part]
-                yield (
-                    list(map(int, part)),
-                    clips,
-                    len(part) * self._world / self.batch_size,
-                    index == passes - 1,
-                )
+            for part, indices in enumerate(np.array_split(mine, self._passes)):
+                clips = [self._draw_frames(int(i), epoch) for i in indices]
+                share = len(indices) * self._world / self.batch_size
+                yield _HostBatch(step, part, indices.tolist(), clips, share, part == self._passes - 1)
 
     def _draw_frames(self, index: int, epoch: int) -> np.ndarray:
         """One frame of every segment, uniformly among those stored (MSTA section 4.1, sparse sampling)."""
@@ -89,21 +95,55 @@ class TrainBatches:
         draw = np.random.default_rng([self._seed, epoch, index]).integers(per_segment, size=segments)
         return np.ascontiguousarray(pool[np.arange(segments) * per_segment + draw])
 
-    def _on_device(
-        self, batches: Iterable[tuple[list[int], list[np.ndarray], float, bool]], epoch: int
-    ) -> Iterator[MicroBatch]:
-        for indices, clips, share, last in batches:
+    def _on_device(self, batches: Iterable[_HostBatch], epoch: int) -> Iterator[MicroBatch]:
+        for batch in batches:
             frames = torch.stack(
                 [
                     self._augment(
                         torch.from_numpy(clip).to(self._device, non_blocking=True),
                         _seed(self._seed, epoch, i),
                     )
-                    for i, clip in zip(indices, clips, strict=True)
+                    for i, clip in zip(batch.indices, batch.clips, strict=True)
                 ]
             )
-            targets = torch.tensor([self._examples[i].target for i in indices], device=self._device)
-            yield MicroBatch(frames, targets, share, last)
+            targets = torch.tensor([self._examples[i].target for i in batch.indices], device=self._device)
+            if self._mixing is not None:
+                # numpy pads seeds with zeros: the 1 keeps this one apart from the seed of clip number ``step``
+                seed = _seed(self._seed, epoch, batch.step, batch.part, self._rank, 1)
+                frames, targets = self._mixing(frames, targets, seed)
+            yield MicroBatch(frames, targets, batch.share, batch.last)
+
+
+def passes_per_step(batch_size: int, micro_batch: int, world: int) -> int:
+    """Micro-batches of a step: as many on every rank, none of them empty, so that DDP's collectives pair up."""
+    return min(-(-batch_size // (world * (micro_batch or batch_size))), batch_size // world)
+
+
+def batch_problems(clips: int, batch_size: int, micro_batch: int, world: int, *, pairs: bool) -> list[str]:
+    """Why these batches cannot be made of ``clips`` training clips, each reason with the remedy.
+
+    ``pairs``: every pass must have two clips to mix.
+    """
+    problems = []
+    if batch_size > clips:
+        problems.append(
+            f"optim.batch_size={batch_size} is larger than the {clips} training clips; "
+            f"set optim.batch_size to at most {clips}"
+        )
+    share = batch_size // world
+    if pairs and share // passes_per_step(batch_size, micro_batch, world) < 2:
+        remedy = f"optim.batch_size to at least {2 * world}" + (" and optim.micro_batch=0" if micro_batch == 1 else "")
+        if share >= 2:
+            larger = (
+                m for m in range(micro_batch, batch_size + 1) if share // passes_per_step(batch_size, m, world) > 1
+            )
+            remedy = f"optim.micro_batch={next(larger)}"
+        problems.append(
+            f"augment.mixup and augment.cutmix pair the clips of one pass, but optim.batch_size={batch_size} with "
+            f"optim.micro_batch={micro_batch} and scale.workers={world} leaves a pass with one clip; set {remedy}, "
+            "or augment.mixup=0 and augment.cutmix=0"
+        )
+    return problems
 
 
 def _seed(*parts: int) -> int:

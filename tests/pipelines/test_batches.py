@@ -11,14 +11,15 @@ from fakes import FakeStore
 
 from pipelines.config import AugmentConfig
 from pipelines.data.augment import Augment
-from pipelines.data.batches import TrainBatches, prefetched, views
+from pipelines.data.batches import TrainBatches, batch_problems, prefetched, views
+from pipelines.data.mixing import Mixing
 from vlmodels.errors import UserError
 
 STORE = FakeStore()
 PUBLISHED = AugmentConfig()
 
 
-def batches(rank=0, world=1, batch=8, micro=0, seed=1, augment=PUBLISHED):
+def batches(rank=0, world=1, batch=8, micro=0, seed=1, augment=PUBLISHED, mixing=None):
     return TrainBatches(
         STORE,
         STORE.examples,
@@ -29,6 +30,7 @@ def batches(rank=0, world=1, batch=8, micro=0, seed=1, augment=PUBLISHED):
         world=world,
         seed=seed,
         device=torch.device("cpu"),
+        mixing=mixing,
     )
 
 
@@ -79,6 +81,61 @@ def test_one_frame_of_every_segment_is_drawn():
 def test_batch_larger_than_data_is_refused():
     with pytest.raises(UserError, match=r"batch_size=25 is larger than the 24 training clips"):
         batches(batch=25)
+
+
+def test_mixing_draws_anew_for_every_pass_and_rank_and_repeats_exactly():
+    mixing = Mixing(AugmentConfig(mixup=0.8), 0.0, 4)
+    runs = [list(batches(rank, 2, micro=2, mixing=mixing).epoch(1)) for rank in range(2)]
+    weights = [round(float(b.targets.max()), 6) for part in runs for b in part]
+    assert len(weights) == 12
+    assert len(set(weights) - {1.0}) >= 8  # 1: a clip met one of its own class
+    for b, again in zip(runs[1], batches(1, 2, micro=2, mixing=mixing).epoch(1), strict=True):
+        assert torch.equal(b.frames, again.frames)
+        assert torch.equal(b.targets, again.targets)
+    other_epoch = [round(float(b.targets.max()), 6) for b in batches(0, 2, micro=2, mixing=mixing).epoch(2)]
+    assert len(set(other_epoch) & set(weights) - {1.0}) == 0
+    off = Mixing(AugmentConfig(), 0.0, 4)
+    for b, plain in zip(batches(mixing=off).epoch(0), batches().epoch(0), strict=True):
+        assert torch.equal(b.frames, plain.frames)
+        assert torch.equal(b.targets, plain.targets)
+        assert b.targets.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "world", "remedy"),
+    [
+        (8, 0, 1, None),
+        (8, 3, 1, None),  # passes of 3, 3 and 2
+        (8, 1, 1, "optim.micro_batch=2"),
+        (5, 2, 1, "optim.micro_batch=3"),
+        (5, 2, 2, "optim.micro_batch=3"),
+        (4, 0, 4, "optim.batch_size to at least 8"),
+        (7, 0, 4, "optim.batch_size to at least 8"),
+        (1, 0, 1, "optim.batch_size to at least 2"),
+    ],
+)
+def test_a_pass_of_one_clip_cannot_be_mixed(batch, micro, world, remedy):
+    assert batch_problems(24, batch, micro, world, pairs=False) == []
+    problems = batch_problems(24, batch, micro, world, pairs=True)
+    if remedy is None:
+        assert problems == []
+        return
+    assert len(problems) == 1
+    assert remedy in problems[0]
+    mixing = Mixing(AugmentConfig(cutmix=1.0), 0.0, 4)
+    with pytest.raises(UserError, match="leaves a pass with one clip"):
+        batches(0, world, batch=batch, micro=micro, mixing=mixing)
+    number = int(remedy.rpartition(" ")[2].rpartition("=")[2])
+    batch, micro = (batch, number) if "micro" in remedy else (number, micro)
+    for rank in range(world):
+        sizes = [len(b.targets) for b in batches(rank, world, batch=batch, micro=micro, mixing=mixing).epoch(0)]
+        assert min(sizes) >= 2
+
+
+def test_one_clip_a_worker_and_one_a_pass_are_told_together():
+    (problem,) = batch_problems(24, 4, 1, 4, pairs=True)
+    assert "set optim.batch_size to at least 8 and optim.micro_batch=0, or" in problem
+    assert batch_problems(24, 8, 0, 4, pairs=True) == []
 
 
 def test_augmentation_is_drawn_once_per_clip():

@@ -6,11 +6,15 @@ import dataclasses
 import json
 
 import pytest
+from fakes import FakeStore, split_of
 
 from pipelines import config as configs
+from pipelines import plan
+from pipelines.checks import check
 from pipelines.config import DataConfig, TrainConfig, resolve
 from vlmodels import methods
 from vlmodels.errors import UserError
+from vlmodels.methods.base import Preset, Recipe
 
 BASE = TrainConfig(data=DataConfig(dir="data"))
 
@@ -68,20 +72,21 @@ def test_check_lists_every_bad_value():
         augment=dataclasses.replace(BASE.augment, flip=2.0),
         selection="select",
     )
-    problems = configs.check(bad)
+    problems = check(bad)
     assert len(problems) == 6
     for word in ("--data", "data.crops=2", "optim.lr", "scale.workers=2", "augment.flip", "protocol.holdout"):
         assert any(word in problem for problem in problems), word
-    assert configs.check(BASE) == []
+    assert check(BASE) == []
 
 
 @pytest.mark.parametrize(
     "override",
     ["optim.beta2=1.5", "optim.weight_decay=-1", "optim.warmup_epochs=50", "optim.lr=inf", "optim.eps=0",
-     "scale.cpus_per_worker=-1", "seed=-1", "optim.warmup_epochs=-1"],
+     "scale.cpus_per_worker=-1", "seed=-1", "optim.warmup_epochs=-1", "optim.label_smoothing=1", "augment.mixup=-1",
+     "augment.cutmix=inf", "augment.mixup=nan"],
 )  # fmt: skip
 def test_values_that_would_only_fail_in_a_worker_are_refused(override):
-    (problem,) = configs.check(resolve(method="msta", preset=None, base=BASE, overrides=[override]))
+    (problem,) = check(resolve(method="msta", preset=None, base=BASE, overrides=[override]))
     assert override.partition("=")[0].split(".")[-1] in problem
 
 
@@ -98,9 +103,41 @@ def test_every_preset_of_every_method_resolves():
     for name in methods.names():
         for preset in methods.get(name).presets:
             config = resolve(method=name, preset=preset, base=BASE)
-            assert configs.check(config) == []
+            assert check(config) == []
             seen += 1
     assert seen >= 6
+
+
+def test_a_recipe_fills_settings_of_both_groups_and_overrides_win(monkeypatch):
+    told = {
+        "lr": 0.3, "epochs": 12, "batch_size": 72, "warmup_epochs": 2, "min_lr_ratio": 0.0, "schedule": "restarted",
+        "weight_decay": 0.01, "no_decay": "biases", "beta1": 0.8, "beta2": 0.999, "eps": 1e-6, "label_smoothing": 0.1,
+        "mixup": 0.8, "cutmix": 1.0, "crop": "short_side", "randaugment": True, "flip": 0.1, "jitter": 0.3, "gray": 0.4,
+    }  # fmt: skip
+    assert {f.name for f in dataclasses.fields(Recipe)} - {"frames"} == set(told)
+    cls = methods.get("msta")
+    monkeypatch.setattr(cls, "presets", {"told": Preset(cls.Config(), Recipe(frames=16, **told))})
+    config = resolve(method="msta", preset="told", base=BASE, overrides=["augment.cutmix=0", "optim.eps=1e-7"])
+    found = dataclasses.asdict(config.optim) | dataclasses.asdict(config.augment)
+    assert {name: found[name] for name in told} == told | {"cutmix": 0.0, "eps": 1e-7}
+    assert config.data == BASE.data
+    assert check(config) == []
+
+
+def test_a_pass_of_one_clip_is_refused_before_a_worker_starts(monkeypatch, tmp_path):
+    class Store(FakeStore):
+        manifest, classes, digest, folder = None, ("a", "b"), "digest", tmp_path
+
+    monkeypatch.setattr(plan, "ClipStore", lambda folder: Store())
+    monkeypatch.setattr(plan, "clips_of", lambda manifest: ())
+    monkeypatch.setattr(plan, "make_split", lambda *args: split_of(Store()))
+    base = resolve(method="msta", preset=None, base=BASE, overrides=["method.alpha=0", "optim.micro_batch=1",
+                                                                    "optim.batch_size=8"])  # fmt: skip
+    assert "mixup=0.0" in plan.describe_plan(plan.plan_run(base))
+    mixed = dataclasses.replace(base, augment=dataclasses.replace(base.augment, mixup=0.8))
+    with pytest.raises(UserError, match=r"pass with one clip; set optim\.micro_batch=2, or augment\.mixup=0"):
+        plan.plan_run(mixed)
+    plan.plan_run(dataclasses.replace(mixed, optim=dataclasses.replace(mixed.optim, epochs=0, warmup_epochs=0)))
 
 
 def test_help_lists_every_setting():

@@ -8,21 +8,27 @@ import math
 import pytest
 import torch
 from fakes import FakeStore
+from torch.nn import functional
 
 from pipelines.config import AugmentConfig, OptimConfig
 from pipelines.data.augment import Augment
 from pipelines.data.batches import TrainBatches
+from pipelines.data.mixing import Mixing
 from pipelines.errors import DivergedError
-from pipelines.loop import Loop, learning_rate
+from pipelines.loop import Loop
 from vlmodels import methods
 from vlmodels.clip import create
 
 STORE = FakeStore()
+PUBLISHED = AugmentConfig()
 CPU = torch.device("cpu")
 CONFIG = {"msta": {"layers": "3-4", "dims": 8, "alpha": 0.0, "dropout": 0.0}}
 
 
-def make_loop(optim, name="msta"):
+MIXED = AugmentConfig(mixup=0.8, cutmix=1.0, crop="multiscale")
+
+
+def make_loop(optim, name="msta", augment=PUBLISHED):
     torch.manual_seed(0)
     cls = methods.get(name)
     method = cls(create("toy", weights=None, num_frames=4), cls.Config(**CONFIG[name]))
@@ -30,13 +36,14 @@ def make_loop(optim, name="msta"):
     batches = TrainBatches(
         STORE,
         STORE.examples,
-        Augment(AugmentConfig(), (48, 48), (0.5,) * 3, (0.5,) * 3),
+        Augment(augment, (48, 48), (0.5,) * 3, (0.5,) * 3),
         batch_size=optim.batch_size,
         micro_batch=optim.micro_batch,
         rank=0,
         world=1,
         seed=1,
         device=CPU,
+        mixing=Mixing(augment, optim.label_smoothing, 4),
     )
     return Loop(method, batches, optim, 1, CPU)
 
@@ -53,17 +60,6 @@ def run(loop, start=0):
     return history, states
 
 
-def test_learning_rate_is_the_logged_schedule():
-    optim = OptimConfig(lr=1e-3, epochs=50, warmup_epochs=5)
-    steps = 20
-    assert learning_rate(0, optim, steps) == 0
-    assert learning_rate(50, optim, steps) == pytest.approx(0.5e-3)
-    assert learning_rate(100, optim, steps) == pytest.approx(0.976e-3, rel=1e-3)  # SPEC-msta section 4
-    assert learning_rate(1000, optim, steps) == pytest.approx(1e-5)
-    short = OptimConfig(lr=1.0, epochs=11, warmup_epochs=5)
-    assert learning_rate(5 * steps, short, steps) == pytest.approx(0.575, abs=0.005)
-
-
 def test_only_the_adapter_changes_and_the_loss_falls():
     loop = make_loop(OptimConfig(lr=3e-3, epochs=4, warmup_epochs=0.5, batch_size=8))
     frozen = {k: v.clone() for k, v in loop.method.backbone.state_dict().items()}
@@ -74,16 +70,19 @@ def test_only_the_adapter_changes_and_the_loss_falls():
     assert any(not torch.equal(states[0][0][k], states[-1][0][k]) for k in states[0][0])
 
 
-def test_resumed_equals_straight_through():
-    optim = OptimConfig(lr=3e-3, epochs=3, warmup_epochs=1, batch_size=8)
-    history, states = run(make_loop(optim))
-    resumed = make_loop(optim)
+@pytest.mark.parametrize("settings", [{}, {"label_smoothing": 0.1, "no_decay": "vectors", "micro_batch": 4}])
+def test_resumed_equals_straight_through(settings):
+    optim = OptimConfig(lr=3e-3, epochs=3, warmup_epochs=1, batch_size=8, **settings)
+    augment = MIXED if settings else PUBLISHED
+    history, states = run(make_loop(optim, augment=augment))
+    resumed = make_loop(optim, augment=augment)
     adapter, optimizer = states[0]
     resumed.method.load_adapter_state_dict(adapter)
     resumed.optimizer.load_state_dict(optimizer)
     rest, _ = run(resumed, start=1)
     for straight, again in zip(history[1:], rest, strict=True):
         assert again["loss"] == straight["loss"]
+        assert again["train_top1"] == straight["train_top1"]
     for name, value in resumed.method.adapter_state_dict().items():
         assert torch.equal(value, states[-1][0][name])
 
@@ -93,6 +92,31 @@ def test_accumulated_passes_equal_one_pass():
     parts, _ = run(make_loop(OptimConfig(lr=1e-3, epochs=2, warmup_epochs=0, batch_size=8, micro_batch=3)))
     for a, b in zip(whole, parts, strict=True):
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(0, 100), (1, 0)])
+def test_train_top1_counts_against_the_largest_target(monkeypatch, shift, expected):
+    loop = make_loop(OptimConfig(lr=0.1, epochs=1, warmup_epochs=0, batch_size=8, label_smoothing=0.1))
+    forward = type(loop.method).forward
+
+    def truth(self, frames, labels):
+        output = forward(self, frames, labels)
+        return output._replace(logits=labels.roll(shift, -1) + 0 * output.logits)
+
+    monkeypatch.setattr(type(loop.method), "forward", truth)
+    history, _ = run(loop)
+    assert history[0]["train_top1"] == expected
+
+
+def test_the_loss_is_of_the_mixed_clips_and_targets():
+    optim = OptimConfig(lr=1e-12, epochs=1, warmup_epochs=0, batch_size=8, label_smoothing=0.1)
+    loop = make_loop(optim, augment=MIXED)
+    with torch.no_grad():
+        expected = [functional.cross_entropy(loop.method(b.frames).logits, b.targets) for b in loop.batches.epoch(0)]
+    history, _ = run(loop)
+    assert history[0]["loss"] == pytest.approx(float(torch.stack(expected).mean()), rel=1e-5)
+    plain, _ = run(make_loop(OptimConfig(lr=1e-12, epochs=1, warmup_epochs=0, batch_size=8), augment=MIXED))
+    assert history[0]["loss"] != pytest.approx(plain[0]["loss"], rel=1e-3)
 
 
 def test_bf16_stays_near_fp32():
