@@ -1,0 +1,197 @@
+"""OmniCLIP: attention along time beside frozen blocks, and prompts that each block makes of its own patches.
+
+Liu et al., OmniCLIP: Adapting CLIP for Video Recognition with Spatial-Temporal Omni-Scale Feature Learning, ECAI
+2024 ([P] below). Where the paper leaves a choice open, ours is named beside the line.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from vlmodels.classifier import cosine_logits, unit
+from vlmodels.errors import UserError
+from vlmodels.heads import ClassHead
+from vlmodels.methods.base import LayerRange, Method, Output, Preset, Recipe, setting
+from vlmodels.self_prompts import SelfPrompts
+from vlmodels.temporal_adapter import FrameAttention, InSeries, TemporalAdapter, TemporalEncoding
+from vlmodels.video_prompts import VideoPrompts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from vlmodels.backbone import TextPrefix
+    from vlmodels.sites import Site
+
+TEMPLATE = "A video of {} action"  # [P] 3.1
+HEADS = 8  # of the attentions in the joint space; X-CLIP's 512 / 64
+
+SUPERVISED = Recipe(  # [P] table 1, K400; the rest as X-CLIP, which it follows
+    lr=2e-3,
+    epochs=50,
+    batch_size=256,
+    weight_decay=0.003,
+    no_decay="vectors",
+    beta1=0.9,
+    beta2=0.98,
+    label_smoothing=0.1,
+    mixup=0.8,
+    cutmix=1.0,
+    crop="multiscale",
+)
+SMALL = replace(SUPERVISED, epochs=30, batch_size=32)  # [P] table 1, HMDB51 and UCF101; its text has 50 epochs for all
+
+_SITES: Mapping[str, Site] = {"parallel": "parallel_block", "cascade": "tokens", "attention": "parallel_attn"}
+
+
+class OmniCLIP(Method):
+    """Temporal adapters (PTA) parallel to the blocks, self-generated prompts (SPG), attention over frames.
+
+    Block i maps ``X = [V, SPG(V)]`` to ``Block(X) + alpha PTA(X)`` (eq. 2-4). Trainable parameters, with widths
+    D and E, T frames, h = SPG's hidden units and r = ratio D:
+    PTA ``2 D r + D + 4 r r + 7 r + 1`` a layer; SPG ``2 D h + D + h`` a layer; temporal encoding ``T D``; last
+    attention ``4 E E + 6 E``; video-specific prompts ``2 D + D E + 24 E E + 23 E``, or for C classes the linear
+    head's ``C E + C + 2 E``. 27,263,756 on ViT-B/16 with 8 frames.
+    """
+
+    paper: ClassVar[str] = (
+        "Liu et al., OmniCLIP: Adapting CLIP for Video Recognition with Spatial-Temporal Omni-Scale Feature Learning, "
+        "ECAI 2024"
+    )
+    temporal: ClassVar[bool] = True
+    starts_as_backbone: ClassVar[bool] = False  # prompts enter the frozen blocks, and class texts see the video
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Method.Config):
+        """The published choices, and those of its ablations (tables 7 to 11)."""
+
+        pta: Literal["parallel", "cascade", "attention", "none"] = setting(
+            "parallel",
+            "temporal adapters beside the block, before it, or beside its attention",
+            {"choice": tuple(_SITES)},
+        )
+        layers: str = setting(
+            "all",
+            "blocks with temporal adapters: a range such as 1-6, or all",
+            {"choice": ("1-3", "1-6", "1-9", "all")},
+        )
+        ratio: float = setting(
+            0.25, "hidden units of a temporal adapter per unit of width", {"choice": (0.125, 0.25, 0.5, 1.0)}
+        )
+        pta_inner_residual: bool = setting(False, "a residual around the adapter's attention (eq. 7 has none)")
+        spg: Literal["layer", "input", "none"] = setting(
+            "layer", "new self-prompts for each block, or once at the input", {"choice": ("layer", "input", "none")}
+        )
+        spg_pool: Literal["avg", "max"] = setting("avg", "how 2 x 2 patches become one", {"choice": ("avg", "max")})
+        spg_mlp: bool = setting(True, "project the pooled patches")
+        spg_hidden: int = setting(0, "hidden units of that projector; 0: as many as the tower is wide")
+        spg_share: bool = setting(False, "one projector for all blocks")
+        mha_residual: bool = setting(True, "a residual around the attention over frames (eq. 5 has none)")
+        head: Literal["text", "linear", "text_fixed"] = setting(
+            "text", "class texts with video-specific prompts, a linear classifier, or class texts alone"
+        )
+
+        def rules(self) -> list[tuple[bool, str]]:
+            """What must hold."""
+            return [
+                *super().rules(),
+                LayerRange.rule(self.layers),
+                (0 < self.ratio <= 1, f"ratio={self.ratio} must be above 0 and at most 1"),
+                (self.spg_hidden >= 0, f"spg_hidden={self.spg_hidden} must not be negative"),
+            ]
+
+    config: Config
+
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "b2n": Preset(Config(template=TEMPLATE), SMALL),  # not in [P]
+        # [P] has frames and batch, not the rate and the epochs
+        "fewshot": Preset(Config(template=TEMPLATE), replace(SMALL, batch_size=8, frames=32)),
+        "zeroshot": Preset(Config(template=TEMPLATE), replace(SUPERVISED, epochs=10, frames=32)),  # trained on K400
+        "full": Preset(Config(template=TEMPLATE), SUPERVISED),  # K400
+        # the head is ILA's; flips are on in table 1, though classes of SSv2 tell left from right
+        "ssv2": Preset(Config(template=TEMPLATE, head="linear"), replace(SUPERVISED, lr=3.5e-3, weight_decay=0.01)),
+        "hmdb_ucf": Preset(Config(template=TEMPLATE), SMALL),
+    }
+
+    def attach(self) -> Iterable[nn.Module | nn.Parameter]:
+        """Put the temporal encoding, the prompt generators and the temporal adapters in place, and build the heads."""
+        config, spec = self.config, self.backbone.spec
+        heads = math.gcd(HEADS, spec.embed_dim)
+        self.temporal_encoding = TemporalEncoding(spec.frames, spec.video_width)
+        # before ln_pre, where CLIP adds its positions
+        self.backbone.add("video", 0, "embed", self.temporal_encoding)
+        self.self_prompts, self.temporal_adapter = nn.ModuleDict(), nn.ModuleDict()
+        self._attach_self_prompts()  # first: the adapters' input contains the prompts ([P] 3.3)
+        self._attach_temporal_adapters()
+        self.frame_attention = FrameAttention(spec.embed_dim, heads, residual=config.mha_residual)
+        learned = [self.temporal_encoding, self.self_prompts, self.temporal_adapter, self.frame_attention]
+        if config.head == "text":
+            self.video_prompts = VideoPrompts(spec.video_width, spec.embed_dim, heads)
+            return [*learned, self.video_prompts]
+        if config.head == "linear":
+            self.head_norm = nn.LayerNorm(spec.embed_dim)
+            self.head = ClassHead(spec.embed_dim, self.trained_classes, dropout=0.5)
+            return [*learned, self.head_norm, self.head]
+        return learned
+
+    def _attach_self_prompts(self) -> None:
+        config, spec = self.config, self.backbone.spec
+        last = {"layer": spec.video_layers, "input": 1, "none": 0}[config.spg]
+        hidden = (config.spg_hidden or spec.video_width) if config.spg_mlp else None
+        for layer in range(1, last + 1):
+            if layer == 1 or not config.spg_share:
+                generator = SelfPrompts(spec.video_width, hidden, config.spg_pool)
+                self.self_prompts[str(layer)] = generator
+            self.backbone.add("video", layer, "tokens", generator)
+
+    def _attach_temporal_adapters(self) -> None:
+        config, spec = self.config, self.backbone.spec
+        layers = LayerRange.parse(config.layers).within(spec.video_layers, f"the video tower of {spec.name}")
+        if config.pta == "none":
+            return
+        hidden, heads = round(config.ratio * spec.video_width), spec.video_heads
+        if hidden % heads or not hidden:
+            raise UserError(
+                f"ratio={config.ratio} makes {hidden} hidden units of the {spec.video_width} of {spec.name}, which its "
+                f"{heads} heads cannot share evenly; use 0.25 or 0.5"
+            )
+        for layer in layers:
+            adapter = TemporalAdapter(spec.video_width, hidden, heads, inner_residual=config.pta_inner_residual)
+            self.temporal_adapter[str(layer)] = adapter
+            hook = InSeries(adapter) if config.pta == "cascade" else adapter
+            self.backbone.add("video", layer, _SITES[config.pta], hook)
+
+    def encode_video(self, frames: Tensor) -> Tensor:
+        """L2-normalised features (B,E) of normalised frames (B,T,3,H,W)."""
+        return unit(self.frame_attention(self.backbone.encode_video(frames)))
+
+    def encode_classes(self) -> Tensor:
+        """L2-normalised features (C,E) of the class prompts alone, without the video-specific ones; computed once."""
+        return unit(self._class_features())
+
+    def _class_features(self) -> Tensor:
+        return super().encode_classes()
+
+    def _encode_tokens(self, prefix: TextPrefix | None) -> Tensor:
+        # not normalised: X-CLIP adds its prompts to CLIP's features as they are
+        return self.backbone.encode_text(self._placed(), prefix=prefix)
+
+    def forward(self, frames: Tensor, labels: Tensor | None = None) -> Output:  # noqa: ARG002 - some methods look
+        """Score clips (B,T,3,H,W): ``scale cos(F_V, F_T)`` (eq. 8; CLIP's scale, which eq. 9 lacks), or the head.
+
+        ``text`` is (B,C,E) under video-specific prompts, and empty (0,E) where the linear head scores: the text
+        tower is not run for it.
+        """
+        features = self.backbone.encode_video(frames)
+        video = unit(self.frame_attention(features))
+        if self.config.head == "linear" and self.classes and self.head.covers(self.classes):
+            logits = self.head(self.head_norm(video), self.classes)
+            return Output(logits, video, video.new_empty(0, video.shape[-1]))
+        if self.config.head == "text":
+            text = unit(self.video_prompts(self._class_features(), features.tokens.patches))
+        else:
+            text = self.encode_classes()
+        return Output(cosine_logits(video, text, self.backbone.logit_scale), video, text)
