@@ -1,0 +1,219 @@
+"""ViLT-CLIP: deep prompts in both towers, each tower's made from the other's, and class texts kept near CLIP's.
+
+Wang et al., ViLT-CLIP: Video and Language Tuning CLIP with Multimodal Prompt Learning and Scenario-Guided
+Optimization, AAAI 2024 ([P] below). There is no public code; where [P] leaves a choice open, ours is named.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vlmodels.classifier import contrastive_loss, cosine_logits, description_features, prompt, unit
+from vlmodels.methods.base import Method, Output, Preset, setting
+from vlmodels.prompting import (
+    PromptedMethod,
+    Source,
+    add_prompts,
+    learned_layers,
+    misfit,
+    refuse,
+    sources,
+    vifi_recipe,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+
+class ViLTCLIP(PromptedMethod):
+    """Layers 1 to K learn text prompts P and give the video tower F(P); layers K+1 to J the other way (eq. 10, 11).
+
+    Trainable parameters for b prompts and widths Dt and Dv:
+    ``b (K Dt + (J - K) Dv) + (Dt Dv + Dv) + (Dv Dt + Dt)``, the maps K and J - K times with ``per_layer_maps``.
+    On ViT-B/16: 864,512 for b = 10, J = 12, K = 6.
+
+    Table 6's rows: text_only; independent; coupled, these with alpha=0; and coupled. Table 7's and 8's
+    "independent" is independent.
+    """
+
+    paper: ClassVar[str] = (
+        "Wang et al., ViLT-CLIP: Video and Language Tuning CLIP with Multimodal Prompt Learning and "
+        "Scenario-Guided Optimization, AAAI 2024"
+    )
+    temporal: ClassVar[bool] = False  # the mean over frames is all the time there is
+    starts_as_backbone: ClassVar[bool] = False  # prompts start at random
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Method.Config):
+        """The published choices; what [P] does not say follows ViFi-CLIP and KgCoOp."""
+
+        template: str = setting(
+            "a video of a person doing {}.", "frozen text that a class's feature is kept near; {} stands for the name"
+        )
+        variant: Literal["coupled", "independent", "text_only"] = setting(
+            "coupled", "prompts joined by maps, of each tower by itself, or of the text tower alone"
+        )
+        tokens: int = setting(10, "b: prompts per layer", {"choice": (4, 6, 10, 16)})
+        video_tokens: int = setting(0, "prompts per layer of the video tower if independent; 0: as many as tokens")
+        depth: int = setting(0, "J: first layers that get prompts of their own; 0: all of the shallower tower")
+        split: int = setting(0, "K: first layers whose prompts the text tower learns; 0: half of the tower's layers")
+        per_layer_maps: bool = setting(False, "maps of their own for each layer, as in MaPLe, instead of one each way")
+        alpha: float = setting(8.0, "weight of the scenario-guided loss", {"choice": (0.0, 1.0, 8.0)})
+        temperature: float = setting(0.07, "tau: what cosines are divided by; 0: CLIP's own, 0.01")
+
+        def rules(self) -> list[tuple[bool, str]]:
+            """What must hold."""
+            names = ("video_tokens", "depth", "split", "alpha", "temperature")
+            return [
+                *super().rules(),
+                (self.tokens >= 1, f"tokens={self.tokens} must be at least 1"),
+                *((getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative") for name in names),
+                (
+                    self.variant == "independent" or self.video_tokens <= 0,
+                    f"video_tokens={self.video_tokens} needs variant=independent: a map gives as many as it gets",
+                ),
+                (
+                    self.variant == "coupled" or not self.per_layer_maps,
+                    f"per_layer_maps=True needs variant=coupled: {self.variant} has no maps",
+                ),
+            ]
+
+    config: Config
+
+    # [P] gives few-shot's and base-to-novel's prompts, epochs and rates; the rest is ViFi-CLIP's or ours. K is half
+    # of the tower, so 6 for 10 layers too. Pairs of retrieval have no classes to mix or to smooth over.
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "b2n": Preset(Config(tokens=16, depth=10, split=6), vifi_recipe(lr=4e-2, epochs=12, batch_size=64, frames=32)),
+        "fewshot": Preset(
+            Config(tokens=10, depth=12, split=6), vifi_recipe(lr=8e-3, epochs=30, batch_size=64, frames=32)
+        ),
+        "zeroshot": Preset(
+            Config(tokens=10, depth=12, split=6), vifi_recipe(lr=8e-3, epochs=10, batch_size=256, frames=32)
+        ),
+        "full": Preset(
+            Config(tokens=10, depth=12, split=6), vifi_recipe(lr=8e-3, epochs=30, batch_size=256, frames=16)
+        ),
+        "retrieval": Preset(
+            Config(tokens=6, depth=12, split=6),
+            vifi_recipe(lr=8e-3, epochs=12, batch_size=128, frames=12, label_smoothing=0.0, mixup=0.0, cutmix=0.0),
+        ),
+    }
+
+    @property
+    def slots(self) -> int:
+        """Prompts in the text tower."""
+        return self.config.tokens
+
+    def attach(self) -> Iterable[nn.Module | nn.Parameter]:
+        """Make prompts and maps, and give each layer of each tower its prompts."""
+        config, spec = self.config, self.backbone.spec
+        depth, split = self._depth_and_split()
+        coupled = config.variant == "coupled"
+        in_text = range(1, (split if coupled else depth) + 1)
+        in_video = range(0) if config.variant == "text_only" else range(split + 1 if coupled else 1, depth + 1)
+        self.text_prompts = learned_layers(config.tokens, spec.text_width, in_text)
+        self.video_prompts = learned_layers(config.video_tokens or config.tokens, spec.video_width, in_video)
+        text, video = sources(self.text_prompts), sources(self.video_prompts)
+        self.text_to_video, self.video_to_text = nn.ModuleDict(), nn.ModuleDict()  # F and F~
+        if coupled:
+            from_text = self._maps(self.text_to_video, spec.text_width, spec.video_width, in_text)
+            from_video = self._maps(self.video_to_text, spec.video_width, spec.text_width, in_video)
+            # Eq. 11's second line prints P~ as an output of the layer before. We read it as learned per layer, as
+            # the text does: else class texts would depend on the video.
+            text, video = (
+                text | {layer: Mapped(video[layer], from_video[layer]) for layer in in_video},  # eq. 10
+                {layer: Mapped(text[layer], from_text[layer]) for layer in in_text} | video,  # eq. 11
+            )
+        add_prompts(self.backbone, "text", text)
+        add_prompts(self.backbone, "video", video)
+        return self.text_prompts, self.video_prompts, self.text_to_video, self.video_to_text
+
+    def _depth_and_split(self) -> tuple[int, int]:
+        """J and K for this backbone.
+
+        Raises:
+            UserError: they do not fit it, or class names do not fit behind the prompts; tells all.
+        """
+        config, spec = self.config, self.backbone.spec
+        text_only = config.variant == "text_only"
+        layers = spec.text_layers if text_only else min(spec.text_layers, spec.video_layers)
+        where = f"the {'text' if text_only else 'shallower'} tower of {spec.name}"
+        problems = misfit("depth", config.depth, layers, where)
+        depth = min(config.depth or layers, layers)
+        split = config.split or min(depth, max(1, layers // 2))
+        if config.variant == "coupled" and split > depth:
+            problems.append(
+                f"split={split} is beyond the {depth} layers that can have prompts; "
+                f"use 1 to {depth}, or 0 for half of the tower"
+            )
+        refuse([*problems, *self.overflow(self.trained_classes)])
+        return depth, split
+
+    def _maps(self, store: nn.ModuleDict, inputs: int, outputs: int, layers: range) -> dict[int, nn.Module]:
+        """A map for each layer, one for all or each its own, kept in ``store``."""
+        if self.config.per_layer_maps:
+            maps: dict[int, nn.Module] = {layer: nn.Linear(inputs, outputs) for layer in layers}
+            store.update({str(layer): linear for layer, linear in maps.items()})
+            return maps
+        maps = dict.fromkeys(layers, nn.Linear(inputs, outputs))
+        store.update({"shared": maps[layers[0]]} if layers else {})
+        return maps
+
+    @property
+    def _scale(self) -> Tensor:
+        """1 / tau."""
+        own = self.backbone.logit_scale
+        return torch.full_like(own, 1 / self.config.temperature) if self.config.temperature else own
+
+    def forward(self, frames: Tensor, labels: Tensor | None = None) -> Output:  # noqa: ARG002 - some methods look
+        """Score clips (B,T,3,H,W) against the classes: cosines over tau."""
+        video, text = self.encode_video(frames), self.encode_classes()
+        return Output(cosine_logits(video, text, self._scale), video, text)
+
+    def losses(self, out: Output, labels: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy over all classes (eq. 13) and alpha times the scenario-guided loss (eq. 14)."""
+        terms = super().losses(out, labels)
+        if self.config.alpha:
+            frozen = self._keep("scenario", (), self._frozen_classes)
+            terms["scenario"] = self.config.alpha * scenario_loss(out.text, frozen)
+        return terms
+
+    def _frozen_classes(self) -> Tensor:
+        texts = {name: [prompt(name, self.config.template)] for name in self.classes}
+        return unit(description_features(self.backbone, texts, self.classes))
+
+    def pair_losses(self, video: Tensor, captions: Sequence[str]) -> dict[str, Tensor]:
+        """InfoNCE both ways over the batch, at tau, and the scenario-guided loss to CLIP's features of the captions.
+
+        [P] gives no loss for retrieval; both terms are our reading. Captions are the scenario, without a template.
+        """
+        text = self.encode_captions(captions)
+        terms = {"contrastive": contrastive_loss(cosine_logits(video, text, self._scale))}
+        if self.config.alpha:
+            frozen = unit(description_features(self.backbone, {caption: [caption] for caption in captions}, captions))
+            terms["scenario"] = self.config.alpha * scenario_loss(text, frozen)
+        return terms
+
+
+def scenario_loss(text: Tensor, frozen: Tensor) -> Tensor:
+    """Mean of ``1 - cos(c, c_clip)`` over L2-normalised features (C,E).
+
+    Eq. 12 prints the mean cosine; added to the loss, that would push apart what the text says is drawn together.
+    """
+    return (1 - (text * frozen).sum(dim=-1)).mean()
+
+
+class Mapped:
+    """Prompts of the other tower, brought to this tower's width."""
+
+    def __init__(self, source: Source, linear: nn.Module) -> None:
+        self.source, self.linear = source, linear
+
+    def __call__(self) -> Tensor:
+        """Prompts (b,D)."""
+        mapped: Tensor = self.linear(self.source())
+        return mapped
