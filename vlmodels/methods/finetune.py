@@ -1,0 +1,66 @@
+"""Fine-tuning of the backbone itself: both towers (ViFi-CLIP), or one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from vlmodels.methods.base import Method, Preset, Recipe, setting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from torch import nn
+
+# ViFi-CLIP's training, as its released settings have it; they train both towers on Kinetics-400 at 2.2e-5
+FEWSHOT = Recipe(
+    lr=2e-6, epochs=50, batch_size=64, frames=32, label_smoothing=0.1, mixup=0.8, cutmix=1.0, crop="multiscale"
+)
+KINETICS = replace(FEWSHOT, lr=8e-6, epochs=30, batch_size=256, frames=16)
+
+
+class FineTune(Method):
+    """Everything trains but the token table; the logit scale does where both towers do.
+
+    Frames are averaged as in zero-shot CLIP. Trainable parameters with both towers: 124,323,841 on ViT-B/16,
+    124,306,945 on ViCLIP-B/16 (the published 124.3 M).
+    """
+
+    paper: ClassVar[str] = "Rasheed et al., Fine-tuned CLIP Models are Efficient Video Learners, CVPR 2023"
+    temporal: ClassVar[bool] = False
+    starts_as_backbone: ClassVar[bool] = False  # but for rounding: torch runs attention weights that train otherwise
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Method.Config):
+        """Which towers train."""
+
+        towers: Literal["both", "video", "text"] = setting("both", "towers that train")
+
+    config: Config
+
+    presets: ClassVar[Mapping[str, Preset]] = {
+        name: Preset(method, recipe)
+        for method in [Config(template="a photo of a {}.")]
+        for name, recipe in (
+            ("b2n", replace(FEWSHOT, epochs=11)),
+            ("fewshot", FEWSHOT),
+            ("zeroshot", replace(KINETICS, epochs=10, frames=32)),
+            ("full", replace(KINETICS, lr=2.2e-5, batch_size=512)),
+        )
+    } | {
+        f"full_{method.towers}": Preset(method, KINETICS)
+        for method in [
+            Config(towers="video", template="a photo of a {}."),
+            Config(towers="text", template="a photo of a {}."),
+        ]
+    }
+
+    def attach(self) -> Iterable[nn.Module | nn.Parameter]:
+        """Choose the base tensors that train."""
+        return [p for name, p in self.backbone.model.named_parameters() if self._trains(name)]
+
+    def _trains(self, name: str) -> bool:
+        if name.startswith("logit_"):
+            return name == "logit_scale" and self.config.towers == "both"
+        tower = "video" if name.startswith("visual.") else "text"
+        return self.config.towers in ("both", tower) and not name.endswith("token_embedding.weight")

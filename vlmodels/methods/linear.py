@@ -1,0 +1,87 @@
+"""Linear probe: a classifier on the frozen video feature; what other methods with such a head share is here too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vlmodels.classifier import cosine_logits, unit
+from vlmodels.heads import ClassHead
+from vlmodels.methods.base import Method, Output, Preset
+from vlmodels.methods.msta import RECIPES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from vlmodels.backbone import VideoFeatures
+
+
+class Linear(Method):
+    """``W ln_post(class token) + b``, the normed class token averaged over frames; ``D C + C`` parameters.
+
+    It is the feature before the projection to the joint space, as in CLIP's own linear probes (section 3.2).
+    Classes that it was not trained on are scored by their texts: see ``beside_texts``. Built for no classes, as
+    it may be for prediction, it is zero-shot CLIP.
+    """
+
+    paper: ClassVar[str] = (
+        "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021"
+    )
+    temporal: ClassVar[bool] = False
+    starts_as_backbone: ClassVar[bool] = False  # the classifier starts at random
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Method.Config):
+        """Only the prompt of the classes that it was not trained on can be chosen."""
+
+    # CLIP's probes were fitted to still images with L-BFGS; for videos there is no recipe: MSTA's
+    presets: ClassVar[Mapping[str, Preset]] = {
+        name: Preset(method, recipe) for method in [Config()] for name, recipe in RECIPES.items()
+    }
+
+    def attach(self) -> Iterable[nn.Module | nn.Parameter]:
+        """Build the classifier; the towers stay as they are."""
+        self.head: ClassHead | None = None
+        if not self.trained_classes:
+            return ()
+        self.head = ClassHead(self.backbone.spec.video_width, self.trained_classes)
+        return (self.head,)
+
+    def forward(self, frames: Tensor, labels: Tensor | None = None) -> Output:
+        """Score clips (B,T,3,H,W) by the classifier."""
+        if self.head is None:
+            return super().forward(frames, labels)
+        features = self.backbone.encode_video(frames)
+        pooled = self.backbone.video_norm(features.tokens.cls).mean(dim=1)
+        return head_output(self, self.head, features, pooled)
+
+
+def head_output(method: Method, head: ClassHead, features: VideoFeatures, pooled: Tensor) -> Output:
+    """What a method gives whose classifier scores ``pooled`` (B,D)."""
+    video, text = unit(features.clip), method.encode_classes()
+    texts = cosine_logits(video, text, method.backbone.logit_scale).detach()
+    return Output(beside_texts(head, pooled, method.classes, texts), video, text)
+
+
+def beside_texts(head: ClassHead, pooled: Tensor, names: Sequence[str], texts: Tensor) -> Tensor:
+    """Logits (B,C) of a classifier for the classes that it knows, and of the class texts for all others.
+
+    Logits of the two are of unlike size. So the texts say how likely the known classes are *together*, and the
+    classifier shares that out among them (our choice). Among known classes alone this is the classifier's own
+    softmax, and among unknown ones alone zero-shot CLIP.
+
+    Args:
+        head: the classifier.
+        pooled: its input (B,D).
+        names: the C classes.
+        texts: logits (B,C) of the class texts.
+    """
+    known = [index for index, name in enumerate(names) if head.covers([name])]
+    if not known:
+        return texts
+    shares = head(pooled, [names[index] for index in known]).log_softmax(dim=-1)
+    together = texts[:, known].logsumexp(dim=-1, keepdim=True)
+    return texts.index_copy(1, torch.tensor(known, device=texts.device), shares + together)
