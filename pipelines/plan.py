@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,35 +57,26 @@ def plan_run(config: TrainConfig) -> Plan:
     from vlmodels.clip import check_weights
 
     problems = check(config)
-    if problems:
-        raise UserError("; ".join(problems))
-    check_weights(config.backbone.name, config.backbone.pretrained)
-    store = ClipStore(config.data.dir)
-    config = _with_absolute_paths(config, store)
-    clips = clips_of(store.manifest)
-    split = make_split(config.protocol, clips, store.classes, config.seed)
-    method = build_method(config, frames=store.segments, classes=split.train_classes, meta=True)
+    store = split = method = descriptions = None
+    with noted(problems):
+        check_weights(config.backbone.name, config.backbone.pretrained)
+    if config.data.dir:
+        with noted(problems):
+            store = ClipStore(config.data.dir)
+            config = _with_absolute_paths(config, store)
+            split = make_split(config.protocol, clips_of(store.manifest), store.classes, config.seed)
+    if store and split:
+        with noted(problems):
+            view_positions(store.offsets, config.data.clips)
+        with noted(problems):
+            method = build_method(config, frames=store.segments, classes=split.train_classes, meta=True)
+    if store and split and method:
+        problems += _misfits(config, store, split, method)
+        with noted(problems):
+            descriptions = _descriptions(config, method, split)
+    if problems or not (store and split and method):
+        raise UserError("; ".join(dict.fromkeys(problems)))
     trainable = sum(p.numel() for p in method.trainable_parameters())
-    if trainable and config.optim.epochs:
-        optim, pairs = config.optim, bool(config.augment.mixup or config.augment.cutmix)
-        problems += batch_problems(
-            len(split.train), optim.batch_size, optim.micro_batch, config.scale.workers, pairs=pairs
-        )
-        if len(split.train_classes) < 2:
-            problems.append("training needs at least 2 classes")
-    try:
-        view_positions(store.offsets, config.data.clips)
-    except UserError as error:
-        problems.append(str(error))
-    stored, size = min(store.shape[1:3]), min(method.backbone.spec.image_size)
-    if stored < size:
-        problems.append(
-            f"clips are stored {stored} pixels small but {config.backbone.name} sees {size}; "
-            f"ingest again with --size {size}"
-        )
-    if problems:
-        raise UserError("; ".join(problems))
-    descriptions = _descriptions(config, method, split)
     facts = {
         "trainable": trainable,
         "total": sum(p.numel() for p in method.parameters()),
@@ -97,6 +89,37 @@ def plan_run(config: TrainConfig) -> Plan:
         "adapter_bytes": 4 * trainable,
     }
     return Plan(config, split, descriptions, store.digest, facts)
+
+
+@contextlib.contextmanager
+def noted(problems: list[str]) -> Iterator[None]:
+    """Take a user's mistake down and go on, so that all of them are told together."""
+    try:
+        yield
+    except UserError as error:
+        problems.append(str(error))
+
+
+def _misfits(config: TrainConfig, store: ClipStore, split: Split, method: Method) -> list[str]:
+    """What is right by itself and wrong together."""
+    problems: list[str] = []
+    if method.trainable_parameters() and config.optim.epochs:
+        optim, pairs = config.optim, bool(config.augment.mixup or config.augment.cutmix)
+        problems += batch_problems(
+            len(split.train), optim.batch_size, optim.micro_batch, config.scale.workers, pairs=pairs
+        )
+        with noted(problems):
+            method.set_classes(split.train_classes)
+    for test in split.tests:
+        with noted(problems):
+            method.set_classes(test.classes)
+    stored, size = min(store.shape[1:3]), min(method.backbone.spec.image_size)
+    if stored < size:
+        problems.append(
+            f"clips are stored {stored} pixels small but {config.backbone.name} sees {size}; "
+            f"ingest again with --size {size}"
+        )
+    return problems
 
 
 def _with_absolute_paths(config: TrainConfig, store: ClipStore) -> TrainConfig:
@@ -113,8 +136,6 @@ def _with_absolute_paths(config: TrainConfig, store: ClipStore) -> TrainConfig:
 
 def build_method(config: TrainConfig, *, frames: int, classes: Sequence[str], meta: bool = False) -> Method:
     """Build backbone and method as ``config`` says, for its training's classes; ``meta=True``: shapes only."""
-    import contextlib
-
     import torch
 
     from vlmodels import methods

@@ -180,6 +180,14 @@ def test_what_cannot_work_is_refused_before_it_starts(small_data, tmp_path, over
         plan_run(config_of(small_data, tmp_path, *overrides))
 
 
+def test_mistakes_of_every_kind_are_told_together(small_data, tmp_path):
+    with pytest.raises(UserError) as caught:
+        plan_run(config_of(small_data, tmp_path, "optim.lr=-1", "optim.batch_size=64", "method.alpha=1", "data.clips=3",
+                           "backbone.pretrained=toyy"))  # fmt: skip
+    for words in ("optim.lr=-1", "larger than the 8", "pipelines/describe.py", "--pool 3", "did you mean 'toy'"):
+        assert str(caught.value).count(words) == 1
+
+
 def test_more_workers_than_cpus_are_refused(small_data, ray_session, tmp_path):
     with pytest.raises(UserError, match="4 workers need 4 CPUs but Ray has 2"):
         run_training(config_of(small_data, tmp_path, workers=4))

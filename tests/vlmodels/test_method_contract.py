@@ -36,23 +36,18 @@ every_training_method = pytest.mark.parametrize(
 )
 
 
-def plain_logits(frames, names=CLASSES, *, joint=False):
-    method = tiny_method(methods.get("zeroshot"), joint=joint)
-    method.set_classes(names)
-    with torch.no_grad():
-        return method(frames).logits
-
-
 @torch.no_grad()
 def logits(method, frames):
     return method.eval()(frames).logits
 
 
 @every_method
+@torch.no_grad()
 def test_starts_as_the_backbone_or_says_that_it_does_not(cls, joint):
-    found, frozen = logits(tiny_method(cls, joint=joint), tiny_frames()), plain_logits(tiny_frames(), joint=joint)
-    assert torch.equal(found, frozen) == cls.starts_as_backbone
-    assert torch.allclose(found, frozen, atol=1.0)  # an exception is still a small one
+    method, plain = tiny_method(cls, joint=joint).eval(), tiny_method(methods.get("zeroshot"), joint=joint)
+    found, frozen = method(tiny_frames()), plain(tiny_frames())
+    assert torch.equal(found.logits, frozen.logits) == cls.starts_as_backbone
+    assert (found.video * frozen.video).sum(dim=-1).min() > 0.9  # an exception is still near
 
 
 @every_training_method
