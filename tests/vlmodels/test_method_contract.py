@@ -46,7 +46,7 @@ def logits(method, frames):
 def test_starts_as_the_backbone_or_says_that_it_does_not(cls, joint):
     method, plain = tiny_method(cls, joint=joint).eval(), tiny_method(methods.get("zeroshot"), joint=joint)
     found, frozen = method(tiny_frames()), plain(tiny_frames())
-    assert torch.equal(found.logits, frozen.logits) == cls.starts_as_backbone
+    assert torch.allclose(found.logits, frozen.logits, atol=1e-5) == cls.starts_as_backbone
     assert (found.video * frozen.video).sum(dim=-1).min() > 0.9  # an exception is still near
 
 

@@ -171,7 +171,7 @@ class Method(nn.Module, ABC):
             p for part in self.attach() for p in ([part] if isinstance(part, nn.Parameter) else part.parameters())
         ]
         base = {id(p) for p in backbone.parameters()}
-        if any(id(p) in base for p in learned):
+        if any(id(p) in base for p in learned) and not backbone.logit_scale.is_meta:
             _ = backbone.digest  # of the weights as they came, before they train
         self.requires_grad_(False)
         for parameter in learned:

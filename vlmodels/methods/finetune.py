@@ -28,7 +28,7 @@ class FineTune(Method):
 
     paper: ClassVar[str] = "Rasheed et al., Fine-tuned CLIP Models are Efficient Video Learners, CVPR 2023"
     temporal: ClassVar[bool] = False
-    starts_as_backbone: ClassVar[bool] = False  # but for rounding: torch runs attention weights that train otherwise
+    starts_as_backbone: ClassVar[bool] = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):

@@ -28,7 +28,7 @@ class LoRA(Method):
 
     paper: ClassVar[str] = "Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022"
     temporal: ClassVar[bool] = False
-    starts_as_backbone: ClassVar[bool] = False  # but for rounding: other weights go through another kernel
+    starts_as_backbone: ClassVar[bool] = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):

@@ -239,6 +239,7 @@ def test_the_printed_equation_5_learns_from_the_first_step():
 @both_families
 def test_texts_see_the_video_unless_their_weight_is_zero(joint):
     method = disturb(tiny_method(OmniCLIP, joint=joint).eval())
+    given = received(method.video_prompts)
     out = method(tiny_frames())
     assert out.text.shape == (2, 3, 40)
     assert not torch.allclose(out.text[0], out.text[1], atol=1e-4)
@@ -247,6 +248,7 @@ def test_texts_see_the_video_unless_their_weight_is_zero(joint):
     torch.nn.init.zeros_(method.video_prompts.weight)
     bare = tiny_backbone(joint=joint)
     frozen = bare.encode_text(bare.tokenize([method.class_prompt(name) for name in CLASSES]))
+    assert torch.equal(given[0], frozen)  # CLIP's features as they are, not normalised
     assert torch.allclose(method(tiny_frames()).text, functional.normalize(frozen, dim=-1).expand(2, 3, 40), atol=1e-6)
 
 
