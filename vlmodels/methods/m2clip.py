@@ -1,0 +1,280 @@
+"""M2-CLIP: TED adapters in the video tower, adapters in the text tower, and a decoder of four tasks.
+
+Wang et al., A Multimodal, Multi-Task Adapting Framework for Video Action Recognition, AAAI 2024 ([P] below); its
+release ([C]) decides where the paper is silent. Where both are, or the release is plainly wrong, ours is named.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vlmodels.classifier import cosine_logits, unit
+from vlmodels.errors import UserError
+from vlmodels.heads import ClassHead
+from vlmodels.masked_words import MaskedWords, WordMasker, word_loss
+from vlmodels.methods.base import LayerRange, Method, Output, Preset, Recipe, setting
+from vlmodels.sites import Site
+from vlmodels.ted import TED, Bottleneck
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from vlmodels.backbone import VideoFeatures
+    from vlmodels.sites import ClipContext
+
+SITES: Mapping[str, Mapping[str, Site]] = {
+    "pre_attn": {"pre_attn": "tokens"},
+    "pre_mlp": {"pre_mlp": "pre_mlp"},
+    "both": {"pre_attn": "tokens", "pre_mlp": "pre_mlp"},
+}
+
+K400 = Recipe(  # [C]; its views are dense (stride 16), which [P] calls sparse
+    lr=1e-3 * 72 / 256,
+    epochs=12,
+    batch_size=72,
+    warmup_epochs=2,
+    min_lr_ratio=0.0,
+    schedule="restarted",
+    weight_decay=0.01,
+    no_decay="biases",
+    beta2=0.999,
+    crop="short_side",
+    jitter=0.0,
+    gray=0.0,
+)
+SSV2 = dataclasses.replace(K400, lr=5e-4, epochs=50, batch_size=128, crop="resized", randaugment=True, flip=0.0)
+
+
+class M2CLIP(Method):
+    """Adapters in both towers (eq. 6-9) and four heads: contrastive, CMC, CMLM (eq. 10-12) and VC.
+
+    Trainable parameters, for widths Dv, Dt and E of the towers and the joint space, bottlenecks m, n and e = E/2,
+    C classes and V words: a TED adapter (2 Dv m + m + Dv) twice, + 4 m (TE) + 10 m (TD); a text adapter
+    2 Dt n + n + Dt, in the last k layers and the CMLM block; frame adapter 2 E e + 5 e + E; VC (Dv + 1) C;
+    masked-word head (Dt + 1) (Dt + V) + 2 Dt. On ViT-B/16 with C = 400 and V = 520: 16,138,136 (16 M in [P]).
+
+    At pre_mlp, the last block's TED acts after its attention: TE on the class token, but TD, on patches only, reaches
+    no output and stays as it is, unless the tower is joint, where frame features come from patches.
+    """
+
+    paper: ClassVar[str] = (
+        "Wang et al., M2-CLIP: A Multimodal, Multi-Task Adapting Framework for Video Action Recognition, AAAI 2024"
+    )
+    temporal: ClassVar[bool] = True
+    starts_as_backbone: ClassVar[bool] = False  # [C] starts text adapters at random, and a new classifier scores
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Method.Config):
+        """The choices of paper and release; the defaults are the release's for K400, with all four heads at work."""
+
+        template: str = setting("a video of {}", "class prompt; {} stands for the class name")
+        layers: str = setting("all", "video blocks with TED adapters: a range such as 8-12, or all")
+        dims: int = setting(384, "bottleneck of TE and of TD", {"choice": (128, 256, 384)})
+        ted: Literal["parallel", "sequential", "te", "td"] = setting(
+            "parallel", "TE and TD of the same input, TD after TE, or one of them alone"
+        )
+        site: Literal["pre_mlp", "pre_attn", "both"] = setting(
+            "pre_mlp", "where in a video block: before its attention, its MLP, or both"
+        )
+        text_layers: int = setting(1, "last text blocks with adapters", {"choice": (0, 1, 2)})
+        text_dims: int = setting(384, "bottleneck of a text adapter")
+        text_site: Literal["pre_mlp", "pre_attn", "both"] = setting(
+            "pre_mlp", "where in a text block, the CMLM one included"
+        )
+        text_adapter_zero_init: bool = setting(False, "text adapters start at identity (not published)")
+        frame_adapter: bool = setting(True, "a temporal convolution over the frames' features (release only)")
+        contrastive: float = setting(0.5, "weight of the contrastive loss; 0 leaves it out")
+        cmc: float = setting(0.5, "weight of the cross-modal classification; 0 leaves it out")
+        cmc_double_softmax: bool = setting(False, "feed probabilities to its cross-entropy, as the release does")
+        cmlm: float = setting(0.1, "weight of the masked words; 0 leaves the head out", {"choice": (0.0, 0.1, 1.0)})
+        mlm_shared_pass: bool = setting(False, "the contrastive loss reads the masked prompts, as in the release")
+        mask_template_words: bool = setting(True, "mask the template's words too")
+        vocabulary: int = setting(0, "least rows of the masked-word head; 0: as many as the class prompts have words")
+        vc: float = setting(1.0, "weight of the visual classifier; 0 leaves the head out")
+        vc_input: Literal["cls", "embed"] = setting(
+            "cls", "what it reads: the normed mean of class tokens, or the video's feature in the joint space"
+        )
+        score_mode: Literal["vc", "text"] = setting(
+            "vc", "what scores classes: the visual classifier where it knows them all, or always their texts"
+        )
+
+        def rules(self) -> list[tuple[bool, str]]:
+            """What must hold."""
+            weights = ("contrastive", "cmc", "cmlm", "vc")
+            return [
+                *super().rules(),
+                LayerRange.rule(self.layers),
+                *((getattr(self, n) >= 1, f"{n}={getattr(self, n)} must be at least 1") for n in ("dims", "text_dims")),
+                *(
+                    (getattr(self, n) >= 0, f"{n}={getattr(self, n)} must not be negative")
+                    for n in (*weights, "text_layers", "vocabulary")
+                ),
+                (
+                    self.contrastive > 0 or self.cmc > 0,
+                    "contrastive=0 and cmc=0 leave videos and texts apart; set one above 0",
+                ),
+                (self.vc > 0 or self.score_mode == "text", "vc=0 leaves no classifier; set score_mode=text"),
+                (self.cmlm > 0 or not self.mlm_shared_pass, "cmlm=0 masks no prompts; set mlm_shared_pass=false"),
+            ]
+
+    config: Config
+
+    presets: ClassVar[Mapping[str, Preset]] = {
+        # the paper trains on all of K400 and SSv2 only: the first two are our reading of other protocols
+        "b2n": Preset(Config(), K400),
+        "fewshot": Preset(Config(), dataclasses.replace(K400, epochs=50)),
+        "zeroshot": Preset(Config(vocabulary=520, score_mode="text"), K400),
+        "full": Preset(Config(vocabulary=520), K400),
+        "ssv2_paper": Preset(Config(), SSV2),
+        "ssv2_release": Preset(Config(site="both", text_layers=12, text_site="both", vocabulary=234), SSV2),
+    }
+
+    def attach(self) -> Iterable[nn.Module | nn.Parameter]:
+        """Put the adapters into the towers, and build the heads for the classes that it trains on."""
+        config, spec = self.config, self.backbone.spec
+        depth = spec.text_layers
+        if config.text_layers > depth:
+            raise UserError(f"text_layers={config.text_layers} is more than the {depth} text layers of {spec.name}")
+        self.ted, self.text_adapter = nn.ModuleDict(), nn.ModuleDict()
+        for layer in LayerRange.parse(config.layers).within(spec.video_layers, f"the video tower of {spec.name}"):
+            self.ted[str(layer)] = placed = nn.ModuleDict()
+            for place, site in SITES[config.site].items():
+                placed[place] = ted = TED(spec.video_width, config.dims, config.ted)
+                self.backbone.add("video", layer, site, ted)
+        for layer in range(depth - config.text_layers + 1, depth + 1):
+            self.text_adapter[str(layer)] = placed = text_adapters(spec.text_width, config)
+            for place, site in SITES[config.text_site].items():
+                self.backbone.add("text", layer, site, placed[place])
+        dims = spec.embed_dim
+        self.frame_adapter = Bottleneck(dims, dims // 2, (3, 1)) if config.frame_adapter else None
+        self.classifier = self.words = None
+        if config.vc:
+            width = spec.video_width if config.vc_input == "cls" else dims
+            self.classifier = ClassHead(width, self.trained_classes, dropout=0.5)
+        if config.cmlm:
+            self.masker = WordMasker(self.trained_classes, config.template, template_words=config.mask_template_words)
+            rows = max(config.vocabulary, len(self.masker.vocabulary))
+            self.words = MaskedWords(spec.text_width, rows, text_adapters(spec.text_width, config))
+            if config.text_layers:  # [C]: a copy of the last block's, that then goes its own way
+                self.words.adapter.load_state_dict(self.text_adapter[str(depth)].state_dict())
+        built = (self.ted, self.text_adapter, self.frame_adapter, self.classifier, self.words)
+        return [part for part in built if part is not None]
+
+    def learning_rate_factors(self) -> list[tuple[nn.Module, float]]:
+        """[C]: text adapters learn at half the rate."""
+        parts = [self.text_adapter] if self.words is None else [self.text_adapter, self.words.adapter]
+        return [(part, 0.5) for part in parts]
+
+    def encode_video(self, frames: Tensor) -> Tensor:
+        """L2-normalised features (B,E) of normalised frames (B,T,3,H,W)."""
+        return unit(self._frame_features(self.backbone.encode_video(frames)).mean(dim=1))
+
+    def _frame_features(self, features: VideoFeatures) -> Tensor:
+        """Features of the frames (B,T,E); their mean is the video's."""
+        if self.frame_adapter is None:
+            return features.frame
+        adapted: Tensor = self.frame_adapter(features.frame[:, :, None])[:, :, 0]
+        return features.frame + adapted
+
+    def forward(self, frames: Tensor, labels: Tensor | None = None) -> Output:
+        """Score clips (B,T,3,H,W) against the classes.
+
+        In training, ``labels`` say whose prompts the contrastive and the masked-word head see; ``extra`` then has
+        ``pair_logits`` (B,B), ``word_logits`` (B,L,V) and ``word_labels`` (B,L) beside ``text_logits`` and
+        ``class_logits`` (B,C). The latter are left out for classes that the classifier was not built for.
+
+        Raises:
+            UserError: in training, such classes.
+        """
+        text, scale = self.encode_classes(), self.backbone.logit_scale
+        features = self.backbone.encode_video(frames)
+        frame = self._frame_features(features)
+        embed = frame.mean(dim=1)
+        video = unit(embed)
+        logits = cosine_logits(video, text, scale)
+        extra = {"text_logits": logits}
+        if self.classifier is not None and self.classifier.covers(self.classes):
+            pooled = embed
+            if self.config.vc_input == "cls":
+                pooled = self.backbone.video_norm(features.tokens.cls.mean(dim=1))
+            extra["class_logits"] = self.classifier(pooled, self.classes)
+            if self.config.score_mode == "vc":
+                logits = extra["class_logits"]
+        elif self.classifier is not None and self.training:
+            raise UserError("m2clip trains on the classes that it was built for; others were set: build it for those")
+        if self.training and labels is not None:
+            chosen = labels if labels.ndim == 1 else labels.argmax(dim=-1)
+            paired = text[chosen]
+            if self.words is not None:
+                masked, of_words = self._guess(self.words, frame, chosen)
+                paired = masked if self.config.mlm_shared_pass else paired
+                extra |= of_words
+            extra["pair_logits"] = cosine_logits(video, paired, scale)
+        return Output(logits, video, text, extra)
+
+    def _guess(self, head: MaskedWords, frame: Tensor, chosen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Features (B,E) of the masked prompts of classes (B,), and the logits and labels of their words."""
+        backbone, names = self.backbone, [self.classes[index] for index in chosen.tolist()]
+        tokens, labels = (ids.to(frame.device) for ids in self.masker(names, backbone.tokenize))
+        states = backbone.text_states(tokens)
+        logits = head(states, frame, backbone.block("text", backbone.spec.text_layers), backbone.text_norm)
+        return unit(backbone.pool_text(states, tokens)), {"word_logits": logits, "word_labels": labels}
+
+    def losses(self, out: Output, labels: Tensor) -> dict[str, Tensor]:
+        """The four tasks' weighted losses, of a training step's output; the weights are [C]'s."""
+        config, found, terms = self.config, out.extra, {}
+        if config.contrastive:
+            terms["contrastive"] = config.contrastive * pair_loss(found["pair_logits"], labels, len(self.classes))
+        if config.cmc:  # eq. 11 under one cross-entropy, as [P] says
+            scores = found["text_logits"]
+            scores = scores.softmax(dim=-1) if config.cmc_double_softmax else scores
+            terms["cmc"] = config.cmc * functional.cross_entropy(scores, labels)
+        if config.cmlm:
+            terms["cmlm"] = config.cmlm * word_loss(found["word_logits"], found["word_labels"])
+        if config.vc:
+            terms["vc"] = config.vc * functional.cross_entropy(found["class_logits"], labels)
+        return terms
+
+
+def pair_loss(logits: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Symmetric KL divergence of eq. 10 over the pairs of a batch, logits (B,B) being videos by texts.
+
+    The target is ActionCLIP's: a softmax over 10 for pairs of one class and 0 for others. Soft labels (B,C) give
+    a pair the product of its two rows instead of 1 (ours), which for hard ones is the same.
+    """
+    rows = functional.one_hot(labels, classes) if labels.ndim == 1 else labels
+    target = (10 * rows.float() @ rows.float().T).softmax(dim=-1)
+    by_video, by_text = (
+        functional.kl_div(side.log_softmax(dim=-1), target, reduction="batchmean") for side in (logits, logits.T)
+    )
+    return 0.5 * (by_video + by_text)
+
+
+class TextAdapter(nn.Module):
+    """``z + Wup gelu(Wdown z)`` at each token (eq. 9)."""
+
+    def __init__(self, width: int, dims: int, *, zero_init: bool) -> None:
+        super().__init__()
+        self.down, self.up = nn.Linear(width, dims), nn.Linear(dims, width)
+        for zero in (self.down.bias, self.up.bias, *([self.up.weight] if zero_init else [])):
+            nn.init.zeros_(zero)
+
+    def forward(self, z: Tensor, context: ClipContext | None = None) -> Tensor:  # noqa: ARG002 - every hook's signature
+        """Tokens (C,L,D) of the same shape."""
+        up: Tensor = self.up(functional.gelu(self.down(z)))
+        return z + up
+
+
+def text_adapters(width: int, config: M2CLIP.Config) -> nn.ModuleDict:
+    """A text block's adapters by place."""
+    return nn.ModuleDict(
+        {
+            place: TextAdapter(width, config.text_dims, zero_init=config.text_adapter_zero_init)
+            for place in SITES[config.text_site]
+        }
+    )
