@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from vlmodels.backbone import TextPrefix
     from vlmodels.sites import Site
 
-TEMPLATE = "A video of {} action"  # [P] 3.1
 HEADS = 8  # of the attentions in the joint space; X-CLIP's 512 / 64
 
 SUPERVISED = Recipe(  # [P] table 1, K400; the rest as X-CLIP, which it follows
@@ -68,6 +67,7 @@ class OmniCLIP(Method):
     class Config(Method.Config):
         """The published choices, and those of its ablations (tables 7 to 11)."""
 
+        template: str = setting("A video of {} action", "class prompt; {} stands for the class name")  # [P] 3.1
         pta: Literal["parallel", "cascade", "attention", "none"] = setting(
             "parallel",
             "temporal adapters beside the block, before it, or beside its attention",
@@ -106,14 +106,14 @@ class OmniCLIP(Method):
     config: Config
 
     presets: ClassVar[Mapping[str, Preset]] = {
-        "b2n": Preset(Config(template=TEMPLATE), SMALL),  # not in [P]
+        "b2n": Preset(Config(), SMALL),  # not in [P]
         # [P] has frames and batch, not the rate and the epochs
-        "fewshot": Preset(Config(template=TEMPLATE), replace(SMALL, batch_size=8, frames=32)),
-        "zeroshot": Preset(Config(template=TEMPLATE), replace(SUPERVISED, epochs=10, frames=32)),  # trained on K400
-        "full": Preset(Config(template=TEMPLATE), SUPERVISED),  # K400
+        "fewshot": Preset(Config(), replace(SMALL, batch_size=8, frames=32)),
+        "zeroshot": Preset(Config(), replace(SUPERVISED, epochs=10, frames=32)),  # trained on K400
+        "full": Preset(Config(), SUPERVISED),  # K400
         # the head is ILA's; flips are on in table 1, though classes of SSv2 tell left from right
-        "ssv2": Preset(Config(template=TEMPLATE, head="linear"), replace(SUPERVISED, lr=3.5e-3, weight_decay=0.01)),
-        "hmdb_ucf": Preset(Config(template=TEMPLATE), SMALL),
+        "ssv2": Preset(Config(head="linear"), replace(SUPERVISED, lr=3.5e-3, weight_decay=0.01)),
+        "hmdb_ucf": Preset(Config(), SMALL),
     }
 
     def attach(self) -> Iterable[nn.Module | nn.Parameter]:

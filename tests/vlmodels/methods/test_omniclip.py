@@ -174,7 +174,7 @@ def test_without_self_prompts_the_start_is_exactly_clip(joint):
     clip = functional.normalize(bare.encode_video(frames).clip, dim=-1)
     method = tiny_method(OmniCLIP, Config(spg="none", head="text_fixed"), joint=joint).eval()
     text = functional.normalize(
-        bare.encode_text(bare.tokenize(["a video of jump.", "a video of drinking tea."])), dim=-1
+        bare.encode_text(bare.tokenize(["A video of jump action", "A video of drinking tea action"])), dim=-1
     )
     method.set_classes(["jump", "drinking_tea"])
     out = method(frames)
@@ -323,8 +323,7 @@ def test_presets_are_the_published_settings():
         assert (r.crop, r.flip, r.jitter, r.gray, r.randaugment) == ("multiscale", 0.5, 0.8, 0.2, False)
         assert (r.schedule, preset.method.template) == ("through", "A video of {} action")
         assert preset.method.head == ("linear" if name == "ssv2" else "text")
-        plain = dataclasses.replace(preset.method, template=Config().template, head="text")
-        assert plain == Config()
+        assert dataclasses.replace(preset.method, head="text") == Config()
 
 
 def test_soft_labels_are_a_cross_entropy():
@@ -362,26 +361,26 @@ def test_learns_the_clips_that_it_sees():
 
 
 GOLDEN = [
-    1.2527,
-    1.1575,
-    1.0813,
-    1.0258,
-    0.9858,
-    0.9478,
-    0.9048,
-    0.8589,
-    0.813,
-    0.7665,
-    0.7171,
-    0.6634,
-    0.6067,
-    0.5495,
-    0.4945,
-    0.4433,
-    0.3958,
-    0.3515,
-    0.3096,
-    0.2699,
+    1.2344,
+    1.1443,
+    1.0711,
+    1.0053,
+    0.9439,
+    0.8887,
+    0.8413,
+    0.7968,
+    0.7481,
+    0.6927,
+    0.6333,
+    0.5733,
+    0.515,
+    0.4596,
+    0.4083,
+    0.3621,
+    0.3209,
+    0.2837,
+    0.249,
+    0.2156,
 ]
 
 
