@@ -135,7 +135,7 @@ class M2CLIP(Method):
     }
 
     def attach(self) -> Iterable[nn.Module | nn.Parameter]:
-        """Put the adapters into the towers, and build the heads for the classes that it trains on."""
+        """Put the adapters into the towers, and build the heads for the classes that it trains on, if any are given."""
         config, spec = self.config, self.backbone.spec
         depth = spec.text_layers
         if config.text_layers > depth:
@@ -153,10 +153,10 @@ class M2CLIP(Method):
         dims = spec.embed_dim
         self.frame_adapter = Bottleneck(dims, dims // 2, (3, 1)) if config.frame_adapter else None
         self.classifier = self.words = None
-        if config.vc:
+        if config.vc and self.trained_classes:
             width = spec.video_width if config.vc_input == "cls" else dims
             self.classifier = ClassHead(width, self.trained_classes, dropout=0.5)
-        if config.cmlm:
+        if config.cmlm and self.trained_classes:
             self.masker = WordMasker(self.trained_classes, config.template, template_words=config.mask_template_words)
             rows = max(config.vocabulary, len(self.masker.vocabulary))
             self.words = MaskedWords(spec.text_width, rows, text_adapters(spec.text_width, config))
@@ -189,7 +189,7 @@ class M2CLIP(Method):
         ``class_logits`` (B,C). The latter are left out for classes that the classifier was not built for.
 
         Raises:
-            UserError: in training, such classes.
+            UserError: such classes, in training.
         """
         text, scale = self.encode_classes(), self.backbone.logit_scale
         features = self.backbone.encode_video(frames)
@@ -205,9 +205,9 @@ class M2CLIP(Method):
             extra["class_logits"] = self.classifier(pooled, self.classes)
             if self.config.score_mode == "vc":
                 logits = extra["class_logits"]
-        elif self.classifier is not None and self.training:
-            raise UserError("m2clip trains on the classes that it was built for; others were set: build it for those")
         if self.training and labels is not None:
+            if others := [name for name in self.classes if name not in self.trained_classes]:
+                raise UserError(f"m2clip can only train on classes that it was built for, not on {', '.join(others)}")
             chosen = labels if labels.ndim == 1 else labels.argmax(dim=-1)
             paired = text[chosen]
             if self.words is not None:

@@ -348,7 +348,7 @@ def test_the_classifier_scores_what_it_knows_and_texts_the_rest():
     method.set_classes([*CLASSES, "flying a kite"])
     other = method(frames)
     assert torch.allclose(other.logits[:, :3], out.extra["text_logits"], atol=1e-4)
-    with pytest.raises(UserError, match="built for"):
+    with pytest.raises(UserError, match="built for, not on flying a kite"):
         method.train()(frames, LABELS)
 
 
@@ -389,7 +389,17 @@ def test_what_does_not_fit_the_backbone_or_has_no_classes_is_refused():
         with pytest.raises(UserError, match=said):
             tiny_method(M2CLIP, config)
     with pytest.raises(UserError, match="at least 2 class names"):
-        M2CLIP(tiny_backbone())
+        M2CLIP(tiny_backbone(), None, ["jump"])
+
+
+def test_built_for_no_classes_it_has_no_heads_and_only_predicts():
+    method = M2CLIP(tiny_backbone())
+    assert method.classifier is method.words is None
+    method.set_classes(CLASSES)
+    out = method.eval()(tiny_frames())
+    assert torch.equal(out.logits, out.extra["text_logits"])
+    with pytest.raises(UserError, match="not on riding a bike, drinking_tea, jump"):
+        method.train()(tiny_frames(), LABELS)
 
 
 # ---------------------------------------------------------------------------------------------------- training
