@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlmodels.errors import UserError
-from vlmodels.heads import ClassHead
+from vlmodels.heads import ClassHead, head_output
 from vlmodels.layout import Tokens, join_tokens, split_tokens, temporal_positions
 from vlmodels.methods.base import LayerRange, Method, Output, Preset, Recipe, setting
-from vlmodels.methods.linear import head_output
 from vlmodels.methods.msta import RECIPES
 from vlmodels.sites import attention
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from vlmodels.classifier import cosine_logits, unit
 from vlmodels.errors import UserError
-from vlmodels.heads import ClassHead
+from vlmodels.heads import ClassHead, beside_texts
 from vlmodels.masked_words import MaskedWords, WordMasker, word_loss
 from vlmodels.methods.base import LayerRange, Method, Output, Preset, Recipe, setting
 from vlmodels.sites import Site
@@ -100,7 +100,8 @@ class M2CLIP(Method):
             "cls", "what it reads: the normed mean of class tokens, or the video's feature in the joint space"
         )
         score_mode: Literal["vc", "text"] = setting(
-            "vc", "what scores classes: the visual classifier where it knows them all, or always their texts"
+            "vc",
+            "what scores: the visual classifier, and texts for classes that it does not know, or texts alone",
         )
 
         def rules(self) -> list[tuple[bool, str]]:
@@ -198,13 +199,14 @@ class M2CLIP(Method):
         video = unit(embed)
         logits = cosine_logits(video, text, scale)
         extra = {"text_logits": logits}
-        if self.classifier is not None and self.classifier.covers(self.classes):
+        if self.classifier is not None:
             pooled = embed
             if self.config.vc_input == "cls":
                 pooled = self.backbone.video_norm(features.tokens.cls.mean(dim=1))
-            extra["class_logits"] = self.classifier(pooled, self.classes)
+            if self.classifier.covers(self.classes):
+                extra["class_logits"] = self.classifier(pooled, self.classes)
             if self.config.score_mode == "vc":
-                logits = extra["class_logits"]
+                logits = beside_texts(self.classifier, pooled, self.classes, logits)
         if self.training and labels is not None:
             if others := [name for name in self.classes if name not in self.trained_classes]:
                 raise UserError(f"m2clip can only train on classes that it was built for, not on {', '.join(others)}")

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from vlmodels.heads import ClassHead
+from vlmodels.heads import ClassHead, head_output
 from vlmodels.layout import join_tokens, split_tokens
 from vlmodels.methods.base import LayerRange, Method, Output, Preset, Recipe, setting
-from vlmodels.methods.linear import head_output
 from vlmodels.methods.msta import RECIPES
 
 if TYPE_CHECKING:

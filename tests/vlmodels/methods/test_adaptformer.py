@@ -52,32 +52,3 @@ def test_each_tower_has_its_own_depth_under_all():
 def test_learns_the_clips_that_it_sees():
     losses = train(tiny_method(AdaptFormer, Config(dims=16, scale=1.0)), 60, lr=3e-3)
     assert losses[-1] < 0.5 * losses[0]
-
-
-GOLDEN = [
-    1.2344,
-    1.2304,
-    1.2261,
-    1.2204,
-    1.2171,
-    1.2102,
-    1.2064,
-    1.2027,
-    1.1965,
-    1.1914,
-    1.1876,
-    1.174,
-    1.1744,
-    1.1663,
-    1.1586,
-    1.1572,
-    1.1496,
-    1.1439,
-    1.1372,
-    1.128,
-]
-
-
-def test_golden_losses():
-    """The same 20 steps give the same losses, to a part in a thousand, on every machine: fp32, CPU."""
-    assert train(tiny_method(AdaptFormer, Config(dims=16)), 20) == pytest.approx(GOLDEN, rel=1e-3)

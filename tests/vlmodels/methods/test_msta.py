@@ -323,32 +323,3 @@ def test_ranges_that_cannot_be_read(text):
 def test_learns_the_clips_that_it_sees():
     losses = train(tiny_method(MSTA, Config(dims=16, scale=0.5)), 60, lr=3e-3)
     assert losses[-1] < 0.5 * losses[0]
-
-
-GOLDEN = [
-    1.6151,
-    1.5996,
-    1.6049,
-    1.5612,
-    1.4976,
-    1.5321,
-    1.4811,
-    1.5222,
-    1.497,
-    1.5611,
-    1.5348,
-    1.4525,
-    1.4718,
-    1.4296,
-    1.4454,
-    1.4178,
-    1.4024,
-    1.3821,
-    1.3814,
-    1.38,
-]
-
-
-def test_golden_losses():
-    """The same 20 steps give the same losses, to a part in a thousand, on every machine: fp32, CPU."""
-    assert train(tiny_method(MSTA, Config(dims=16, scale=0.1)), 20) == pytest.approx(GOLDEN, rel=1e-3)

@@ -358,32 +358,3 @@ def test_a_copy_in_series_acts_on_its_own_backbone(joint):
 def test_learns_the_clips_that_it_sees():
     losses = train(tiny_method(OmniCLIP), 40, lr=3e-3)
     assert losses[-1] < 0.5 * losses[0]
-
-
-GOLDEN = [
-    1.2344,
-    1.1443,
-    1.0711,
-    1.0053,
-    0.9439,
-    0.8887,
-    0.8413,
-    0.7968,
-    0.7481,
-    0.6927,
-    0.6333,
-    0.5733,
-    0.515,
-    0.4596,
-    0.4083,
-    0.3621,
-    0.3209,
-    0.2837,
-    0.249,
-    0.2156,
-]
-
-
-def test_golden_losses():
-    """The same 20 steps give the same losses, to a part in a thousand, on every machine: fp32, CPU."""
-    assert train(tiny_method(OmniCLIP), 20) == pytest.approx(GOLDEN, rel=1e-3)
