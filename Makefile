@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python pipelines/demo.py
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -23,6 +23,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/ingest.py
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/methods.py
 
 # uv where it can be had (seconds), plain pip otherwise (minutes); the same pins for both.
 $(VENV)/.installed: pyproject.toml constraints.txt

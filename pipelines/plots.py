@@ -70,11 +70,11 @@ def curves(history: Sequence[Mapping[str, float]], path: Path, *, selection: str
 
 
 def losses(runs: Sequence[tuple[str, Sequence[Mapping[str, float]]]], path: Path) -> Path:
-    """Classification loss of several runs by epoch."""
+    """Training loss of several runs by epoch, each the sum of its method's own terms."""
     figure, axes = plt.subplots(figsize=(5.5, 3.2))
     for label, history in runs:
-        axes.plot([row["epoch"] for row in history], [row["ce"] for row in history], marker=".", label=label)
-    axes.set(xlabel="epoch", ylabel="cross-entropy (train)")
+        axes.plot([row["epoch"] for row in history], [row["loss"] for row in history], marker=".", label=label)
+    axes.set(xlabel="epoch", ylabel="training loss, each method's own")
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     return _saved(figure, path)

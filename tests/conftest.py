@@ -14,6 +14,14 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With pytest-xdist, tests that need Ray share one process and its Ray, and begin first: they take longest."""
+    with_ray = [item for item in items if item.get_closest_marker("ray") or "ray_session" in item.fixturenames]
+    for item in with_ray:
+        item.add_marker(pytest.mark.xdist_group("ray"))
+    items.sort(key=lambda item: item not in with_ray)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real label lists, split lists, descriptions and clips; they are not part of the repository."""

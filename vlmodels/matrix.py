@@ -73,4 +73,5 @@ def _headline(known: Sequence[Score], wanted: tuple[str, str, str]) -> str:
 def _cell(size: int | None, score: str) -> str:
     if size is None:
         return score or "-"
-    return f"{size / 1e6:.2f} M" + (f", {score}" if score else "")
+    own = f"{size / 1e6:.2f} M" if size else "0"
+    return own + (f", {score}" if score else "")
