@@ -12,7 +12,8 @@ demo: $(VENV)/.installed
 	$(BIN)/python pipelines/demo.py
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m ray
+	$(BIN)/python -m pytest -m 'not ray' -n 2
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -25,7 +25,7 @@ def training_parser(description: str, command: str) -> argparse.ArgumentParser:
     add("--data", required=True, metavar="DIR", help="folder that pipelines/ingest.py made")
     add("--method", default="msta", metavar="NAME", help=f"one of {', '.join(methods.names())} (default: msta)")
     add("--preset", metavar="NAME", help="a published setting of the method (default: this protocol's, if it has one)")
-    add("--backbone", default="toy", metavar="NAME", help="'toy' or any open_clip model name, e.g. ViT-B-16-quickgelu")
+    add("--backbone", default="toy", metavar="NAME", help="toy, toy-viclip, ViCLIP-B-16 or -L-14, or an open_clip name")
     add("--pretrained", metavar="TAG|FILE", help="open_clip tag or a local weight file (the toy has its own)")
     add("--lists", metavar="DIR", help="folder with published split lists; without: a seeded split of your own data")
     add("--descriptions", metavar="FILE", help="description store that pipelines/describe.py made")
@@ -76,9 +76,10 @@ def config_from(args: argparse.Namespace, *, protocol: str) -> TrainConfig:
 
 
 def _weights(args: argparse.Namespace) -> str | None:
-    if args.pretrained is None and args.backbone != "toy":
+    if args.pretrained is None and args.backbone not in ("toy", "toy-viclip"):
         raise UserError(
-            f"--backbone {args.backbone} needs --pretrained TAG or FILE (--pretrained none: random weights, for tests)"
+            f"--backbone {args.backbone} needs --pretrained TAG or FILE; python -m vlmodels --list shows the tags "
+            "(--pretrained none: random weights, for tests)"
         )
     if args.pretrained == "none":
         if args.register:

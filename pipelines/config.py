@@ -14,14 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, get_args, get_origin
 
-from vlmodels.errors import UserError, nearest
+from vlmodels.errors import UserError, nearest, noted, refuse
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
     """Which frozen model is adapted."""
 
-    name: str = field(default="toy", metadata={"help": "'toy' or any open_clip model name"})
+    name: str = field(default="toy", metadata={"help": "toy, toy-viclip, ViCLIP-B-16 or -L-14, or an open_clip name"})
     pretrained: str | None = field(default=None, metadata={"help": "open_clip tag or weight file; none: random"})
 
 
@@ -87,7 +87,10 @@ class OptimConfig:
     epochs: int = field(default=11, metadata={"help": "passes over the training clips"})
     warmup_epochs: float = field(default=5.0, metadata={"help": "epochs of linear warm-up"})
     batch_size: int = field(default=32, metadata={"help": "TOTAL clips per step, over all workers"})
-    micro_batch: int = field(default=0, metadata={"help": "clips per worker and pass; 0: all; fewer: accumulate"})
+    micro_batch: int = field(
+        default=0,
+        metadata={"help": "clips per worker and pass; 0: all; fewer: accumulate, texts run in each pass"},
+    )
     schedule: Literal["through", "restarted"] = field(
         default="through", metadata={"help": "the cosine counts from step 0, or from the warm-up's end"}
     )
@@ -105,7 +108,11 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleConfig:
-    """How many workers, and what each gets. Changes a result only through dropout and mixing, drawn by rank."""
+    """How many workers, and what each gets.
+
+    They change a result only through what is drawn by rank (dropout, mixing) or compares the clips of a rank (M2-CLIP's
+    contrastive loss).
+    """
 
     workers: int = field(default=1, metadata={"help": "DDP workers"})
     gpu: bool = field(default=False, metadata={"help": "one GPU for each worker"})
@@ -213,19 +220,24 @@ def resolve(
             augment=_with_recipe(config.augment, chosen.recipe),
         )
     problems: list[str] = []
+    chosen_values: dict[str, Any] = {}
     for item in overrides:
         key, equals, text = item.partition("=")
         try:
             if not equals:
                 raise UserError(f"'{item}' is not of the form key=value")
             if key.startswith("method."):
-                method_config = _assign(method_config, key.split(".")[1:], text, key)
+                chosen_values |= _parsed(method_config, key.removeprefix("method."), text, key)
             else:
                 config = _assign(config, key.split("."), text, key)
         except ValueError as error:
             problems.append(str(error))
+    with noted(problems):  # all at once: some rules are about several of them
+        method_config = replace(method_config, **chosen_values)
     if problems:
-        raise UserError("; ".join(problems))
+        from pipelines.checks import check
+
+        refuse([*problems, *check(config)])
     return replace(config, method_config=to_plain(method_config))
 
 
@@ -249,6 +261,14 @@ def _assign(config: Any, path: Sequence[str], text: str, key: str) -> Any:
     if len(path) > 1:
         raise UserError(f"'{key}': {'.'.join(key.split('.')[: -len(path) + 1])} is a value and has no parts")
     return replace(config, **{name: parse_value(text, typing.get_type_hints(type(config))[name], key)})
+
+
+def _parsed(config: Any, name: str, text: str, key: str) -> dict[str, Any]:
+    """A method's setting and its value."""
+    if name not in _names(config):
+        known = _names(config)
+        raise UserError(f"unknown setting '{key}'{nearest(name, known)}; known here: method.{{{','.join(known)}}}")
+    return {name: parse_value(text, typing.get_type_hints(type(config))[name], key)}
 
 
 def _names(config: Any) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from pipelines.config import TrainConfig
 from pipelines.data.batches import batch_problems, view_positions
 from pipelines.data.clipstore import ClipStore
 from pipelines.protocols import Split, clips_of, make_split
-from vlmodels.errors import UserError
+from vlmodels.errors import UserError, noted
 
 if TYPE_CHECKING:
     from vlmodels.methods.base import Method
@@ -35,8 +35,22 @@ class Plan:
     facts: Mapping[str, Any]
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the result should know."""
+        from vlmodels import methods
+
+        config, frames = self.config, self.facts["frames"]
+        if config.preset is None or not self.facts["trainable"]:
+            return self.split.notes
+        published = methods.get(config.method).presets[config.preset].recipe.frames
+        if published == frames:
+            return self.split.notes
+        told = f"the preset takes {published} frames, these clips have {frames}: ingest with --frames {published}"
+        return (*self.split.notes, told)
+
+    @property
     def name(self) -> str:
-        """Name of the run: equal exactly if it would compute the same."""
+        """Name of the run: equal if it would compute the same, but for what ``ScaleConfig`` says of workers."""
         parts = [
             self.config.digest(),
             self.split.digest,
@@ -65,16 +79,17 @@ def plan_run(config: TrainConfig) -> Plan:
             store = ClipStore(config.data.dir)
             config = _with_absolute_paths(config, store)
             split = make_split(config.protocol, clips_of(store.manifest), store.classes, config.seed)
-    if store and split:
+    if store is not None and split is not None:
         with noted(problems):
             view_positions(store.offsets, config.data.clips)
         with noted(problems):
             method = build_method(config, frames=store.segments, classes=split.train_classes, meta=True)
-    if store and split and method:
-        problems += _misfits(config, store, split, method)
-        with noted(problems):
-            descriptions = _descriptions(config, method, split)
-    if problems or not (store and split and method):
+        problems += _batch_problems(config, split, method)
+        if method is not None:
+            problems += _misfits(config, store, split, method)
+            with noted(problems):
+                descriptions = _descriptions(config, method, split)
+    if problems or store is None or split is None or method is None:
         raise UserError("; ".join(dict.fromkeys(problems)))
     trainable = sum(p.numel() for p in method.trainable_parameters())
     facts = {
@@ -87,29 +102,26 @@ def plan_run(config: TrainConfig) -> Plan:
         "classes": {"train": len(split.train_classes)} | {t.name: len(t.classes) for t in split.tests},
         "steps": len(split.train) // config.optim.batch_size * config.optim.epochs if trainable else 0,
         "adapter_bytes": 4 * trainable,
+        "weights_digest": _weights_digest(config.backbone.pretrained),
     }
     return Plan(config, split, descriptions, store.digest, facts)
 
 
-@contextlib.contextmanager
-def noted(problems: list[str]) -> Iterator[None]:
-    """Take a user's mistake down and go on, so that all of them are told together."""
-    try:
-        yield
-    except UserError as error:
-        problems.append(str(error))
+def _batch_problems(config: TrainConfig, split: Split, method: Method | None) -> list[str]:
+    """What keeps the training clips from making batches; nothing if nothing trains."""
+    optim, pairs = config.optim, bool(config.augment.mixup or config.augment.cutmix)
+    if not optim.epochs or (method is not None and not method.trainable_parameters()):
+        return []
+    if config.scale.workers < 1 or optim.micro_batch < 0 or optim.batch_size < config.scale.workers:
+        return []  # told by ``check``
+    return batch_problems(len(split.train), optim.batch_size, optim.micro_batch, config.scale.workers, pairs=pairs)
 
 
 def _misfits(config: TrainConfig, store: ClipStore, split: Split, method: Method) -> list[str]:
     """What is right by itself and wrong together."""
     problems: list[str] = []
-    if method.trainable_parameters() and config.optim.epochs:
-        optim, pairs = config.optim, bool(config.augment.mixup or config.augment.cutmix)
-        problems += batch_problems(
-            len(split.train), optim.batch_size, optim.micro_batch, config.scale.workers, pairs=pairs
-        )
-        with noted(problems):
-            method.set_classes(split.train_classes)
+    with noted(problems):
+        method.set_classes(split.train_classes)
     for test in split.tests:
         with noted(problems):
             method.set_classes(test.classes)
@@ -190,13 +202,22 @@ def _weights_digest(pretrained: str | None) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _weights(pretrained: str | None) -> str:
+    """Weights as a plan names them, a file by size and hash too."""
+    if pretrained is None:
+        return "random weights"
+    if not Path(pretrained).is_file():
+        return pretrained
+    return f"{pretrained}, {Path(pretrained).stat().st_size / 1e6:.1f} MB, sha256 {_weights_digest(pretrained)[:12]}"
+
+
 def describe_plan(plan: Plan) -> str:
     """The resolved run, as ``--dry-run`` prints it."""
     c, f = plan.config, plan.facts
     share = -(-c.optim.batch_size // c.scale.workers)
     lines = [
         f"run        {plan.name}",
-        f"backbone   {c.backbone.name} ({c.backbone.pretrained or 'random weights'}), {f['frames']} frames",
+        f"backbone   {c.backbone.name} ({_weights(c.backbone.pretrained)}), {f['frames']} frames",
         f"method     {c.method} (preset {c.preset or 'none'}): "
         + ", ".join(f"{k}={v}" for k, v in c.method_config.items()),
         f"trains     {f['trainable']:,} of {f['total']:,} parameters; adapter {f['adapter_bytes'] / 1e6:.1f} MB",
@@ -207,7 +228,7 @@ def describe_plan(plan: Plan) -> str:
             + (f" ({len(t.unscored)} undecodable, counted as wrong)" if t.unscored else "")
             for t in plan.split.tests
         ),
-        *(f"           {note}" for note in plan.split.notes),
+        *(f"           {note}" for note in plan.notes),
         f"schedule   {c.optim.epochs} epochs, {f['steps']} steps of {c.optim.batch_size} clips "
         f"({c.scale.workers} workers x {share}), lr {c.optim.lr:g}, {c.optim.precision}",
         "augment    " + ", ".join(f"{k}={v}" for k, v in configs.to_plain(c.augment).items()),

@@ -174,7 +174,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "open_clip": open_clip.__version__,
         "ray": ray.__version__,
         "descriptions_digest": digest_of(plan.descriptions) if plan.descriptions else "",
-        "notes": list(plan.split.notes),
+        "notes": list(plan.notes),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }

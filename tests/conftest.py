@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,16 +11,19 @@ import pytest
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes side by side, each with a thread per core, wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With pytest-xdist, tests that need Ray share one process and its Ray, and begin first: they take longest."""
-    with_ray = [item for item in items if item.get_closest_marker("ray") or "ray_session" in item.fixturenames]
-    for item in with_ray:
-        item.add_marker(pytest.mark.xdist_group("ray"))
-    items.sort(key=lambda item: item not in with_ray)
+@pytest.hookimpl(wrapper=True)  # so it comes before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Mark what needs Ray: ``make test`` runs it in one process, with one Ray, and all else in two."""
+    for item in items:
+        if "ray_session" in item.fixturenames:
+            item.add_marker(pytest.mark.ray)
+    yield
 
 
 @pytest.fixture(scope="session")

@@ -94,6 +94,7 @@ class Backbone(nn.Module):
         self.model = model.requires_grad_(False)
         self.tokenizer = tokenizer
         self.spec = describe_towers(clip, text, name=name, weights=weights, frames=frames)
+        self.taken = False  # by a method
         self._hooks: dict[tuple[str, int], Hooks] = {}
         self._digest: str | None = None
         self.eval()
@@ -166,11 +167,6 @@ class Backbone(nn.Module):
             )
         self._hooks.setdefault((tower, layer), {}).setdefault(site, []).append(hook)
 
-    @property
-    def hooked(self) -> bool:
-        """Whether any hook is in place."""
-        return bool(self._hooks)
-
     def frozen_layers(self, tower: Tower) -> int:
         """Leading blocks of a tower that no hook and no training reaches: their output needs no graph."""
         stack: Any = self._video if tower == "video" else self._text
@@ -199,6 +195,11 @@ class Backbone(nn.Module):
         """Token ids (C,L) of texts, cut after the longest one: exact, as no token looks to its right."""
         tokens = self.tokenizer(list(texts))
         return tokens[:, : int(tokens.argmax(dim=-1).max()) + 1].contiguous()
+
+    def fits(self, text: str) -> bool:
+        """Whether the context has room for all of a text."""
+        encode = getattr(self.tokenizer, "encode", None)  # open_clip's own tokenizers have it
+        return encode is None or len(encode(text)) + 2 <= self.spec.context_length  # start and end token
 
     def encode_video(self, frames: Tensor) -> VideoFeatures:
         """Encode normalised frames (B,T,3,H,W).

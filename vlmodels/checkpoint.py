@@ -86,7 +86,7 @@ def save_adapter(
     Args:
         folder: an existing folder.
         method: the trained method.
-        classes: names of the classes that it was trained on; those that are set if empty.
+        classes: names of the classes that it was trained on, for a method that was not built for any.
         extra: JSON values to keep beside.
     """
     spec = method.backbone.spec
@@ -100,7 +100,8 @@ def save_adapter(
             "frames": spec.frames,
             "digest": method.backbone.digest,
         },
-        "classes": list(classes or method.trained_classes or method.classes),
+        "classes": list(method.trained_classes or classes or method.classes),
+        "built_for_classes": bool(method.trained_classes),
         "extra": dict(extra or {}),
     }
     path = Path(folder) / ADAPTER
@@ -137,7 +138,8 @@ def load_adapter(folder: Path, backbone: Backbone | None = None) -> Adapter:
             f"digest {backbone.digest[:12]}); use the backbone that it was trained on"
         )
     cls = methods.get(about["method"])
-    method = cls(backbone, config_from_plain(cls, about["config"]), about["classes"])
+    built_for = about["classes"] if about.get("built_for_classes", True) else ()
+    method = cls(backbone, config_from_plain(cls, about["config"]), built_for)
     method.load_adapter_state_dict(tensors)
     if about["classes"]:
         method.set_classes(about["classes"])

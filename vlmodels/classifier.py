@@ -21,7 +21,7 @@ _CHUNK = 256  # texts encoded at once without a graph
 
 def prompt(name: str, template: str) -> str:
     """The sentence that stands for a class; underscores in names become spaces."""
-    return template.format(name.replace("_", " "))
+    return template.replace("{}", name.replace("_", " "))
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -87,6 +87,7 @@ def create(name: str, *, weights: str | Path | None, num_frames: int = 8) -> Bac
             model = _filled(viclip.build(config), viclip.from_clip(model.state_dict()), str(weights), name)
     else:
         model = _from_file(Path(weights), name, base, config)
+        _tell_of_times(model, num_frames, str(weights))
     # open_clip's BPE tokenizer cuts at the context length and keeps the end token
     tokenizer = open_clip.get_tokenizer(base) if name == base else SimpleTokenizer(context_length=viclip.CONTEXT)
     return Backbone(model, tokenizer, name=name, weights=recorded, frames=num_frames)
@@ -148,14 +149,42 @@ def _from_file(path: Path, name: str, base: str, config: Mapping[str, Any]) -> n
     if name == base:
         if is_vificlip(state):
             state = from_vificlip(state)
-            if _WORDS not in state:  # they were frozen there, and are not in the file
-                state[_WORDS] = _create_published(base, "openai", quick_gelu).state_dict()[_WORDS]
+            state[_WORDS] = _word_embeddings(path, base, quick_gelu)
+            return viclip.with_imagenet(_filled(CLIP(**config), state, str(path), name))
         return _filled(CLIP(**config), state, str(path), name)
     released = viclip.is_released(state)
     state = viclip.from_released(state) if released else viclip.from_clip(state)
     table = state.get(viclip.TABLE)
     frames = table.shape[1] if table is not None and table.ndim == 3 else viclip.FRAMES
     return _filled(viclip.build(config, frames), state, str(path), name)
+
+
+def _word_embeddings(path: Path, base: str, quick_gelu: bool) -> Tensor:
+    """OpenAI's, which ViFi-CLIP left frozen and out of its files: from ``openai.*`` beside the file, or fetched."""
+    beside = next((p for p in sorted(path.parent.glob("openai.*")) if p != path), None)
+    if beside is not None:
+        held, _ = read_weights(beside)
+        if _WORDS not in held:
+            raise UserError(f"{beside} holds no {_WORDS}; put OpenAI's weights of {base} there")
+        return held[_WORDS]
+    try:
+        words: Tensor = _create_published(base, "openai", quick_gelu).state_dict()[_WORDS]
+    except UserError as error:
+        raise UserError(
+            f"{path} is a ViFi-CLIP checkpoint, without word embeddings; OpenAI's {base} has them and cannot be "
+            f"fetched: put its file beside as openai.pt or openai.safetensors ({error})"
+        ) from error
+    return words
+
+
+def _tell_of_times(model: nn.Module, frames: int, source: str) -> None:
+    """Warn where a released temporal table does not fit the clips as it is; one of zeros always does."""
+    table = model.state_dict().get(viclip.TABLE)
+    if table is not None and table.any() and table.shape[1] != frames:
+        warnings.warn(
+            f"{source} has positions for {table.shape[1]} frames; for clips of {frames} they are interpolated",
+            stacklevel=3,
+        )
 
 
 def _filled(model: nn.Module, state: Mapping[str, Tensor], source: str, name: str) -> nn.Module:

@@ -50,6 +50,8 @@ def describe(
         raise UserError(
             f"{method} has no preset '{preset}'{nearest(preset, cls.presets)}; it has {', '.join(cls.presets)}"
         )
+    if frames < 1:
+        raise UserError(f"frames={frames} must be at least 1")
     config = cls.Config() if preset is None else cls.presets[preset].method
     names = list(classes) or [f"class {number}" for number in range(PLACEHOLDERS)]
     with torch.device("meta"):
@@ -126,13 +128,20 @@ def read_classes(path: Path) -> list[str]:
     """Class names from a label CSV with the columns id and name.
 
     Raises:
-        UserError: no such file, or other columns.
+        UserError: no such file, other columns, fewer than two names, blank or repeated ones.
     """
+    from vlmodels.classifier import check_names
+
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            return [row["name"] for row in csv.DictReader(file)]
-    except (OSError, KeyError, UnicodeDecodeError) as error:
+            names = [row["name"].strip() for row in csv.DictReader(file)]
+    except (OSError, KeyError, AttributeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as a label CSV with the columns id,name ({error!r})") from error
+    try:
+        check_names(names)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return names
 
 
 def as_text(result: dict[str, Any]) -> str:

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 
 class UserError(ValueError):
     """A mistake in what the user gave (a name, a path, a value); its message is shown as it is."""
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raise UserError with all problems in one message, if there are any."""
+    if problems:
+        raise UserError("; ".join(dict.fromkeys(problems)))
+
+
+@contextlib.contextmanager
+def noted(problems: list[str]) -> Iterator[None]:
+    """Take a user's mistake down and go on, so that all of them are told together."""
+    try:
+        yield
+    except UserError as error:
+        problems.append(str(error))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vlmodels.classifier import Descriptions, prompt
-from vlmodels.errors import UserError
+from vlmodels.classifier import prompt
 from vlmodels.methods.base import Method, Recipe
 
 if TYPE_CHECKING:
@@ -105,15 +104,6 @@ class PromptedMethod(Method):
         """Token ids (N,L) of ``X X ... X caption``; long captions lose their last words, never the end token."""
         return super().caption_tokens([self._placeholders + caption for caption in captions])
 
-    def set_classes(self, names: Sequence[str], descriptions: Descriptions | None = None) -> None:
-        """Set the classes; see ``Method.set_classes``.
-
-        Raises:
-            UserError: also if names do not fit into the context behind the prompts; lists them.
-        """
-        refuse(self.overflow(names))
-        super().set_classes(names, descriptions)
-
     @property
     def _placeholders(self) -> str:
         return "X " * self.slots  # X is one token
@@ -121,7 +111,7 @@ class PromptedMethod(Method):
     def overflow(self, names: Sequence[str]) -> list[str]:
         """A message if the context has no room for these class names behind the prompts, else nothing."""
         if not self.slots:
-            return []
+            return super().overflow(names)
         spec = self.backbone.spec
         room = spec.context_length - self.slots - 2  # start and end token
         with torch.device("cpu"):  # a run is also planned on the meta device, where ids have no values
@@ -142,9 +132,3 @@ def misfit(setting: str, depth: int, layers: int, where: str) -> list[str]:
     if depth <= layers:
         return []
     return [f"{setting}={depth} does not fit {where}, which has {layers} layers; use 1 to {layers}, or 0 for all"]
-
-
-def refuse(problems: Sequence[str]) -> None:
-    """Raise UserError with all problems, if there are any."""
-    if problems:
-        raise UserError("; ".join(problems))

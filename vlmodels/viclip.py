@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import open_clip
 import torch
 from open_clip.model import CLIP
 from torch import Tensor, nn
@@ -30,15 +29,17 @@ def build(config: Mapping[str, Any], frames: int = FRAMES) -> CLIP:
     return add_time(CLIP(**config), frames)
 
 
-def build_named(name: str, frames: int = FRAMES) -> CLIP:
-    """A random ViCLIP by its name in ``BASES``."""
-    return build(open_clip.get_model_config(BASES[name]), frames)
-
-
 def add_time(model: CLIP, frames: int = FRAMES) -> CLIP:
     """Make a CLIP a ViCLIP that equals it on one frame: a temporal table of zeros, ImageNet's statistics."""
     visual: Any = model.visual
     visual.temporal_positional_embedding = nn.Parameter(torch.zeros(1, frames, visual.transformer.width))
+    with_imagenet(model)
+    return model
+
+
+def with_imagenet(model: nn.Module) -> nn.Module:
+    """Note that a model's frames are normalised by ImageNet's statistics, as ViCLIP's and ViFi-CLIP's are."""
+    visual: Any = model.visual
     visual.preprocess_cfg = {**getattr(visual, "preprocess_cfg", {}), **IMAGENET}
     return model
 
@@ -66,9 +67,9 @@ def from_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_clip(state: Mapping[str, Tensor], frames: int = FRAMES) -> dict[str, Tensor]:
-    """A ViCLIP's tensors from a CLIP's: the temporal table is zero, the text table its first 32 rows."""
+    """A ViCLIP's tensors from a CLIP's: the text table's first 32 rows, a temporal table of zeros if it has none."""
     width = state["visual.class_embedding"].shape[0] if "visual.class_embedding" in state else 0
-    return _cut_context({**state, TABLE: torch.zeros(1, frames, width)})
+    return _cut_context({TABLE: torch.zeros(1, frames, width), **state})
 
 
 def _cut_context(state: dict[str, Tensor]) -> dict[str, Tensor]:

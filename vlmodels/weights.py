@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections import OrderedDict
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,10 @@ from vlmodels.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+
+# ViFi-CLIP's checkpoints carry their settings along; nothing reads them, so they may be any mapping
+_SETTINGS = (OrderedDict, "yacs.config.CfgNode")
 
 
 def key_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], limit: int = 5) -> str:
@@ -49,15 +54,16 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
     Raises:
         UserError: the file is none of these, or damaged.
     """
-    archive = False
+    archive = path.suffix != ".safetensors" and _is_torchscript(path)
+    if archive:
+        _refuse_code_that_loads(path)
     try:
         if path.suffix == ".safetensors":
             found: Any = load_file(path)
+        elif archive:
+            found = torch.jit.load(path, map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
         else:
-            archive = _is_torchscript(path)
-            if archive:
-                found = torch.jit.load(path, map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
-            else:
+            with torch.serialization.safe_globals([_SETTINGS]):
                 found = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, LookupError) as error:
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
@@ -97,6 +103,14 @@ def from_vificlip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         prefix = next((p for p in prefixes if name.startswith(p)), "")
         renamed[prefixes.get(prefix, "") + name.removeprefix(prefix)] = value
     return renamed
+
+
+def _refuse_code_that_loads(path: Path) -> None:
+    """A TorchScript archive's code is not run but for its ``__setstate__``, which a CLIP does not have."""
+    with zipfile.ZipFile(path) as file:
+        code = [member for member in file.namelist() if "/code/" in member and member.endswith(".py")]
+        if any(b"__setstate__" in file.read(member) for member in code):
+            raise UserError(f"{path} would run code when it is loaded; convert it to safetensors where you trust it")
 
 
 def _is_torchscript(path: Path) -> bool:

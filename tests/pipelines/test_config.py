@@ -145,3 +145,14 @@ def test_help_lists_every_setting():
     for group in ("backbone", "data", "augment", "protocol", "optim", "scale", "tracking"):
         for field in dataclasses.fields(getattr(BASE, group)):
             assert f"{group}.{field.name}=" in text
+
+
+def test_overrides_of_a_method_are_taken_together():
+    for order in (("method.vc=0", "method.score_mode=text"), ("method.score_mode=text", "method.vc=0")):
+        config = resolve(method="m2clip", preset=None, base=TrainConfig(), overrides=order)
+        assert (config.method_config["vc"], config.method_config["score_mode"]) == (0.0, "text")
+    with pytest.raises(UserError) as caught:
+        resolve(
+            method="msta", preset=None, base=TrainConfig(), overrides=["method.dims=0", "optim.lr=-1", "optim.lrr=1"]
+        )
+    assert all(words in str(caught.value) for words in ("dims=0", "optim.lr=-1", "did you mean 'lr'"))

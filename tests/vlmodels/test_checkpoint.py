@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method
 
-from vlmodels import checkpoint
+from vlmodels import checkpoint, methods
 from vlmodels.checkpoint import load_adapter, load_tensors, save_adapter, save_tensors
 from vlmodels.clip import create
 from vlmodels.errors import UserError
@@ -91,3 +91,16 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
     with pytest.raises(UserError, match="cannot be written: No such file"):
         save_tensors(tmp_path / "missing" / "x.safetensors", {})
+
+
+def test_a_classifiers_rows_keep_their_names_and_one_built_for_none_stays_so(tmp_path):
+    linear = methods.get("linear")
+    method = tiny_method(linear)
+    method.set_classes([*CLASSES[::-1]])
+    save_adapter(tmp_path, method, classes=CLASSES[::-1])
+    assert load_adapter(tmp_path, tiny_backbone()).classes == CLASSES
+    plain = linear(tiny_backbone())
+    plain.set_classes(CLASSES)
+    save_adapter(tmp_path, plain)
+    loaded = load_adapter(tmp_path, tiny_backbone())
+    assert (loaded.method.head, loaded.classes) == (None, CLASSES)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import sys
+import types
+
 import pytest
 import torch
 from open_clip.model import CLIP
@@ -161,23 +164,82 @@ def test_the_toy_takes_its_own_weights_or_none():
         create("toy", weights="openai")
 
 
-def test_a_fine_tuned_vificlip_is_loaded_with_openais_word_embeddings(small, tmp_path, monkeypatch):
-    held = {}
-    for name, value in small.items():
+def vificlip(state):
+    """A CLIP's tensors under ViFi-CLIP's names: without word embeddings, with the texts of its classes."""
+    held = {"module.prompt_learner.complete_text_embeddings": torch.zeros(3, 8, 16)}
+    for name, value in state.items():
         if name.startswith("visual."):
             held["module.image_encoder." + name.removeprefix("visual.")] = value
         elif name == "logit_scale":
             held["module.logit_scale"] = value
         elif name != "token_embedding.weight":
             held["module.text_encoder." + name] = value
-    held["module.prompt_learner.complete_text_embeddings"] = torch.zeros(3, 8, 16)
-    torch.save({"model": held, "epoch": 10}, tmp_path / "vificlip.pth")
+    return held
+
+
+def saved_with_settings(monkeypatch, content, path):
+    """Save as ViFi-CLIP does: beside a settings object whose class is not installed here."""
+    module = types.ModuleType("yacs.config")
+    module.CfgNode = type("CfgNode", (dict,), {"__module__": "yacs.config", "__qualname__": "CfgNode"})
+    settings = module.CfgNode(LR=1.0, DATA=module.CfgNode(ROOT="x"))
+    settings.frozen = True
+    with monkeypatch.context() as here:
+        here.setitem(sys.modules, "yacs", types.ModuleType("yacs"))
+        here.setitem(sys.modules, "yacs.config", module)
+        torch.save({**content, "config": settings, "epoch": 10}, path)
+
+
+def test_a_fine_tuned_vificlip_is_loaded_with_openais_word_embeddings(small, tmp_path, monkeypatch):
+    saved_with_settings(monkeypatch, {"model": vificlip(small)}, tmp_path / "vificlip.pth")
     fetched = CLIP(**CONFIG)
     monkeypatch.setattr(clip.open_clip, "create_model", lambda *_args, **_kwargs: fetched)
-    state = create("small", weights=tmp_path / "vificlip.pth").model.state_dict()
+    found = create("small", weights=tmp_path / "vificlip.pth")
+    state = found.model.state_dict()
     assert torch.equal(state["token_embedding.weight"], fetched.token_embedding.weight)
     assert all(torch.equal(state[name], small[name]) for name in small if name != "token_embedding.weight")
-    held["module.prompt_learner.ctx"] = torch.zeros(3, 16)
-    torch.save({"model": held}, tmp_path / "prompts.pth")
+    assert found.spec.mean == (0.485, 0.456, 0.406)
+    save_file({**small, "token_embedding.weight": torch.ones_like(small["token_embedding.weight"])},
+              tmp_path / "openai.safetensors")  # fmt: skip
+    assert (create("small", weights=tmp_path / "vificlip.pth").model.token_embedding.weight == 1).all()
+
+
+def test_a_vificlip_that_cannot_be_completed_says_what_is_missing(small, tmp_path, monkeypatch):
+    def offline(*_args, **_kwargs):
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(clip.open_clip, "create_model", offline)
+    torch.save({"model": vificlip(small)}, tmp_path / "vificlip.pth")
+    with pytest.raises(UserError, match=r"without word embeddings.*beside as openai\.pt"):
+        create("small", weights=tmp_path / "vificlip.pth")
+    torch.save({"model": vificlip(small) | {"module.prompt_learner.ctx": torch.zeros(3, 16)}}, tmp_path / "prompts.pth")
     with pytest.raises(UserError, match="holds learned prompts"):
         create("small", weights=tmp_path / "prompts.pth")
+
+
+class Loads(torch.nn.Module):
+    """What TorchScript runs while it loads."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.training = False
+
+    @torch.jit.export
+    def __getstate__(self):
+        return self.weight, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[torch.Tensor, bool]):
+        print("executed")
+        self.weight = state[0]
+        self.training = state[1]
+
+    def forward(self):
+        return self.weight
+
+
+def test_an_archive_that_runs_code_while_it_loads_is_refused(tmp_path, capsys):
+    torch.jit.script(Loads()).save(str(tmp_path / "w.pt"))
+    with pytest.raises(UserError, match="would run code when it is loaded"):
+        read_weights(tmp_path / "w.pt")
+    assert "executed" not in capsys.readouterr().out

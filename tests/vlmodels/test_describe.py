@@ -64,3 +64,22 @@ def test_mistakes_exit_with_2_and_no_traceback():
         describe("msta", "toy", preset="b2m")
     with pytest.raises(UserError, match="layers=8-12 does not fit toy"):
         describe("msta", "toy", preset="fewshot")
+
+
+def test_label_files_and_frames_that_cannot_be_counted(tmp_path):
+    from vlmodels.describe import read_classes
+
+    path = tmp_path / "labels.csv"
+    for content, said in [
+        ("id,name\n", "at least 2"),
+        ("id,name\n0,a\n1,a\n", "distinct"),
+        ("id,name\n0\n", "columns"),
+    ]:
+        path.write_text(content)
+        with pytest.raises(UserError, match=f"labels.csv.*{said}"):
+            read_classes(path)
+    path.write_text("id,name\n0,a\n1,b\n")
+    assert read_classes(path) == ["a", "b"]
+    assert describe("linear", "toy", classes=["a", "b"])["trainable"] == 2 * 129
+    with pytest.raises(UserError, match="frames=0"):
+        describe("msta", "toy", frames=0)

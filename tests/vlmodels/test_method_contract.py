@@ -244,11 +244,33 @@ def test_tensors_of_another_adapter_are_refused_with_the_difference(cls, joint):
 @every_method
 def test_the_backbone_is_given_to_one_method_only(cls, joint):
     method = tiny_method(cls, joint=joint)
-    if method.backbone.hooked:
-        with pytest.raises(UserError, match="already carries"):
-            cls(method.backbone)
+    with pytest.raises(UserError, match="already carries"):
+        cls(method.backbone, None, CLASSES)
     with pytest.raises(UserError, match="call set_classes"):
         cls(tiny_backbone(joint=joint))(tiny_frames())
+
+
+@every_method
+def test_prompts_that_the_context_has_no_room_for_are_refused(cls, joint):
+    method = tiny_method(cls, joint=joint)
+    with pytest.raises(UserError, match=r"(?s)word word.*short"):
+        method.set_classes(["word " * 30, "short name"])
+    with pytest.raises(UserError, match=r"must hold {} once.*no other braces"):
+        cls.Config(template="a {kind} of {}")
+
+
+def test_features_of_a_few_lists_of_classes_are_kept_and_no_more():
+    method = tiny_method(methods.get("msta"))
+    for number in range(40):
+        method.set_classes([f"a{number}", "b"])
+        logits(method, tiny_frames())
+    assert len(method._kept) <= 16
+    calls = []
+    method.set_classes(["x", "y"])
+    for names in (["x", "y"], ["u", "v"], ["x", "y"]):
+        method.set_classes(names)
+        method._keep("anything", (), lambda: calls.append(1))
+    assert len(calls) == 2  # other classes in between do not end it
 
 
 def test_names_cost_no_torch():

@@ -87,7 +87,7 @@ def test_a_released_checkpoint_is_loaded(small, tmp_path, wrapped):
 
 def test_a_text_table_of_77_rows_is_cut_and_another_number_of_frames_is_kept(small, tmp_path):
     torch.save(released(small, frames=4, context=77), tmp_path / "w.pth")
-    own = create("ViCLIP-B-16", weights=tmp_path / "w.pth").model.state_dict()
+    own = create("ViCLIP-B-16", weights=tmp_path / "w.pth", num_frames=4).model.state_dict()
     assert own["positional_embedding"].shape == (32, 16)
     assert own[viclip.TABLE].shape == (1, 4, 32)
 
@@ -160,3 +160,13 @@ def test_a_clip_that_is_given_time_is_joint():
     backbone = Backbone(viclip.add_time(tiny_clip(), 4), SimpleTokenizer(context_length=20), name="tiny")
     assert backbone.spec.joint
     assert not backbone.model.visual.temporal_positional_embedding.any()
+
+
+def test_a_viclip_saved_under_our_own_names_keeps_its_positions_in_time(small, tmp_path):
+    backbone = create("ViCLIP-B-16", weights=None)
+    torch.nn.init.normal_(backbone.model.visual.temporal_positional_embedding)
+    save_file(backbone.model.state_dict(), tmp_path / "own.safetensors")
+    again = create("ViCLIP-B-16", weights=tmp_path / "own.safetensors")
+    assert again.digest == backbone.digest
+    with pytest.warns(UserWarning, match="positions for 8 frames; for clips of 16 they are interpolated"):
+        create("ViCLIP-B-16", weights=tmp_path / "own.safetensors", num_frames=16)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlmodels.errors import UserError
+from vlmodels.errors import noted, refuse
 from vlmodels.heads import ClassHead, head_output
 from vlmodels.layout import Tokens, join_tokens, split_tokens, temporal_positions
 from vlmodels.methods.base import LayerRange, Method, Output, Preset, Recipe, setting
@@ -82,12 +82,16 @@ class AIM(Method):
         """Put the embedding at the bottom and three adapters into each chosen block; build the classifier."""
         config, backbone, spec = self.config, self.backbone, self.backbone.spec
         width, hidden = spec.video_width, spec.video_width // config.reduction
+        layers, problems = range(0), list[str]()
+        with noted(problems):
+            layers = LayerRange.parse(config.layers).within(spec.video_layers, f"the video tower of {spec.name}")
         if hidden < 1:
-            raise UserError(f"reduction={config.reduction} is above the width of {spec.name}, {width}")
+            problems.append(f"reduction={config.reduction} is above the width of {spec.name}, {width}")
+        refuse(problems)
         self.embedding = TemporalEmbedding(spec.frames, width)
         self.t_adapter, self.s_adapter, self.mlp_adapter = (nn.ModuleDict() for _ in range(3))
         backbone.add("video", 0, "embed", self.embedding)
-        for layer in LayerRange.parse(config.layers).within(spec.video_layers, f"the video tower of {spec.name}"):
+        for layer in layers:
             self.t_adapter[str(layer)] = temporal = Adapter(width, hidden)
             self.s_adapter[str(layer)] = spatial = Adapter(width, hidden, skip=True)
             self.mlp_adapter[str(layer)] = beside = Adapter(width, hidden, scale=config.scale)

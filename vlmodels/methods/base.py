@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlmodels.classifier import Descriptions, check_names, contrastive_loss, cosine_logits, prompt, unit
-from vlmodels.errors import UserError, nearest
+from vlmodels.errors import UserError, nearest, refuse
 from vlmodels.weights import key_differences
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vlmodels.backbone import Backbone, TextPrefix
 
 _Kept = TypeVar("_Kept")
+_KEPT_AT_MOST = 16  # features, of a few lists of classes
 
 
 def setting(default: Any, text: str, tune: Mapping[str, Sequence[Any]] | None = None) -> Any:
@@ -83,7 +84,8 @@ class LayerRange:
 class Recipe:
     """A published way to train: AdamW, linear warm-up, then cosine decay to ``min_lr_ratio * lr``.
 
-    ``pipelines/config.py`` has a setting of the same name for each field.
+    ``pipelines/config.py`` has a setting of the same name for each field but ``frames``: clips have as many frames as
+    they were ingested with, and a plan says where that differs.
     """
 
     lr: float
@@ -153,20 +155,23 @@ class Method(nn.Module, ABC):
 
         def rules(self) -> list[tuple[bool, str]]:
             """What must hold, each with the message if it does not; a subclass adds to its parent's."""
-            once = self.template.count("{}") == 1
-            return [(once, f"template='{self.template}' must hold {{}} once, where the class name goes")]
+            once = self.template.count("{}") == 1 and not set("{}") & set(self.template.replace("{}", ""))
+            said = f"template='{self.template}' must hold {{}} once, where the class name goes, and no other braces"
+            return [(once, said)]
 
     def __init__(self, backbone: Backbone, config: Config | None = None, classes: Sequence[str] = ()) -> None:
         super().__init__()
-        if backbone.hooked:
-            raise UserError("this backbone already carries a method's hooks; create another one for this method")
+        if backbone.taken:
+            raise UserError("this backbone already carries a method; create another one for this method")
+        backbone.taken = True
         self.backbone = backbone
         self.config = config if config is not None else self.Config()
         self.trained_classes = tuple(classes)
         self.classes: tuple[str, ...] = ()  # those that are set
         self.descriptions: Descriptions | None = None
         self._tokens: Tensor | None = None
-        self._kept: dict[str, tuple[object, Any]] = {}
+        self._kept: dict[tuple[str, tuple[str, ...]], tuple[object, Any]] = {}
+        self._described: Descriptions | None = None  # those that anything was computed from
         learned = [
             p for part in self.attach() for p in ([part] if isinstance(part, nn.Parameter) else part.parameters())
         ]
@@ -223,14 +228,24 @@ class Method(nn.Module, ABC):
             descriptions: kind -> class name -> sentences; only training looks at them.
 
         Raises:
-            UserError: fewer than two classes, blank or repeated names.
+            UserError: fewer than two classes, blank or repeated names, prompts that the context has no room for.
         """
         check_names(names)
-        if tuple(names) != self.classes or descriptions is not self.descriptions:
+        refuse(self.overflow(names))
+        if descriptions is not None and descriptions is not self._described:
             self._kept.clear()
+            self._described = descriptions
         self.classes, self.descriptions = tuple(names), descriptions
         with torch.inference_mode(mode=False):
             self._tokens = self.backbone.tokenize([self.class_prompt(name) for name in names])
+
+    def overflow(self, names: Sequence[str]) -> list[str]:
+        """A message if the text context has no room for these classes' prompts, else nothing."""
+        long = [name for name in names if not self.backbone.fits(self.class_prompt(name))]
+        if not long:
+            return []
+        where = f"the {self.backbone.spec.context_length} tokens of {self.backbone.spec.name}'s text context"
+        return [f"class prompts longer than {where}: {', '.join(long)}; shorten these names"]
 
     def class_prompt(self, name: str) -> str:
         """The text that stands for a class."""
@@ -282,16 +297,19 @@ class Method(nn.Module, ABC):
         return unit(self.backbone.encode_text(self._placed(), prefix=prefix))
 
     def _keep(self, what: str, state: object, compute: Callable[[], _Kept]) -> _Kept:
-        """Compute without a graph, once for a state of things; ``set_classes`` forgets all."""
-        device = self.backbone.logit_scale.device
-        key = (state, device, torch.is_autocast_enabled(device.type))
-        if what not in self._kept or self._kept[what][0] != key:
+        """Compute without a graph, once for the set classes and a state of things; other descriptions end it."""
+        scale, place = self.backbone.logit_scale, (what, self.classes)
+        key = (state, scale.device, scale.dtype, torch.is_autocast_enabled(scale.device.type))
+        if place not in self._kept or self._kept[place][0] != key:
             with (
                 torch.inference_mode(mode=False),
                 torch.no_grad(),
             ):  # usable in training wherever it was computed
-                self._kept[what] = (key, compute())
-        kept: _Kept = self._kept[what][1]
+                self._kept.pop(place, None)
+                self._kept[place] = (key, compute())
+            while len(self._kept) > _KEPT_AT_MOST:
+                self._kept.pop(next(iter(self._kept)))
+        kept: _Kept = self._kept[place][1]
         return kept
 
     def forward(self, frames: Tensor, labels: Tensor | None = None) -> Output:  # noqa: ARG002 - some methods look

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlmodels.classifier import cosine_logits, unit
-from vlmodels.errors import UserError
+from vlmodels.errors import UserError, noted, refuse
 from vlmodels.heads import ClassHead, beside_texts
 from vlmodels.masked_words import MaskedWords, WordMasker, word_loss
 from vlmodels.methods.base import LayerRange, Method, Output, Preset, Recipe, setting
@@ -139,10 +139,14 @@ class M2CLIP(Method):
         """Put the adapters into the towers, and build the heads for the classes that it trains on, if any are given."""
         config, spec = self.config, self.backbone.spec
         depth = spec.text_layers
+        layers, problems = range(0), list[str]()
+        with noted(problems):
+            layers = LayerRange.parse(config.layers).within(spec.video_layers, f"the video tower of {spec.name}")
         if config.text_layers > depth:
-            raise UserError(f"text_layers={config.text_layers} is more than the {depth} text layers of {spec.name}")
+            problems.append(f"text_layers={config.text_layers} is more than the {depth} text layers of {spec.name}")
+        refuse(problems)
         self.ted, self.text_adapter = nn.ModuleDict(), nn.ModuleDict()
-        for layer in LayerRange.parse(config.layers).within(spec.video_layers, f"the video tower of {spec.name}"):
+        for layer in layers:
             self.ted[str(layer)] = placed = nn.ModuleDict()
             for place, site in SITES[config.site].items():
                 placed[place] = ted = TED(spec.video_width, config.dims, config.ted)

@@ -37,7 +37,8 @@ class MSTA(Method):
 
     Trainable parameters, with widths Dv and Dt, m = dims and g = gcd(m, Dv), per layer:
     video (Dv m + m) + (m Dv + Dv) + (3 Dv m / g + Dv); text (Dt m + m) + (m Dt + Dt); shared m m + m.
-    On ViT-B/16: 348,800 for m = 128, 726,016 for m = 256.
+    On ViT-B/16: 348,800 for m = 128, 726,016 for m = 256. Of these the last block's temporal part reaches no output,
+    as it acts on patches only and the class token is what is read; it is in the published counts.
     """
 
     paper: ClassVar[str] = "Chen et al., Efficient Transfer Learning for Video-language Foundation Models, CVPR 2025"

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from torch import Tensor, nn
 
 from vlmodels.classifier import cosine_logits, unit
-from vlmodels.errors import UserError
-from vlmodels.heads import ClassHead
+from vlmodels.errors import noted, refuse
+from vlmodels.heads import ClassHead, beside_texts
 from vlmodels.methods.base import LayerRange, Method, Output, Preset, Recipe, setting
 from vlmodels.self_prompts import SelfPrompts
 from vlmodels.temporal_adapter import FrameAttention, InSeries, TemporalAdapter, TemporalEncoding
@@ -149,16 +149,17 @@ class OmniCLIP(Method):
 
     def _attach_temporal_adapters(self) -> None:
         config, spec = self.config, self.backbone.spec
-        layers = LayerRange.parse(config.layers).within(spec.video_layers, f"the video tower of {spec.name}")
-        if config.pta == "none":
-            return
+        layers, problems = range(0), list[str]()
+        with noted(problems):
+            layers = LayerRange.parse(config.layers).within(spec.video_layers, f"the video tower of {spec.name}")
         hidden, heads = round(config.ratio * spec.video_width), spec.video_heads
-        if hidden % heads or not hidden:
-            raise UserError(
+        if config.pta != "none" and (hidden % heads or not hidden):
+            problems.append(
                 f"ratio={config.ratio} makes {hidden} hidden units of the {spec.video_width} of {spec.name}, which its "
                 f"{heads} heads cannot share evenly; use 0.25 or 0.5"
             )
-        for layer in layers:
+        refuse(problems)
+        for layer in layers if config.pta != "none" else ():
             adapter = TemporalAdapter(spec.video_width, hidden, heads, inner_residual=config.pta_inner_residual)
             self.temporal_adapter[str(layer)] = adapter
             hook = InSeries(adapter) if config.pta == "cascade" else adapter
@@ -179,17 +180,24 @@ class OmniCLIP(Method):
         # not normalised: X-CLIP adds its prompts to CLIP's features as they are
         return self.backbone.encode_text(self._placed(), prefix=prefix)
 
+    def _by_classifier(self, video: Tensor) -> Output:
+        pooled = self.head_norm(video)
+        if self.classes and self.head.covers(self.classes):
+            return Output(self.head(pooled, self.classes), video, video.new_empty(0, video.shape[-1]))
+        text = self.encode_classes()
+        texts = cosine_logits(video, text, self.backbone.logit_scale)
+        return Output(beside_texts(self.head, pooled, self.classes, texts), video, text)
+
     def forward(self, frames: Tensor, labels: Tensor | None = None) -> Output:  # noqa: ARG002 - some methods look
         """Score clips (B,T,3,H,W): ``scale cos(F_V, F_T)`` (eq. 8; CLIP's scale, which eq. 9 lacks), or the head.
 
-        ``text`` is (B,C,E) under video-specific prompts, and empty (0,E) where the linear head scores: the text
-        tower is not run for it.
+        ``text`` is (B,C,E) under video-specific prompts, and empty (0,E) where the linear head knows all classes: the
+        text tower is not run for it. Other classes are scored by their texts, see ``beside_texts``.
         """
         features = self.backbone.encode_video(frames)
         video = unit(self.frame_attention(features))
-        if self.config.head == "linear" and self.classes and self.head.covers(self.classes):
-            logits = self.head(self.head_norm(video), self.classes)
-            return Output(logits, video, video.new_empty(0, video.shape[-1]))
+        if self.config.head == "linear":
+            return self._by_classifier(video)
         if self.config.head == "text":
             text = unit(self.video_prompts(self._class_features(), features.tokens.patches))
         else:

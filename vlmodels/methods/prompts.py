@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from vlmodels.errors import refuse
 from vlmodels.methods.base import Method, Preset, setting
-from vlmodels.prompting import PromptedMethod, add_prompts, learned_layers, misfit, refuse, sources, vifi_recipe
+from vlmodels.prompting import PromptedMethod, add_prompts, learned_layers, misfit, sources, vifi_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmodels.classifier import contrastive_loss, cosine_logits, description_features, prompt, unit
+from vlmodels.errors import refuse
 from vlmodels.methods.base import Method, Output, Preset, setting
 from vlmodels.prompting import (
     PromptedMethod,
@@ -20,7 +21,6 @@ from vlmodels.prompting import (
     add_prompts,
     learned_layers,
     misfit,
-    refuse,
     sources,
     vifi_recipe,
 )
@@ -152,6 +152,12 @@ class ViLTCLIP(PromptedMethod):
             )
         refuse([*problems, *self.overflow(self.trained_classes)])
         return depth, split
+
+    def overflow(self, names: Sequence[str]) -> list[str]:
+        """Also if the scenario-guided loss's texts do not fit."""
+        scenarios = [name for name in names if not self.backbone.fits(prompt(name, self.config.template))]
+        told = f"method.template makes texts longer than the context of: {', '.join(scenarios)}; shorten it"
+        return [*super().overflow(names), *([told] if scenarios and self.config.alpha else [])]
 
     def _maps(self, store: nn.ModuleDict, inputs: int, outputs: int, layers: range) -> dict[int, nn.Module]:
         """A map for each layer, one for all or each its own, kept in ``store``."""

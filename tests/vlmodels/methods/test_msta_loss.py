@@ -20,7 +20,8 @@ def test_consistency_is_the_hand_computed_mean_over_classes():
     method.set_classes(["a", "b"], {"spatial": {"a": ["x"], "b": ["y"]}, "temporal": {"a": ["x"], "b": ["y"]}})
     w = torch.nn.functional.normalize(torch.tensor([[3.0, 4.0] + 38 * [0.0], [0.0, 1.0] + 38 * [0.0]]), dim=1)
     spatial, temporal = torch.eye(40)[[0, 1]], torch.eye(40)[[1, 5]]
-    method._kept |= {"spatial": (method_key(method), spatial), "temporal": (method_key(method), temporal)}
+    kept = {"spatial": spatial, "temporal": temporal}
+    method._kept |= {(kind, ("a", "b")): (method_key(method), value) for kind, value in kept.items()}
     out = Output(torch.zeros(2, 2), w, w)
     # class a: 2 - 0.6 - 0.8; class b: 2 - 1 - 0
     terms = method.losses(out, torch.tensor([0, 1]))
@@ -29,7 +30,8 @@ def test_consistency_is_the_hand_computed_mean_over_classes():
 
 
 def method_key(method):
-    return ((), method.backbone.logit_scale.device, False)
+    scale = method.backbone.logit_scale
+    return ((), scale.device, scale.dtype, False)
 
 
 def test_consistency_is_zero_where_class_and_description_agree_and_ignores_doubled_classes():
