@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MODEL = "vidadapt-demo"
 TRAINING = (
     "optim.lr=3e-3",
-    "optim.epochs=12",
+    "optim.epochs=8",
     "optim.warmup_epochs=1",
     "optim.batch_size=32",
     "protocol.holdout=0.2",

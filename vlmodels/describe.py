@@ -32,9 +32,10 @@ def describe(
             placeholders.
 
     Returns:
-        ``trainable`` and ``total`` parameters, ``adapter_bytes`` (fp32 tensors), ``gmacs_video``,
-        ``gmacs_text_per_class`` at the full context length, as published costs are (training cuts prompts
-        after the longest, and runs frozen layers below the first adapter once), ``gmacs_text`` for all classes, and
+        ``trainable`` and ``total`` parameters, ``adapter_bytes`` (fp32 tensors), ``gmacs_video`` (the tower and what
+        acts in it; not OmniCLIP's class prompts per video, 2.5 more for 400 classes), ``gmacs_text_per_class`` at
+        the full context length, as published costs are (training cuts prompts after the longest, and runs frozen
+        layers below the first adapter once), ``gmacs_text`` for all classes, and
         ``published``: what the paper prints, where it does.
 
     Raises:

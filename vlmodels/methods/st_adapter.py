@@ -29,7 +29,8 @@ class STAdapter(Method):
 
     The paper's activation is the identity, as in the released code. Trainable parameters: ``2 D m + 5 m + D``
     per adapter, for width D and m = dims; 7,110,144 on ViT-B/16 with one adapter per block (the published 7 M).
-    The convolution starts at zero: step 0 is the frozen backbone. Text is frozen.
+    The convolution starts at zero: step 0 is the frozen backbone. Text is frozen. Before the MLP, the last block's
+    adapter reaches no output on per-frame CLIP, where the class token is what is read; it is in the counts.
     """
 
     paper: ClassVar[str] = "Pan et al., ST-Adapter: Parameter-Efficient Image-to-Video Transfer Learning, NeurIPS 2022"

@@ -197,12 +197,24 @@ def test_initialisation_is_kaiming_by_fan_out():
 
 @torch.no_grad()
 @pytest.mark.parametrize("branches", ["both", "video", "text"])
-def test_lambda_zero_is_the_frozen_backbone_bit_for_bit(branches):
-    method, bare = tiny_method(MSTA, Config(scale=0.0, branches=branches)), tiny_backbone()
+@pytest.mark.parametrize("joint", [False, True])
+def test_lambda_zero_is_the_frozen_backbone_bit_for_bit(branches, joint):
+    method, bare = tiny_method(MSTA, Config(scale=0.0, branches=branches), joint=joint), tiny_backbone(joint=joint)
     assert method.trainable_parameters() == []
     assert torch.equal(method.backbone.encode_video(tiny_frames()).clip, bare.encode_video(tiny_frames()).clip)
     tokens = bare.tokenize(list(CLASSES))
     assert torch.equal(method.backbone.encode_text(tokens), bare.encode_text(tokens))
+
+
+@torch.no_grad()
+def test_training_masks_no_tokens_and_drops_no_paths():
+    """A13: ViCLIP's own training hides 90 % of the patches and drops blocks; neither happens here."""
+    method = tiny_method(MSTA, Config(dims=16, dropout=0.0), joint=True).train()
+    seen = []
+    method.backbone.add("video", 1, "tokens", lambda x, _: seen.append(x.shape[1]) or x)
+    first, second = method(tiny_frames(2, 4)), method(tiny_frames(2, 4))
+    assert seen == [1 + 6 * 4] * 2
+    assert torch.equal(first.logits, second.logits)
 
 
 @torch.no_grad()
