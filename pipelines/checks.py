@@ -16,7 +16,7 @@ def check(config: TrainConfig) -> list[str]:
         (o.warmup_epochs >= 0, f"optim.warmup_epochs={o.warmup_epochs} must not be negative"),
         (
             o.warmup_epochs < o.epochs or o.epochs == 0,
-            f"optim.warmup_epochs={o.warmup_epochs:g} leaves nothing of {o.epochs} epochs; lower it",
+            f"optim.warmup_epochs={o.warmup_epochs:g} leaves nothing of {o.epochs} epochs; set it below that",
         ),
         (0 <= o.label_smoothing < 1, f"optim.label_smoothing={o.label_smoothing} must be in [0, 1); 0 turns it off"),
         (0 <= o.weight_decay < math.inf, f"optim.weight_decay={o.weight_decay} must not be negative"),

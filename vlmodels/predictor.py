@@ -83,6 +83,8 @@ class Predictor:
         Raises:
             UserError: a video that cannot be read, frames of another type or shape, fewer than two labels.
         """
+        if isinstance(labels, str):
+            raise UserError(f"labels must be a list of class names, not the text '{labels}'")
         names = tuple(labels) if labels is not None else self.classes
         if names != self.method.classes:
             self.method.set_classes(names)
@@ -147,6 +149,12 @@ def _download(uri: str) -> Path:
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    store = mlflow.get_registry_uri().removeprefix("sqlite:///")
+    if store != mlflow.get_registry_uri() and not Path(store).is_file():  # asking would make an empty one
+        raise UserError(
+            f"{uri}: there is no registry at {store}; set MLFLOW_TRACKING_URI to where it was registered "
+            "(by default sqlite:///runs/mlflow.db)"
+        )
     try:
         return Path(mlflow.artifacts.download_artifacts(uri))
     except MlflowException as error:

@@ -109,6 +109,11 @@ def test_from_the_registry(run, tmp_path):
         assert load("models:/some@champion")(frames()) == load(run)(frames())
         with pytest.raises(UserError, match="models:/some@nobody cannot be had from the registry at sqlite"):
             load("models:/some@nobody")
+        nowhere = f"sqlite:///{tmp_path}/none.db"
+        mlflow.set_tracking_uri(nowhere), mlflow.set_registry_uri(nowhere)
+        with pytest.raises(UserError, match=r"no registry at .*none\.db; set MLFLOW_TRACKING_URI"):
+            load("models:/some@champion")
+        assert not (tmp_path / "none.db").exists()
     finally:
         mlflow.set_tracking_uri(before[0]), mlflow.set_registry_uri(before[1])
 
@@ -131,3 +136,8 @@ def test_predictor_keeps_to_its_device_and_mode(run):
     predictor = Predictor.from_run(run)
     assert not predictor.method.training
     assert predictor.classes == CLASSES
+
+
+def test_labels_are_a_list(run):
+    with pytest.raises(UserError, match="must be a list of class names, not the text 'clapping'"):
+        load(run)(frames(), labels="clapping")
