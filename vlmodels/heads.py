@@ -54,6 +54,12 @@ class ClassHead(nn.Module):
         return logits[:, [self.rows[name] for name in names]]
 
 
+def class_token_output(method: Method, head: ClassHead, frames: Tensor) -> Output:
+    """``head_output`` for clips (B,T,3,H,W), of the normed class token averaged over frames."""
+    features = method.backbone.encode_video(frames)
+    return head_output(method, head, features, method.backbone.video_norm(features.tokens.cls).mean(dim=1))
+
+
 def head_output(method: Method, head: ClassHead, features: VideoFeatures, pooled: Tensor) -> Output:
     """What a method gives whose classifier scores ``pooled`` (B,D)."""
     video, text = unit(features.clip), method.encode_classes()

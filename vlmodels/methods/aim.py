@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlmodels.errors import noted, refuse
-from vlmodels.heads import ClassHead, head_output
+from vlmodels.heads import ClassHead, class_token_output
 from vlmodels.layout import Tokens, join_tokens, split_tokens, temporal_positions
 from vlmodels.methods.base import LayerRange, Method, Output, Preset, Recipe, setting
 from vlmodels.methods.msta import RECIPES
@@ -109,9 +109,7 @@ class AIM(Method):
         """Score clips (B,T,3,H,W) by class texts, or by the classifier on the mean of the normed class tokens."""
         if self.head is None:
             return super().forward(frames, labels)
-        features = self.backbone.encode_video(frames)
-        pooled = self.backbone.video_norm(features.tokens.cls).mean(dim=1)
-        return head_output(self, self.head, features, pooled)
+        return class_token_output(self, self.head, frames)
 
 
 class TemporalEmbedding(nn.Module):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
-from vlmodels.heads import ClassHead, head_output
+from vlmodels.heads import ClassHead, class_token_output
 from vlmodels.methods.base import Method, Output, Preset
 from vlmodels.methods.msta import RECIPES
 
@@ -50,6 +50,4 @@ class Linear(Method):
         """Score clips (B,T,3,H,W) by the classifier."""
         if self.head is None:
             return super().forward(frames, labels)
-        features = self.backbone.encode_video(frames)
-        pooled = self.backbone.video_norm(features.tokens.cls).mean(dim=1)
-        return head_output(self, self.head, features, pooled)
+        return class_token_output(self, self.head, frames)

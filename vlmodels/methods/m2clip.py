@@ -17,7 +17,8 @@ from vlmodels.classifier import cosine_logits, unit
 from vlmodels.errors import UserError, noted, refuse
 from vlmodels.heads import ClassHead, beside_texts
 from vlmodels.masked_words import MaskedWords, WordMasker, word_loss
-from vlmodels.methods.base import LayerRange, Method, Output, Preset, Recipe, setting
+from vlmodels.methods.base import LayerRange, Method, Output, Preset, setting
+from vlmodels.methods.st_adapter import RELEASED
 from vlmodels.sites import Site
 from vlmodels.ted import TED, Bottleneck
 
@@ -33,20 +34,8 @@ SITES: Mapping[str, Mapping[str, Site]] = {
     "both": {"pre_attn": "tokens", "pre_mlp": "pre_mlp"},
 }
 
-K400 = Recipe(  # [C]; its views are dense (stride 16), which [P] calls sparse
-    lr=1e-3 * 72 / 256,
-    epochs=12,
-    batch_size=72,
-    warmup_epochs=2,
-    min_lr_ratio=0.0,
-    schedule="restarted",
-    weight_decay=0.01,
-    no_decay="biases",
-    beta2=0.999,
-    crop="short_side",
-    jitter=0.0,
-    gray=0.0,
-)
+# [C]; its views are dense (stride 16), which [P] calls sparse
+K400 = dataclasses.replace(RELEASED, lr=1e-3 * 72 / 256, batch_size=72)
 SSV2 = dataclasses.replace(K400, lr=5e-4, epochs=50, batch_size=128, crop="resized", randaugment=True, flip=0.0)
 
 
