@@ -24,7 +24,7 @@ from pipelines.data.augment import Augment
 from pipelines.data.batches import TrainBatches
 from pipelines.data.clipstore import ClipStore
 from pipelines.loop import Loop
-from pipelines.protocols import Example
+from pipelines.splits import Example
 from vlmodels import methods
 from vlmodels.clip import create
 

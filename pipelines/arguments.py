@@ -10,28 +10,49 @@ from pipelines import config as configs
 from pipelines.config import TrainConfig
 from vlmodels.errors import UserError
 
+PRESETS = {"zero_shot": "zeroshot", "few_shot": "fewshot", "b2n": "b2n", "supervised": "full", "retrieval": "retrieval"}
+"""The preset of a method that is meant for a protocol."""
 
-def training_parser(description: str, command: str) -> argparse.ArgumentParser:
-    """Parser of a training script; few flags, everything else through ``--set``."""
+
+def training_parser(description: str, protocol: str) -> argparse.ArgumentParser:
+    """Parser of the script of a protocol; few flags, everything else through ``--set``."""
+    from pipelines.views import PAPERS
     from vlmodels import methods
 
     parser = argparse.ArgumentParser(
-        prog=command,
+        prog=f"{protocol}.py",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="settings for --set, with their defaults:\n" + configs.help_lines(),
     )
     add = parser.add_argument
-    add("--data", required=True, metavar="DIR", help="folder that pipelines/ingest.py made")
+    zero_shot = protocol == "zero_shot"
+    data = "folder that pipelines/ingest.py made" + ("; trains if other data is tested" if zero_shot else "")
+    add("--data", required=not zero_shot, default="", metavar="DIR", help=data)
+    if zero_shot:
+        add("--test", action="append", default=[], metavar="[NAME=]DIR", help="ingested data to score; may be repeated")
+    if protocol == "retrieval":
+        add("--captions", metavar="FILE", help="captions (default: captions.json of the data)")
     add("--method", default="msta", metavar="NAME", help=f"one of {', '.join(methods.names())} (default: msta)")
     add("--preset", metavar="NAME", help="a published setting of the method (default: this protocol's, if it has one)")
     add("--backbone", default="toy", metavar="NAME", help="toy, toy-viclip, ViCLIP-B-16 or -L-14, or an open_clip name")
     add("--pretrained", metavar="TAG|FILE", help="open_clip tag or a local weight file (the toy has its own)")
-    add("--lists", metavar="DIR", help="folder with published split lists; without: a seeded split of your own data")
+    add("--lists", metavar="DIR", help="split lists (default: those that ingest kept, else a seeded split)")
+    add("--dataset", metavar="NAME", help="published data set that the lists are of (hmdb51, ucf101, ssv2, k400, k600)")
+    add("--views", metavar="PAPER", help=f"score with the frames, clips and crops of a paper: {', '.join(PAPERS)}")
+    add("--start", metavar="RUN|URI", help="start from a trained run of the same method, or models:/NAME@ALIAS")
+    add("--probe", action="store_true", help="also score shuffled, reversed and single frames")
     add("--descriptions", metavar="FILE", help="description store that pipelines/describe.py made")
     add("--workers", type=int, default=1, metavar="N", help="DDP workers, over the whole cluster (default: 1)")
     add("--gpu", action="store_true", help="one GPU for each worker")
-    add("--seed", type=int, default=1, metavar="N", help="seed, and number of the published training subset")
+    add(
+        "--seeds",
+        "--seed",
+        type=_seeds,
+        default=(1,),
+        metavar="N[,N...]",
+        help="seeds, and numbers of the published training subsets; several: a run each, mean and deviation",
+    )
     add("--out", default="runs", metavar="DIR|URI", help="where runs are kept (default: runs)")
     add("--mlflow", metavar="URI", help="tracking URI (default: $MLFLOW_TRACKING_URI, else sqlite in --out)")
     add("--experiment", default="vidadapt", metavar="NAME", help="MLflow experiment")
@@ -43,23 +64,43 @@ def training_parser(description: str, command: str) -> argparse.ArgumentParser:
     return parser
 
 
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no list of whole numbers; write 1,2,3") from None
+
+
 def config_from(args: argparse.Namespace, *, protocol: str) -> TrainConfig:
-    """Resolve the configuration: defaults, the preset of the protocol, flags, then ``--set``.
+    """Resolve the configuration: defaults, the preset of the protocol, flags, then ``--set``; of the first seed.
 
     Raises:
-        UserError: unknown method, preset or setting.
+        UserError: unknown method, preset, paper or setting.
     """
+    from pipelines import views
     from vlmodels import methods
 
     preset = args.preset
-    if preset is None and protocol in methods.get(args.method).presets:
-        preset = protocol
+    if preset is None and PRESETS[protocol] in methods.get(args.method).presets:
+        preset = PRESETS[protocol]
     defaults = TrainConfig()
+    data = replace(defaults.data, dir=args.data, probe=args.probe)
+    if args.views is not None:
+        seen = views.views(args.views, protocol, args.dataset or "")
+        data = replace(data, clips=seen.clips, crops=seen.crops)
     base = replace(
         defaults,
+        start=args.start,
         backbone=replace(defaults.backbone, name=args.backbone, pretrained=_weights(args)),
-        data=replace(defaults.data, dir=args.data),
-        protocol=replace(defaults.protocol, name=protocol, lists=args.lists),
+        data=data,
+        protocol=replace(
+            defaults.protocol,
+            name=protocol,
+            lists=args.lists,
+            dataset=args.dataset,
+            tests=tuple(getattr(args, "test", ())),
+            captions=getattr(args, "captions", None),
+        ),
         text=replace(defaults.text, descriptions=args.descriptions),
         scale=replace(defaults.scale, workers=args.workers, gpu=args.gpu),
         tracking=replace(
@@ -69,7 +110,7 @@ def config_from(args: argparse.Namespace, *, protocol: str) -> TrainConfig:
             register=args.register,
             alias=args.alias,
         ),
-        seed=args.seed,
+        seed=args.seeds[0],
         out=args.out,
     )
     return configs.resolve(method=args.method, preset=preset, base=base, overrides=args.set)

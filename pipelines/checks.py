@@ -37,7 +37,7 @@ def check(config: TrainConfig) -> list[str]:
         (s.eval_batch >= 1, f"scale.eval_batch={s.eval_batch} must be at least 1"),
         (s.max_failures >= 0, f"scale.max_failures={s.max_failures} must not be negative"),
         (d.clips >= 1, f"data.clips={d.clips} must be at least 1"),
-        (d.crops in (1, 3), f"data.crops={d.crops} must be 1 (centre) or 3 (along the long side)"),
+        (d.crops in (1, 3, 4), f"data.crops={d.crops} must be 1 (centre), or 3 or 4 (along the long side)"),
         (
             0 < config.augment.crop_scale <= 1,
             f"augment.crop_scale={config.augment.crop_scale} must be in (0, 1]",

@@ -31,7 +31,10 @@ class DataConfig:
 
     dir: str = field(default="", metadata={"help": "folder that pipelines/ingest.py made"})
     clips: int = field(default=1, metadata={"help": "temporal views of a test video"})
-    crops: int = field(default=1, metadata={"help": "spatial views of a test video (1 or 3)"})
+    crops: int = field(default=1, metadata={"help": "spatial views of a test video (1, 3 or 4)"})
+    probe: bool = field(
+        default=False, metadata={"help": "also score shuffled, reversed and single frames: does order matter?"}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +63,32 @@ class AugmentConfig:
 class ProtocolConfig:
     """Which clips train and which are scored; see ``pipelines/protocols.py``."""
 
-    name: str = field(default="b2n", metadata={"help": "protocol"})
-    lists: str | None = field(default=None, metadata={"help": "folder of published split lists; none: own split"})
-    base_labels: str | None = field(default=None, metadata={"help": "label CSV of the base lists"})
-    novel_labels: str | None = field(default=None, metadata={"help": "label CSV of the novel lists"})
-    shots: int = field(default=16, metadata={"help": "training videos per class (own split)"})
+    name: str = field(default="b2n", metadata={"help": "zero_shot, few_shot, b2n, supervised or retrieval"})
+    lists: str | None = field(
+        default=None, metadata={"help": "folder of split lists; none: those that ingest kept, else a seeded split"}
+    )
+    dataset: str | None = field(
+        default=None, metadata={"help": "published data set that the lists are of (hmdb51, ...)"}
+    )
+    labels: str | None = field(default=None, metadata={"help": "label CSV of the lists, if it is not found"})
+    base_labels: str | None = field(default=None, metadata={"help": "label CSV of the base lists, if it is not found"})
+    novel_labels: str | None = field(
+        default=None, metadata={"help": "label CSV of the novel lists, if it is not found"}
+    )
+    hmdb_names: Literal["as_published", "corrected"] = field(
+        default="as_published", metadata={"help": "HMDB-51: leave or put right four class names that are swapped"}
+    )
+    train_list: str | None = field(default=None, metadata={"help": "name of the training list (supervised, zero_shot)"})
+    test_lists: tuple[str, ...] = field(default=(), metadata={"help": "names of the test lists, with commas"})
+    allow_leak: bool = field(
+        default=False, metadata={"help": "score test lists that share videos with the training list"}
+    )
+    tests: tuple[str, ...] = field(
+        default=(), metadata={"help": "zero_shot: ingested data to score, as DIR or NAME=DIR, with commas"}
+    )
+    captions: str | None = field(default=None, metadata={"help": "retrieval: captions, if not beside the data"})
+    shots: int = field(default=16, metadata={"help": "training videos per class (few_shot, b2n)"})
+    fewer_shots: bool = field(default=False, metadata={"help": "take what there is of classes with fewer videos"})
     test_fraction: float = field(default=0.3, metadata={"help": "share of a class kept for test (own split)"})
     holdout: float = field(default=0.0, metadata={"help": "share of train held out to select the epoch"})
 
@@ -137,6 +161,9 @@ class TrainConfig:
 
     method: str = "msta"
     preset: str | None = None
+    start: str | None = field(
+        default=None, metadata={"help": "run folder or models:/NAME@ALIAS of the same method to start from"}
+    )
     method_config: Mapping[str, Any] = field(default_factory=dict)
     backbone: BackboneConfig = BackboneConfig()
     data: DataConfig = DataConfig()
@@ -155,12 +182,12 @@ class TrainConfig:
     def digest(self) -> str:
         """Digest of everything that may change the result but by chance: not the scale, the place or the tracking."""
         plain = to_plain(self)
-        for name in ("scale", "tracking", "out", "text"):
+        for name in ("scale", "tracking", "out", "text", "start"):
             plain.pop(name)
         # Data, weights, lists and descriptions have digests of their content (``Plan.name``), wherever they lie.
         plain["data"].pop("dir")
         plain["backbone"].pop("pretrained")
-        for name in ("lists", "base_labels", "novel_labels"):
+        for name in ("lists", "labels", "base_labels", "novel_labels", "tests", "captions"):
             plain["protocol"].pop(name)
         return digest_of(plain)
 
@@ -188,7 +215,8 @@ def from_plain(plain: Mapping[str, Any]) -> TrainConfig:
 
 def _rebuild(cls: type, plain: Mapping[str, Any]) -> Any:
     hints = typing.get_type_hints(cls)
-    return cls(**{k: _rebuild(hints[k], v) if is_dataclass(hints[k]) else v for k, v in plain.items()})
+    values = {k: _rebuild(hints[k], v) if is_dataclass(hints[k]) else v for k, v in plain.items()}
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 def resolve(
@@ -331,7 +359,7 @@ def help_lines() -> str:
                 f"  {f.name}.{g.name}={getattr(value, g.name)}  {g.metadata.get('help', '')}".rstrip()
                 for g in fields(value)
             ]
-        elif f.name in ("selection", "seed"):
+        elif f.name in ("start", "selection", "seed"):
             lines.append(f"  {f.name}={value}  {f.metadata.get('help', '')}")
     lines.append("  method.<field>=...  any field of the method's own configuration")
     return "\n".join(lines)

@@ -151,7 +151,7 @@ def train(prepared: Prepared, out: Path, world: str, flags: Sequence[str]) -> Ru
     arguments += [part for setting in TRAINING for part in ("--set", setting)]
     step("Base-to-novel with 2 DDP workers (Ray Train): " + " ".join(flags))
     show("b2n", arguments)
-    return run_training(config_from(training_parser("", "b2n.py").parse_args(arguments), protocol="b2n"))
+    return run_training(config_from(training_parser("", "b2n").parse_args(arguments), protocol="b2n"))
 
 
 def compare(out: Path, world: str, results: dict[str, RunResult]) -> Path:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,13 @@ if TYPE_CHECKING:
 
     from pipelines.config import DataConfig
     from pipelines.data.clipstore import ClipStore
-    from pipelines.protocols import EvalSet, Example
+    from pipelines.splits import EvalSet, Example
     from vlmodels.methods.base import Method
+
+
+NORMAL = "normal"
+ORDERS = ("shuffled", "reversed", "single")
+"""What the temporal probe shows instead of a video: its frames in another order, or its middle frame alone."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +34,21 @@ class Scores:
 
     targets: np.ndarray  # int64 (N,)
     scores: np.ndarray  # float32 (N, C), mean over views of the softmax
+    video: np.ndarray | None = None  # float16 (N, E), mean over views of the L2-normalised features
 
 
-@torch.inference_mode()
+def reorder(clips: np.ndarray, order: str, clip_id: str) -> np.ndarray:
+    """Frames (views,T,H,W,3) as the temporal probe shows them; the shuffle is the clip's own, the same in all views."""
+    frames = clips.shape[1]
+    if order == "reversed":
+        return clips[:, ::-1].copy()
+    if order == "single":
+        return np.repeat(clips[:, frames // 2, None], frames, axis=1)
+    if order == "shuffled":
+        return clips[:, np.random.default_rng(zlib.crc32(clip_id.encode())).permutation(frames)]
+    return clips
+
+
 def score(
     method: Method,
     store: ClipStore,
@@ -47,7 +65,40 @@ def score(
 
     Logits of each view become a softmax, and views are averaged (ViFi-CLIP's rule, used by all four papers).
     Each example is scored by one rank, exactly once, however many ranks there are.
+
+    Raises:
+        DivergedError: if a score is not finite.
     """
+    orders = score_orders(
+        method,
+        store,
+        examples,
+        data,
+        (NORMAL,),
+        device=device,
+        batch=batch,
+        rank=rank,
+        world=world,
+        precision=precision,
+    )
+    return orders[NORMAL]
+
+
+@torch.inference_mode()
+def score_orders(
+    method: Method,
+    store: ClipStore,
+    examples: Sequence[Example],
+    data: DataConfig,
+    orders: Sequence[str],
+    *,
+    device: torch.device,
+    batch: int,
+    rank: int = 0,
+    world: int = 1,
+    precision: str = "fp32",
+) -> dict[str, Scores]:
+    """As ``score``, with the frames in each of several orders; a clip is read once."""
     from vlmodels.preprocess import eval_views
 
     method.eval()
@@ -59,30 +110,38 @@ def score(
             part = list(mine[start : start + per_view])
             yield part, [views(store, examples[i].clip_id, data.clips) for i in part]
 
-    rows: list[tuple[int, np.ndarray]] = []
+    rows: list[tuple[int, dict[str, tuple[np.ndarray, np.ndarray]]]] = []
     for part, clips in prefetched(host()):
-        frames = [
-            eval_views(torch.from_numpy(clip).to(device), method.backbone.spec, crops=data.crops) for clip in clips
-        ]
-        stacked = torch.cat(frames)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            logits = method(stacked).logits
-        probabilities = logits.float().softmax(-1).view(len(part), -1, logits.shape[-1]).mean(1)
-        rows += list(zip(part, probabilities.cpu().numpy(), strict=True))
+        found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        for order in orders:
+            shown = [reorder(clip, order, examples[i].clip_id) for i, clip in zip(part, clips, strict=True)]
+            frames = [
+                eval_views(torch.from_numpy(clip).to(device), method.backbone.spec, crops=data.crops) for clip in shown
+            ]
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                output = method(torch.cat(frames))
+            probabilities = output.logits.float().softmax(-1)
+            over_views = (v.view(len(part), -1, v.shape[-1]).mean(1) for v in (probabilities, output.video.float()))
+            found[order] = (next(over_views).cpu().numpy(), next(over_views).cpu().numpy())
+        rows += [(i, {o: (p[n], v[n]) for o, (p, v) in found.items()}) for n, i in enumerate(part)]
     gathered: list[Any] = [rows]
     if world > 1:
         gathered = [None] * world
         dist.all_gather_object(gathered, rows)
-    found = dict(pair for part in gathered for pair in part)
-    if len(found) != len(examples):
-        raise RuntimeError(f"{len(found)} of {len(examples)} videos were scored")
-    scores = np.stack([found[i] for i in range(len(examples))])
-    if not np.isfinite(scores).all():
-        raise DivergedError("the model gives no numbers as scores (NaN); lower optim.lr, or set optim.precision=fp32")
-    return Scores(
-        targets=np.array([e.target for e in examples], dtype=np.int64),
-        scores=scores,
-    )
+    whole: Mapping[int, dict[str, tuple[np.ndarray, np.ndarray]]] = dict(pair for part in gathered for pair in part)
+    if len(whole) != len(examples):
+        raise RuntimeError(f"{len(whole)} of {len(examples)} videos were scored")
+    targets = np.array([e.target for e in examples], dtype=np.int64)
+    results = {}
+    for order in orders:
+        scores = np.stack([whole[i][order][0] for i in range(len(examples))])
+        if not np.isfinite(scores).all():
+            raise DivergedError(
+                "the model gives no numbers as scores (NaN); lower optim.lr, or set optim.precision=fp32"
+            )
+        video = np.stack([whole[i][order][1] for i in range(len(examples))]).astype(np.float16)
+        results[order] = Scores(targets, scores, video)
+    return results
 
 
 def accuracy(result: Scores, unscored: int = 0) -> dict[str, float]:

@@ -15,8 +15,11 @@ from pipelines.checks import check
 from pipelines.config import TrainConfig
 from pipelines.data.batches import batch_problems, view_positions
 from pipelines.data.clipstore import ClipStore
-from pipelines.protocols import Split, clips_of, make_split
-from vlmodels.errors import UserError, noted
+from pipelines.data.lists import kept_dataset
+from pipelines.protocols import make_split
+from pipelines.splits import EvalSet, Scoring, Source, Split, clips_of
+from pipelines.task import KEPT_LISTS
+from vlmodels.errors import UserError, noted, refuse
 
 if TYPE_CHECKING:
     from vlmodels.methods.base import Method
@@ -33,31 +36,41 @@ class Plan:
     descriptions: Descriptions | None
     data_digest: str
     facts: Mapping[str, Any]
+    start: bytes = b""  # adapter file that training starts from
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the result should know."""
         from vlmodels import methods
 
-        config, frames = self.config, self.facts["frames"]
-        if config.preset is None or not self.facts["trainable"]:
-            return self.split.notes
-        published = methods.get(config.method).presets[config.preset].recipe.frames
-        if published == frames:
-            return self.split.notes
-        told = f"the preset takes {published} frames, these clips have {frames}: ingest with --frames {published}"
-        return (*self.split.notes, told)
+        config, frames, told = self.config, self.facts["frames"], list(self.split.notes)
+        if config.preset is not None and self.facts["trainable"]:
+            published = methods.get(config.method).presets[config.preset].recipe.frames
+            if published != frames:
+                told.append(
+                    f"the preset takes {published} frames, these clips have {frames}: ingest with --frames {published}"
+                )
+        return (*told, *self.facts["view_notes"])
 
     @property
     def name(self) -> str:
         """Name of the run: equal if it would compute the same, but for what ``ScaleConfig`` says of workers."""
+        return self._name([self.config.digest(), self.split.digest])
+
+    @property
+    def group(self) -> str:
+        """Name of the runs that differ from this one by their seed alone, and so by their training subset."""
+        fixed = {n: d for n, d in self.split.lists.items() if not n.startswith(("fs_base_s", "train"))}
+        return self._name([replace(self.config, seed=0).digest(), self.split.dataset, fixed])
+
+    def _name(self, own: Sequence[object]) -> str:
         parts = [
-            self.config.digest(),
-            self.split.digest,
+            *own,
             self.data_digest,
             configs.digest_of(self.descriptions),
             code_version(),
             _weights_digest(self.config.backbone.pretrained),
+            hashlib.sha256(self.start).hexdigest(),
         ]
         return f"{self.split.protocol}-{self.config.method}-{configs.digest_of(parts)[:10]}"
 
@@ -71,31 +84,39 @@ def plan_run(config: TrainConfig) -> Plan:
     from vlmodels.clip import check_weights
 
     problems = check(config)
-    store = split = method = descriptions = None
+    stores: list[ClipStore] = []
+    split = method = descriptions = None
+    start = b""
     with noted(problems):
         check_weights(config.backbone.name, config.backbone.pretrained)
-    if config.data.dir:
+    if config.data.dir or config.protocol.tests:
         with noted(problems):
-            store = ClipStore(config.data.dir)
-            config = _with_absolute_paths(config, store)
-            split = make_split(config.protocol, clips_of(store.manifest), store.classes, config.seed)
-    if store is not None and split is not None:
+            stores, sources = _sources(config)
+            config = _with_absolute_paths(config, stores[0])
+            tests = sources[1:] if config.data.dir else sources
+            split = make_split(
+                config.protocol, sources[0], config.seed, tests=tests, scoring=_scoring(config, stores[0])
+            )
+    if stores and split is not None:
+        for store in stores:
+            with noted(problems):
+                view_positions(store.offsets, config.data.clips)
         with noted(problems):
-            view_positions(store.offsets, config.data.clips)
+            start = start_bytes(config.start)
         with noted(problems):
-            method = build_method(config, frames=store.segments, classes=split.train_classes, meta=True)
+            method = build_method(config, frames=stores[0].segments, classes=classes_of(split), meta=True)
         problems += _batch_problems(config, split, method)
         if method is not None:
-            problems += _misfits(config, store, split, method)
+            problems += _misfits(config, stores, split, method)
             with noted(problems):
                 descriptions = _descriptions(config, method, split)
-    if problems or store is None or split is None or method is None:
+    if problems or not stores or split is None or method is None:
         raise UserError("; ".join(dict.fromkeys(problems)))
     trainable = sum(p.numel() for p in method.trainable_parameters())
     facts = {
         "trainable": trainable,
         "total": sum(p.numel() for p in method.parameters()),
-        "frames": store.segments,
+        "frames": stores[0].segments,
         "train_clips": len(split.train),
         "select_clips": len(split.select),
         "test_clips": {test.name: test.n_listed for test in split.tests},
@@ -103,8 +124,89 @@ def plan_run(config: TrainConfig) -> Plan:
         "steps": len(split.train) // config.optim.batch_size * config.optim.epochs if trainable else 0,
         "adapter_bytes": 4 * trainable,
         "weights_digest": _weights_digest(config.backbone.pretrained),
+        "view_notes": _view_notes(config, split),
+        "gmacs_video": video_gmacs(method, stores[0].segments),
     }
-    return Plan(config, split, descriptions, store.digest, facts)
+    digest = stores[0].digest if len(stores) == 1 else configs.digest_of([store.digest for store in stores])
+    return Plan(config, split, descriptions, digest, facts, start)
+
+
+def _sources(config: TrainConfig) -> tuple[list[ClipStore], list[Source]]:
+    """The ingested data sets: the one that trains first (if there is one), then those that are only scored."""
+    named = [("", config.data.dir)] if config.data.dir else []
+    for item in config.protocol.tests:
+        name, equals, folder = item.rpartition("=")
+        named.append((name if equals else "", folder))
+    stores = [ClipStore(folder) for _, folder in named]
+    sources: list[Source] = []
+    for (name, _), store in zip(named, stores, strict=True):
+        title = name or (config.protocol.dataset if not sources else "") or kept_dataset(store.folder / KEPT_LISTS)
+        sources.append(Source(title or store.folder.name, str(store.folder), clips_of(store.manifest), store.classes))
+    problems = [
+        f"{store.folder} has {store.segments} frames a clip and {stores[0].folder} {stores[0].segments}: ingest both "
+        "with the same --frames"
+        for store in stores[1:]
+        if store.segments != stores[0].segments
+    ]
+    names = [source.name for source in sources]
+    problems += [f"two data sets are called {name}: write NAME=DIR" for name in set(names) if names.count(name) > 1]
+    refuse(problems)
+    return stores, sources
+
+
+def classes_of(split: Split) -> tuple[str, ...]:
+    """Classes that a method is built for: those that train, else those that are scored first."""
+    return split.train_classes or split.tests[0].classes
+
+
+def _scoring(config: TrainConfig, store: ClipStore) -> Scoring:
+    decode = store.index.decode
+    return Scoring(
+        frames=store.segments,
+        clips=config.data.clips,
+        crops=config.data.crops,
+        sampling=decode.get("sampling", "segments"),
+        stride=decode.get("stride", 0),
+        average="features" if config.protocol.name == "retrieval" else "softmax",
+    )
+
+
+def _view_notes(config: TrainConfig, split: Split) -> list[str]:
+    """Whether the scoring looks at videos as the method's paper does."""
+    from pipelines.views import note
+
+    assert split.scoring is not None
+    return note(config.method, config.protocol.name, split.dataset, split.scoring)
+
+
+def start_bytes(start: str | None) -> bytes:
+    """The adapter file of a run's folder or of a registered model; nothing without one.
+
+    Raises:
+        UserError: there is none.
+    """
+    if start is None:
+        return b""
+    from vlmodels.checkpoint import ADAPTER
+    from vlmodels.registry import model_folder
+
+    folder = model_folder(start)
+    found = sorted(folder.rglob(ADAPTER))
+    if not found:
+        raise UserError(f"there is no {ADAPTER} in {folder} to start from; give a run's folder or models:/NAME@ALIAS")
+    return found[0].read_bytes()
+
+
+def video_gmacs(method: Method, frames: int) -> float:
+    """Multiply-accumulates (1e9) of the video tower and what acts in it, for one view."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    clip = torch.empty(1, frames, 3, *method.backbone.spec.image_size, device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        method.eval()
+        method.encode_video(clip)
+    return round(counter.get_total_flops() / 2e9, 3)
 
 
 def _batch_problems(config: TrainConfig, split: Split, method: Method | None) -> list[str]:
@@ -112,25 +214,32 @@ def _batch_problems(config: TrainConfig, split: Split, method: Method | None) ->
     optim, pairs = config.optim, bool(config.augment.mixup or config.augment.cutmix)
     if not optim.epochs or (method is not None and not method.trainable_parameters()):
         return []
+    if not split.train:
+        return [
+            "nothing to train on: zero_shot trains on --data and scores other data (--test DIR); to score without "
+            "training set optim.epochs=0, with --start RUN for a model that is trained already"
+        ]
     if config.scale.workers < 1 or optim.micro_batch < 0 or optim.batch_size < config.scale.workers:
         return []  # told by ``check``
     return batch_problems(len(split.train), optim.batch_size, optim.micro_batch, config.scale.workers, pairs=pairs)
 
 
-def _misfits(config: TrainConfig, store: ClipStore, split: Split, method: Method) -> list[str]:
+def _misfits(config: TrainConfig, stores: Sequence[ClipStore], split: Split, method: Method) -> list[str]:
     """What is right by itself and wrong together."""
     problems: list[str] = []
-    with noted(problems):
-        method.set_classes(split.train_classes)
-    for test in split.tests:
-        with noted(problems):
-            method.set_classes(test.classes)
-    stored, size = min(store.shape[1:3]), min(method.backbone.spec.image_size)
-    if stored < size:
-        problems.append(
-            f"clips are stored {stored} pixels small but {config.backbone.name} sees {size}; "
-            f"ingest again with --size {size}"
-        )
+    for names in (split.train_classes, *(test.classes for test in split.tests)):
+        if names:
+            with noted(problems):
+                method.set_classes(names)
+    if split.protocol == "retrieval":
+        problems += method.retrieval_problems()
+    size = min(method.backbone.spec.image_size)
+    problems += [
+        f"the clips of {store.folder} are stored {min(store.shape[1:3])} pixels small but {config.backbone.name} sees "
+        f"{size}; ingest again with --size {size}"
+        for store in stores
+        if min(store.shape[1:3]) < size
+    ]
     return problems
 
 
@@ -141,9 +250,16 @@ def _with_absolute_paths(config: TrainConfig, store: ClipStore) -> TrainConfig:
         weights = str(Path(weights).resolve())
     return replace(
         config,
-        data=replace(config.data, dir=str(store.folder)),
+        data=replace(config.data, dir=str(store.folder) if config.data.dir else ""),
+        protocol=replace(config.protocol, tests=tuple(map(_absolute_test, config.protocol.tests))),
+        start=str(Path(config.start).resolve()) if config.start and Path(config.start).exists() else config.start,
         backbone=replace(config.backbone, pretrained=weights),
     )
+
+
+def _absolute_test(item: str) -> str:
+    name, equals, folder = item.rpartition("=")
+    return f"{name}{equals}{Path(folder).resolve()}"
 
 
 def build_method(config: TrainConfig, *, frames: int, classes: Sequence[str], meta: bool = False) -> Method:
@@ -163,7 +279,7 @@ def build_method(config: TrainConfig, *, frames: int, classes: Sequence[str], me
 
 def _descriptions(config: TrainConfig, method: Method, split: Split) -> Descriptions | None:
     kinds = method.description_kinds
-    if not kinds:
+    if not kinds or not split.train or not config.optim.epochs or not split.train_classes:
         return None
     if config.text.descriptions is None:
         raise UserError(
@@ -211,6 +327,14 @@ def _weights(pretrained: str | None) -> str:
     return f"{pretrained}, {Path(pretrained).stat().st_size / 1e6:.1f} MB, sha256 {_weights_digest(pretrained)[:12]}"
 
 
+def _what(split: Split) -> str:
+    return "pairs" if split.captions else f"clips of {len(split.train_classes)} classes"
+
+
+def _among(test: EvalSet) -> str:
+    return f"with {sum(map(len, test.captions))} captions" if test.captions else f"of {len(test.classes)} classes"
+
+
 def describe_plan(plan: Plan) -> str:
     """The resolved run, as ``--dry-run`` prints it."""
     c, f = plan.config, plan.facts
@@ -222,9 +346,9 @@ def describe_plan(plan: Plan) -> str:
         + ", ".join(f"{k}={v}" for k, v in c.method_config.items()),
         f"trains     {f['trainable']:,} of {f['total']:,} parameters; adapter {f['adapter_bytes'] / 1e6:.1f} MB",
         f"data       {plan.split.source}",
-        f"           {f['train_clips']} train, {f['select_clips']} held-out clips of {f['classes']['train']} classes",
+        f"           {f['train_clips']} train, {f['select_clips']} held-out {_what(plan.split)}",
         *(
-            f"           test '{t.name}': {t.n_listed} videos of {len(t.classes)} classes"
+            f"           test '{t.name}': {t.n_listed} videos {_among(t)}"
             + (f" ({len(t.unscored)} undecodable, counted as wrong)" if t.unscored else "")
             for t in plan.split.tests
         ),
@@ -233,5 +357,6 @@ def describe_plan(plan: Plan) -> str:
         f"({c.scale.workers} workers x {share}), lr {c.optim.lr:g}, {c.optim.precision}",
         "augment    " + ", ".join(f"{k}={v}" for k, v in configs.to_plain(c.augment).items()),
         f"views      {c.data.clips} x {c.data.crops} per test video; epoch kept: {c.selection}",
+        f"protocol   {plan.split.protocol} on {plan.split.dataset}, digest {plan.split.digest[:12]}",
     ]
     return "\n".join(lines)

@@ -9,7 +9,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,12 @@ from pipelines.evaluate import harmonic_mean
 from pipelines.plan import Plan, code_version, plan_run
 from pipelines.progress import Mailbox, Progress
 from pipelines.ray_session import connect
-from pipelines.tracking import Tracker, register, shown
+from pipelines.tracking import Tracker, flatten, register, shown
 from pipelines.worker import Job, train_worker
 from vlmodels.errors import UserError
+
+SCHEMA = 2
+"""Version of ``run.json``; raised when a field changes its meaning."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,18 @@ def run_training(
 def _registered(result: RunResult, home: rundir.Home, config: TrainConfig, say: Callable[[str], None]) -> RunResult:
     """Register the finished run if the configuration asks for it."""
     if config.tracking.register:
-        with home.local_copy(result.record["name"]) as folder:
-            model = register(folder, config.tracking, result.record["tracking"].get("run_id"))
-        say(f"{result.record['name']}: in the registry as {model}")
+        register_run(result, config, home=home, say=say)
     return result
+
+
+def register_run(
+    result: RunResult, config: TrainConfig, *, home: rundir.Home | None = None, say: Callable[[str], None] = print
+) -> str:
+    """Register a finished run under the name that ``config`` gives; return the model's URI."""
+    with (home or rundir.Home.at(config.out)).local_copy(result.record["name"]) as folder:
+        model = register(folder, config.tracking, result.record["tracking"].get("run_id"))
+    say(f"{result.record['name']}: in the registry as {model}")
+    return model
 
 
 def _fit(
@@ -107,7 +118,7 @@ def _fit(
     connect()
     _check_resources(config, ray.cluster_resources())
     with Progress(plan.name, config.optim.epochs, tracker, say) as progress:
-        job = Job(config, plan.split, plan.descriptions, Mailbox(progress.actor))
+        job = Job(config, plan.split, plan.descriptions, Mailbox(progress.actor), plan.start)
         resources = {"CPU": config.scale.cpus_per_worker} | ({"GPU": 1} if config.scale.gpu else {})
         trainer = TorchTrainer(
             train_worker,
@@ -193,13 +204,19 @@ def _record(
     if {"base", "novel"} <= set(metrics):
         metrics["hm"] = harmonic_mean(metrics["base"]["top1"], metrics["novel"]["top1"])
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "name": plan.name,
+        "group": plan.group,
         "protocol": plan.split.protocol,
+        "dataset": plan.split.dataset,
         "method": plan.config.method,
         "preset": plan.config.preset,
+        "seed": plan.config.seed,
+        "scoring": asdict(plan.split.scoring) if plan.split.scoring else {},
+        "lists": dict(plan.split.lists),
         "config": shown(plan.config),
         "metrics": metrics,
+        "cost": {**outcome["cost"], "trainable": plan.facts["trainable"], "gmacs_video": plan.facts["gmacs_video"]},
         "history": outcome["history"],
         "selection": plan.config.selection,
         "epoch_kept": outcome["epoch_kept"],
@@ -218,10 +235,9 @@ def _record(
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    flat = {
-        f"{name}/{key}": value
-        for name, part in metrics.items()
-        if isinstance(part, dict)
-        for key, value in part.items()
+    """Every number by its path; MLflow's names have no ``@``."""
+    return {
+        key.replace(".", "/").replace("@", ""): float(value)
+        for key, value in flatten(metrics).items()
+        if isinstance(value, (int, float))
     }
-    return flat | {key: value for key, value in metrics.items() if not isinstance(value, dict)}

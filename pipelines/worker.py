@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 from vlmodels.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from pipelines.config import TrainConfig
+    from pipelines.data.clipstore import ClipStore
+    from pipelines.evaluate import Scores
     from pipelines.plan import Descriptions
-    from pipelines.protocols import Split
+    from pipelines.splits import EvalSet, Example, Split
     from vlmodels.methods.base import Method
 
 
@@ -30,6 +34,7 @@ class Job:
     split: Split
     descriptions: Descriptions | None
     send: Callable[[dict[str, Any]], None]  # to the driver: progress and metrics
+    start: bytes = b""  # adapter file to start from
 
 
 def train_worker(settings: dict[str, Job]) -> dict[str, Any]:
@@ -78,7 +83,8 @@ class _Worker:
         import torch
 
         from pipelines.data.clipstore import ClipStore
-        from pipelines.plan import build_method
+        from pipelines.plan import build_method, classes_of
+        from vlmodels.checkpoint import load_into
 
         context = ray.train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
@@ -87,10 +93,12 @@ class _Worker:
         if self.device.type == "cpu":
             torch.set_num_threads(max(1, int(self.config.scale.cpus_per_worker)))
         job.send({"kind": "worker", "rank": self.rank, "pid": os.getpid(), "node": context.get_node_rank()})
-        self.store = ClipStore(self.config.data.dir)
+        self.store = ClipStore(self.config.data.dir or job.split.tests[0].data)
         torch.manual_seed(self.config.seed)
-        classes = job.split.train_classes
+        classes = classes_of(job.split)
         self.method: Method = build_method(self.config, frames=self.store.segments, classes=classes).to(self.device)
+        if job.start:
+            load_into(self.method, job.start)
         self.history: list[dict[str, float]] = []
         self.best: tuple[float, int] = (-1.0, 0)
         self.folder = Path(tempfile.mkdtemp(prefix="vidadapt-"))
@@ -100,12 +108,15 @@ class _Worker:
         try:
             if self._restore_final():
                 return
-            self.method.set_classes(self.job.split.train_classes, self.job.descriptions)
-            if any(True for _ in self.method.trainable_parameters()) and self.config.optim.epochs:
+            if self._trains():
+                self.method.set_classes(self.job.split.train_classes, self.job.descriptions)
                 self._train()
             self._finish()
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _trains(self) -> bool:
+        return bool(self.method.trainable_parameters()) and bool(self.config.optim.epochs and self.job.split.train)
 
     # -------------------------------------------------------------------------------------------- training
 
@@ -174,18 +185,29 @@ class _Worker:
             return accuracy(self._score(self.job.split.select))["top1"]
         test = self.job.split.tests[0]
         self.method.set_classes(test.classes, None)
-        return accuracy(self._score(test.examples), len(test.unscored))["top1"]
+        return accuracy(self._score(test.examples, test.data), len(test.unscored))["top1"]
 
     # ------------------------------------------------------------------------------------------ evaluation
 
-    def _score(self, examples: Any) -> Any:
-        from pipelines.evaluate import score
+    def _store(self, folder: str) -> ClipStore:
+        from pipelines.data.clipstore import ClipStore
 
-        return score(
+        return ClipStore(folder) if folder and Path(folder) != self.store.folder else self.store
+
+    def _score(self, examples: Sequence[Example], data: str = "") -> Scores:
+        from pipelines.evaluate import NORMAL
+
+        return self._score_orders(examples, data, (NORMAL,))[NORMAL]
+
+    def _score_orders(self, examples: Sequence[Example], data: str, orders: Sequence[str]) -> dict[str, Scores]:
+        from pipelines.evaluate import score_orders
+
+        return score_orders(
             self.method,
-            self.store,
+            self._store(data),
             examples,
             self.config.data,
+            orders,
             device=self.device,
             batch=self.config.scale.eval_batch,
             rank=self.rank,
@@ -197,32 +219,80 @@ class _Worker:
         """Score the test sets once, with the chosen epoch, and report the finished folder."""
         import numpy as np
 
-        from pipelines.evaluate import accuracy, set_metrics
+        from pipelines.evaluate import accuracy
         from vlmodels.checkpoint import load_tensors, save_adapter
 
         if self.best[1]:
             self.method.load_adapter_state_dict(load_tensors(self.folder / "best.safetensors"))
-        metrics, predictions = {}, {}
+        metrics: dict[str, Any] = {}
+        predictions: dict[str, Any] = {}
         if self.job.split.select:
+            self.method.set_classes(self.job.split.train_classes, self.job.descriptions)
             metrics["select"] = accuracy(self._score(self.job.split.select))
+        started = time.perf_counter()
         for test in self.job.split.tests:
             if self.rank == 0:
                 self.job.send({"kind": "scoring", "set": test.name, "videos": len(test.examples)})
-            self.method.set_classes(test.classes, None)
-            result = self._score(test.examples)
-            metrics[test.name] = set_metrics(test, result)
-            predictions[f"{test.name}/clip_id"] = np.array([e.clip_id for e in test.examples])
-            predictions[f"{test.name}/target"] = result.targets
-            predictions[f"{test.name}/score"] = result.scores
+            metrics[test.name], found = self._test(test)
+            predictions |= {f"{test.name}/{key}": value for key, value in found.items()}
         if self.rank == 0:
             final = self.folder / "final"
             final.mkdir()
             save_adapter(final, self.method, classes=self.job.split.train_classes)
             np.savez_compressed(final / "predictions.npz", allow_pickle=False, **predictions)
             kept = self.best[1] or len(self.history)
-            outcome = {"metrics": metrics, "history": self.history, "epoch_kept": kept}
+            cost = self._cost(time.perf_counter() - started)
+            outcome = {"metrics": metrics, "history": self.history, "epoch_kept": kept, "cost": cost}
             (final / "outcome.json").write_text(json.dumps(outcome))
         self._report({"final": True}, "final")
+
+    def _test(self, test: EvalSet) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Metrics of a test set, and what is kept of its videos."""
+        import numpy as np
+
+        from pipelines.evaluate import NORMAL, ORDERS, accuracy, set_metrics
+
+        self.method.set_classes(test.classes, None)
+        orders = (NORMAL, *ORDERS) if self.config.data.probe else (NORMAL,)
+        results = self._score_orders(test.examples, test.data, orders)
+        metrics = set_metrics(test, results[NORMAL])
+        if self.config.data.probe:
+            metrics["probe"] = {order: accuracy(results[order], len(test.unscored)) for order in ORDERS}
+        return metrics, {
+            "clip_id": np.array([e.clip_id for e in test.examples]),
+            "target": results[NORMAL].targets,
+            "score": results[NORMAL].scores,
+            "video": results[NORMAL].video,
+            "text": self._class_features(),
+        }
+
+    def _class_features(self) -> np.ndarray:
+        """Features (C,E) of the classes that are set, for the report's pictures."""
+        import numpy as np
+        import torch
+
+        with torch.inference_mode():
+            features: np.ndarray = self.method.encode_classes().float().cpu().numpy().astype(np.float16)
+        return features
+
+    def _cost(self, scoring_seconds: float) -> dict[str, float]:
+        """What the run took on this rank, per step and per view."""
+        import resource
+
+        import torch
+
+        views = self.config.data.clips * self.config.data.crops * sum(len(t.examples) for t in self.job.split.tests)
+        if self.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self.device) / 2**20
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB
+        cost = {"peak_memory_mb": peak, "scored_views_per_second": views / max(scoring_seconds, 1e-9)}
+        if self.history:
+            quick = min(self.history, key=lambda epoch: epoch["seconds"])  # the first one warms up
+            steps = len(self.job.split.train) // self.config.optim.batch_size
+            cost["step_seconds"] = quick["seconds"] / steps
+            cost["train_clips_per_second"] = quick["clips_per_second"]
+        return cost
 
     # ----------------------------------------------------------------------------------------- checkpoints
 

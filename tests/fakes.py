@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.protocols import Clip, EvalSet, Example, Split
+from pipelines.splits import Clip, EvalSet, Example, Split
 
 
 class FakeStore:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from vlmodels import methods
 from vlmodels.clip import create
@@ -144,6 +144,27 @@ def load_adapter(folder: Path, backbone: Backbone | None = None) -> Adapter:
     if about["classes"]:
         method.set_classes(about["classes"])
     return Adapter(method.eval(), tuple(about["classes"]), about["extra"])
+
+
+def load_into(method: Method, adapter: bytes) -> None:
+    """Start ``method`` from the content of an adapter file of the same method on the same backbone.
+
+    Raises:
+        UserError: another method, another backbone, or tensors that this configuration does not have.
+    """
+    try:
+        tensors = load(adapter)
+        length = int.from_bytes(adapter[:8], "little")
+        about = json.loads(json.loads(adapter[8 : 8 + length])["__metadata__"][_KEY])
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise UserError(f"the adapter to start from is damaged or none of this package ({error})") from error
+    if about["method"] != method.name or about["backbone"]["digest"] != method.backbone.digest:
+        raise UserError(
+            f"the adapter to start from is a {about['method']} on {about['backbone']['name']} (digest "
+            f"{about['backbone']['digest'][:12]}), not a {method.name} on {method.backbone.spec.name} (digest "
+            f"{method.backbone.digest[:12]})"
+        )
+    method.load_adapter_state_dict(tensors)
 
 
 def _recreate(recorded: Mapping[str, Any], path: Path) -> Backbone:

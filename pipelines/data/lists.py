@@ -87,7 +87,10 @@ class ListFolder:
     def names(self) -> list[str]:
         """Names of the lists that are here, in the data set's order where it is known."""
         found = dict.fromkeys(self.dataset.counts if self.dataset else ())
-        found |= dict.fromkeys(sorted(_stem(p) for p in self.place.iterdir() if p.name.endswith(SUFFIXES[:2])))
+        found |= dict.fromkeys(_kept(self.place).get("labels", {}))
+        folders = [folder for folder in self._folders() if folder.is_dir()]
+        for folder in folders[1:] or folders:  # a repository's root holds other text files
+            found |= dict.fromkeys(sorted(_stem(p) for p in folder.iterdir() if p.name.endswith(SUFFIXES[:2])))
         return [name for name in found if self.has(name)]
 
     def read(self, stem: str) -> VideoList:
@@ -105,7 +108,7 @@ class ListFolder:
             )
         labels_path = self._labels_of(stem)
         classes = self._named(read_labels(labels_path))
-        return VideoList(stem, path, labels_path, tuple(classes), tuple(read_list(path, n_classes=len(classes))))
+        return VideoList(stem, path, labels_path, tuple(classes), tuple(read_list(path, classes=classes)))
 
     def _find(self, stem: str) -> Path | None:
         return next(
@@ -165,6 +168,11 @@ class ListFolder:
 
 def _stem(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".txt")
+
+
+def kept_dataset(place: Path) -> str:
+    """Name of the data set whose lists ``ingest`` kept in ``place``; "" if there are none, or own ones."""
+    return str(_kept(place).get("dataset") or "")
 
 
 def _kept(place: Path) -> dict[str, Any]:

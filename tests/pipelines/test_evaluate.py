@@ -8,7 +8,7 @@ from sklearn.metrics import top_k_accuracy_score
 
 from pipelines.errors import DivergedError
 from pipelines.evaluate import Scores, accuracy, harmonic_mean, set_metrics
-from pipelines.protocols import EvalSet, Example
+from pipelines.splits import EvalSet, Example
 
 
 def random_scores(videos=300, classes=9, seed=0):
