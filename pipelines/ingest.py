@@ -2,8 +2,13 @@
 
 Examples:
   python pipelines/ingest.py --videos DIR --out DATA              # DIR/CLASS/*.mp4, DIR/train/CLASS/*.mp4 or DIR/*.mp4
-  python pipelines/ingest.py --videos val.txt --labels labels.csv --root VIDEOS --out DATA    # a published list
+  python pipelines/ingest.py --videos mine.csv --root VIDEOS --out DATA      # path,label[,group][,split]: class names
+  python pipelines/ingest.py --dataset hmdb51 --lists REPO --root VIDEOS --protocol b2n --out DATA  # published lists
+  python pipelines/ingest.py --videos val.txt --labels labels.csv --root VIDEOS --out DATA          # any list
   python pipelines/ingest.py --videos base.txt novel.txt --labels base.csv novel.csv --out DATA
+
+Lists and their label files are kept in DATA/lists, where protocols find them. In a CSV, clips of one group (source
+video) are never torn apart by a split, and split says train, val or test where you have decided that.
 
 A rerun does only what is missing or changed; an interrupted ingest is completed by the same command. Videos that
 cannot be decoded are set aside in the manifest with the reason. Exit code: 0 if clips were stored; 2 with one
@@ -22,7 +27,10 @@ from typing import TYPE_CHECKING
 from pipelines.cli import run_script
 
 if TYPE_CHECKING:
+    from pipelines.data.inputs import Inputs
     from pipelines.data.shards import IngestReport
+
+PROTOCOLS = ("zero_shot", "few_shot", "b2n", "supervised")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,15 +39,15 @@ def parser() -> argparse.ArgumentParser:
         prog="ingest.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--videos", nargs="+", required=True, metavar="DIR|LIST", help="a folder, or lists of 'path label' lines")
-    add("--labels", nargs="+", default=[], metavar="CSV", help="label files (id,name): one, or one for each list")
-    add("--root", metavar="DIR", help="where the videos of lists are (default: the lists' folder, or its videos/)")
+    input_flags(parser)
     add("--out", required=True, metavar="DIR", help="where shards, manifest and index go")
     add("--frames", type=int, default=8, metavar="T", help="segments of a clip (default: 8)")
     add("--size", type=int, default=224, metavar="PIXELS", help="crop size to leave room for (default: 224)")
     add(
         "--pool", type=int, default=4, metavar="N", help="frames stored of each segment, beside its centre (default: 4)"
     )
+    add("--sampling", default="segments", choices=("segments", "dense"), help="frames of a clip (default: segments)")
+    add("--stride", type=int, default=16, metavar="N", help="frames between two of a dense clip (default: 16)")
     add("--workers", type=int, metavar="N", help="decoding processes (default: one for each CPU)")
     add("--timeout", type=float, default=60, metavar="S", help="seconds for one video (default: 60)")
     add("--max-bad", type=float, default=50, metavar="PERCENT", help="videos that may be set aside (default: 50)")
@@ -48,22 +56,56 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def input_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say what there is; :func:`inputs_from` reads them."""
+    add = parser.add_argument
+    add("--videos", nargs="+", default=[], metavar="DIR|LIST", help="a folder, a CSV, or lists of 'path label' lines")
+    add("--labels", nargs="+", default=[], metavar="CSV", help="label files (id,name): one, or one for each list")
+    add("--dataset", metavar="NAME", help="published data set: hmdb51, ucf101, ssv2, k400 or k600; with --lists")
+    add("--lists", metavar="DIR", help="a published repository, or a folder of lists with their label files")
+    add("--protocol", choices=PROTOCOLS, help="take only the lists that it needs (default: all that are there)")
+    add("--root", metavar="DIR", help="where the videos of lists are (default: the lists' folder, or its videos/)")
+
+
+def inputs_from(args: argparse.Namespace, exclude: Path | None = None, *, scan: bool = False) -> Inputs:
+    """Find what the flags of :func:`input_flags` name.
+
+    Raises:
+        UserError: flags that do not go together, and as ``pipelines.data.inputs``.
+    """
+    from pipelines.data.inputs import find_inputs, find_listed, wanted_lists
+    from pipelines.data.lists import ListFolder
+    from vlmodels.errors import UserError
+
+    if bool(args.videos) == bool(args.lists):
+        raise UserError("say either --videos (a folder, lists or a CSV) or --lists (a folder of lists), not both")
+    if args.videos:
+        if args.dataset or args.protocol:
+            raise UserError("--dataset and --protocol choose among the lists of a folder: --lists DIR")
+        return find_inputs(args.videos, args.labels, args.root, exclude, scan=scan)
+    if args.labels:
+        raise UserError("the lists of --lists have their label files beside them; --labels goes with --videos")
+    folder = ListFolder.open(args.lists, args.dataset)
+    stems, _ = wanted_lists(folder, args.protocol)
+    return find_listed(folder, stems, args.root, scan=scan)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Find the videos, ingest them, say what became of them."""
     args = parser().parse_args(argv)
 
     from pipelines.data.decode import DecodeSettings
-    from pipelines.data.inputs import find_inputs
     from pipelines.data.shards import ingest
     from vlmodels.errors import UserError
 
     for name in ("workers", "timeout"):
         if getattr(args, name) is not None and getattr(args, name) <= 0:
             raise UserError(f"--{name} {getattr(args, name):g}: it must be more than 0")
-    settings = DecodeSettings(frames=args.frames, size=args.size, pool=args.pool)
+    settings = DecodeSettings(args.frames, args.size, args.pool, args.sampling, args.stride)
     out = Path(args.out)
-    inputs = find_inputs(args.videos, args.labels, args.root, exclude=out)
-    print(f"{len(inputs.videos)} videos of {len(inputs.classes)} classes in {inputs.root}", flush=True)
+    inputs = inputs_from(args, exclude=out)
+    lists = f" ({', '.join(one.name for one in inputs.lists)})" if inputs.lists else ""
+    print(f"{len(inputs.videos)} videos of {len(inputs.classes)} classes in {inputs.root}{lists}", flush=True)
     report = ingest(
         inputs,
         out,

@@ -1,34 +1,41 @@
-"""What there is to ingest: the videos of a folder, or those that published lists name, with their classes."""
+"""What there is to ingest: the videos of a folder, or those that lists name, with their classes."""
 
 from __future__ import annotations
 
-import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from pipelines.data.manifest import clip_id, group_of, read_labels, read_list
+from pipelines.data.catalog import part_of
+from pipelines.data.lists import ListFolder, VideoList
+from pipelines.data.locate import VIDEO_SUFFIXES, Locator, loosely, videos_below
+from pipelines.data.manifest import clip_id, group_of, is_table, list_stem, read_labels, read_list, read_videos
 from vlmodels.errors import UserError, nearest
 
-VIDEO_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("3gp", "asf", "avi", "flv", "gif", "m2ts", "m4v", "mkv", "mov"),
-        *("mp4", "mpeg", "mpg", "mts", "ogv", "ts", "webm", "wmv"),
-    )
-)
 SPLIT_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+TRAIN_LISTS = ("train", "train1", "training")
+TEST_LISTS = ("val1", "val2", "val3", "val", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A video to ingest; ``path`` is where it is below the root, "" if it is nowhere."""
+    """A video to ingest.
+
+    Attributes:
+        uri: as the list or folder names it.
+        path: where it is below the root, "" if it is nowhere.
+        label: class name, "" if unlabelled.
+        split: lists or split folders that it is in, joined by "|".
+        source: the video that it was cut from, where the user says so.
+        reason: why it is nowhere.
+    """
 
     uri: str
     path: str
     label: str
     split: str
+    source: str = ""
+    reason: str = ""
 
     @property
     def clip_id(self) -> str:
@@ -37,17 +44,29 @@ class Input:
 
     @property
     def group(self) -> str:
-        """Source video of the clip."""
-        return group_of(self.uri)
+        """Source video of the clip, given or by the names that data sets use."""
+        return self.source or group_of(self.uri)
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """All videos, sorted by uri; the folder that they are relative to; class names in label order."""
+    """All videos, sorted by uri.
+
+    Attributes:
+        root: the folder that their paths are relative to.
+        classes: class names in label order.
+        videos: one for each uri.
+        lists: the lists that name them, if lists with label files do.
+        dataset: the published data set that the lists are of.
+        files: every video below the root, where that was asked for.
+    """
 
     root: Path
     classes: tuple[str, ...]
     videos: tuple[Input, ...]
+    lists: tuple[VideoList, ...] = ()
+    dataset: str | None = None
+    files: frozenset[str] = frozenset()
 
 
 def find_inputs(
@@ -55,12 +74,15 @@ def find_inputs(
     labels: Sequence[str | Path] = (),
     root: str | Path | None = None,
     exclude: Path | None = None,
+    *,
+    scan: bool = False,
 ) -> Inputs:
-    """Read a folder of videos, or one or more published lists.
+    """Read a folder of videos, one or more lists, or own data in CSV or JSON that name classes.
 
     A folder holds class folders, split folders (train, val, test) of class folders, or just videos.
-    ``labels`` are label CSVs: one for everything, or one for each list. ``root`` is where the videos of lists
-    are (default: the folder of the lists, or its ``videos/``). Nothing below ``exclude`` is looked at.
+    ``labels`` are label CSVs: one for everything, or one for each list; own data with class names needs none.
+    ``root`` is where the videos of lists are (default: the folder of the lists, or its ``videos/``). Nothing below
+    ``exclude`` is looked at. With ``scan``, all files below the root are found out.
 
     Raises:
         UserError: naming what is wrong and how to mend it.
@@ -79,19 +101,60 @@ def find_inputs(
     for path in paths:
         if path.suffix.lower() in VIDEO_SUFFIXES:
             raise UserError(f"{path} is a video; --videos takes its folder, or a list of 'path label' lines")
+    if not labels and all(is_table(path) for path in paths):
+        return _own(paths, root, scan=scan)
     if not labels:
         raise UserError(f"{paths[0]}: the labels of a list are numbers; --labels CSV says which classes they are")
     if len(labels) not in {1, len(paths)}:
         raise UserError(f"{len(labels)} label files for {len(paths)} lists; give one, or one for each list")
-    names = [read_labels(path) for path in labels]
-    return _lists(paths, names * len(paths) if len(names) == 1 else names, root)
+    files = [Path(path) for path in labels] * (len(paths) if len(labels) == 1 else 1)
+    lists = [_read(path, names) for path, names in zip(paths, files, strict=True)]
+    twice = [one.name for i, one in enumerate(lists) if one.name in {other.name for other in lists[:i]}]
+    if twice:
+        raise UserError(f"two lists are called {twice[0]}; rename one, for their names tell them apart")
+    return replace(_listed(lists, _root(paths, root), scan=scan), lists=tuple(lists))
+
+
+def find_listed(folder: ListFolder, stems: Sequence[str], root: str | Path | None, *, scan: bool = False) -> Inputs:
+    """Read the lists ``stems`` of a folder, with the label files that belong to them; else as :func:`find_inputs`."""
+    lists = [folder.read(stem) for stem in stems]
+    found = _listed(lists, _root([folder.place / "."], root), scan=scan)
+    return replace(found, lists=tuple(lists), dataset=folder.dataset.name if folder.dataset else None)
+
+
+def wanted_lists(folder: ListFolder, protocol: str | None) -> tuple[list[str], list[str]]:
+    """Return the lists that a protocol needs (None: all) and that are there, and those that are not there.
+
+    Raises:
+        UserError: none is there.
+    """
+    data, names = folder.dataset, folder.names()
+    tests = data.tests if data else tuple(name for name in TEST_LISTS if name in names)
+    trains = (data.train,) if data else TRAIN_LISTS
+    needs: Mapping[str | None, Callable[[str], bool]] = {
+        None: lambda name: name.split("_filtered")[0] not in names or "_filtered" not in name,  # the same videos
+        "b2n": lambda name: name.startswith("fs_base_") or name in {"base_val", "novel_val"},
+        "few_shot": lambda name: "_few_shot_" in name or name in tests[:1],
+        "zero_shot": lambda name: name in tests,
+        "supervised": lambda name: name in trains or name in tests[:1],
+    }
+    known = [*data.counts, data.train, *(["base_train"] if "base" in data.part_labels else [])] if data else names
+    wanted = [name for name in dict.fromkeys([*names, *known]) if needs[protocol](name)]
+    there = [name for name in wanted if name in names]
+    if not there:
+        looked_for = ", ".join(wanted) or "val1.txt, train.txt, fs_base_s1_train.txt and the like"
+        raise UserError(
+            f"{folder.place}: none of the lists that are needed is here ({looked_for}); "
+            + ("it is the folder of a published repository or of lists" if data else "--dataset NAME says whose it is")
+        )
+    return there, [name for name in wanted if name not in names]
 
 
 # --------------------------------------------------------------------------------------------------- folders
 
 
 def _folder(root: Path, label_files: list[list[str]], exclude: Path | None) -> Inputs:
-    found = sorted(_videos_below(root, exclude))
+    found = sorted(videos_below(root, exclude))
     if not found:
         raise UserError(
             f"{root}: no videos here or in its folders (looked for {' '.join(sorted(VIDEO_SUFFIXES))}); "
@@ -113,34 +176,10 @@ def _folder(root: Path, label_files: list[list[str]], exclude: Path | None) -> I
     return Inputs(root.resolve(), tuple(classes), tuple(videos))
 
 
-def _videos_below(root: Path, exclude: Path | None) -> Iterator[str]:
-    """Yield posix paths of videos below ``root``; follows links (data sets are often linked), but not in circles."""
-    seen = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen or (exclude is not None and Path(real) == exclude.resolve()):
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES:
-                yield _portable(Path(folder, name).relative_to(root).as_posix())
-
-
-def _portable(name: str) -> str:
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        shown = os.fsencode(name).decode(errors="backslashreplace")
-        raise UserError(f"the file name {shown} is not valid UTF-8; rename it") from error
-    return name
-
-
 def _match_folders(folders: set[str], classes: Sequence[str]) -> dict[str, str]:
     """Map class folders to class names: exactly, else without regard to case and underscores."""
-    exact, loose = set(classes), {_loosely(name): name for name in classes}
-    matched = {name: name if name in exact else loose.get(_loosely(name)) for name in folders}
+    exact, loose = set(classes), {loosely(name): name for name in classes}
+    matched = {name: name if name in exact else loose.get(loosely(name)) for name in folders}
     unknown = sorted(name for name, found in matched.items() if found is None)
     if unknown:
         listed = ", ".join(f"'{name}'{nearest(name, classes)}" for name in unknown[:20])
@@ -151,32 +190,49 @@ def _match_folders(folders: set[str], classes: Sequence[str]) -> dict[str, str]:
     return {name: found for name, found in matched.items() if found is not None}
 
 
-def _loosely(name: str) -> str:
-    return " ".join(name.replace("_", " ").casefold().split())
-
-
 # ----------------------------------------------------------------------------------------------------- lists
 
 
-def _lists(paths: Sequence[Path], names: Sequence[list[str]], root: str | Path | None) -> Inputs:
+def _read(path: Path, labels: Path) -> VideoList:
+    classes = read_labels(labels)
+    return VideoList(list_stem(path), path, labels, tuple(classes), tuple(read_list(path, classes=classes)))
+
+
+def _own(paths: Sequence[Path], root: str | Path | None, *, scan: bool) -> Inputs:
+    read = [(path, *read_videos(path)) for path in paths]
+    name = {path: list_stem(path) if len(paths) > 1 else "" for path in paths}
+    lists = [VideoList(name[path], path, path, tuple(classes), tuple(lines)) for path, classes, lines in read]
+    for line in (line for one in lists for line in one.lines):
+        if line.split and line.split.lower() not in SPLIT_FOLDERS:
+            raise UserError(
+                f"{line.where}: split '{line.split}'{nearest(line.split, SPLIT_FOLDERS)}; use train or test"
+            )
+    inputs = _listed(lists, _root(paths, root), scan=scan)
+    return replace(inputs, classes=tuple(sorted(inputs.classes)))
+
+
+def _root(paths: Sequence[Path], root: str | Path | None) -> Path:
     if root is None:
-        parents = {path.resolve().parent for path in paths}
+        parents = {path.resolve().parent if path.name else path.resolve() for path in paths}
         if len(parents) > 1:
             raise UserError("the lists lie in different folders; --root DIR says where the videos are")
-        root = parents.pop()
-    elif not Path(root).is_dir():
+        return parents.pop()
+    if not Path(root).is_dir():
         raise UserError(f"--root {root}: no such folder")
-    locate = _Locator(Path(root).resolve())
+    return Path(root).resolve()
+
+
+def _listed(lists: Sequence[VideoList], root: Path, *, scan: bool) -> Inputs:
+    """Join the videos of lists, by uri, and find them."""
     videos: dict[str, Input] = {}
     first_seen: dict[str, str] = {}
-    for path, classes in zip(paths, names, strict=True):
-        split = path.name.removesuffix(".gz").rsplit(".", 1)[0]
-        for line in read_list(path, len(classes)):
-            label = classes[line.label]
-            uri = PurePosixPath(line.path).as_posix()
+    for one in lists:
+        for line in one.lines:
+            label, uri = one.classes[line.label], PurePosixPath(line.path).as_posix()
+            split = line.split.lower() or one.name
             known = videos.get(uri)
             if known is None:
-                videos[uri] = Input(uri, locate(uri), label, split)
+                videos[uri] = Input(uri, "", label, split, line.group)
                 first_seen[uri] = line.where
             elif known.label != label:
                 raise UserError(
@@ -185,39 +241,20 @@ def _lists(paths: Sequence[Path], names: Sequence[list[str]], root: str | Path |
                 )
             elif split not in known.split.split("|"):
                 videos[uri] = replace(known, split=f"{known.split}|{split}")
-    if not any(video.path for video in videos.values()):
-        example = next(iter(videos))
-        raise UserError(f"none of the {len(videos)} listed videos is below {root} (for instance {example}); set --root")
-    return Inputs(locate.root, tuple(_union(names)), tuple(videos[uri] for uri in sorted(videos)))
-
-
-class _Locator:
-    """Finds listed videos: as written, in ``videos/``, else by file name (then stem) anywhere below the root.
-
-    Releases differ in class folders (UCF-101 lists name none, the archive has them), in ``train/`` prefixes
-    and in suffixes (webm, mp4); a name that occurs more than once below the root is nobody's.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._by_name: dict[str, list[str]] | None = None
-
-    def __call__(self, uri: str) -> str:
-        for candidate in (uri, f"videos/{uri}"):
-            if (self.root / candidate).is_file():
-                return candidate
-        if self._by_name is None:
-            self._by_name = defaultdict(list)
-            for path in _videos_below(self.root, None):
-                pure = PurePosixPath(path)
-                self._by_name[pure.name].append(path)
-                self._by_name[f"{pure.stem}.*"].append(path)
-        name = PurePosixPath(uri)
-        for key in (name.name, f"{name.stem}.*"):
-            matches = self._by_name.get(key, [])
-            if len(matches) == 1:
-                return matches[0]
-        return ""
+    classes = _union([one.classes for one in sorted(lists, key=lambda one: bool(part_of(one.name)))])
+    folders = {name for folder in {uri.rpartition("/")[0] for uri in videos} for name in folder.split("/")}
+    locate = Locator(root, [*classes, *folders])
+    if scan:
+        locate.scan()
+    found = []
+    for uri in sorted(videos):
+        path, reason = locate(uri, videos[uri].label)
+        found.append(replace(videos[uri], path=path, reason=reason))
+    if not any(video.path for video in found):
+        raise UserError(
+            f"none of the {len(found)} listed videos is below {root} (for instance {found[0].uri}); set --root"
+        )
+    return Inputs(root, tuple(classes), tuple(found), files=locate.files)
 
 
 def _union(label_files: Iterable[Sequence[str]]) -> list[str]:

@@ -1,7 +1,7 @@
-"""The manifest (one row for every input video), and the published files that name videos and classes.
+"""The manifest (one row for every input video), and the files that name videos and classes.
 
-Lists hold ``path label`` lines; label files are CSV with the header ``id,name``. Both exist with CRLF, without
-a final newline, gzipped, and with names that hold spaces, commas, quotes, ``#`` and brackets.
+Lists hold ``path label`` lines, or are CSV or JSON; label files are CSV with the header ``id,name``. All exist with
+CRLF, without a final newline, gzipped, and with names that hold spaces, commas, quotes, ``#`` and brackets.
 """
 
 from __future__ import annotations
@@ -9,13 +9,17 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import io
+import json
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
-from vlmodels.errors import UserError
+from vlmodels.errors import UserError, nearest
 
 FACTS = pa.schema(
     [
@@ -54,13 +58,38 @@ SCHEMA = pa.schema(
 _GROUPED = re.compile(r"^(.+_g\d+)_c\d+$|^(.+)_[fhlu]_(?:cm|nm)_np\d_(?:ba|fr|le|ri)_(?:bad|goo|med)_\d+$")
 
 
+PATH_COLUMNS, LABEL_COLUMNS = ("path", "video", "file"), ("label", "class")
+
+
 @dataclass(frozen=True, slots=True)
 class ListLine:
-    """One line of a list: the video's path as written, its class index, and where it stands (``file:line``)."""
+    """One video of a list.
+
+    Attributes:
+        path: as written.
+        label: index of its class.
+        where: where it stands, ``file:line``.
+        group: source video, where a column says so.
+        split: train, val or test, where a column says so.
+    """
 
     path: str
     label: int
     where: str
+    group: str = ""
+    split: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What a list says of a video; ``label_at`` is where its label stands, to the column."""
+
+    path: str
+    label: str
+    where: str
+    label_at: str
+    group: str = ""
+    split: str = ""
 
 
 def clip_id(uri: str) -> str:
@@ -109,30 +138,131 @@ def read_labels(path: str | Path) -> list[str]:
     return names
 
 
-def read_list(path: str | Path, n_classes: int | None = None) -> list[ListLine]:
-    """Return the lines of a video list (``path label``, the path may hold spaces).
+def read_list(path: str | Path, n_classes: int | None = None, classes: Sequence[str] | None = None) -> list[ListLine]:
+    """Return the videos of a list, in its order.
+
+    Lines are ``path label`` (the path may hold spaces). A ``.csv`` has a header with a path (or video, file) and a
+    label (or class) column, a ``.json`` is ``[{"path": ..., "label": ...}, ...]`` or ``{path: label}``; there, a
+    label may also be a name out of ``classes``.
 
     Raises:
-        UserError: no such file, a line without a label, a label outside ``0 .. n_classes - 1``, no lines.
+        UserError: no such file, a video without a label, a label outside ``0 .. n_classes - 1`` (file, line and
+            column), no videos.
     """
+    path = Path(path)
+    index = {name: number for number, name in enumerate(classes or ())}
+    n_classes = n_classes if classes is None else len(classes)
     found = []
-    for number, line in enumerate(_text(Path(path)).split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        parts = line.strip().rsplit(None, 1)
-        if len(parts) != 2 or not parts[1].isdecimal():
-            raise UserError(f"{where}: expected 'path label' with a number as label, found '{line.strip()}'")
-        label = int(parts[1])
+    for entry in _entries(path):
+        label = int(entry.label) if entry.label.isdecimal() else index.get(entry.label)
+        if label is None:
+            names = f" and no class of its label file{nearest(entry.label, index)}" if index else ""
+            raise UserError(f"{entry.label_at}: label '{entry.label}' is not a number{names}")
         if n_classes is not None and label >= n_classes:
             raise UserError(
-                f"{where}: label {label} is out of range: the label file has {n_classes} classes "
-                f"(0 to {n_classes - 1}); is it the label file of this list?"
+                f"{entry.label_at}: label {label} is out of range: the label file has {n_classes} classes "
+                f"(0 to {n_classes - 1}); is it the label file of this list, and does the list count from 0?"
             )
-        found.append(ListLine(parts[0], label, where))
-    if not found:
-        raise UserError(f"{path}: no videos in this list")
+        found.append(ListLine(entry.path, label, entry.where, entry.group, entry.split))
     return found
+
+
+def read_videos(path: str | Path) -> tuple[list[str], list[ListLine]]:
+    """Return the sorted class names, and the videos, of a CSV or JSON list that labels videos by class name.
+
+    Raises:
+        UserError: as :func:`read_list`; labels that are all numbers, which name no classes.
+    """
+    path = Path(path)
+    entries = list(_entries(path))
+    classes = sorted({entry.label for entry in entries})
+    if all(name.isdecimal() for name in classes):
+        raise UserError(f"{path}: its labels are numbers; --labels CSV says which classes they are")
+    index = {name: number for number, name in enumerate(classes)}
+    return classes, [ListLine(e.path, index[e.label], e.where, e.group, e.split) for e in entries]
+
+
+def list_stem(path: str | Path) -> str:
+    """Return a list's name: that of its file without ``.gz`` and ``.txt``, ``.csv`` or ``.json``."""
+    return Path(path).name.removesuffix(".gz").rsplit(".", 1)[0]
+
+
+def is_table(path: str | Path) -> bool:
+    """Whether a list is CSV or JSON, by its name, and so may label videos by class name."""
+    return Path(path).name.lower().removesuffix(".gz").endswith((".csv", ".json"))
+
+
+def _entries(path: Path) -> Iterator[_Entry]:
+    text = _text(path)
+    kind = path.name.lower().removesuffix(".gz").rsplit(".", 1)[-1]
+    mark = next((mark for mark in ",;\t" if mark in text.partition("\n")[0]), None)
+    if kind == "json":
+        entries = _json_entries(path, text)
+    elif kind == "csv" and mark:
+        entries = _csv_entries(path, text, mark)
+    else:  # some call 'path label' lines .csv
+        entries = _text_entries(path, text)
+    empty = True
+    for entry in entries:
+        empty = False
+        if not entry.path:
+            raise UserError(f"{entry.where}: a video without a path")
+        if not entry.label:
+            raise UserError(f"{entry.label_at}: no label for '{entry.path}'")
+        yield entry
+    if empty:
+        raise UserError(f"{path}: no videos in this list")
+
+
+def _text_entries(path: Path, text: str) -> Iterator[_Entry]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        where, end = f"{path}:{number}", len(line.rstrip())
+        video, *label = line.strip().rsplit(None, 1)
+        column = end - len(label[0]) + 1 if label else end + 1
+        if not label or not label[0].isdecimal():
+            raise UserError(f"{where}:{column}: expected 'path label' with a number as label, found '{line.strip()}'")
+        yield _Entry(video, label[0], where, f"{where}:{column}")
+
+
+def _csv_entries(path: Path, text: str, delimiter: str) -> Iterator[_Entry]:
+    rows = csv.reader(io.StringIO(text), delimiter=delimiter)
+    header = [cell.strip().lower() for cell in next(rows, [])]
+    video, label = (next((n for n in names if n in header), "") for names in (PATH_COLUMNS, LABEL_COLUMNS))
+    if not video or not label:
+        raise UserError(
+            f"{path}:1: a list in CSV starts with a header that has the columns path and label (and group and split, "
+            f"if you like), not '{','.join(header)}'"
+        )
+    for cells in rows:
+        if not any(cell.strip() for cell in cells):
+            continue
+        where = f"{path}:{rows.line_num}"
+        if len(cells) != len(header):
+            raise UserError(
+                f"{where}: {len(cells)} cells where the header has {len(header)}; quote names that hold commas"
+            )
+        row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+        label_at = f"{where}, column {header.index(label) + 1} ({label})"
+        yield _Entry(row[video], row[label], where, label_at, row.get("group", ""), row.get("split", ""))
+
+
+def _json_entries(path: Path, text: str) -> Iterator[_Entry]:
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg})") from error
+    if isinstance(content, dict):
+        content = [{"path": video, "label": label} for video, label in content.items()]
+    if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
+        raise UserError(f'{path}: a list in JSON is [{{"path": ..., "label": ...}}, ...] or {{path: label}}')
+    for number, item in enumerate(content, start=1):
+        where = f"{path}, entry {number}"
+        video, label = (next((n for n in names if n in item), names[0]) for names in (PATH_COLUMNS, LABEL_COLUMNS))
+        row: dict[str, Any] = {name: item.get(name) for name in (video, label, "group", "split")}
+        cells = {name: "" if cell is None else str(cell).strip() for name, cell in row.items()}
+        yield _Entry(cells[video], cells[label], where, f"{where} ({label})", cells["group"], cells["split"])
 
 
 def _text(path: Path) -> str:

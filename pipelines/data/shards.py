@@ -28,6 +28,7 @@ from pipelines.data.batchjob import FATAL, Facts, decode_planned, quarantined, r
 from pipelines.data.decode import DecodeSettings
 from pipelines.data.folder import INDEX, MANIFEST, PARTS, SHARDS, Index, file_sha256, write_whole
 from pipelines.data.inputs import Input, Inputs
+from pipelines.data.keptlists import keep_lists
 from pipelines.data.manifest import FACTS, SCHEMA
 from pipelines.data.shardfile import Shard
 from vlmodels.errors import UserError
@@ -94,7 +95,7 @@ def ingest(
         facts = _still_true(known, stats, out, retry=retry)
         missing = [video for video in inputs.videos if video.clip_id not in facts]
         for video in [video for video in missing if not video.path]:
-            facts[video.clip_id] = quarantined(video.clip_id, f"missing: no such file below {inputs.root}")
+            facts[video.clip_id] = quarantined(video.clip_id, f"missing: {video.reason}")
         kept = len(facts)
         pending = [video for video in missing if video.path]
         if pending:
@@ -299,6 +300,7 @@ def _finish(
         own = {"uri": video.uri, "path": video.path, "label": video.label, "group": video.group, "split": video.split}
         rows.append({**facts[video.clip_id], **own, "start_s": None, "end_s": None})
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    keep_lists(out, inputs.lists, inputs.dataset)
     write_whole(out / MANIFEST, lambda path: pq.write_table(table, path))
     used = sorted({row["shard"] for row in rows} - {""})
     identity = ("clip_id", "label", "group", "split", "sha256", "decoder", "n_frames", "status")

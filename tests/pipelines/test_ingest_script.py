@@ -98,7 +98,7 @@ def test_help_answers_at_once_and_alone(tmp_path):
         (["--videos", "empty"], "no videos here or in its folders"),
         (["--videos", "nowhere"], "nowhere: no such folder or list"),
         (["--videos", "videos", "--labels", "labels.csv"], "'Wolking' (did you mean 'Walking'?)"),
-        (["--videos", "list.txt", "--labels", "labels.csv"], "list.txt:2: label 7 is out of range"),
+        (["--videos", "list.txt", "--labels", "labels.csv"], "list.txt:2:15: label 7 is out of range"),
         (["--videos", "videos", "--frames", "0"], "--frames 0: choose 1 to 256"),
         (["--videos", "videos", "--workers", "0"], "--workers 0: it must be more than 0"),
         (["--videos", "videos", "--out", "labels.csv"], "cannot write to labels.csv"),

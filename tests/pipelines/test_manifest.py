@@ -68,10 +68,10 @@ def test_lists(world):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a.mp4 0\nb.mp4 9\n", r"list.txt:2: label 9 is out of range: .* 3 classes \(0 to 2\)"),
-        ("a.mp4\n", r"list.txt:1: expected 'path label'"),
-        ("a.mp4 Typing\n", r"list.txt:1: expected 'path label' with a number"),
-        ("a.mp4 -1\n", r"list.txt:1: expected"),
+        ("a.mp4 0\nb.mp4 9\n", r"list.txt:2:7: label 9 is out of range: .* 3 classes \(0 to 2\)"),
+        ("a.mp4\n", r"list.txt:1:6: expected 'path label'"),
+        ("a.mp4 Typing\n", r"list.txt:1:7: expected 'path label' with a number"),
+        ("a.mp4 -1\n", r"list.txt:1:7: expected"),
         ("\n \n", "no videos in this list"),
     ],
 )
@@ -145,7 +145,9 @@ def test_mistakes_with_lists(world, tmp_path):
         find_inputs([put(world / "gone.txt", "gone.mp4 0\n")], [labels])
     with pytest.raises(UserError, match=r"b.txt:1: -b.avi is 'Typing' here but 'Laying.*in .*val.txt:3"):
         find_inputs([val, put(world / "b.txt", "-b.avi 0\n")], [labels])
-    elsewhere = put(world / "other" / "val.txt", "-b.avi 1\n")
+    with pytest.raises(UserError, match="two lists are called val"):
+        find_inputs([val, put(world / "other" / "val.txt", "-b.avi 1\n")], [labels], root=world)
+    elsewhere = put(world / "other" / "val2.txt", "-b.avi 1\n")
     with pytest.raises(UserError, match="different folders; --root"):
         find_inputs([val, elsewhere], [labels])
     assert len(find_inputs([elsewhere], [labels], root=world).videos) == 1

@@ -1,0 +1,86 @@
+"""The lists that an ingest was given, kept beside what it made of them, so that protocols need no ``--lists``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pipelines.data.folder import write_whole
+from pipelines.data.lists import KEPT, VideoList
+from vlmodels.errors import UserError
+
+LISTS = "lists"
+"""Folder of kept lists in an ingested data set."""
+
+
+def keep_lists(out: Path, lists: Sequence[VideoList], dataset: str | None) -> None:
+    """Replace the lists in ``out/lists`` by byte copies of these and of their label files; by none if there are none.
+
+    Beside them, ``lists.json`` says which data set they are of, and which label file each list counts.
+    """
+    place = out / LISTS
+    files = {one.path.name: one.path for one in lists}
+    labels = label_names(lists)
+    files |= {labels[one.name]: one.labels_path for one in lists}
+    content = {name: path.read_bytes() for name, path in files.items()}
+    swap_in(place, content, dataset, labels)
+
+
+def label_names(lists: Sequence[VideoList]) -> dict[str, str]:
+    """Return the name of each list's label file where all are in one folder: unlike files get unlike names."""
+    taken = {one.path.name: one.path.resolve() for one in lists}
+    named: dict[str, str] = {}
+    for one in lists:
+        source, number = one.labels_path.resolve(), 1
+        name = source.name
+        while taken.setdefault(name, source) != source:
+            number += 1
+            name = f"{source.stem}_{number}{source.suffix}"
+        named[one.name] = name
+    return named
+
+
+def swap_in(place: Path, files: dict[str, bytes], dataset: str | None, labels: dict[str, str]) -> None:
+    """Put a folder of lists in the place of the one that is there, whole; no files, no folder.
+
+    Raises:
+        UserError: a folder is there that this project did not write (it has no ``lists.json``).
+    """
+    if place.exists() and not (place / KEPT).exists():
+        if not files:
+            return
+        raise UserError(f"{place} was not written here and would be lost; move it away or choose another --out")
+    fresh, stale = (place.with_name(f".{place.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
+    try:
+        if files:
+            fresh.mkdir(parents=True)
+            for name, data in files.items():
+                (fresh / name).write_bytes(data)
+            plain = json.dumps({"dataset": dataset, "labels": labels}, indent=1)
+            write_whole(fresh / KEPT, lambda path: path.write_text(plain))
+        if place.exists():
+            place.rename(stale)
+        if files:
+            fresh.rename(place)
+    finally:
+        for folder in (fresh, stale):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def list_text(lines: Iterable[tuple[str, int]]) -> bytes:
+    """Return ``path label`` lines as a list has them."""
+    return "".join(f"{path} {label}\n" for path, label in lines).encode()
+
+
+def labels_text(classes: Sequence[str]) -> bytes:
+    """Return class names as a label CSV has them."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "name"])
+    writer.writerows(enumerate(classes))
+    return text.getvalue().encode()
