@@ -22,6 +22,8 @@ from pipelines.task import KEPT_LISTS
 from vlmodels.errors import UserError, noted, refuse
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vlmodels.methods.base import Method
 
 Descriptions = Mapping[str, Mapping[str, Sequence[str]]]
@@ -82,6 +84,7 @@ def plan_run(config: TrainConfig) -> Plan:
         UserError: naming everything that is wrong, at once where several things can be seen together.
     """
     from vlmodels.clip import check_weights
+    from vlmodels.describe import gmacs
 
     problems = check(config)
     stores: list[ClipStore] = []
@@ -125,7 +128,7 @@ def plan_run(config: TrainConfig) -> Plan:
         "adapter_bytes": 4 * trainable,
         "weights_digest": _weights_digest(config.backbone.pretrained),
         "view_notes": _view_notes(config, split),
-        "gmacs_video": video_gmacs(method, stores[0].segments),
+        "gmacs_video": round(gmacs(method.eval().encode_video, _one_clip(method, stores[0].segments)), 3),
     }
     digest = stores[0].digest if len(stores) == 1 else configs.digest_of([store.digest for store in stores])
     return Plan(config, split, descriptions, digest, facts, start)
@@ -197,16 +200,10 @@ def start_bytes(start: str | None) -> bytes:
     return found[0].read_bytes()
 
 
-def video_gmacs(method: Method, frames: int) -> float:
-    """Multiply-accumulates (1e9) of the video tower and what acts in it, for one view."""
+def _one_clip(method: Method, frames: int) -> Tensor:
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
-    clip = torch.empty(1, frames, 3, *method.backbone.spec.image_size, device="meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        method.eval()
-        method.encode_video(clip)
-    return round(counter.get_total_flops() / 2e9, 3)
+    return torch.empty(1, frames, 3, *method.backbone.spec.image_size, device="meta")
 
 
 def _batch_problems(config: TrainConfig, split: Split, method: Method | None) -> list[str]:

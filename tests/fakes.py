@@ -38,3 +38,10 @@ def split_of(store, classes=4):
     names = tuple(f"class {i}" for i in range(classes))
     tests = (EvalSet("base", names, store.examples), EvalSet("novel", names, store.examples))
     return Split("b2n", 1, names, store.examples, (), tests, "fake")
+
+
+def folder_clips(per_group=2, groups=5, names=("clap", "run", "sit", "walk")):
+    """Rows of a data set in class folders: ``groups`` source videos a class, ``per_group`` clips of each."""
+    return [
+        clip(f"{g}_{i}", name, group=f"{name}_g{g}") for name in names for g in range(groups) for i in range(per_group)
+    ]

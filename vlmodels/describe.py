@@ -12,7 +12,9 @@ from vlmodels import methods, published
 from vlmodels.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
 
 
 PLACEHOLDERS = 400  # classes of Kinetics-400, whose classifiers the papers count
@@ -43,7 +45,6 @@ def describe(
     """
     cls = methods.get(method)
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from vlmodels.clip import create
 
@@ -60,11 +61,7 @@ def describe(
         spec = built.backbone.spec
         clip = torch.empty(1, frames, 3, *spec.image_size)
         tokens = torch.empty(1, spec.context_length, dtype=torch.long)
-    counts: list[float] = []
-    for encode, given in ((built.encode_video, clip), (built.backbone.encode_text, tokens)):
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            encode(given)
-        counts.append(counter.get_total_flops() / 2e9)
+    counts = [gmacs(built.encode_video, clip), gmacs(built.backbone.encode_text, tokens)]
     result: dict[str, Any] = {
         "method": method,
         "preset": preset,
@@ -84,6 +81,16 @@ def describe(
         printed |= {"source": found.source, "remark": found.remark}
         result["published"] = {key: value for key, value in printed.items() if value}
     return result
+
+
+def gmacs(encode: Callable[..., object], given: Tensor) -> float:
+    """Multiply-accumulates (1e9) of ``encode(given)``: matrix products and convolutions."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        encode(given)
+    return float(counter.get_total_flops() / 2e9)
 
 
 def catalogue() -> dict[str, Any]:

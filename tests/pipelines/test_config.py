@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 from fakes import FakeStore, split_of
@@ -127,10 +128,13 @@ def test_a_recipe_fills_settings_of_both_groups_and_overrides_win(monkeypatch):
 def test_a_pass_of_one_clip_is_refused_before_a_worker_starts(monkeypatch, tmp_path):
     class Store(FakeStore):
         manifest, classes, digest, folder = None, ("a", "b"), "digest", tmp_path
+        index = SimpleNamespace(decode={})
 
     monkeypatch.setattr(plan, "ClipStore", lambda folder: Store())
     monkeypatch.setattr(plan, "clips_of", lambda manifest: ())
-    monkeypatch.setattr(plan, "make_split", lambda *args: split_of(Store()))
+    monkeypatch.setattr(
+        plan, "make_split", lambda *args, scoring, **kwargs: dataclasses.replace(split_of(Store()), scoring=scoring)
+    )
     base = resolve(method="msta", preset=None, base=BASE, overrides=["method.alpha=0", "optim.micro_batch=1",
                                                                     "optim.batch_size=8"])  # fmt: skip
     assert "mixup=0.0" in plan.describe_plan(plan.plan_run(base))

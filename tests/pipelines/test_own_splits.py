@@ -1,0 +1,85 @@
+"""Seeded splits of own clips: whole groups, given parts, shots, held-out clips."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from fakes import clip, folder_clips
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.own_splits import base_and_novel, few_shots, hold_out, own_train_test
+from vlmodels.errors import UserError
+
+NAMES = ("clap", "run", "sit", "walk")
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), fraction=st.floats(0.05, 0.9), groups=st.integers(2, 7))
+def test_groups_are_never_torn_and_nothing_is_lost(seed, fraction, groups):
+    clips = folder_clips(groups=groups)
+    train, test, _ = own_train_test(clips, fraction, seed)
+    assert not {c.group for c in train} & {c.group for c in test}
+    assert sorted(c.clip_id for c in train + test) == sorted(c.clip_id for c in clips)
+    assert {c.label for c in train} == {c.label for c in test} == set(NAMES)
+
+
+def test_folders_named_train_and_test_are_taken_at_their_word():
+    clips = [dataclasses.replace(c, split="test" if "_0" in c.uri else "train") for c in folder_clips()]
+    train, test, _ = own_train_test(clips, 0.3, 1)
+    assert {c.split for c in train} == {"train"}
+    assert {c.split for c in test} == {"test"}
+
+
+def test_lists_are_told_apart_by_the_words_in_their_names():
+    parts = {"walk": "fs_base_s1_train", "run": "Train|fs_base_s2_train", "clap": "Val1", "sit": "novel_val"}
+    clips = [dataclasses.replace(c, split=parts[c.label]) for c in folder_clips()]
+    train, test, notes = own_train_test(clips, 0.3, 1)
+    assert {c.label for c in train} == {"walk", "run"}
+    assert {c.label for c in test} == {"clap", "sit"}
+    assert any("clap, sit" in note for note in notes), "classes that cannot be used are named"
+
+
+@pytest.mark.parametrize(
+    ("splits", "words"),
+    [(("train", "extra"), "unclear"), (("train", "train"), "unclear"), (("train|test", "test"), "both")],
+)
+def test_given_splits_that_are_unclear_are_refused(splits, words):
+    clips = [dataclasses.replace(c, split=splits[i % 2]) for i, c in enumerate(folder_clips())]
+    with pytest.raises(UserError, match=words):
+        own_train_test(clips, 0.3, 1)
+
+
+def test_clips_of_one_source_are_held_out_together():
+    fit, held = hold_out(folder_clips(), 0.1, seed=3)
+    assert len(held) == 8, "one group of two clips a class"
+    assert not {c.group for c in fit} & {c.group for c in held}
+
+
+def test_held_out_clips_come_from_train_and_leave_one():
+    clips = folder_clips()
+    fit, held = hold_out(clips, 0.2, seed=1)
+    assert len(held) == 8
+    assert {c.clip_id for c in fit} | {c.clip_id for c in held} == {c.clip_id for c in clips}
+    lone = [clip(1, "clap")]
+    assert hold_out(lone, 0.9, seed=1) == (lone, [])
+
+
+def test_classes_with_too_few_videos_for_k_shots_are_named():
+    clips = [*folder_clips(), *[clip(n, "jump") for n in range(3)]]
+    with pytest.raises(UserError, match=r"1 of 5 classes have fewer than 8 training videos: jump \(3\); set "):
+        few_shots(clips, 8, seed=1)
+    assert len(few_shots(clips, 8, seed=1, fewer=True)) == 4 * 8 + 3
+
+
+def test_shots_are_drawn_by_the_seed():
+    draws = [few_shots(folder_clips(), 4, seed) for seed in (1, 2, 1)]
+    assert draws[0] == draws[2] != draws[1]
+
+
+def test_frequent_classes_are_base():
+    clips = [c for c in folder_clips() if c.label != "clap"] + folder_clips()[:6]
+    assert base_and_novel(clips, NAMES) == (("run", "sit"), ("clap", "walk"))
+    with pytest.raises(UserError, match="at least 2 classes"):
+        base_and_novel([clip(1, "clap")], NAMES)
