@@ -1,13 +1,14 @@
-"""Which frames of a video are looked at: one per segment, at a fixed place inside each segment.
+"""Which frames of a video are looked at: one of each segment, or one every ``stride`` frames.
 
-The published test sampling (X-CLIP, ViFi-CLIP and their descendants) takes the middle of each of T equal
-segments; other deterministic views of a video take other places. Ingest stores the union of these frames,
-the *pool*. Pure numpy: no decoder, no torch.
+*Segments*: the published test sampling (X-CLIP, ViFi-CLIP and their descendants) takes the middle of each of T
+equal segments; other deterministic views of a video take other places. *Dense* (M2-CLIP on K400): frames
+``stride`` apart; the views of a video differ in where they start. Ingest stores the union of these frames, the
+*pool*, segment by segment. Pure numpy: no decoder, no torch.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Indices = NDArray[np.int64]
+Sampling = Literal["segments", "dense"]
+
+
+class Starts(tuple[float, ...]):
+    """Where the dense clips of a pool start, as parts of the room ``n - (T-1) * stride - 1`` that they have.
+
+    The centre comes first, then the evenly spaced ones. A type of its own: these are no places in segments.
+    """
+
+    __slots__ = ()
 
 
 def segment_indices(n_frames: int, segments: int, offset: float = 0.5) -> Indices:
@@ -48,3 +59,46 @@ def pool_indices(n_frames: int, segments: int, offsets: Sequence[float]) -> Indi
     """Return ``[segments * len(offsets)]`` frame numbers, ascending: for each segment, each offset in it."""
     per_offset = [segment_indices(n_frames, segments, offset) for offset in sorted(offsets)]
     return np.stack(per_offset, axis=1).reshape(-1)
+
+
+def dense_indices(n_frames: int, frames: int, stride: int, view: int = 0, views: int = 1) -> Indices:
+    """Return ``[frames]`` frame numbers ``stride`` apart, ascending; the last frame repeats where a video ends.
+
+    Views start evenly from the first possible frame to the last one, a single view in the middle. Source: the
+    test sampling of M2-CLIP's release, which rounds the starts of several views (half to even) and takes the
+    floor for the single one, so that the middle one of three may start a frame later.
+    """
+    if n_frames < 1 or frames < 1 or stride < 1:
+        raise ValueError(f"cannot take {frames} frames, {stride} apart, of a video of {n_frames} frames")
+    room = max(0, n_frames - (frames - 1) * stride - 1)
+    start = room // 2 if views == 1 else round(room * view / (views - 1))
+    return np.minimum(start + stride * np.arange(frames), n_frames - 1)
+
+
+def view_start(view: int, views: int) -> float:
+    """Return where ``view`` of ``views`` starts, as a part of its room: ``view / (views - 1)``, or the middle."""
+    return view / (views - 1) if views > 1 else 0.5
+
+
+def pool_starts(views: int) -> Starts:
+    """Return the starts of a pool that holds ``views`` dense views and the single one in the centre."""
+    if views < 1:
+        raise ValueError(f"a pool holds at least one view, not {views}")
+    return Starts([0.5, *(view_start(view, views) for view in range(views) if views > 1)])
+
+
+def dense_pool_indices(n_frames: int, frames: int, stride: int, views: int) -> Indices:
+    """Return ``[frames * len(pool_starts(views))]`` frame numbers: for each place in a clip, each start.
+
+    They are not ascending: a clip that starts late begins after others have gone on.
+    """
+    clips = [dense_indices(n_frames, frames, stride)]
+    clips += [dense_indices(n_frames, frames, stride, view, views) for view in range(views) if views > 1]
+    return np.stack(clips, axis=1).reshape(-1)
+
+
+def view_indices(n_frames: int, frames: int, views: int, sampling: Sampling = "segments", stride: int = 16) -> Indices:
+    """Return the frame numbers ``[views, frames]`` of the deterministic temporal views of a video."""
+    if sampling == "dense":
+        return np.stack([dense_indices(n_frames, frames, stride, view, views) for view in range(views)])
+    return np.stack([segment_indices(n_frames, frames, view_offset(view, views)) for view in range(views)])

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from vlmodels.errors import UserError
-from vlmodels.sampling import view_offset
+from vlmodels.sampling import Starts, view_offset, view_start
 
 if TYPE_CHECKING:
     from pipelines.data.augment import Augment
     from pipelines.data.clipstore import ClipStore
     from pipelines.data.mixing import Mixing
-    from pipelines.protocols import Example
+    from pipelines.splits import Example
 
 Item = TypeVar("Item")
 
@@ -89,11 +89,18 @@ class TrainBatches:
                 yield _HostBatch(step, part, indices.tolist(), clips, share, part == self._passes - 1)
 
     def _draw_frames(self, index: int, epoch: int) -> np.ndarray:
-        """One frame of every segment, uniformly among those stored (MSTA section 4.1, sparse sampling)."""
-        pool = self._store.frames(self._examples[index].clip_id)
-        segments, per_segment = self._store.segments, len(self._store.offsets)
-        draw = np.random.default_rng([self._seed, epoch, index]).integers(per_segment, size=segments)
-        return np.ascontiguousarray(pool[np.arange(segments) * per_segment + draw])
+        """One frame of every segment, uniformly among those stored (MSTA section 4.1, sparse sampling).
+
+        Of dense clips, one start for all frames; past the end of a video the last one that the stride meets
+        repeats (M2-CLIP's release), not the last frame as in tests.
+        """
+        clip_id = self._examples[index].clip_id
+        pool, segments, per_segment = self._store.frames(clip_id), self._store.segments, len(self._store.offsets)
+        random, rows = np.random.default_rng([self._seed, epoch, index]), np.arange(segments)
+        if isinstance(self._store.offsets, Starts):
+            rows = np.minimum(rows, (self._store.n_frames(clip_id) - 1) // self._store.stride)
+            return np.ascontiguousarray(pool[rows * per_segment + random.integers(per_segment)])
+        return np.ascontiguousarray(pool[rows * per_segment + random.integers(per_segment, size=segments)])
 
     def _on_device(self, batches: Iterable[_HostBatch], epoch: int) -> Iterator[MicroBatch]:
         for batch in batches:
@@ -153,7 +160,8 @@ def _seed(*parts: int) -> int:
 def views(store: ClipStore, clip_id: str, clips: int) -> np.ndarray:
     """Frames of the deterministic temporal views of a stored clip: uint8 ``(clips, T, H, W, 3)``.
 
-    View v of V takes, from segment i, the frame at ``floor((i + (v + 0.5) / V) F / T)``; V = 1 is the centre.
+    View v of V takes, from segment i, the frame at ``floor((i + (v + 0.5) / V) F / T)``; V = 1 is the centre. Dense
+    views start evenly (``vlmodels.sampling.dense_indices``).
 
     Raises:
         UserError: as ``view_positions``.
@@ -169,14 +177,16 @@ def view_positions(offsets: Sequence[float], clips: int) -> list[int]:
     Raises:
         UserError: if the ingested pool does not hold these frames.
     """
+    dense = isinstance(offsets, Starts)
+    place, first = (view_start, int(clips > 1)) if dense else (view_offset, 0)  # the first start is the single view's
     positions = []
     for view in range(clips):
-        near = (k for k, offset in enumerate(offsets) if abs(offset - view_offset(view, clips)) < 1e-6)
+        near = (k for k, offset in enumerate(offsets) if k >= first and abs(offset - place(view, clips)) < 1e-6)
         positions.append(next(near, None))
     if None in positions:
         raise UserError(
-            f"data.clips={clips} needs frames that were not stored (offsets {list(offsets)}); "
-            f"ingest again with --pool {clips}, or set data.clips=1"
+            f"data.clips={clips} needs frames that were not stored ({'starts' if dense else 'offsets'} "
+            f"{list(offsets)}); ingest again with --pool {clips}, or set data.clips=1"
         )
     return [k for k in positions if k is not None]
 

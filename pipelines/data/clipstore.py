@@ -13,6 +13,7 @@ from pipelines.data.folder import INDEX, MANIFEST, SHARDS, Index, file_sha256
 from pipelines.data.shardfile import Shard
 from vlmodels.errors import UserError
 from vlmodels.resize import Frames
+from vlmodels.sampling import Sampling, Starts
 
 OPEN_SHARDS = 256
 """Files kept mapped at once: each costs a file descriptor, of which a process often has 1024."""
@@ -25,7 +26,9 @@ class ClipStore:
         manifest: one row for every input video (``pipelines.data.manifest.SCHEMA``).
         digest: names this content: settings, classes, labels, files.
         classes: class names in label order.
-        segments: T; each has ``len(offsets)`` stored frames, at these ``offsets`` inside the segment.
+        segments: T; each has ``len(offsets)`` stored frames, at these ``offsets`` inside the segment; of dense clips,
+            at the places of the clips that begin at these ``Starts``.
+        sampling: "segments" or "dense"; dense frames are ``stride`` apart.
 
     Raises:
         UserError: no finished ingest in ``folder``, or a shard of it is gone or cut.
@@ -39,10 +42,15 @@ class ClipStore:
         self.index = index
         self.digest, self.classes = index.digest, index.classes
         self.segments: int = index.decode["segments"]
-        self.offsets: tuple[float, ...] = tuple(index.decode["offsets"])
+        self.sampling: Sampling = index.decode.get("sampling", "segments")
+        self.stride: int = index.decode.get("stride", 0)
+        dense = self.sampling == "dense"
+        self.offsets: tuple[float, ...] = Starts(index.decode["starts"]) if dense else tuple(index.decode["offsets"])
         self.manifest: pa.Table = self._read_manifest()
-        columns = (self.manifest.column(name).to_pylist() for name in ("clip_id", "status", "shard", "row"))
-        self._place = {clip: (shard, row) for clip, status, shard, row in zip(*columns, strict=True) if status == "ok"}
+        columns = (self.manifest.column(name).to_pylist() for name in ("clip_id", "status", "shard", "row", "n_frames"))
+        decoded = [row for row in zip(*columns, strict=True) if row[1] == "ok"]
+        self._place = {clip: (shard, row) for clip, _, shard, row, _ in decoded}
+        self._n_frames = {clip: n for clip, _, _, _, n in decoded}
         self._check_shards()
         # Not a method: a cache that refers to its owner would keep the files open until the next collection.
         self._reader = functools.lru_cache(OPEN_SHARDS)(functools.partial(_open_shard, self.folder / SHARDS))
@@ -72,6 +80,10 @@ class ClipStore:
         if batch.column("clip_id")[0].as_py() != clip_id:
             raise UserError(f"{self.folder / SHARDS / shard} holds other clips than the manifest says; ingest again")
         return frames
+
+    def n_frames(self, clip_id: str) -> int:
+        """Return how many frames the video of a decoded clip has."""
+        return self._n_frames[clip_id]
 
     def verify(self) -> None:
         """Read every shard and compare its SHA-256 with the index.

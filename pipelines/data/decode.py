@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-from vlmodels.errors import UserError
+import numpy as np
+
+from vlmodels.errors import UserError, nearest
 from vlmodels.resize import WIDEST, Frames, resize_cover, storage_shape, stored_short_side
-from vlmodels.sampling import pool_indices, pool_offsets
+from vlmodels.sampling import Indices, Sampling, dense_pool_indices, pool_indices, pool_offsets, pool_starts
 from vlmodels.video import VideoInfo, read_clip
 
 DECODE_VERSION = 1
@@ -18,22 +20,35 @@ DECODE_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class DecodeSettings:
-    """A pool of frames: ``pool`` views and the centre of each of ``frames`` segments, for crops of ``size``."""
+    """A pool of frames for crops of ``size``: of each clip of ``frames`` frames, ``pool`` views and the centre one.
+
+    ``sampling`` says what a clip is: a frame of each segment, or frames that are ``stride`` apart.
+    """
 
     frames: int = 8
     size: int = 224
     pool: int = 4
+    sampling: Sampling = "segments"
+    stride: int = 16
 
     def __post_init__(self) -> None:
-        for name, least, most in (("frames", 1, 256), ("size", 16, 1024), ("pool", 1, 32)):
+        for name, least, most in (("frames", 1, 256), ("size", 16, 1024), ("pool", 1, 32), ("stride", 1, 256)):
             value = getattr(self, name)
             if not least <= value <= most:
                 raise UserError(f"--{name} {value}: choose {least} to {most}")
+        if self.sampling not in (known := get_args(Sampling)):
+            raise UserError(f"--sampling {self.sampling}: choose {' or '.join(known)}{nearest(self.sampling, known)}")
 
     @property
     def offsets(self) -> tuple[float, ...]:
-        """Places inside each segment."""
-        return pool_offsets(self.pool)
+        """Places inside each segment, or ``Starts`` of dense clips: one for each frame that a segment stores."""
+        return pool_starts(self.pool) if self.sampling == "dense" else pool_offsets(self.pool)
+
+    def indices(self, n_frames: int) -> Indices:
+        """Frame numbers ``[stored_frames]`` of a video's pool, segment by segment; ascending only for segments."""
+        if self.sampling == "dense":
+            return dense_pool_indices(n_frames, self.frames, self.stride, self.pool)
+        return pool_indices(n_frames, self.frames, self.offsets)
 
     @property
     def stored_frames(self) -> int:
@@ -48,10 +63,11 @@ class DecodeSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Return all that decides which frames are stored, as index.json keeps it."""
+        dense = {"sampling": self.sampling, "stride": self.stride, "starts": list(self.offsets)}
         return {
             "version": DECODE_VERSION,
             "segments": self.frames,
-            "offsets": list(self.offsets),
+            **(dense if self.sampling == "dense" else {"offsets": list(self.offsets)}),
             "size": self.size,
             "short_side": stored_short_side(self.size),
             "resize": "bilinear, antialiased, cover and centre crop",
@@ -75,4 +91,8 @@ def decode_clip(path: str, settings: DecodeSettings) -> tuple[Frames, VideoInfo]
         height, width = storage_shape(frames.shape[2], frames.shape[1], short)
         return resize_cover(frames, height, width)
 
-    return read_clip(path, lambda n: pool_indices(n, settings.frames, settings.offsets), to_storage)
+    if settings.sampling == "segments":
+        return read_clip(path, settings.indices, to_storage)
+    frames, info = read_clip(path, lambda n: np.unique(settings.indices(n)), to_storage)  # each once, ascending
+    wanted = settings.indices(info.n_frames)
+    return frames[np.searchsorted(np.unique(wanted), wanted)], info

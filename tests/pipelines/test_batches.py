@@ -11,18 +11,19 @@ from fakes import FakeStore
 
 from pipelines.config import AugmentConfig
 from pipelines.data.augment import Augment
-from pipelines.data.batches import TrainBatches, batch_problems, prefetched, views
+from pipelines.data.batches import TrainBatches, batch_problems, prefetched, view_positions, views
 from pipelines.data.mixing import Mixing
 from vlmodels.errors import UserError
+from vlmodels.sampling import dense_pool_indices, pool_starts, view_indices
 
 STORE = FakeStore()
 PUBLISHED = AugmentConfig()
 
 
-def batches(rank=0, world=1, batch=8, micro=0, seed=1, augment=PUBLISHED, mixing=None):
+def batches(rank=0, world=1, batch=8, micro=0, seed=1, augment=PUBLISHED, mixing=None, store=STORE):
     return TrainBatches(
-        STORE,
-        STORE.examples,
+        store,
+        store.examples,
         Augment(augment, (48, 48), (0.5,) * 3, (0.5,) * 3),
         batch_size=batch,
         micro_batch=micro,
@@ -152,6 +153,52 @@ def test_views_are_the_published_frames():
     assert np.array_equal(centre[0], STORE.frames("clip0")[1::3])
     with pytest.raises(UserError, match="--pool 4"):
         views(STORE, "clip0", 4)
+
+
+class DenseStore(FakeStore):
+    """Dense clips of 8 frames at stride 16, each frame showing its number in the video."""
+
+    stride = 16
+
+    def __init__(self, lengths, pool):
+        super().__init__(len(lengths), segments=8, offsets=pool_starts(pool), size=2)
+        self.lengths = {f"clip{i}": n for i, n in enumerate(lengths)}
+        for clip_id, n in self.lengths.items():
+            numbers = dense_pool_indices(n, 8, self.stride, pool)
+            self.frames_of[clip_id] = np.broadcast_to(numbers[:, None, None, None], self.shape)
+
+    def n_frames(self, clip_id):
+        return self.lengths[clip_id]
+
+
+def test_training_draws_one_start_of_a_dense_clip():
+    store = DenseStore([300, 250, 50, 113, 1], pool=4)
+    drawn = batches(store=store, batch=1)._draw_frames
+    starts = {int(drawn(0, epoch)[0, 0, 0, 0]) for epoch in range(60)}
+    assert starts == {0, 62, 93, 125, 187}  # thirds of the room of 187 frames, and its centre
+    for epoch in range(5):
+        for clip, room in ((0, 187), (1, 137), (3, 0)):
+            shown = drawn(clip, epoch)[:, 0, 0, 0]
+            assert (np.diff(shown) == 16).all()
+            assert 0 <= shown[0] <= room
+        assert drawn(2, epoch)[:, 0, 0, 0].tolist() == [0, 16, 32, 48, 48, 48, 48, 48]  # in tests 49 follows 48
+        assert drawn(4, epoch)[:, 0, 0, 0].tolist() == [0] * 8
+    assert np.array_equal(drawn(0, 7), drawn(0, 7))
+
+
+@pytest.mark.parametrize(("pool", "clips"), [(1, 1), (3, 1), (3, 3), (3, 2), (4, 4), (5, 3)])
+def test_dense_views_are_the_published_frames(pool, clips):
+    store = DenseStore([300, 301, 50, 9], pool)
+    for clip_id, n in store.lengths.items():
+        shown = views(store, clip_id, clips)[..., 0, 0, 0]
+        assert shown.tolist() == view_indices(n, 8, clips, "dense", 16).tolist()
+
+
+def test_dense_views_that_were_not_stored():
+    with pytest.raises(UserError, match=r"data\.clips=3 needs frames .*\(starts \[0\.5\]\).*--pool 3"):
+        view_positions(pool_starts(1), 3)
+    assert view_positions(pool_starts(3), 3) == [1, 2, 3]
+    assert view_positions(pool_starts(3), 1) == [0]
 
 
 def test_prefetching_keeps_order_and_raises_here():

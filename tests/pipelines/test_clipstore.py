@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.data import clipstore
+from pipelines.data import clipstore, shards
 from pipelines.data.clipstore import ClipStore
+from pipelines.data.decode import DecodeSettings
 from pipelines.data.folder import Index
+from pipelines.data.inputs import find_inputs
 from tests.pipelines import fake_decoders
-from tests.pipelines.test_shards import SETTINGS, here, ingest, videos
+from tests.pipelines.test_shards import PAINT, SETTINGS, here, ingest, videos
 from vlmodels.errors import UserError
+from vlmodels.sampling import Starts
 
 __all__ = ["here", "videos"]  # fixtures
 
@@ -44,6 +47,23 @@ def test_every_clip_comes_back(folder, videos):
         assert not frames.flags.owndata
     with pytest.raises(KeyError):
         store.frames("no such clip")
+
+
+def test_an_index_says_how_clips_were_sampled(folder, here, videos, tmp_path):
+    plain = json.loads((folder / "index.json").read_text())["decode"]
+    assert not {"sampling", "stride"} & plain.keys()  # as before there was another sampling
+    store = ClipStore(folder)
+    assert (store.sampling, store.stride, type(store.offsets)) == ("segments", 0, tuple)
+    assert {store.n_frames(clip) for clip in decoded(store).values()} == {40}
+    dense = DecodeSettings(frames=2, size=16, pool=3, sampling="dense", stride=4)
+    shards.ingest(find_inputs([videos]), tmp_path / "dense", dense, say=lambda line: None, decode=PAINT)
+    store = ClipStore(tmp_path / "dense")
+    assert (store.sampling, store.stride, store.segments) == ("dense", 4, 2)
+    assert store.offsets == Starts([0.5, 0, 0.5, 1])
+    assert isinstance(store.offsets, Starts)
+    assert store.shape[0] == 8
+    with pytest.raises(UserError, match=r"holds clips decoded with other settings .*sampling None instead of dense"):
+        shards.ingest(find_inputs([videos]), folder, dense, say=lambda line: None, decode=PAINT)
 
 
 def test_it_pickles_by_path(folder):

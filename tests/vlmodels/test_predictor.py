@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_clip import CLASSES, disturb
+from videofiles import numbers, write_video
 
 import vlmodels
 from vlmodels.checkpoint import save_adapter
@@ -141,3 +144,54 @@ def test_predictor_keeps_to_its_device_and_mode(run):
 def test_labels_are_a_list(run):
     with pytest.raises(UserError, match="must be a list of class names, not the text 'clapping'"):
         load(run)(frames(), labels="clapping")
+
+
+@pytest.fixture
+def scored(run, tmp_path):
+    """A copy of the run with what says how it was scored."""
+
+    def copy(**files):
+        folder = shutil.copytree(run, tmp_path / "scored", dirs_exist_ok=True)
+        for name, content in files.items():
+            (folder / f"{name}.json").write_text(content if isinstance(content, str) else json.dumps(content))
+        return folder
+
+    return copy
+
+
+def seen(predictor):
+    return predictor.clips, predictor.crops, predictor.sampling, predictor.stride
+
+
+def test_a_run_predicts_with_the_views_it_was_scored_with(run, scored):
+    assert seen(load(run)) == (1, 1, "segments", 16)
+    folder = scored(config={"data": {"dir": "x", "clips": 2, "crops": 3}})
+    assert seen(load(folder)) == (2, 3, "segments", 16)
+    assert load(folder)(frames()) == load(run, clips=2, crops=3)(frames()) != load(run)(frames())
+    dense = {"frames": 4, "clips": 3, "crops": 4, "sampling": "dense", "stride": 2}
+    folder = scored(run={"views": dense})
+    assert seen(Predictor.from_run(folder)) == (3, 4, "dense", 2)
+    assert seen(load(folder, clips=1, sampling="segments")) == (1, 4, "segments", 2)
+    folder = scored(run={"views": {**dense, "sampling": "segments", "stride": 0}})
+    assert seen(load(folder)) == (3, 4, "segments", 16)
+    with pytest.raises(UserError, match=r"config\.json is damaged .*; copy the run again"):
+        load(scored(config="{"))
+
+
+@pytest.mark.parametrize("wrong", [{"clips": 0}, {"crops": 2}, {"sampling": "dence"}, {"stride": 0}])
+def test_views_that_there_are_not(run, wrong):
+    name, value = next(iter(wrong.items()))
+    with pytest.raises(UserError, match=f"{name}={value}.*crops one of 1, 3, 4, and sampling is segments or dense"):
+        load(run, **wrong)
+
+
+def test_dense_views_of_frames_and_of_a_file(run, tmp_path):
+    predictor = load(run, clips=3, crops=4, sampling="dense", stride=3)
+    clip = frames(21, 56, 70)  # already of the stored size; room for starts 0, 6 (5.5), 11
+    views = predictor._views(clip)
+    for view, start in zip(views, (0, 6, 11), strict=True):
+        assert np.array_equal(view, clip[start : start + 10 : 3])
+    path = write_video(tmp_path / "a.mp4", frames=21)
+    assert [numbers(view) for view in predictor._views(path)] == [[s, s + 3, s + 6, s + 9] for s in (0, 6, 11)]
+    probabilities = [p.probability for p in predictor(path, topk=9)]
+    assert sum(probabilities) == pytest.approx(1, abs=1e-5)

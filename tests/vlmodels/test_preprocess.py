@@ -26,17 +26,23 @@ def test_one_view_is_the_centre_of_frames_of_256(spec):
     assert torch.allclose(unnormalised(views, spec), expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("shape", [(224, 300), (300, 224)])
-def test_three_views_lie_along_the_long_side(spec, shape):
+@pytest.mark.parametrize("shape", [(224, 301), (301, 224)])
+@pytest.mark.parametrize("starts", [(0, 38, 77), (0, 19, 38, 77)])  # of four: 0, m // 4, m // 2, m, as M2-CLIP has it
+def test_several_views_lie_along_the_long_side(spec, shape, starts):
     clips = torch.randint(0, 256, (1, 2, *shape, 3), dtype=torch.uint8)
-    views = unnormalised(eval_views(clips, spec, crops=3), spec)
-    assert views.shape == (3, 2, 3, 224, 224)
-    for view, start in zip(views, (0, 38, 76), strict=True):
+    views = unnormalised(eval_views(clips, spec, crops=len(starts)), spec)
+    assert views.shape == (len(starts), 2, 3, 224, 224)
+    for view, start in zip(views, starts, strict=True):
         cut = clips[0].narrow(2 if shape[1] > shape[0] else 1, start, 224)
         assert torch.allclose(view, cut.permute(0, 3, 1, 2).float(), atol=1e-3)
 
 
-@pytest.mark.parametrize("crops", [1, 3])
+def test_other_crops_are_refused(spec):
+    with pytest.raises(ValueError, match="crops may be 1, 3, 4, not 2"):
+        eval_views(torch.zeros(1, 1, 224, 224, 3, dtype=torch.uint8), spec, crops=2)
+
+
+@pytest.mark.parametrize("crops", [1, 3, 4])
 @pytest.mark.parametrize("shape", [(256, 340), (120, 90), (1080, 1920), (224, 224), (300, 800)])
 def test_any_size_gives_the_backbone_s_size_and_keeps_a_plain_colour(spec, shape, crops):
     clips = torch.full((1, 1, *shape, 3), 100, dtype=torch.uint8)

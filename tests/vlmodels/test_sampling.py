@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlmodels.sampling import pool_indices, pool_offsets, segment_indices, view_offset
+from vlmodels.sampling import (
+    Starts,
+    dense_indices,
+    dense_pool_indices,
+    pool_indices,
+    pool_offsets,
+    pool_starts,
+    segment_indices,
+    view_indices,
+    view_offset,
+)
 
 frames = st.integers(1, 20_000)
 segments = st.integers(1, 64)
@@ -57,3 +67,52 @@ def test_nonsense_is_refused(bad):
 def test_an_empty_pool_is_refused():
     with pytest.raises(ValueError, match="at least one view"):
         pool_offsets(0)
+
+
+def dense_view(n, count, stride, start):
+    """A clip as M2-CLIP's release takes it in tests: of a video that goes on with its last frame."""
+    goes_on = [*range(n), *[n - 1] * (count * stride)]
+    return goes_on[start : start + count * stride : stride]
+
+
+@given(frames, segments, st.integers(1, 32), st.integers(2, 6))
+def test_dense_views_are_the_published_ones(n, count, stride, how_many):
+    room = max(n - (stride * (count - 1) + 1), 0)
+    assert dense_indices(n, count, stride).tolist() == dense_view(n, count, stride, room // 2)
+    for view in range(how_many):
+        start = round(room / (how_many - 1) * view)
+        assert dense_indices(n, count, stride, view, how_many).tolist() == dense_view(n, count, stride, start)
+
+
+@given(frames, segments, st.integers(1, 32), views)
+def test_a_dense_pool_holds_every_view_and_the_centre(n, count, stride, how_many):
+    starts = pool_starts(how_many)
+    pool = dense_pool_indices(n, count, stride, how_many).reshape(count, len(starts))
+    assert pool[:, 0].tolist() == dense_indices(n, count, stride).tolist()
+    if how_many > 1:
+        assert pool[:, 1:].T.tolist() == view_indices(n, count, how_many, "dense", stride).tolist()
+
+
+def test_worked_dense_examples():
+    assert [dense_indices(300, 8, 16, view, 3)[0] for view in range(3)] == [0, 94, 187]
+    assert dense_indices(300, 8, 16).tolist() == [93, 109, 125, 141, 157, 173, 189, 205]  # not 94: half of 187
+    assert dense_indices(50, 8, 16).tolist() == [0, 16, 32, 48, 49, 49, 49, 49]
+    for count, stride in ((16, 8), (32, 4)):
+        assert np.ptp(dense_indices(300, count, stride)) in range(112, 128)
+    assert pool_starts(3) == (0.5, 0.0, 0.5, 1.0)
+    assert pool_starts(1) == (0.5,)
+    assert isinstance(pool_starts(1), Starts)
+
+
+@given(frames, segments, views)
+def test_segment_views_are_the_pool_s(n, count, how_many):
+    expected = pool_indices(n, count, [view_offset(view, how_many) for view in range(how_many)])
+    assert view_indices(n, count, how_many).T.reshape(-1).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("bad", [(0, 8, 16), (8, 0, 16), (8, 8, 0)])
+def test_dense_nonsense_is_refused(bad):
+    with pytest.raises(ValueError, match="cannot take"):
+        dense_indices(*bad)
+    with pytest.raises(ValueError, match="at least one view"):
+        pool_starts(0)
