@@ -95,7 +95,7 @@ _M2CLIP_K400 = Views(
     stride=16,
     variants=((16, 8), (32, 4)),
     source="M2-CLIP table 1 (frames x crops x clips) and the release's K400 recipe",
-    remark="the paper says that sampling is sparse, its release is dense; the stride of 16 and 32 frames is not printed: "
+    remark="the paper says that sampling is sparse, its release is dense; strides of 16 and 32 frames are not printed: "
     "8 and 4 are assumed, so that a clip spans 128 frames as it does with 8",
 )
 _M2CLIP_SSV2 = Views(
@@ -104,7 +104,7 @@ _M2CLIP_SSV2 = Views(
     variants=((32, 0),),
     source="M2-CLIP's release, SSv2 recipe",
     remark="table 2 prints 8x1x3, which table 1 explains as 1 crop x 3 clips; the release's segment centres are up to "
-    "one frame earlier than ours",
+    "a frame away from ours",
 )
 _M2CLIP_OTHER = replace(
     _M2CLIP_K400, variants=(), source="", assumed="the views of its K400 model: the paper does not report the protocol"

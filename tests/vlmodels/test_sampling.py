@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -91,6 +92,13 @@ def test_a_dense_pool_holds_every_view_and_the_centre(n, count, stride, how_many
     assert pool[:, 0].tolist() == dense_indices(n, count, stride).tolist()
     if how_many > 1:
         assert pool[:, 1:].T.tolist() == view_indices(n, count, how_many, "dense", stride).tolist()
+
+
+@given(frames, segments)
+def test_m2clip_s_own_segment_centres_are_at_most_a_frame_away(n, count):
+    ends = [round((n - 1) / count * i) for i in range(count + 1)]
+    theirs = [(start + end) // 2 for start, end in pairwise(ends)]
+    assert np.abs(segment_indices(n, count) - theirs).max() <= 1
 
 
 def test_worked_dense_examples():
