@@ -49,6 +49,10 @@ def check(config: TrainConfig) -> list[str]:
             config.selection != "select" or p.holdout > 0,
             "selection=select needs clips to select on: set protocol.holdout, for instance 0.2",
         ),
+        (
+            not (d.probe and p.name == "retrieval"),
+            "data.probe scores classes in other orders of frames; retrieval has no classes: leave it off",
+        ),
     ]
     problems = [message for holds, message in rules if not holds]
     problems += [

@@ -151,6 +151,12 @@ def _sources(config: TrainConfig) -> tuple[list[ClipStore], list[Source]]:
         for store in stores[1:]
         if store.segments != stores[0].segments
     ]
+    problems += [
+        f"{store.folder} is sampled in {store.sampling} (stride {store.stride}), {stores[0].folder} in "
+        f"{stores[0].sampling} (stride {stores[0].stride}): ingest both with the same --sampling and --stride"
+        for store in stores[1:]
+        if (store.sampling, store.stride) != (stores[0].sampling, stores[0].stride)
+    ]
     names = [source.name for source in sources]
     problems += [f"two data sets are called {name}: write NAME=DIR" for name in set(names) if names.count(name) > 1]
     refuse(problems)
@@ -158,18 +164,17 @@ def _sources(config: TrainConfig) -> tuple[list[ClipStore], list[Source]]:
 
 
 def classes_of(split: Split) -> tuple[str, ...]:
-    """Classes that a method is built for: those that train, else those that are scored first."""
+    """Classes that a method is built for: those that train, else those that are scored first; none for retrieval."""
     return split.train_classes or split.tests[0].classes
 
 
 def _scoring(config: TrainConfig, store: ClipStore) -> Scoring:
-    decode = store.index.decode
     return Scoring(
         frames=store.segments,
         clips=config.data.clips,
         crops=config.data.crops,
-        sampling=decode.get("sampling", "segments"),
-        stride=decode.get("stride", 0),
+        sampling=store.sampling,
+        stride=store.stride,
         average="features" if config.protocol.name == "retrieval" else "softmax",
     )
 
@@ -191,7 +196,7 @@ def start_bytes(start: str | None) -> bytes:
     if start is None:
         return b""
     from vlmodels.checkpoint import ADAPTER
-    from vlmodels.registry import model_folder
+    from vlmodels.predictor import model_folder
 
     folder = model_folder(start)
     found = sorted(folder.rglob(ADAPTER))
@@ -228,8 +233,10 @@ def _misfits(config: TrainConfig, stores: Sequence[ClipStore], split: Split, met
         if names:
             with noted(problems):
                 method.set_classes(names)
-    if split.protocol == "retrieval":
-        problems += method.retrieval_problems()
+    if split.captions:
+        from pipelines.pairs import pair_problems
+
+        problems += pair_problems(config, method)
     size = min(method.backbone.spec.image_size)
     problems += [
         f"the clips of {store.folder} are stored {min(store.shape[1:3])} pixels small but {config.backbone.name} sees "

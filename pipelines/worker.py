@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.splits import EvalSet
 from vlmodels.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pipelines.data.clipstore import ClipStore
     from pipelines.evaluate import Scores
     from pipelines.plan import Descriptions
-    from pipelines.splits import EvalSet, Example, Split
+    from pipelines.splits import Example, Split
     from vlmodels.methods.base import Method
 
 
@@ -109,11 +110,15 @@ class _Worker:
             if self._restore_final():
                 return
             if self._trains():
-                self.method.set_classes(self.job.split.train_classes, self.job.descriptions)
+                self._set_training_classes()
                 self._train()
             self._finish()
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _set_training_classes(self) -> None:
+        if self.job.split.train_classes:  # retrieval has none
+            self.method.set_classes(self.job.split.train_classes, self.job.descriptions)
 
     def _trains(self) -> bool:
         return bool(self.method.trainable_parameters()) and bool(self.config.optim.epochs and self.job.split.train)
@@ -148,6 +153,7 @@ class _Worker:
             self.rank,
             self.world,
             on_step=self._on_step if self.rank == 0 else None,
+            captions=self.job.split.captions or None,
         )
         loop.run(self._on_epoch, start_epoch=self._restore(loop.optimizer))
 
@@ -160,7 +166,7 @@ class _Worker:
 
         if self.config.selection != "last":
             metrics["select_top1"] = self._select_accuracy()
-            self.method.set_classes(self.job.split.train_classes, self.job.descriptions)
+            self._set_training_classes()
         self.history.append({"epoch": float(epoch + 1), **metrics})
         improved = metrics.get("select_top1", -1.0) > self.best[0]
         if improved:
@@ -178,14 +184,24 @@ class _Worker:
             self.job.send({"kind": "epoch", **self.history[-1]})
 
     def _select_accuracy(self) -> float:
-        """Top-1 that chooses the epoch: on held-out train clips, or on the (base) test list, as published."""
+        """What chooses the epoch: on held-out training videos, or on the first test list, as published."""
+        if self.config.selection == "select":
+            return self._held_out()["top1"]
+        test = self.job.split.tests[0]
+        metrics, _ = self._test(test, probe=False)
+        return float(metrics["t2v"]["R@1"] if test.captions else metrics["top1"])
+
+    def _held_out(self) -> dict[str, float]:
+        """Top-1 and top-5 of the held-out training videos; recall of their captions, where pairs train."""
         from pipelines.evaluate import accuracy
 
-        if self.config.selection == "select":
-            return accuracy(self._score(self.job.split.select))["top1"]
-        test = self.job.split.tests[0]
-        self.method.set_classes(test.classes, None)
-        return accuracy(self._score(test.examples, test.data), len(test.unscored))["top1"]
+        split = self.job.split
+        if not split.captions:
+            self._set_training_classes()
+            return accuracy(self._score(split.select))
+        captions = tuple((split.captions[e.target],) for e in split.select)
+        metrics, _ = self._test_pairs(EvalSet("select", (), split.select, captions=captions))
+        return {"top1": metrics["t2v"]["R@1"], "top5": metrics["t2v"]["R@5"]}
 
     # ------------------------------------------------------------------------------------------ evaluation
 
@@ -219,7 +235,6 @@ class _Worker:
         """Score the test sets once, with the chosen epoch, and report the finished folder."""
         import numpy as np
 
-        from pipelines.evaluate import accuracy
         from vlmodels.checkpoint import load_tensors, save_adapter
 
         if self.best[1]:
@@ -227,13 +242,12 @@ class _Worker:
         metrics: dict[str, Any] = {}
         predictions: dict[str, Any] = {}
         if self.job.split.select:
-            self.method.set_classes(self.job.split.train_classes, self.job.descriptions)
-            metrics["select"] = accuracy(self._score(self.job.split.select))
+            metrics["select"] = self._held_out()
         started = time.perf_counter()
         for test in self.job.split.tests:
             if self.rank == 0:
                 self.job.send({"kind": "scoring", "set": test.name, "videos": len(test.examples)})
-            metrics[test.name], found = self._test(test)
+            metrics[test.name], found = self._test(test, probe=self.config.data.probe)
             predictions |= {f"{test.name}/{key}": value for key, value in found.items()}
         if self.rank == 0:
             final = self.folder / "final"
@@ -246,17 +260,19 @@ class _Worker:
             (final / "outcome.json").write_text(json.dumps(outcome))
         self._report({"final": True}, "final")
 
-    def _test(self, test: EvalSet) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _test(self, test: EvalSet, *, probe: bool) -> tuple[dict[str, Any], dict[str, Any]]:
         """Metrics of a test set, and what is kept of its videos."""
         import numpy as np
 
         from pipelines.evaluate import NORMAL, ORDERS, accuracy, set_metrics
 
+        if test.captions:
+            return self._test_pairs(test)
         self.method.set_classes(test.classes, None)
-        orders = (NORMAL, *ORDERS) if self.config.data.probe else (NORMAL,)
+        orders = (NORMAL, *ORDERS) if probe else (NORMAL,)
         results = self._score_orders(test.examples, test.data, orders)
         metrics = set_metrics(test, results[NORMAL])
-        if self.config.data.probe:
+        if probe:
             metrics["probe"] = {order: accuracy(results[order], len(test.unscored)) for order in ORDERS}
         return metrics, {
             "clip_id": np.array([e.clip_id for e in test.examples]),
@@ -264,6 +280,29 @@ class _Worker:
             "score": results[NORMAL].scores,
             "video": results[NORMAL].video,
             "text": self._class_features(),
+        }
+
+    def _test_pairs(self, test: EvalSet) -> tuple[dict[str, Any], dict[str, Any]]:
+        import numpy as np
+
+        from pipelines.pairs import embed_pairs, pair_metrics
+
+        found = embed_pairs(
+            self.method,
+            self._store(test.data),
+            test,
+            self.config.data,
+            device=self.device,
+            batch=self.config.scale.eval_batch,
+            rank=self.rank,
+            world=self.world,
+            precision=self.config.optim.precision,
+        )
+        return pair_metrics(test, found), {
+            "clip_id": np.array([e.clip_id for e in test.examples]),
+            "video": found.video.astype(np.float16),
+            "text": found.text.astype(np.float16),
+            "owner": found.owner,
         }
 
     def _class_features(self) -> np.ndarray:

@@ -10,6 +10,8 @@ from pipelines.splits import Clip, EvalSet, Example, Split
 class FakeStore:
     """``count`` clips of noise on a class colour, ``segments`` x ``offsets`` stored frames."""
 
+    sampling, stride = "segments", 0
+
     def __init__(self, count=24, classes=4, segments=4, offsets=(0.25, 0.5, 0.75), size=56):
         self.segments, self.offsets, self.shape = segments, offsets, (segments * len(offsets), size, size, 3)
         self.targets = [i % classes for i in range(count)]

@@ -191,14 +191,14 @@ def model_folder(source: str | Path) -> Path:
 def run_views(folder: Path) -> dict[str, Any]:
     """Views that the run in ``folder`` was scored with: ``Predictor``'s clips, crops, sampling and stride.
 
-    They are ``views`` in run.json or config.json; else the clips and crops of config.json's ``data``, of segments.
-    What no file says is not in the result.
+    They are ``scoring`` in run.json, else the clips and crops of config.json's ``data``, of segments. What no file
+    says is not in the result.
 
     Raises:
         UserError: a file that is damaged.
     """
     record, config = _json(folder / "run.json"), _json(folder / "config.json")
-    said = record.get("views") or config.get("views") or config.get("data") or {}
+    said = record.get("scoring") or config.get("data") or {}
     return {name: said[name] for name in ("clips", "crops", "sampling", "stride") if said.get(name)}
 
 

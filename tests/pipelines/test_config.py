@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import pytest
 from fakes import FakeStore, split_of
@@ -128,7 +127,6 @@ def test_a_recipe_fills_settings_of_both_groups_and_overrides_win(monkeypatch):
 def test_a_pass_of_one_clip_is_refused_before_a_worker_starts(monkeypatch, tmp_path):
     class Store(FakeStore):
         manifest, classes, digest, folder = None, ("a", "b"), "digest", tmp_path
-        index = SimpleNamespace(decode={})
 
     monkeypatch.setattr(plan, "ClipStore", lambda folder: Store())
     monkeypatch.setattr(plan, "clips_of", lambda manifest: ())

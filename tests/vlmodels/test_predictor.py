@@ -169,10 +169,10 @@ def test_a_run_predicts_with_the_views_it_was_scored_with(run, scored):
     assert seen(load(folder)) == (2, 3, "segments", 16)
     assert load(folder)(frames()) == load(run, clips=2, crops=3)(frames()) != load(run)(frames())
     dense = {"frames": 4, "clips": 3, "crops": 4, "sampling": "dense", "stride": 2}
-    folder = scored(run={"views": dense})
+    folder = scored(run={"scoring": dense})
     assert seen(Predictor.from_run(folder)) == (3, 4, "dense", 2)
     assert seen(load(folder, clips=1, sampling="segments")) == (1, 4, "segments", 2)
-    folder = scored(run={"views": {**dense, "sampling": "segments", "stride": 0}})
+    folder = scored(run={"scoring": {**dense, "sampling": "segments", "stride": 0}})
     assert seen(load(folder)) == (3, 4, "segments", 16)
     with pytest.raises(UserError, match=r"config\.json is damaged .*; copy the run again"):
         load(scored(config="{"))
