@@ -9,20 +9,21 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.config import OptimConfig
-from pipelines.data.batches import TrainBatches
+from pipelines.data.batches import MicroBatch, TrainBatches
 from pipelines.errors import DivergedError
 from pipelines.optimizer import learning_rate, make_optimizer, set_rate
+from pipelines.pairs import PairModel
 from vlmodels.methods.base import Method, Output
 
 Epoch = dict[str, float]
@@ -37,7 +38,10 @@ class OnEpoch(Protocol):
 
 @dataclass
 class Loop:
-    """Trains what ``method.attach()`` declared, and nothing else."""
+    """Trains what ``method.attach()`` declared, and nothing else.
+
+    With ``captions``, it trains on pairs: the batches' targets are then indices of captions.
+    """
 
     method: Method
     batches: TrainBatches
@@ -47,16 +51,18 @@ class Loop:
     rank: int = 0
     world: int = 1
     on_step: Callable[[int, int], None] | None = None  # (step, steps of the epoch)
+    captions: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         self.parameters = list(self.method.trainable_parameters())
         self.optimizer = make_optimizer(self.method, self.optim)
+        self._model: nn.Module = self.method if self.captions is None else PairModel(self.method, self.world)
         self._parallel: DistributedDataParallel | None = None
         if self.world > 1:
             for parameter in self.parameters:  # frozen weights are the same everywhere: only adapters travel
                 dist.broadcast(parameter.data, src=0)
-            self._parallel = DistributedDataParallel(
-                self.method,
+            self._model = self._parallel = DistributedDataParallel(
+                self._model,
                 device_ids=[self.device] if self.device.type == "cuda" else None,
                 init_sync=False,
                 broadcast_buffers=False,
@@ -96,12 +102,9 @@ class Loop:
             # DDP averages over workers; a pass counts by its share of the global batch.
             with contextlib.nullcontext() if batch.last or self._parallel is None else self._parallel.no_sync():
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.optim.precision == "bf16"):
-                    output: Output = (self._parallel or self.method)(batch.frames, batch.targets)
-                    terms = self.method.losses(output, batch.targets)
+                    terms, correct = self._forward(batch)
                     loss = torch.stack(list(terms.values())).sum()
                 (loss * batch.share).backward()
-            labels = batch.targets if batch.targets.ndim == 1 else batch.targets.argmax(-1)
-            correct = (output.logits.detach().argmax(-1) == labels).float().mean()
             for name, value in {"loss": loss, **terms, "train_top1": 100 * correct}.items():
                 sums[name] = sums.get(name, 0.0) + value.detach().float() * batch.share
             if batch.last:
@@ -121,6 +124,15 @@ class Loop:
             "data_wait": waited,
             "clips_per_second": clips / seconds,
         }
+
+    def _forward(self, batch: MicroBatch) -> tuple[dict[str, Tensor], Tensor]:
+        """Loss terms, and the share of clips whose own class, or caption of this pass, scores best."""
+        if self.captions is not None:
+            return self._model(batch.frames, [self.captions[i] for i in batch.targets.tolist()])
+        output: Output = self._model(batch.frames, batch.targets)
+        labels = batch.targets if batch.targets.ndim == 1 else batch.targets.argmax(-1)
+        correct = (output.logits.detach().argmax(-1) == labels).float().mean()
+        return self.method.losses(output, batch.targets), correct
 
     def _mean(self, sums: dict[str, Tensor], steps: int) -> Epoch:
         """Mean over steps and ranks, in one all-reduce an epoch."""

@@ -48,8 +48,8 @@ def retrieval_metrics(
     which scores as its best caption does, as in CLIP4Clip's evaluation of several sentences a video. So both ways rank
     among N, and a set with one caption a video needs no second rule.
 
-    A listed video that cannot be decoded cannot be found: it has the worst rank, N + ``lost_videos``, as a query, and
-    so has each of its captions. It stands in no other query's way.
+    A listed video that cannot be decoded cannot be found: as a query it counts as wrong, with the worst rank
+    N + ``lost_videos``, and so does each of its captions. It stands in no other query's way.
 
     Args:
         video: L2-normalised features (N,E) of the decodable videos.
@@ -64,13 +64,10 @@ def retrieval_metrics(
     """
     if set(np.unique(owner)) != set(range(len(video))):
         raise ValueError(f"captions belong to {len(np.unique(owner))} of {len(video)} videos")
-    worst = float(len(video) + lost_videos)
+    worst = len(video) + lost_videos
     by_text = ranks(text, video, owner, block)
     by_video = _ranks(video, text, owner, np.arange(len(video)), block)
-    return {
-        "t2v": _summary(np.append(by_text, np.full(lost_captions, worst))),
-        "v2t": _summary(np.append(by_video, np.full(lost_videos, worst))),
-    }
+    return {"t2v": _summary(by_text, lost_captions, worst), "v2t": _summary(by_video, lost_videos, worst)}
 
 
 def _ranks(queries: np.ndarray, gallery: np.ndarray, group: np.ndarray, truth: np.ndarray, block: int) -> np.ndarray:
@@ -102,6 +99,8 @@ def _scores(
         yield start, scores if single else np.maximum.reduceat(scores, first, axis=1)
 
 
-def _summary(found: np.ndarray) -> dict[str, float]:
-    recall = {f"R@{k}": 100 * float(np.mean(found <= k)) for k in (1, 5, 10)}
-    return recall | {"MdR": float(np.median(found)), "MnR": float(found.mean())}
+def _summary(found: np.ndarray, lost: int, worst: int) -> dict[str, float]:
+    queries = len(found) + lost
+    recall = {f"R@{k}": 100 * float((found <= k).sum()) / queries for k in (1, 5, 10)}
+    every = np.append(found, np.full(lost, float(worst)))
+    return recall | {"MdR": float(np.median(every)), "MnR": float(every.mean())}

@@ -85,6 +85,22 @@ def test_trains_under_ddp_with_no_parameter_unused(cls, joint, tmp_path):
 
 
 @every_method
+def test_all_that_is_attached_learns_from_pairs_or_the_method_says_what_to_set(cls, joint):
+    torch.manual_seed(2)
+    method = disturb(cls(tiny_backbone(joint=joint))).train()  # retrieval has no classes
+    if problems := method.retrieval_problems():
+        assert all("set method." in problem for problem in problems)
+        return
+    text = method.caption_features(["a man rides a bike", "tea"])
+    assert len(text[0]) == 2
+    terms = method.pair_terms(method.encode_video(tiny_frames()), *text)
+    if method.trainable_parameters():
+        sum(terms.values()).backward()
+    for name, parameter in method.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
+@every_method
 def test_saved_and_loaded_gives_the_same_logits_and_another_backbone_is_refused(cls, joint, tmp_path):
     method, frames = disturb(tiny_method(cls, joint=joint)), tiny_frames()
     save_adapter(tmp_path, method, classes=CLASSES)

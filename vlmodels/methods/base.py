@@ -322,9 +322,20 @@ class Method(nn.Module, ABC):
         return {"ce": functional.cross_entropy(out.logits, labels)}
 
     def pair_losses(self, video: Tensor, captions: Sequence[str]) -> dict[str, Tensor]:
-        """Weighted loss terms of videos (B,E) and the caption of each: InfoNCE both ways over the batch."""
-        logits = cosine_logits(video, self.encode_captions(captions), self.backbone.logit_scale)
-        return {"contrastive": contrastive_loss(logits)}
+        """Weighted loss terms of videos (B,E) and the caption of each."""
+        return self.pair_terms(video, *self.caption_features(captions))
+
+    def caption_features(self, captions: Sequence[str]) -> tuple[Tensor, ...]:
+        """What ``pair_terms`` needs of captions, each (N,E) with a row for each caption: first ``encode_captions``."""
+        return (self.encode_captions(captions),)
+
+    def pair_terms(self, video: Tensor, text: Tensor, *others: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
+        """As ``pair_losses``, of the captions' features: InfoNCE both ways over the rows, wherever they come from."""
+        return {"contrastive": contrastive_loss(cosine_logits(video, text, self.backbone.logit_scale))}
+
+    def retrieval_problems(self) -> list[str]:
+        """Why this configuration cannot learn from pairs of videos and captions, each with what to set instead."""
+        return []
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,13 @@ class OmniCLIP(Method):
             hook = InSeries(adapter) if config.pta == "cascade" else adapter
             self.backbone.add("video", layer, _SITES[config.pta], hook)
 
+    def retrieval_problems(self) -> list[str]:
+        """Captions can only be compared with videos that they do not depend on."""
+        if self.config.head == "text_fixed":
+            return []
+        why = "depend on the video" if self.config.head == "text" else "are not trained"
+        return [f"with method.head={self.config.head}, texts {why}; for retrieval, set method.head=text_fixed"]
+
     def encode_video(self, frames: Tensor) -> Tensor:
         """L2-normalised features (B,E) of normalised frames (B,T,3,H,W)."""
         return unit(self.frame_attention(self.backbone.encode_video(frames)))

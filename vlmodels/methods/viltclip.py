@@ -192,16 +192,22 @@ class ViLTCLIP(PromptedMethod):
         texts = {name: [prompt(name, self.config.template)] for name in self.classes}
         return unit(description_features(self.backbone, texts, self.classes))
 
-    def pair_losses(self, video: Tensor, captions: Sequence[str]) -> dict[str, Tensor]:
-        """InfoNCE both ways over the batch, at tau, and the scenario-guided loss to CLIP's features of the captions.
+    def caption_features(self, captions: Sequence[str]) -> tuple[Tensor, ...]:
+        """Features of the captions, and with the scenario-guided loss CLIP's own; each (N,E)."""
+        text = super().caption_features(captions)
+        if not self.config.alpha:
+            return text
+        own = {caption: [caption] for caption in captions}
+        return (*text, unit(description_features(self.backbone, own, captions)))
+
+    def pair_terms(self, video: Tensor, text: Tensor, *others: Tensor) -> dict[str, Tensor]:
+        """InfoNCE both ways over the rows, at tau, and the scenario-guided loss to CLIP's features of the captions.
 
         [P] gives no loss for retrieval; both terms are our reading. Captions are the scenario, without a template.
         """
-        text = self.encode_captions(captions)
         terms = {"contrastive": contrastive_loss(cosine_logits(video, text, self._scale))}
         if self.config.alpha:
-            frozen = unit(description_features(self.backbone, {caption: [caption] for caption in captions}, captions))
-            terms["scenario"] = self.config.alpha * scenario_loss(text, frozen)
+            terms["scenario"] = self.config.alpha * scenario_loss(text, *others)
         return terms
 
 

@@ -303,6 +303,16 @@ def test_the_linear_head_orders_its_classes_and_leaves_others_to_texts():
         OmniCLIP(tiny_backbone(), Config(head="linear"), CLASSES)(tiny_frames())
 
 
+def test_retrieval_needs_texts_that_do_not_see_the_video():
+    assert "set method.head=text_fixed" in tiny_method(OmniCLIP).retrieval_problems()[0]
+    assert "set method.head=text_fixed" in tiny_method(OmniCLIP, Config(head="linear")).retrieval_problems()[0]
+    method = disturb(tiny_method(OmniCLIP, Config(head="text_fixed")))
+    assert method.retrieval_problems() == []
+    captions = ["a man rides a bike", "tea"]
+    method.pair_losses(method.encode_video(tiny_frames()), captions)["contrastive"].backward()
+    assert all(parameter.grad is not None for parameter in method.trainable_parameters())
+
+
 # ------------------------------------------------------------------------------------------------ recipes and the whole
 
 

@@ -292,6 +292,9 @@ def test_pairs_of_videos_and_captions():
     sum(terms.values()).backward()
     assert all(p.grad.any() for p in method.trainable_parameters())
     assert set(small(alpha=0.0).pair_losses(video.detach(), captions)) == {"contrastive"}
+    apart = (method.caption_features([caption]) for caption in captions)  # rows may come from several workers
+    again = method.pair_terms(video, *map(torch.cat, zip(*apart, strict=True)))
+    assert {name: t.item() for name, t in again.items()} == pytest.approx({n: t.item() for n, t in terms.items()})
 
 
 # ----------------------------------------------------------------------------------------------------- bad settings

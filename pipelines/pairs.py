@@ -1,0 +1,229 @@
+"""Pairs of videos and captions: contrastive training over all workers' pairs, and the features that retrieval ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from pipelines.data.batches import passes_per_step, prefetched, views
+from pipelines.errors import DivergedError
+from pipelines.retrieval_metrics import retrieval_metrics
+from vlmodels.classifier import cosine_logits
+
+if TYPE_CHECKING:
+    from pipelines.config import DataConfig, TrainConfig
+    from pipelines.data.clipstore import ClipStore
+    from pipelines.splits import EvalSet, Example
+    from vlmodels.methods.base import Method
+
+
+# ------------------------------------------------------------------------------------------------------- training
+
+
+class PairOutput(NamedTuple):
+    """Weighted loss terms, and the share of videos whose own caption is the nearest: of all workers' pairs."""
+
+    terms: dict[str, Tensor]
+    top1: Tensor
+
+
+class PairModel(nn.Module):
+    """A method that is trained on pairs; DDP wraps this, so that it sees the forward pass.
+
+    The loss is that of the pairs of all workers in this pass, and so is its gradient once DDP has averaged: one worker
+    and several learn the same. Pairs of other passes (``optim.micro_batch``) are no negatives. Two captions of one
+    video in a pass are negatives of each other, as in CLIP4Clip.
+    """
+
+    def __init__(self, method: Method, world: int = 1) -> None:
+        super().__init__()
+        self.method, self._world = method, world
+
+    def forward(self, frames: Tensor, captions: Sequence[str]) -> PairOutput:
+        """Losses of clips (B,T,3,H,W) and the caption of each; every worker has the same B."""
+        own = (self.method.encode_video(frames), *self.method.caption_features(captions))
+        video, text, *others = (_Gathered.apply(part, self._world) for part in own) if self._world > 1 else own
+        scores = cosine_logits(video.detach(), text.detach(), self.method.backbone.logit_scale.detach())
+        right = scores.diagonal() >= scores.amax(dim=1)  # a repeated caption is right too
+        return PairOutput(self.method.pair_terms(video, text, *others), right.float().mean())
+
+
+class _Gathered(torch.autograd.Function):
+    """Rows of all workers, by rank.
+
+    Each worker computes the same loss of the same rows. So what reaches its own rows through all of these losses is
+    ``world`` times what reaches them through its own, and nothing need travel back; DDP's mean takes the factor out.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, world: int) -> Tensor:
+        parts = [torch.empty_like(own) for _ in range(world)]
+        dist.all_gather(parts, own.contiguous())
+        start = dist.get_rank() * len(own)
+        ctx.rows, ctx.world = slice(start, start + len(own)), world
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return ctx.world * grads[0][ctx.rows], None
+
+
+def pair_problems(config: TrainConfig, method: Method) -> list[str]:
+    """Why ``config`` cannot train ``method`` on pairs, each reason with the remedy."""
+    optim, workers = config.optim, config.scale.workers
+    problems = method.retrieval_problems()
+    if optim.batch_size % workers:
+        problems.append(
+            f"each worker must have as many pairs as the others, but optim.batch_size={optim.batch_size} is no "
+            f"multiple of scale.workers={workers}; set optim.batch_size={-(-optim.batch_size // workers) * workers}"
+        )
+    elif workers * (optim.batch_size // workers // passes_per_step(optim.batch_size, optim.micro_batch, workers)) < 2:
+        problems.append(
+            f"a caption is told from the others of its pass, but optim.batch_size={optim.batch_size} with "
+            f"optim.micro_batch={optim.micro_batch} leaves a pass with one pair; set both larger, or "
+            "optim.micro_batch=0 for a single pass"
+        )
+    augment = config.augment
+    settings = {
+        "augment.mixup": augment.mixup,
+        "augment.cutmix": augment.cutmix,
+        "optim.label_smoothing": optim.label_smoothing,
+    }
+    if soft := [name for name, value in settings.items() if value]:
+        problems.append(f"captions are no classes to mix or to smooth over; set {', '.join(f'{n}=0' for n in soft)}")
+    return problems
+
+
+# ------------------------------------------------------------------------------------------------------- scoring
+
+
+@dataclass(frozen=True)
+class PairFeatures:
+    """L2-normalised features of a test set, in list order."""
+
+    video: np.ndarray  # float32 (N, E)
+    text: np.ndarray  # float32 (M, E)
+    owner: np.ndarray  # int64 (M,), the video of each caption
+
+
+def embed_pairs(
+    method: Method,
+    store: ClipStore,
+    test: EvalSet,
+    data: DataConfig,
+    *,
+    device: torch.device,
+    batch: int,
+    rank: int = 0,
+    world: int = 1,
+    precision: str = "fp32",
+) -> PairFeatures:
+    """Embed the decodable videos of ``test`` and their captions; every rank returns the whole result.
+
+    Raises:
+        DivergedError: features that are no numbers.
+    """
+    how: dict[str, Any] = {"device": device, "batch": batch, "rank": rank, "world": world, "precision": precision}
+    captions = [caption for said in test.captions for caption in said]
+    owner = np.repeat(np.arange(len(test.captions)), [len(said) for said in test.captions])
+    video = embed_videos(method, store, test.examples, data, **how)
+    return PairFeatures(video, embed_captions(method, captions, **how), owner)
+
+
+def pair_metrics(test: EvalSet, found: PairFeatures) -> dict[str, Any]:
+    """Metrics of one test set with the counts that belong beside every score."""
+    lost = {"lost_videos": len(test.unscored), "lost_captions": test.lost_captions}
+    return {
+        **retrieval_metrics(found.video, found.text, found.owner, **lost),
+        "n_listed": test.n_listed,
+        "n_scored": len(found.video),
+        "n_quarantined": len(test.unscored),
+        "n_captions": len(found.text) + test.lost_captions,
+        "chance": 100 / test.n_listed,
+    }
+
+
+@torch.inference_mode()
+def embed_videos(
+    method: Method,
+    store: ClipStore,
+    examples: Sequence[Example],
+    data: DataConfig,
+    *,
+    device: torch.device,
+    batch: int,
+    rank: int = 0,
+    world: int = 1,
+    precision: str = "fp32",
+) -> np.ndarray:
+    """L2-normalised features (N,E) of videos: the mean over views of their L2-normalised features.
+
+    Each video is embedded by one rank; ``batch`` counts views.
+    """
+    from vlmodels.preprocess import eval_views
+
+    method.eval()
+    mine = range(rank, len(examples), world)
+    at_once = max(1, batch // (data.clips * data.crops))
+
+    def host() -> Iterator[tuple[list[int], list[np.ndarray]]]:
+        for start in range(0, len(mine), at_once):
+            part = list(mine[start : start + at_once])
+            yield part, [views(store, examples[i].clip_id, data.clips) for i in part]
+
+    rows: list[tuple[int, np.ndarray]] = []
+    for part, clips in prefetched(host()):
+        spec = method.backbone.spec
+        frames = torch.cat([eval_views(torch.from_numpy(clip).to(device), spec, crops=data.crops) for clip in clips])
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            features = method.encode_video(frames)
+        mean = nn.functional.normalize(features.float().unflatten(0, (len(part), -1)).mean(dim=1), dim=-1)
+        rows += list(zip(part, mean.cpu().numpy(), strict=True))
+    return _whole(rows, len(examples), world)
+
+
+@torch.inference_mode()
+def embed_captions(
+    method: Method,
+    captions: Sequence[str],
+    *,
+    device: torch.device,
+    batch: int,
+    rank: int = 0,
+    world: int = 1,
+    precision: str = "fp32",
+) -> np.ndarray:
+    """L2-normalised features (M,E) of captions; the same caption is embedded once, so that its copies tie exactly."""
+    method.eval()
+    distinct = {caption: row for row, caption in enumerate(dict.fromkeys(captions))}
+    mine = list(distinct)[rank::world]
+    rows: list[tuple[int, np.ndarray]] = []
+    for start in range(0, len(mine), batch):
+        part = mine[start : start + batch]
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            features = method.encode_captions(part)
+        rows += list(zip((distinct[caption] for caption in part), features.float().cpu().numpy(), strict=True))
+    return _whole(rows, len(distinct), world)[[distinct[caption] for caption in captions]]
+
+
+def _whole(rows: list[tuple[int, np.ndarray]], count: int, world: int) -> np.ndarray:
+    """Numbered rows of all ranks in order.
+
+    Raises:
+        DivergedError: rows that are no numbers.
+    """
+    parts: list[Any] = [rows]
+    if world > 1:
+        parts = [None] * world
+        dist.all_gather_object(parts, rows)
+    found = dict(row for part in parts for row in part)
+    whole = np.stack([found[i] for i in range(count)])
+    if not np.isfinite(whole).all():
+        raise DivergedError("the model gives no numbers as features (NaN); lower optim.lr, or set optim.precision=fp32")
+    return whole
