@@ -1,8 +1,8 @@
 """Writes the toy world to disk as real video files with lists and label files in the published format.
 
 ``ROOT/toy-ucf`` and ``ROOT/toy-ssv2`` each get ``videos/*.mp4``, ``{,base_,novel_}labels.csv``,
-``fs_base_s{1,2,3}_train.txt``, ``base_val.txt``, ``novel_val.txt`` and, once all is there, a finished
-``world.json``. Every file is the same whenever and by however many workers it is made.
+``fs_base_s{1,2,3}_train.txt``, ``base_val.txt``, ``novel_val.txt``, ``captions.json`` and, once all is there, a
+finished ``world.json``. Every file is the same whenever and by however many workers it is made.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.data import toycaptions, toyclips, toydraw
+from pipelines.data import toycaptions, toyclips, toydraw, toypairs
+from pipelines.data.captions import write_captions
 from pipelines.data.toyclips import ToyClass, toy_classes
 from vlmodels.errors import UserError
 
@@ -70,6 +71,7 @@ def make_world(
         _write_clips([clip for clip in clips if not clip[2].exists()], workers)
         for file_name, text in _lists(classes, train_per_class, test_per_class, seed).items():
             _write_text(folder / file_name, text)
+        write_captions(folder / "captions.json", _captions(classes, train_per_class, test_per_class, seed))
         _write_json(folder / "world.json", {**mark, "complete": True})
     except OSError as error:
         raise UserError(f"cannot write the toy world to {folder}: {error.strerror}; give another folder") from error
@@ -169,6 +171,18 @@ def _lists(classes: list[ToyClass], train_per_class: int, test_per_class: int, s
     return files | {f"fs_base_s{draw}_train.txt": "".join(lines) for draw, lines in shots.items()}
 
 
+def _captions(
+    classes: list[ToyClass], train_per_class: int, test_per_class: int, seed: int
+) -> dict[str, dict[str, list[str]]]:
+    """Two or three captions of every training clip, one of every test clip."""
+    found: dict[str, dict[str, list[str]]] = {"train": {}, "test": {}}
+    for label, toy_class in enumerate(classes):
+        for number in _numbers(toy_class, train_per_class, test_per_class):
+            split, count = ("train", 2 + number % 2) if number < train_per_class else ("test", 1)
+            found[split][_file_name(label, number)] = toypairs.captions_of(toy_class, f"{seed}/{number}", count)
+    return found
+
+
 def _label_csv(classes: list[ToyClass]) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
@@ -180,7 +194,7 @@ def _label_csv(classes: list[ToyClass]) -> str:
 def _digest(settings: dict[str, object]) -> str:
     """Of the settings and of the code that decides the clips."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for source in (toydraw.__file__, toycaptions.__file__, toyclips.__file__, __file__):
+    for source in (toydraw.__file__, toycaptions.__file__, toyclips.__file__, toypairs.__file__, __file__):
         digest.update(Path(source).read_bytes())
     return digest.hexdigest()
 

@@ -10,11 +10,16 @@ import pytest
 import torch
 
 import llm_descriptions
-from pipelines.data import toyworld
+from pipelines.data import toyclips, toyworld
+from pipelines.data.captions import read_captions
 from pipelines.data.toyclips import FRAMES, SIDE, TOY_DATASETS, draw_clip, toy_classes
+from pipelines.data.toydraw import COLOURS, KINDS, SCENES
+from pipelines.data.toypairs import captions_of, shown_in
 from pipelines.data.toystills import make_stills
 from pipelines.data.toyworld import make_world, toy_descriptions, unseen_clips
+from vlmodels.clip import create
 from vlmodels.errors import UserError
+from vlmodels.toy import unknown_words
 
 SMALL = {"train_per_class": 3, "test_per_class": 1, "workers": 2}
 
@@ -104,7 +109,7 @@ def test_two_workers_and_one_write_the_same_bytes(world, tmp_path, monkeypatch):
     alone = make_world(tmp_path, "toy-ssv2", **SMALL | {"workers": 1})
     for name in some:
         assert (alone / "videos" / name).read_bytes() == (world / "videos" / name).read_bytes()
-    for path in world.glob("*.txt"):
+    for path in (*world.glob("*.txt"), world / "captions.json"):
         assert (alone / path.name).read_bytes() == path.read_bytes()
 
 
@@ -180,3 +185,39 @@ def test_stills_are_the_same_every_time_and_never_a_clips_frame():
     assert torch.equal(first.pictures, again.pictures)
     assert torch.equal(first.tokens, again.tokens)
     assert not torch.equal(first.pictures, make_stills(20, seed=6).pictures)
+
+
+@pytest.mark.parametrize("name", TOY_DATASETS)
+def test_captions_tell_what_is_drawn(name, monkeypatch):
+    """``shown_in`` rolls the dice as ``draw_clip`` does: what it says is what the painter is given."""
+    drawn = []
+    monkeypatch.setattr(toyclips, "draw", lambda frames, *_: drawn.append(frames))
+    for number, toy_class in enumerate(toy_classes(name)):
+        shown = shown_in(toy_class, f"0/{number}")
+        draw_clip(toy_class, f"0/{number}")
+        frames = drawn.pop()
+        assert SCENES[frames.scene[0]] == shown.scene
+        kinds, colours = frames.kind[0].tolist(), frames.colour[0]
+        assert [KINDS[kind] for kind in kinds if kind >= 0] == [kind for _, kind in shown.things]
+        for (colour, _), painted in zip(shown.things, colours, strict=False):
+            assert (painted - torch.tensor(COLOURS[colour])).abs().max() < 0.3
+        sideways = bool((frames.x[-1, 0] - frames.x[0, 0]).abs() > 0.3)
+        assert sideways == shown.direction.startswith("from")
+        assert bool((frames.opacity[:, 0] < 1).any()) == (shown.manner in {"flashing", "fading"})
+        for word in (*shown.things[0], shown.manner, shown.direction):
+            assert word in captions_of(toy_class, f"0/{number}", 1)[0]
+
+
+def test_every_clip_has_captions_in_words_that_the_toy_clip_knows(world):
+    captions = read_captions(world)
+    lists = {path.stem: [clip for clip, _ in read_list(path)] for path in world.glob("*.txt")}
+    assert list(captions["test"]) == sorted(lists["base_val"] + lists["novel_val"])
+    assert {clip for draw in (1, 2, 3) for clip in lists[f"fs_base_s{draw}_train"]} <= set(captions["train"])
+    assert not captions["train"].keys() & captions["test"].keys()
+    assert {len(said) for said in captions["train"].values()} == {2, 3}
+    assert {len(said) for said in captions["test"].values()} == {1}
+    texts = [text for videos in captions.values() for said in videos.values() for text in said]
+    assert unknown_words(" ".join(texts)) == []
+    backbone = create("toy", weights=None, num_frames=1)
+    assert all(backbone.fits("X " * 10 + text) for text in texts)  # also behind learned prompts
+    assert len(set(texts)) > 0.9 * len(texts)
