@@ -145,7 +145,7 @@ def wanted_lists(folder: ListFolder, protocol: str | None) -> tuple[list[str], l
         looked_for = ", ".join(wanted) or "val1.txt, train.txt, fs_base_s1_train.txt and the like"
         raise UserError(
             f"{folder.place}: none of the lists that are needed is here ({looked_for}); "
-            + ("it is the folder of a published repository or of lists" if data else "--dataset NAME says whose it is")
+            + ("pass a published repository or its folder of lists" if data else "--dataset NAME says whose they are")
         )
     return there, [name for name in wanted if name not in names]
 
@@ -228,7 +228,7 @@ def _listed(lists: Sequence[VideoList], root: Path, *, scan: bool) -> Inputs:
     first_seen: dict[str, str] = {}
     for one in lists:
         for line in one.lines:
-            label, uri = one.classes[line.label], PurePosixPath(line.path).as_posix()
+            label, uri = one.classes[line.label], uri_of(line.path)
             split = line.split.lower() or one.name
             known = videos.get(uri)
             if known is None:
@@ -247,14 +247,19 @@ def _listed(lists: Sequence[VideoList], root: Path, *, scan: bool) -> Inputs:
     if scan:
         locate.scan()
     found = []
-    for uri in sorted(videos):
-        path, reason = locate(uri, videos[uri].label)
-        found.append(replace(videos[uri], path=path, reason=reason))
+    for uri, video in sorted(videos.items()):
+        path, reason = locate(uri, video.label)
+        found.append(Input(uri, path, video.label, video.split, video.source, reason))
     if not any(video.path for video in found):
         raise UserError(
             f"none of the {len(found)} listed videos is below {root} (for instance {found[0].uri}); set --root"
         )
     return Inputs(root, tuple(classes), tuple(found), files=locate.files)
+
+
+def uri_of(listed: str) -> str:
+    """Return a listed path as uris are written: without ``./`` and double slashes."""
+    return PurePosixPath(listed).as_posix() if "//" in listed or "./" in listed else listed
 
 
 def _union(label_files: Iterable[Sequence[str]]) -> list[str]:

@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pipelines.data.folder import write_whole
 from pipelines.data.lists import KEPT, VideoList
 from vlmodels.errors import UserError
 
@@ -28,7 +27,12 @@ def keep_lists(out: Path, lists: Sequence[VideoList], dataset: str | None) -> No
     labels = label_names(lists)
     files |= {labels[one.name]: one.labels_path for one in lists}
     content = {name: path.read_bytes() for name, path in files.items()}
-    swap_in(place, content, dataset, labels)
+    swap_in(place, content | kept_file(dataset, labels) if content else {}, KEPT)
+
+
+def kept_file(dataset: str | None, labels: dict[str, str]) -> dict[str, bytes]:
+    """Return ``lists.json``: the data set that lists are of, and the label file of each."""
+    return {KEPT: json.dumps({"dataset": dataset, "labels": labels}, indent=1).encode()}
 
 
 def label_names(lists: Sequence[VideoList]) -> dict[str, str]:
@@ -45,24 +49,24 @@ def label_names(lists: Sequence[VideoList]) -> dict[str, str]:
     return named
 
 
-def swap_in(place: Path, files: dict[str, bytes], dataset: str | None, labels: dict[str, str]) -> None:
-    """Put a folder of lists in the place of the one that is there, whole; no files, no folder.
+def swap_in(place: Path, files: dict[str, bytes], marker: str) -> None:
+    """Put a folder of files in the place of the one that is there, whole; no files, no folder.
+
+    ``marker`` is the file that shows that the folder is of this kind. Another's is left alone if there are no files.
 
     Raises:
-        UserError: a folder is there that this project did not write (it has no ``lists.json``).
+        UserError: the folder that is there has other files.
     """
-    if place.exists() and not (place / KEPT).exists():
+    if place.exists() and not (place / marker).exists() and (place.is_file() or any(place.iterdir())):
         if not files:
             return
-        raise UserError(f"{place} was not written here and would be lost; move it away or choose another --out")
+        raise UserError(f"{place} was not written here (no {marker}) and would be lost; move it away")
     fresh, stale = (place.with_name(f".{place.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
     try:
         if files:
             fresh.mkdir(parents=True)
             for name, data in files.items():
                 (fresh / name).write_bytes(data)
-            plain = json.dumps({"dataset": dataset, "labels": labels}, indent=1)
-            write_whole(fresh / KEPT, lambda path: path.write_text(plain))
         if place.exists():
             place.rename(stale)
         if files:

@@ -96,6 +96,8 @@ class Locator:
         return there.names[-1] == loosely(label) or there.names[-1] not in self._named
 
     def _one_of(self, paths: list[str], uri: str, label: str) -> Found:
+        if len(paths) == 1:
+            return Found(paths[0])
         listed, plain = _folders(uri), _plain(uri)
         tells: tuple[Callable[[str], bool], ...] = (
             lambda path: _plain(path).endswith(f"/{plain}"),

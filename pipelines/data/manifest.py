@@ -215,10 +215,11 @@ def _entries(path: Path) -> Iterator[_Entry]:
 
 
 def _text_entries(path: Path, text: str) -> Iterator[_Entry]:
+    name = str(path)
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        where, end = f"{path}:{number}", len(line.rstrip())
+        where, end = f"{name}:{number}", len(line.rstrip())
         video, *label = line.strip().rsplit(None, 1)
         column = end - len(label[0]) + 1 if label else end + 1
         if not label or not label[0].isdecimal():

@@ -1,0 +1,179 @@
+"""The check of a data set before training: every fate is told and counted, and the filtered lists are right."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pipelines import check_data
+from pipelines.data.lists import ListFolder
+from tests.videofiles import truncate, write_video
+from vlmodels.errors import UserError
+
+CLASSES = ("kick ball", "kick", "pushup")
+
+
+@pytest.fixture
+def world(tmp_path):
+    """Lists of a published data set in small, and videos of which two are as listed."""
+    labels = tmp_path / "lists"
+    labels.mkdir()
+    (labels / "hmdb_51_labels.csv").write_text("id,name\n" + "".join(f"{i},{n}\n" for i, n in enumerate(CLASSES)))
+    (labels / "kinetics_400_labels.csv").write_text("id,name\n0,push up\n1,abseiling\n")
+    (labels / "val1.txt").write_text("a.avi 0\nb.avi 1\nc.avi 2\nd.avi 2\ne.avi 2\n")
+    (labels / "val2.txt").write_text("f.avi 1\ng.avi 2\n")
+    (labels / "train1_few_shot_2.txt").write_text("f.avi 1\nh.avi 0\n")
+    videos = tmp_path / "videos"
+    for name in ("a.avi", "kick/b.AVI", "d.mp4", "f.avi", "extra.mp4"):
+        (videos / name).parent.mkdir(parents=True, exist_ok=True)
+        (videos / name).write_bytes(b"some bytes")
+    (videos / "e.avi").write_bytes(b"")
+    (videos / "g.avi").write_bytes(b"<!DOCTYPE html>")
+    return tmp_path
+
+
+def run(world, *more):
+    return check_data.main(
+        ["--dataset", "hmdb51", "--lists", str(world / "lists"), "--root", str(world / "videos"), *more]
+    )
+
+
+def test_every_fate_is_told_counted_and_written(world, capsys):
+    assert run(world, "--out", str(world / "out")) == 1
+    report = json.loads((world / "out" / "check.json").read_text())
+    assert (report["schema"], report["dataset"], report["complete"], report["decoded"]) == (1, "hmdb51", False, False)
+    counts = {
+        name: [split[key] for key in ("listed", *("present", "renamed", "missing", "corrupt"))]
+        for name, split in report["splits"].items()
+    }
+    assert counts == {"val1": [5, 1, 2, 1, 1], "val2": [2, 1, 0, 0, 1], "train1_few_shot_2": [2, 1, 0, 1, 0]}
+    assert report["splits"]["val1"]["classes"]["pushup"] == {"missing": 1, "renamed": 1, "corrupt": 1}
+    assert report["splits"]["val1"]["files"].keys() == {"val1.txt", "hmdb_51_labels.csv"}
+    fates = {row["path"]: (row["status"], row["reason"], row["found"]) for row in report["not_present"]}
+    assert fates == {
+        "b.avi": ("renamed", "other case: kick/b.AVI", "kick/b.AVI"),
+        "c.avi": ("missing", f"no such file below {world / 'videos'}", None),
+        "d.avi": ("renamed", "other suffix: d.mp4", "d.mp4"),
+        "e.avi": ("corrupt", "the file is empty", "e.avi"),
+        "g.avi": ("corrupt", "a web page, not a video (a failed download?)", "g.avi"),
+        "h.avi": ("missing", f"no such file below {world / 'videos'}", None),
+    }
+    assert report["extra"] == ["extra.mp4"]
+    said = capsys.readouterr().out
+    assert "val1                    5        1        2        1        1\n" in said
+    assert "classes with missing or corrupt videos: 2 of 3\n  pushup: 3 of 4\n  kick ball: 1 of 2\n" in said
+    assert "renamed: 2\n  1 x other case\n      b.avi is kick/b.AVI\n" in said
+    assert "extra: 1 videos that these lists do not name\n  extra.mp4\n" in said
+
+
+def test_what_a_user_must_know(world, capsys):
+    run(world)
+    said = capsys.readouterr().out
+    assert "note: leak: val2 shares videos: 1 with train1_few_shot_2; what trained" in said
+    assert "note: 1 of the 3 classes are classes of Kinetics-400 by name (pushup): zero-shot" in said
+    assert "note: the published labels swap the names of kick ball, kick in pairs" in said
+    assert "note: lists that are not here: val3, train1_few_shot_4, " in said
+    assert "lists/val1.txt has 5 videos, the published list 1530" in said
+    assert not (world / "check.json").exists()
+
+
+def test_filtered_lists_are_lists_and_complete(world, capsys):
+    run(world, "--out", str(world / "out"))
+    lists = ListFolder.open(world / "out" / "lists")
+    assert lists.dataset.name == "hmdb51"
+    assert {name: [(line.path, line.label) for line in lists.read(name).lines] for name in lists.names()} == {
+        "val1": [("a.avi", 0), ("b.avi", 1), ("d.avi", 2)],
+        "val2": [("f.avi", 1)],
+        "train1_few_shot_2": [("f.avi", 1)],
+    }
+    assert lists.read("val1").classes == CLASSES
+    assert check_data.main(["--lists", str(lists.place), "--root", str(world / "videos")]) == 0
+
+
+def test_own_data_and_sources_in_both_parts(tmp_path, capsys):
+    names = [f"{split}/{label}/film_g0{g}_c01.mp4" for split, g in (("train", 1), ("test", 2)) for label in ("a", "b")]
+    for name in [*names, "test/a/film_g01_c02.mp4"]:
+        (tmp_path / "v" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "v" / name).write_bytes(b"x")
+    assert check_data.main(["--videos", str(tmp_path / "v"), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "note: leak: test shares source videos (groups): 1 with train; their clips look alike" in said
+    lists = ListFolder.open(tmp_path / "out" / "lists")
+    assert {name: len(lists.read(name).lines) for name in lists.names()} == {"test": 3, "train": 2}
+
+
+@pytest.mark.ray
+def test_decoding_finds_what_the_first_bytes_do_not_show(ray_session, tmp_path, capsys):
+    videos = tmp_path / "v"
+    write_video(videos / "a" / "good.mp4", 12)
+    truncate(write_video(videos / "a" / "cut.mp4", 40), 0.5)
+    assert check_data.main(["--videos", str(videos)]) == 0
+    assert check_data.main(["--videos", str(videos), "--decode", "--workers", "1"]) == 1
+    said = capsys.readouterr().out
+    assert "corrupt: 1\n  1 x not a readable video\n      a/cut.mp4: not a readable video" in said
+
+
+def test_the_published_lists_against_a_small_tree(shared_data, tmp_path, capsys):
+    folder = ListFolder.open(shared_data, "hmdb51")
+    found = folder.read("val1")
+    for number, line in enumerate(found.lines):
+        path = tmp_path / found.classes[line.label].replace(" ", "_") / line.path
+        path.parent.mkdir(exist_ok=True)
+        if number >= 10:
+            path.write_bytes(b"x")
+    lists = ["--dataset", "hmdb51", "--lists", str(shared_data), "--root", str(tmp_path)]
+    assert check_data.main([*lists, "--protocol", "zero_shot"]) == 1
+    said = capsys.readouterr().out
+    assert "val1     1530        0     1520       10        0\n" in said
+    assert "leak" not in said
+    check_data.main([*lists, "--protocol", "few_shot"])
+    assert "leak" not in capsys.readouterr().out  # val1 alone is its test list
+    check_data.main(lists)
+    said = capsys.readouterr().out
+    assert "val2 shares videos: 233 with train1_few_shot_16, 36 with train1_few_shot_2" in said
+    assert "2 of the 51 classes are classes of Kinetics-400 by name (pushup, situp):" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "say either --videos"),
+        (["--lists", "lists", "--videos", "v"], "say either --videos"),
+        (["--lists", "lists", "--labels", "l.csv"], "--labels goes with --videos"),
+        (["--videos", "lists/val1.txt", "--dataset", "hmdb51"], "--lists DIR"),
+        (["--lists", "nowhere"], "no such folder of lists"),
+        (["--lists", "lists", "--dataset", "hmdb"], "did you mean 'hmdb51'"),
+        (["--lists", "lists", "--dataset", "hmdb51", "--protocol", "b2n"], "none of the lists that are needed"),
+        (["--lists", "lists", "--dataset", "hmdb51", "--root", "lists"], "none of the 8 listed videos is below"),
+    ],
+)
+def test_mistakes(world, monkeypatch, arguments, message):
+    monkeypatch.chdir(world)
+    with pytest.raises(UserError, match=message):
+        check_data.main(arguments)
+
+
+def test_help_answers_at_once(tmp_path):
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, check_data.__file__, "--help"], capture_output=True, text=True, check=True)
+    assert "Exit code: 0 if every listed video is there and whole, 1 if" in done.stdout
+    assert time.monotonic() - started < 2
+
+
+def test_many_files_are_no_burden(tmp_path, capsys):
+    names = [f"{i:06d}.mp4" for i in range(20_000)]
+    (tmp_path / "v" / "c").mkdir(parents=True)
+    for name in names:
+        (tmp_path / "v" / "c" / name).touch()
+    (tmp_path / "l.txt").write_text("".join(f"{name} 0\n" for name in names))
+    (tmp_path / "l.csv").write_text("id,name\n0,c\n")
+    started = time.process_time()
+    check_data.main(
+        ["--videos", str(tmp_path / "l.txt"), "--labels", str(tmp_path / "l.csv"), "--root", str(tmp_path / "v")]
+    )
+    assert time.process_time() - started < 10  # about 2 s; minutes if files were looked up one by one
+    assert "20000 x the file is empty" in capsys.readouterr().out
