@@ -1,46 +1,41 @@
 """An asynchronous client that asks any OpenAI-compatible server for the descriptions of a class.
 
 Everything that is wrong with one answer or for a while is retried a bounded number of times; what no retry
-mends (no server, key refused, unknown model, no credit) ends all calls of the client at once.
+mends (no server, key refused, unknown model, no credit), and a spent budget, ends all calls of the client at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import re
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import openai
 from pydantic import SecretStr
 
 from llm_descriptions import failures
-from llm_descriptions.answer import InvalidAnswerError, read_answer
+from llm_descriptions.answer import InvalidAnswerError
+from llm_descriptions.budget import Budget, BudgetError, Usage, completion_tokens, prompt_tokens
 from llm_descriptions.errors import DescriptionError
 from llm_descriptions.failures import AnswerError, Retry, ServerError
 from llm_descriptions.prompts import MSTA_V1, PromptSet
+from llm_descriptions.reply import Reply, UnreadableError, read_reply
 from llm_descriptions.store import Provenance
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
+    from openai.types.chat import ChatCompletionMessageParam
 
 DEFAULT_URL = "https://api.openai.com/v1"
 _ASKS = 3
 _ATTEMPTS = 6
-
-
-@dataclass(slots=True)
-class Usage:
-    """What was spent: HTTP calls (failed ones too) and tokens as the server counted them."""
-
-    calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +52,7 @@ class _Gate:
 
     opens_at: float = 0.0
     end: asyncio.Event = field(default_factory=asyncio.Event)
-    reason: ServerError | None = None
+    reason: DescriptionError | None = None
 
     async def passed(self) -> None:
         """Return once the pause is over; raises the reason as soon as there is an end."""
@@ -67,7 +62,7 @@ class _Gate:
         if self.reason is not None:
             raise self.reason
 
-    def close(self, reason: ServerError) -> None:
+    def close(self, reason: DescriptionError) -> None:
         """End all calls, those that wait too."""
         self.reason = reason
         self.end.set()
@@ -78,7 +73,7 @@ class DescriptionClient:
 
     The key comes from the environment (``OPENAI_API_KEY``; servers without keys get a placeholder) or, where
     another process read it, from ``api_key``; it is masked in every message. Use one client per event loop,
-    as ``async with DescriptionClient(...) as client``.
+    as ``async with DescriptionClient(...) as client``; ``budget`` bounds what it spends in all.
     """
 
     def __init__(
@@ -88,13 +83,14 @@ class DescriptionClient:
         base_url: str | None = None,
         prompts: PromptSet = MSTA_V1,
         concurrency: int = 8,
+        budget: Budget = Budget(),  # noqa: B008 - frozen
         timeout_s: float = 120.0,
         first_delay_s: float = 0.5,
         api_key: SecretStr | None = None,
     ) -> None:
         if concurrency < 1:
             raise DescriptionError(f"concurrency must be at least 1, got {concurrency}")
-        url = base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
+        url = server_url(base_url)
         self.model = model
         self.prompts = prompts
         self.server = failures.server_name(url)
@@ -104,7 +100,9 @@ class DescriptionClient:
         self._first_delay_s = first_delay_s
         self._slots = asyncio.Semaphore(concurrency)
         self._gate = _Gate()
-        self._json_mode = True
+        self._budget = budget
+        self._largest = self._open = 0
+        self._json_mode = self._system_role = True
         self._openai = openai.AsyncOpenAI(
             api_key=key.get_secret_value(), base_url=url, timeout=timeout_s, max_retries=0
         )
@@ -125,15 +123,15 @@ class DescriptionClient:
         try:
             await self._openai.models.list(timeout=10.0)
         except (openai.APIConnectionError, openai.AuthenticationError) as error:
-            raise self._failures.final(error) from error
-        except openai.OpenAIError:
+            raise self._failures.final(error) from None
+        except (openai.OpenAIError, json.JSONDecodeError):
             return
 
     async def describe(self, label: str, kind: str, n: int) -> Described:
         """Return ``n`` distinct sentences of ``kind`` about the action ``label``.
 
         Raises ``AnswerError`` if this class cannot be answered (invalid answers, or failing calls, after the
-        allowed number of each) and ``ServerError`` if no class can.
+        allowed number of each), ``ServerError`` if no class can, and ``BudgetError`` once the budget is spent.
         """
         messages: list[ChatCompletionMessageParam] = [
             {"role": "system", "content": self.prompts.instruction(kind, n)},
@@ -141,15 +139,11 @@ class DescriptionClient:
         ]
         spent = Usage()
         async with self._slots:
+            started = time.monotonic()
             for ask in range(1, _ASKS + 1):
-                reply = await self._call(messages, label)
-                if reply.usage is not None:
-                    for tally in (spent, self.usage):
-                        tally.prompt_tokens += reply.usage.prompt_tokens
-                        tally.completion_tokens += reply.usage.completion_tokens
-                content = reply.choices[0].message.content if reply.choices else None
+                reply = await self._call(messages, label, n, spent)
                 try:
-                    texts = read_answer(content, self.prompts, label, kind, n)
+                    texts = reply.sentences(self.prompts, label, kind, n)
                 except InvalidAnswerError as error:
                     if ask == _ASKS:
                         raise AnswerError(
@@ -157,48 +151,87 @@ class DescriptionClient:
                             f" answers; the last: {error}"
                         ) from error
                     messages[2:] = [
-                        {"role": "assistant", "content": (content or "")[:2000]},
+                        {"role": "assistant", "content": reply.content[:2000]},
                         {"role": "user", "content": f"That is not usable: {error}. Please answer again."},
                     ]
                     continue
-                return Described(texts, self._provenance(spent))
+                provenance = Provenance(
+                    host=urlsplit(self.server).netloc,
+                    served_model=reply.model,
+                    prompt_tokens=spent.prompt_tokens,
+                    completion_tokens=spent.completion_tokens,
+                    calls=spent.calls,
+                    seconds=round(time.monotonic() - started, 3),
+                )
+                return Described(texts, provenance)
         raise AssertionError("unreachable: the last ask returns or raises")
 
-    def _provenance(self, spent: Usage) -> Provenance:
-        return Provenance(
-            host=urlsplit(self.server).netloc,
-            prompt_tokens=spent.prompt_tokens,
-            completion_tokens=spent.completion_tokens,
-        )
-
-    async def _call(self, messages: list[ChatCompletionMessageParam], label: str) -> ChatCompletion:
+    async def _call(self, messages: list[ChatCompletionMessageParam], label: str, n: int, spent: Usage) -> Reply:
         """Return one reply, of whatever content, after as many attempts as are allowed."""
         attempt = 0
         while True:
             await self._gate.passed()
             try:
-                return await self._send(messages)
+                return await self._send(messages, n, spent)
+            except BudgetError as stop:
+                self._gate.close(stop)
+                raise
             except openai.OpenAIError as error:
-                if self._json_mode and failures.refuses_json_mode(error):
-                    self._json_mode = False
+                if self._learns(error):
                     continue
                 attempt += 1
                 try:
                     retry = self._failures.judge(error, label)
                     if attempt == _ATTEMPTS:
-                        raise self._failures.given_up(error, label, attempt) from error
+                        raise self._failures.given_up(error, label, attempt)
                 except ServerError as final:
                     self._gate.close(final)
-                    raise
+                    raise final from None
+                except AnswerError as failed:
+                    raise failed from None
                 await self._back_off(retry, attempt)
 
-    async def _send(self, messages: list[ChatCompletionMessageParam]) -> ChatCompletion:
-        self.usage.calls += 1
-        if not self._json_mode:
-            return await self._openai.chat.completions.create(model=self.model, messages=messages)
-        return await self._openai.chat.completions.create(
-            model=self.model, messages=messages, response_format={"type": "json_object"}
-        )
+    def _learns(self, error: openai.OpenAIError) -> bool:
+        """Return whether the server refuses a part of the request that it will not be sent again."""
+        if self._json_mode and failures.refuses_json_mode(error):
+            self._json_mode = False
+            return True
+        if self._system_role and failures.refuses_system_role(error):
+            self._system_role = False
+            return True
+        return False
+
+    async def _send(self, messages: list[ChatCompletionMessageParam], n: int, spent: Usage) -> Reply:
+        asked = prompt_tokens(*(str(message["content"]) for message in messages))
+        self._largest = max(self._largest, asked + completion_tokens(n))
+        self._budget.check(self.usage, coming=(self._open + 1) * self._largest)
+        self._open += 1
+        for tally in (spent, self.usage):
+            tally.calls += 1
+        try:
+            reply = await self._completion(messages)
+            sizes = (
+                asked if reply.prompt_tokens is None else reply.prompt_tokens,
+                completion_tokens(n) if reply.completion_tokens is None else reply.completion_tokens,
+            )
+            for tally in (spent, self.usage):
+                tally.prompt_tokens += sizes[0]
+                tally.completion_tokens += sizes[1]
+            self._largest = max(self._largest, sum(sizes))
+        finally:
+            self._open -= 1
+        return reply
+
+    async def _completion(self, messages: list[ChatCompletionMessageParam]) -> Reply:
+        sent: list[Any] = list(messages)
+        if not self._system_role:
+            sent[:2] = [{"role": "user", "content": f"{sent[0]['content']}\n\n{sent[1]['content']}"}]
+        form: Any = {"response_format": {"type": "json_object"}} if self._json_mode else {}
+        try:
+            reply = await self._openai.chat.completions.create(model=self.model, messages=sent, **form)
+        except json.JSONDecodeError as error:
+            raise UnreadableError(f"a reply that is not valid JSON: {error}") from None
+        return self._failures.masked(read_reply(reply))
 
     async def _back_off(self, retry: Retry, attempt: int) -> None:
         delay = retry.delay(attempt, self._first_delay_s)
@@ -208,10 +241,22 @@ class DescriptionClient:
             await asyncio.sleep(delay)
 
 
+def server_url(base_url: str | None) -> str:
+    """Return ``base_url``, else ``OPENAI_BASE_URL``, else OpenAI's."""
+    return base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
+
+
 def key_from_environment(base_url: str | None) -> SecretStr:
-    """Return ``OPENAI_API_KEY`` or a placeholder; raises ``DescriptionError`` if OpenAI itself needs one."""
+    """Return ``OPENAI_API_KEY`` or a placeholder.
+
+    Raises ``DescriptionError`` if OpenAI itself needs one, and for what cannot be a key, which no message shows.
+    """
     key = os.environ.get("OPENAI_API_KEY", "").strip()
-    url = base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
+    url = server_url(base_url)
+    if not re.fullmatch(r"[!-~]*", key):
+        raise DescriptionError(
+            "OPENAI_API_KEY holds a space, a line break or a character that is not ASCII: set it to the key alone"
+        )
     if not key and urlsplit(url).hostname == urlsplit(DEFAULT_URL).hostname:
         raise DescriptionError(
             f"{DEFAULT_URL} needs a key: set the environment variable OPENAI_API_KEY,"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import openai
 
 from llm_descriptions.errors import DescriptionError
+from llm_descriptions.reply import Reply, UnreadableError
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 _LONGEST_WAIT_S = 120.0
 _LONGEST_BACK_OFF_S = 30.0
 _NO_MODEL = re.compile(r"model.*(not exist|not found|no such|unknown|invalid)|(unknown|invalid|no such).*model")
+_NO_FORMAT = re.compile(r"response_format|json_object|json mode")
+_NO_SYSTEM = re.compile(r"system role|system message|role.{0,20}system")
+_REFUSING = {400, 415, 422, 500, 501}
+# A placeholder such as "EMPTY" is no secret, and masking it would spoil words.
+_SHORTEST_KEY = 8
 _NO_CREDIT = re.compile(r"insufficient[ _](quota|balance)|billing|exceeded your current quota")
 
 
@@ -59,8 +65,13 @@ def _no_login(url: str) -> str:
 
 
 def refuses_json_mode(error: openai.OpenAIError) -> bool:
-    """Return whether the server says that it does not know ``response_format``."""
-    return isinstance(error, openai.BadRequestError) and "response_format" in str(error)
+    """Return whether the server says that it does not know ``response_format``, or not with ``json_object``."""
+    return _status(error) in _REFUSING and _NO_FORMAT.search(str(error).lower()) is not None
+
+
+def refuses_system_role(error: openai.OpenAIError) -> bool:
+    """Return whether the server says that the model's chat template has no system message (Gemma's has none)."""
+    return _status(error) in _REFUSING and _NO_SYSTEM.search(str(error).lower()) is not None
 
 
 def _status(error: openai.OpenAIError) -> int:
@@ -83,12 +94,15 @@ def _retry_after(error: openai.OpenAIError) -> float | None:
         pass
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
 class Classifier:
-    """Judges failures for one server and model, and words them without ever showing the key."""
+    """Judges failures for one server and model, and words them without ever showing the key.
+
+    What it raises should be raised ``from None``: the library's own error may hold the server's echo of the key.
+    """
 
     def __init__(self, server: str, model: str, key: SecretStr) -> None:
         self._server = server
@@ -98,22 +112,22 @@ class Classifier:
     def judge(self, error: openai.OpenAIError, label: str) -> Retry:
         """Return how to retry; raises ``ServerError`` or ``AnswerError`` where that is of no use."""
         said, status = self._said(error), _status(error)
-        if isinstance(error, openai.APIConnectionError):
+        if isinstance(error, openai.APIConnectionError | UnreadableError):
             return Retry()
         if status in {401, 402, 403, 404} or (status == 429 and _NO_CREDIT.search(said.lower())):
-            raise self.final(error) from error
+            raise self.final(error)
         if status == 400 and _NO_MODEL.search(said.lower()):
-            raise self.final(error) from error
+            raise self.final(error)
         if status not in {408, 409, 425, 429} and status < 500:
-            raise AnswerError(f"'{label}': {self._server} refused the question: {said}") from error
+            raise AnswerError(f"'{label}': {self._server} refused the question: {said}")
         after = _retry_after(error)
         if after is not None and after > _LONGEST_WAIT_S:
-            raise AnswerError(f"'{label}': {self._server} asks to wait {after:.0f} s; run again later") from error
+            raise AnswerError(f"'{label}': {self._server} asks to wait {after:.0f} s; run again later")
         return Retry(after, for_all=status == 429)
 
     def given_up(self, error: openai.OpenAIError, label: str, attempts: int) -> DescriptionError:
         """Return the error after the last attempt."""
-        if _refused(error):
+        if _refused(error) or (isinstance(error, UnreadableError) and error.page):
             return self.final(error)
         return AnswerError(f"'{label}': no reply from {self._server} in {attempts} attempts: {self._said(error)}")
 
@@ -138,5 +152,13 @@ class Classifier:
         cause = error.__cause__
         if message is None and cause is not None:
             message = f"{type(cause).__name__}: {cause}".rstrip(": ")
-        text = " ".join(str(message or error).split())
-        return text.replace(self._key.get_secret_value(), "***")[:200]
+        return self.mask(" ".join(str(message or error).split()))[:200]
+
+    def masked(self, reply: Reply) -> Reply:
+        """Return the reply without the key, should it hold one."""
+        return replace(reply, content=self.mask(reply.content), refusal=self.mask(reply.refusal))
+
+    def mask(self, text: str) -> str:
+        """Return ``text`` without the key, should the server echo it."""
+        key = self._key.get_secret_value()
+        return text.replace(key, "***") if len(key) >= _SHORTEST_KEY else text

@@ -7,7 +7,7 @@ needs a new id, because the id is part of the key under which a description is s
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -26,9 +26,11 @@ Write each string as one short lower-case English phrase of at most 12 words tha
 
 _LIST_MARK = re.compile(r"^(?:[-*\u2022\u2013]\s+|\(?\d{1,2}[.):]\s+|step\s+\d+\s*[:.)-]\s*)", re.IGNORECASE)
 _FRAME = re.compile(
-    r"^a videos? (?:about|(?:of .*? )?generally involves the following step:)\s+(?P<phrase>.+)$",
+    r"^a videos? (?:about|(?P<step>(?:of .*? )?generally involves the following step:))\s+(?P<phrase>.+)$",
     re.IGNORECASE,
 )
+_MARKS = " \"'`*.,;:"
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _FRAME_END = re.compile(r",? which is a(?:nother)? sub-step$", re.IGNORECASE)
 
 
@@ -37,17 +39,22 @@ class PromptSet:
     """One version of the questions, of the format that is asked for and of the style of what is stored.
 
     ``questions`` and ``frames`` have one entry a kind (``spatial``, ``temporal``) with the fields ``{n}``
-    and ``{cls}``, and ``{cls}`` and ``{phrase}``.
+    and ``{cls}``, and ``{cls}`` and ``{phrase}``. ``split_names``: glued names are asked about as words.
     """
 
     id: str
     questions: Mapping[str, str]
     frames: Mapping[str, str]
     leads: Mapping[str, str]
+    split_names: bool = False
+
+    def words(self, label: str) -> str:
+        """Return the class name as question and sentence spell it."""
+        return class_words(split_camel(label) if self.split_names else label)
 
     def question(self, label: str, kind: str, n: int) -> str:
         """Return the user message: the paper's prompt, word for word."""
-        return self.questions[check_kind(kind)].format(n=n, cls=class_words(label))
+        return self.questions[check_kind(kind)].format(n=n, cls=self.words(label))
 
     def instruction(self, kind: str, n: int) -> str:
         """Return the system message: only the form of the answer, so that the question stays verbatim."""
@@ -62,16 +69,21 @@ class PromptSet:
         phrase = _bare(answer)
         if not re.search(r"\w", phrase):
             raise DescriptionError(f"{answer!r} holds no words")
-        return self.frames[check_kind(kind)].format(cls=class_words(label).lower(), phrase=phrase)
+        return self.frames[check_kind(kind)].format(cls=self.words(label).lower(), phrase=phrase)
 
 
 def _bare(answer: str) -> str:
     phrase = " ".join(answer.split()).lower()
-    phrase = _LIST_MARK.sub("", phrase).strip(" \"'`*.,;:")
-    framed = _FRAME.match(phrase)
-    if framed:
-        phrase = _FRAME_END.sub("", framed["phrase"])
-    return phrase.strip(" \"'`*.,;:")
+    phrase = _LIST_MARK.sub("", phrase).strip(_MARKS)
+    return (unframed(phrase) or phrase).strip(_MARKS)
+
+
+def unframed(sentence: str, kind: str | None = None) -> str | None:
+    """Return the phrase within the frame of the published sentences (of ``kind``), or None without that frame."""
+    framed = _FRAME.match(sentence.strip())
+    if framed is None or kind not in {None, "temporal" if framed["step"] else "spatial"}:
+        return None
+    return _FRAME_END.sub("", framed["phrase"].strip(_MARKS)).strip(_MARKS)
 
 
 def check_kind(kind: str) -> str:
@@ -88,6 +100,11 @@ def class_words(label: str) -> str:
     description and a class prompt name an action with the same tokens.
     """
     return " ".join(label.replace("_", " ").split())
+
+
+def split_camel(label: str) -> str:
+    """Return ``ApplyEyeMakeup`` as ``Apply Eye Makeup``; what is not glued stays as it is."""
+    return _CAMEL.sub(" ", label)
 
 
 MSTA_V1 = PromptSet(
@@ -110,4 +127,14 @@ MSTA_V1 = PromptSet(
     ),
 )
 
-PROMPT_SETS: Mapping[str, PromptSet] = MappingProxyType({MSTA_V1.id: MSTA_V1})
+# UCF-101's names are glued; the published descriptions were asked for, and name their action, as they are.
+MSTA_V1_SPLIT = replace(MSTA_V1, id="msta-v1-split", split_names=True)
+
+PROMPT_SETS: Mapping[str, PromptSet] = MappingProxyType({prompts.id: prompts for prompts in (MSTA_V1, MSTA_V1_SPLIT)})
+
+
+def prompt_set(prompt_id: str) -> PromptSet:
+    """Return the prompt set of that id; raises ``DescriptionError`` with those that there are."""
+    if prompt_id not in PROMPT_SETS:
+        raise DescriptionError(f"unknown prompt set '{prompt_id}'; there are: {', '.join(PROMPT_SETS)}")
+    return PROMPT_SETS[prompt_id]

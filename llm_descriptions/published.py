@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 
 from llm_descriptions.errors import DescriptionError
 from llm_descriptions.labels import match_names
+from llm_descriptions.prompts import unframed
 from llm_descriptions.store import Key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 PROMPT_ID = "published"
+STYLES = ("etl4video", "ost")
 
 _KIND_WORDS = {"s": "spatial", "spatio": "spatial", "t": "temporal", "temporal": "temporal"}
 _ETL = re.compile(r"(?P<n>\d+)_(?P<kind>[st])_description_(?P<data>.+?)(?:_(?P<part>base|novel))?\.json")
@@ -112,21 +114,45 @@ def count_classes(path: Path) -> int:
     return len(_load(path))
 
 
-def export_etl4video(path: str | Path, texts: Mapping[str, Sequence[str]], names: Sequence[str]) -> None:
-    """Write ``{index in names: texts}`` as ETL4Video does; raises if a name has no texts."""
-    path = Path(path)
-    missing = [name for name in names if name not in texts]
+def export_published(
+    folder: str | Path,
+    data: str,
+    texts: Mapping[str, Sequence[str]],
+    names: Sequence[str],
+    *,
+    kind: str,
+    n: int,
+    style: str = "etl4video",
+) -> Path:
+    """Write ``{index in names: texts}`` under ``folder`` as one of ``STYLES`` does, and return the file.
+
+    ``etl4video``: sentences as they are. ``ost``: the phrases without the frame of the published sentences. The
+    indexes of HMDB's two swapped pairs are those of the style's own files, so that reading finds the same texts.
+    Raises if a name has no texts, or ``data`` cannot stand in a file's name.
+    """
+    if not re.fullmatch(r"[\w-]+", data):
+        raise DescriptionError(f"'{data}' cannot name a data set: use letters, digits, '_' and '-' only")
+    if style == "ost":
+        path = Path(folder) / data / f"{'spatio' if kind == 'spatial' else kind}_descriptors" / f"{n}_descriptors.json"
+    else:
+        path = Path(folder) / f"{n}_{kind[0]}_description_{data}.json"
+    missing = [name for name in names if not texts.get(name)]
     if missing:
         raise DescriptionError(f"cannot write {path}: no descriptions of {_list(missing)}")
-    content = {str(index): list(texts[name]) for index, name in enumerate(names)}
+    order = _hmdb_order(names, style) if data.startswith("hmdb") else names
+    content = {str(index): list(texts[name]) for index, name in enumerate(order)}
+    if style == "ost":
+        content = {index: [unframed(text) or text for text in found] for index, found in content.items()}
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
         raise DescriptionError(f"cannot write {path}: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+    return path
 
 
 def _load(path: Path) -> dict[str, tuple[str, ...]]:
@@ -135,7 +161,7 @@ def _load(path: Path) -> dict[str, tuple[str, ...]]:
     except (OSError, ValueError) as error:
         raise DescriptionError(f"cannot read the descriptions {path}: {error}") from error
     if not isinstance(content, dict):
-        raise DescriptionError(f"{path} must be a JSON object {{class index: [texts]}}, got a {type(content)}")
+        raise DescriptionError(f"{path} must be a JSON object {{class index: [texts]}}, got a {type(content).__name__}")
     bad = [
         index
         for index, texts in content.items()

@@ -8,11 +8,12 @@ import os
 import sqlite3
 import time
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llm_descriptions.budget import Past
 from llm_descriptions.choose import Source, choose_sources
 from llm_descriptions.errors import DescriptionError
 from llm_descriptions.prompts import check_kind
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 FILE_NAME = "descriptions.sqlite"
-_VERSION = 1
+_VERSION = 2
 _WAIT_S = 60.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS description (
@@ -32,6 +33,12 @@ CREATE TABLE IF NOT EXISTS description (
     PRIMARY KEY (label, kind, prompt_id, model, n)
 ) WITHOUT ROWID
 """
+# What format 1, which is read and brought up to date, did not have.
+_ADDED = {
+    "served_model": "TEXT NOT NULL DEFAULT ''",
+    "calls": "INTEGER NOT NULL DEFAULT 0",
+    "seconds": "REAL NOT NULL DEFAULT 0",
+}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -51,12 +58,20 @@ def _now() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where texts came from: a server (``host``, tokens used) or, if ``origin`` is set, a published file."""
+    """Where texts came from: a server or, if ``origin`` is set, a published file.
+
+    ``served_model``: what the server calls the model that answered; ``calls`` (failed ones too), tokens and
+    ``seconds``, from the first call to the accepted answer, are those of this one question; ``created``: when
+    the answer was accepted (UTC).
+    """
 
     origin: str = ""
     host: str = ""
+    served_model: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    calls: int = 0
+    seconds: float = 0.0
     created: str = field(default_factory=_now)
 
 
@@ -73,13 +88,32 @@ class DescriptionStore:
 
     def get(self, key: Key) -> tuple[str, ...] | None:
         """Return the texts under ``key``, or None."""
-        row = self._row(key, "texts")
+        with self._reading() as connection:
+            row = None if connection is None else _select(connection, key, "texts")
         return None if row is None else tuple(json.loads(row[0]))
 
     def provenance(self, key: Key) -> Provenance | None:
         """Return where the texts under ``key`` came from, or None if there are none."""
-        row = self._row(key, "origin, host, prompt_tokens, completion_tokens, created")
-        return None if row is None else Provenance(*row)
+        with self._reading() as connection:
+            if connection is None:
+                return None
+            names = [part.name for part in fields(Provenance)]
+            if _version(connection) < _VERSION:
+                names = [name for name in names if name not in _ADDED]
+            row = _select(connection, key, ", ".join(names))
+        return None if row is None else Provenance(**dict(zip(names, row, strict=True)))
+
+    def past(self, *, prompt_id: str, model: str, host: str, kind: str, n: int) -> Past | None:
+        """Return what the stored answers of one prompt set, model and server took on average, or None."""
+        with self._reading() as connection:
+            if connection is None or _version(connection) < _VERSION:
+                return None
+            row = connection.execute(
+                "SELECT count(*), avg(calls), avg(prompt_tokens), avg(completion_tokens), avg(seconds)"
+                " FROM description WHERE prompt_id = ? AND model = ? AND host = ? AND kind = ? AND n = ? AND calls > 0",
+                (prompt_id, model, host, kind, n),
+            ).fetchone()
+        return Past(*row) if row[0] else None
 
     def put(self, key: Key, texts: Sequence[str], provenance: Provenance) -> tuple[str, ...]:
         """Store ``texts`` and return what is stored: what came first under a key stays.
@@ -200,10 +234,6 @@ class DescriptionStore:
         text = json.dumps(bank, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def _row(self, key: Key, columns: str) -> tuple[Any, ...] | None:
-        with self._reading() as connection:
-            return None if connection is None else _select(connection, key, columns)
-
     @staticmethod
     def _texts(connection: sqlite3.Connection | None, key: Key) -> tuple[str, ...]:
         assert connection is not None
@@ -233,8 +263,12 @@ class DescriptionStore:
                 connection.execute("BEGIN IMMEDIATE")
                 if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                     connection.execute(_SCHEMA)
-                    connection.execute(f"PRAGMA user_version = {_VERSION}")
+                    connection.execute("PRAGMA user_version = 1")
                 self._check_version(connection)
+                if _version(connection) < _VERSION:
+                    for name, kind in _ADDED.items():
+                        connection.execute(f"ALTER TABLE description ADD COLUMN {name} {kind}")
+                    connection.execute(f"PRAGMA user_version = {_VERSION}")
                 try:
                     yield connection
                 except BaseException:
@@ -246,10 +280,10 @@ class DescriptionStore:
         return sqlite3.connect(uri, uri=True, timeout=_WAIT_S, isolation_level=None)
 
     def _check_version(self, connection: sqlite3.Connection) -> None:
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version != _VERSION:
+        version = _version(connection)
+        if not 1 <= version <= _VERSION:
             raise DescriptionError(
-                f"{self.path} is not a description store of format {_VERSION} (found {version}); "
+                f"{self.path} is not a description store of format 1 or {_VERSION} (found {version}); "
                 "move it away or choose another --out"
             )
 
@@ -262,6 +296,10 @@ class DescriptionStore:
                 f"cannot {verb} the description store {self.path}: {error}; "
                 "check the file and the permissions of its folder, or choose another --out"
             ) from error
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _select(connection: sqlite3.Connection, key: Key, columns: str) -> tuple[Any, ...] | None:

@@ -43,6 +43,14 @@ def says(content: str | None) -> Step:
     return lambda handler, request: handler.send_answer(content)
 
 
+def completion(message: dict, finish_reason: str = "stop", **head: object) -> Step:
+    return lambda handler, request: handler.send_completion(message, finish_reason, head)
+
+
+def sends(body: str, kind: str = "application/json") -> Step:
+    return lambda handler, request: handler.send_data(200, body.encode(), {"Content-Type": kind})
+
+
 def sentences(*texts: str) -> Step:
     return says(json.dumps({"sentences": texts}))
 
@@ -133,15 +141,20 @@ class _Handler(BaseHTTPRequestHandler):
                 server.open -= 1
 
     def send_answer(self, content: str | None) -> None:
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
+        self.send_completion({"content": content}, "stop", {})
+
+    def send_completion(self, message: dict, finish_reason: str, head: dict) -> None:
+        choice = {"index": 0, "finish_reason": finish_reason, "message": {"role": "assistant", **message}}
         usage = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
-        head = {"id": "x", "object": "chat.completion", "created": 0, "model": "toy-chat"}
-        self.send_json(200, head | {"choices": [choice], "usage": usage}, {})
+        body = {"id": "x", "object": "chat.completion", "created": 0, "model": "toy-chat", "usage": usage}
+        self.send_json(200, body | {"choices": [choice]} | head, {})
 
     def send_json(self, code: int, content: dict, headers: dict[str, str]) -> None:
-        data = json.dumps(content).encode()
+        self.send_data(code, json.dumps(content).encode(), {"Content-Type": "application/json", **headers})
+
+    def send_data(self, code: int, data: bytes, headers: dict[str, str]) -> None:
         self.send_response(code)
-        for name, value in {"Content-Type": "application/json", **headers}.items():
+        for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
         with contextlib.suppress(ConnectionError):  # the asker may have lost patience

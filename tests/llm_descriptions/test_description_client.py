@@ -6,12 +6,14 @@ import asyncio
 import logging
 import socket
 import time
+import traceback
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from llm_server import LlmServer, cut, good, says, sentences, slow, status
+from llm_server import LlmServer, completion, cut, good, says, sends, sentences, slow, status
 
+from llm_descriptions.budget import Budget, BudgetError
 from llm_descriptions.client import DescriptionClient
 from llm_descriptions.errors import DescriptionError
 from llm_descriptions.failures import AnswerError, Retry, ServerError
@@ -47,6 +49,8 @@ def test_good_answer(server):
     assert (provenance.prompt_tokens, provenance.completion_tokens, provenance.origin) == (11, 7, "")
     assert provenance.host == server.url.split("/")[2]
     assert datetime.fromisoformat(provenance.created).tzinfo is not None
+    assert (provenance.served_model, provenance.calls) == ("toy-chat", 1)
+    assert 0 < provenance.seconds < 5
     assert usage.calls == len(server.asked) == 1
     request = server.asked[0]
     assert request.authorization == f"Bearer {KEY}"
@@ -89,6 +93,14 @@ def test_one_call_told_to_wait_stops_the_others_too(server):
     assert times[2] - times[0] >= 0.75
 
 
+@pytest.mark.parametrize("value", ["soon", "-3", "Wed, 99 Foo 2026", "nan"])
+def test_an_unreadable_retry_after_is_a_plain_failure(server, value):
+    server.plan.append(status(503, Retry_After=value))
+    (described,), usage = run(server, ("clap", "spatial", 2))
+    assert (described.texts, usage.calls) == (GOOD, 2)
+    assert described.provenance.calls == 2
+
+
 def test_retry_after_beyond_patience(server):
     server.plan.append(status(429, Retry_After="7200"))
     with pytest.raises(AnswerError, match=r"'clap'.*asks to wait 7200 s"):
@@ -116,6 +128,14 @@ def test_failing_for_good_is_this_classs_error(server):
         sentences("one", "One."),
         sentences("one", ""),
         says("I'm sorry, but I can't help with that."),
+        sentences("I cannot describe this", "I cannot describe that"),
+        sentences("双手拍在一起", "手掌相碰"),
+        sentences("die Hand auf dem Tisch", "eine Person mit Hut"),
+        sentences("one", "word " * 31),
+        completion({"content": None, "refusal": "I can't help with that."}),
+        completion({"content": ""}, finish_reason="content_filter"),
+        completion({"content": '{"sentences": ["a", '}, finish_reason="length"),
+        completion({"content": [{"type": "thinking", "thinking": '{"sentences": ["a", "b"]}'}]}),
     ],
 )
 def test_invalid_answers_are_asked_again_with_the_reason(server, bad):
@@ -136,9 +156,123 @@ def test_invalid_answers_are_not_asked_for_ever(server):
     assert len(server.asked) == 3
 
 
-def test_a_server_without_json_mode(server):
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        (says("I'm sorry, but I can't help with that."), r"the answer is a refusal: 'I'm sorry, but"),
+        (completion({"content": None, "refusal": "Not that."}), "the answer is a refusal: 'Not that.'"),
+        (completion({"content": ""}, finish_reason="content_filter"), "withheld by the server's content filter"),
+        (completion({"content": "{"}, finish_reason="length"), "cut off at the server's limit of tokens"),
+        (sentences("双手拍在一起", "b"), "string 1 is not in English"),
+    ],
+)
+def test_the_servers_reason_is_told(server, step, reason):
+    server.rule = lambda request: step
+    with pytest.raises(AnswerError, match=f"'clap'.*3 unusable answers; the last: .*{reason}"):
+        run(server, ("clap", "spatial", 2))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": [{"type": "thinking", "thinking": "{}"}, {"type": "text", "text": '{"sentences": ["a", "b"]}'}]},
+        {"content": '{"sentences": ["a", "b"]}', "reasoning_content": '{"sentences": ["no", "no"]}'},
+        {"content": '<think>hm {"sentences": []}</think>{"sentences": ["a", "b"]}', "reasoning": None},
+        {"content": 'Here:\n```json\n{"sentences": ["a", "b"]}\n```', "refusal": None},
+    ],
+)
+def test_shapes_of_compatible_servers(server, message):
+    server.plan.append(completion(message, usage=None, model=None))
+    (described,), usage = run(server, ("clap", "spatial", 2))
+    assert described.texts == ("A video about a.", "A video about b.")
+    assert (usage.calls, described.provenance.served_model) == (1, "")
+    assert usage.prompt_tokens > 50, "estimated where the server does not count"
+    assert usage.completion_tokens > 20
+
+
+@pytest.mark.parametrize(
+    "body",
+    ['{"choices": [', "null", "[]", '{"choices": null}', '{"choices": ["x"]}', '{"error": {"message": "overloaded"}}'],
+)
+def test_replies_that_are_no_completion_are_asked_again(server, body):
+    server.plan.extend([sends(body), sends(body)])
+    (described,), usage = run(server, ("clap", "spatial", 2))
+    assert described.texts == GOOD
+    assert usage.calls == 3
+
+
+def test_a_broken_reply_for_good_is_this_classs_error(server):
+    server.rule = lambda request: sends('{"choices": [') if "fall" in request.question else None
+    (fell, clapped), _ = run(server, ("fall", "spatial", 2), ("clap", "spatial", 2))
+    assert isinstance(fell, AnswerError)
+    assert "in 6 attempts: a reply that is not valid JSON" in str(fell)
+    assert clapped.texts == GOOD
+
+
+def test_a_web_page_is_no_server(server):
+    server.rule = lambda request: sends("<html>", "text/html")
+    with pytest.raises(ServerError, match=r"has no chat completions: a page.*'/v1'"):
+        run(server, ("clap", "spatial", 2))
+
+
+def test_a_model_without_system_messages(server):
     def rule(request):
-        return status(400, "'response_format' is not supported") if "response_format" in request.body else good
+        refused = any(message["role"] == "system" for message in request.body["messages"])
+        return status(400, "System role not supported") if refused else None
+
+    server.rule = rule
+    server.plan.append(says("no"))
+    (described,), usage = run(server, ("clap", "spatial", 2))
+    assert described.texts == GOOD
+    assert usage.calls == 3
+    last = server.asked[-1].body["messages"]
+    assert [message["role"] for message in last] == ["user", "assistant", "user"]
+    assert "exactly 2 strings" in last[0]["content"]
+
+
+def test_a_budget_of_calls_is_never_exceeded(server):
+    server.plan.append(status(500))
+    questions = [(f"class {i}", "spatial", 2) for i in range(10)]
+    answers, usage = run(server, *questions, concurrency=3, budget=Budget(calls=5))
+    assert len(server.asked) == usage.calls == 5
+    stopped = [answer for answer in answers if isinstance(answer, BudgetError)]
+    assert len(stopped) == 6
+    assert "the budget of 5 calls is spent" in str(stopped[0])
+    assert all(len(answer.texts) == 2 for answer in answers if answer not in stopped)
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_budget_of_tokens_is_kept(server, counted):
+    usage = {"prompt_tokens": 300, "completion_tokens": 100} if counted else None
+    server.rule = lambda request: completion({"content": '{"sentences": ["a", "b"]}'}, usage=usage)
+    questions = [(f"class {i}", "spatial", 2) for i in range(10)]
+    answers, spent = run(server, *questions, concurrency=2, budget=Budget(tokens=1000))
+    assert 500 < spent.tokens <= 1000
+    stopped = [answer for answer in answers if isinstance(answer, BudgetError)]
+    assert len(stopped) == 10 - len(server.asked)
+    if counted:
+        assert len(server.asked) == 2
+    assert "the budget of 1000 tokens has no room for one more question" in str(stopped[0])
+
+
+def test_a_budget_below_one_question_asks_nothing(server):
+    with pytest.raises(BudgetError, match="0 spent; about"):
+        run(server, ("clap", "spatial", 2), budget=Budget(tokens=10))
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (400, "'response_format' is not supported"),
+        (400, "'response_format.type' must be 'json_schema' or 'text'"),
+        (422, "body.response_format: extra inputs are not permitted"),
+        (501, "json_object is not implemented"),
+    ],
+)
+def test_a_server_without_json_mode(server, code, reason):
+    def rule(request):
+        return status(code, reason) if "response_format" in request.body else good
 
     server.rule = rule
     answers, usage = run(server, ("clap", "spatial", 2), ("run", "spatial", 2), concurrency=1)
@@ -232,6 +366,40 @@ def test_openai_itself_needs_a_key(monkeypatch):
         DescriptionClient("m")
     client = DescriptionClient("m", base_url="http://user:word@localhost:1/v1?x=1")
     assert client.server == "http://localhost:1/v1"
+
+
+@pytest.mark.parametrize("key", ["sk-a b", "sk-\u2019quoted", "sk-one\nsk-two"])
+def test_what_cannot_be_a_key_is_refused_unshown(monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(DescriptionError, match="OPENAI_API_KEY holds") as caught:
+        DescriptionClient("m", base_url="http://localhost:1/v1")
+    assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        status(401, f"bad {KEY}"),
+        status(400, f"odd {KEY}"),
+        status(500, f"boom {KEY}"),
+        status(429, f"wait {KEY}", Retry_After="999"),
+        says(f"I'm sorry, but {KEY} may not do that"),
+        sends('{"error": {"message": "no ' + KEY + '"}}'),
+        sends(KEY, "text/plain"),
+        status(404, "x", location=f"/{KEY}"),
+    ],
+)
+def test_the_key_is_in_no_exception(server, step):
+    server.rule = lambda request: step
+    with pytest.raises(DescriptionError) as caught:
+        run(server, ("clap", "spatial", 2))
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_echoed_key_is_not_in_the_answer(server):
+    server.plan.append(sentences(f"hands and {KEY}", "two hands"))
+    (described,), _ = run(server, ("clap", "spatial", 2))
+    assert KEY not in str(described)
 
 
 def test_the_key_is_in_no_log(server, caplog):

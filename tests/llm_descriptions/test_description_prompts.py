@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections import Counter
+
 import pytest
 
 from llm_descriptions.answer import InvalidAnswerError, read_answer
 from llm_descriptions.errors import DescriptionError
-from llm_descriptions.prompts import MSTA_V1, PROMPT_SETS
+from llm_descriptions.locate import TOY
+from llm_descriptions.prompts import MSTA_V1, MSTA_V1_SPLIT, PROMPT_SETS, prompt_set, split_camel, unframed
 
 
 def test_questions_are_verbatim():
@@ -86,8 +91,19 @@ def test_good_answers(content):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (None, "no JSON object"),
-        ("I am sorry, I can't help with that.", "no JSON object"),
+        ("", "no JSON object"),
+        ("I am sorry, I can't help with that.", "a refusal: 'I am sorry"),
+        ('{"error": "I cannot assist with this request"}', "a refusal"),
+        ('{"sentences": ["Sorry, but I can\u2019t describe that", "two hands"]}', "a refusal"),
+        ('{"sentences": ["as an AI, I have no body", "two hands"]}', "a refusal"),
+        ('{"sentences": ["双手拍在一起", "two hands"]}', "string 1 is not in English"),
+        ('{"sentences": ["one hand", "две руки вместе"]}', "string 2 is not in English"),
+        ('{"sentences": ["die Hand auf dem Tisch", "eine Person mit einem Hut"]}', "not in English: 'die Hand"),
+        ('{"sentences": ["une main sur la table", "des mains qui claquent"]}', "not in English"),
+        ('{"sentences": ["las manos con un tambor", "el hombre y una mujer"]}', "not in English"),
+        ('{"sentences": ["one hand", "' + "so " * 31 + '"]}', "string 2 has 31 words instead of at most 12"),
+        ("[" * 100_000, "no JSON object"),
+        ('{"sentences": ' + "[" * 100_000 + "}", "not valid JSON"),
         ('{"sentences": ["one hand", ]}', "not valid JSON"),
         ('{"sentences": ["one hand", "two', "no JSON object"),
         ('{"answers": ["one hand", "two hands"]}', "sentences"),
@@ -104,3 +120,75 @@ def test_good_answers(content):
 def test_bad_answers(content, reason):
     with pytest.raises(InvalidAnswerError, match=reason):
         read_answer(content, MSTA_V1, "clap", "spatial", 2)
+
+
+@pytest.mark.parametrize(
+    "phrases",
+    [
+        ["a dancer saying i'm sorry with her hands", "people who cannot help laughing"],
+        ["a plié at the barre", "café tables with a naïve waiter"],
+        ["los angeles skyline", "palm trees"],  # one foreign word is a name
+        ["die rolling on a table", "the hand of a player"],
+        ["smooth strokes", "2 by 3 m mat, 4 °c"],
+    ],
+)
+def test_english_phrases_are_not_taken_for_anything_else(phrases):
+    assert len(read_answer(json.dumps({"sentences": phrases}), MSTA_V1, "clap", "spatial", 2)) == 2
+
+
+def test_no_published_text_is_refused_for_its_language_or_as_a_refusal(shared_data):
+    files = [*(shared_data / "descriptions").glob("*.json"), *(shared_data / "descriptions_ost").rglob("*.json")]
+    texts, reasons = 0, []
+    for path in [*files, *TOY.glob("*.json")]:
+        kind = "temporal" if "_t_" in path.name or "temporal" in str(path) else "spatial"
+        for index, found in json.loads(path.read_text(encoding="utf-8-sig")).items():
+            phrases = [unframed(text) or text for text in found]
+            texts += len(phrases)
+            try:
+                read_answer(json.dumps({"sentences": phrases}), MSTA_V1, f"class {index}", kind, len(phrases))
+            except InvalidAnswerError as error:
+                reasons.append(str(error))
+    assert texts > 50_000
+    others = [reason for reason in reasons if "words instead of" not in reason and "twice" not in reason]
+    assert others == [], "too long or repeated is all that is wrong with them"
+
+
+def test_glued_names_are_split_only_where_asked_for():
+    assert [split_camel(name) for name in ("ApplyEyeMakeup", "TaiChi", "TVWatching", "brush_hair", "Dribbling")] == [
+        "Apply Eye Makeup", "Tai Chi", "TV Watching", "brush_hair", "Dribbling",
+    ]  # fmt: skip
+    assert MSTA_V1.question("ApplyEyeMakeup", "spatial", 2).endswith("the action ApplyEyeMakeup")
+    assert MSTA_V1_SPLIT.question("ApplyEyeMakeup", "spatial", 2).endswith("the action Apply Eye Makeup")
+    assert "of applyeyemakeup generally" in MSTA_V1.sentence("ApplyEyeMakeup", "temporal", "x")
+    assert "of apply eye makeup generally" in MSTA_V1_SPLIT.sentence("ApplyEyeMakeup", "temporal", "x")
+
+
+def test_what_a_prompt_id_asks_never_changes():
+    """A changed prompt needs a new id: stored descriptions are found by it."""
+    digests = {}
+    for name, prompts in PROMPT_SETS.items():
+        said = [
+            (prompts.instruction(kind, 3), prompts.question("HighJump_up", kind, 3), prompts.sentence("aB", kind, "x"))
+            for kind in ("spatial", "temporal")
+        ]
+        digests[name] = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]
+    assert digests == {"msta-v1": "b1de20d4a6b9", "msta-v1-split": "666e4d4cd5fc"}
+    assert prompt_set("msta-v1-split").id == "msta-v1-split"
+    with pytest.raises(DescriptionError, match="unknown prompt set 'v9'; there are: msta-v1, msta-v1-split"):
+        prompt_set("v9")
+
+
+def test_frames_of_the_published_files(shared_data):
+    """PROTOCOLS 2.3: sentences without their template, counted file by file."""
+    counts = Counter()
+    for path in (shared_data / "descriptions").glob("*.json"):
+        if "_base" in path.name or "_novel" in path.name:
+            continue
+        kind = "spatial" if "_s_" in path.name else "temporal"
+        for texts in json.loads(path.read_text(encoding="utf-8-sig")).values():
+            counts[path.stem.replace("description_", "")] += sum(unframed(text, kind) is None for text in texts)
+    assert {name: count for name, count in counts.items() if "_s_" in name and count} == {
+        "4_s_k400": 3, "4_s_k600": 3, "4_s_ssv2": 9, "4_s_ucf_101": 3,
+        "8_s_hmdb": 18, "8_s_k400": 98, "8_s_k600": 127, "8_s_ssv2": 14, "8_s_ucf_101": 21,
+    }  # fmt: skip
+    assert {name: count for name, count in counts.items() if "_t_" in name and count} == {"2_t_hmdb": 2, "2_t_ssv2": 2}

@@ -5,16 +5,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_descriptions.budget import Estimate, Past, estimate
 from llm_descriptions.errors import DescriptionError
+from llm_descriptions.prompts import MSTA_V1
 from llm_descriptions.store import DescriptionStore, Key, Provenance
 
-SERVER = Provenance(host="localhost:1", prompt_tokens=3, completion_tokens=4)
+SERVER = Provenance("", "localhost:1", "m-0613", prompt_tokens=3, completion_tokens=4, calls=2, seconds=1.5)
 FILE = Provenance(origin="2_s_description_x.json")
 
 
@@ -192,7 +195,7 @@ def test_what_is_no_store(tmp_path, store):
             act(DescriptionStore(path))
     with sqlite3.connect(tmp_path / "y.sqlite") as connection:
         connection.execute("CREATE TABLE other (a)")
-    with pytest.raises(DescriptionError, match="not a description store of format 1"):
+    with pytest.raises(DescriptionError, match="not a description store of format 1 or 2"):
         DescriptionStore(tmp_path / "y.sqlite").put(key(), ["a", "b"], SERVER)
     with pytest.raises(DescriptionError, match=r"cannot write.*--out"):
         DescriptionStore(path / "below" / "s.sqlite").put(key(), ["a", "b"], SERVER)
@@ -202,3 +205,60 @@ def test_a_store_in_a_read_only_folder_can_be_read(store, monkeypatch):
     fill(store, ["run"])
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != store.path.parent)
     assert store.keys() == [key("run")]
+
+
+V1 = """
+CREATE TABLE description (
+    label TEXT NOT NULL, kind TEXT NOT NULL, prompt_id TEXT NOT NULL, model TEXT NOT NULL, n INTEGER NOT NULL,
+    texts TEXT NOT NULL,
+    origin TEXT NOT NULL, created TEXT NOT NULL, host TEXT NOT NULL,
+    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+    PRIMARY KEY (label, kind, prompt_id, model, n)
+) WITHOUT ROWID;
+INSERT INTO description VALUES
+    ('clap', 'spatial', 'msta-v1', 'm', 2, '["a", "b"]', '', '2026-01-01T00:00:00+00:00', 'localhost:1', 3, 4);
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_store_of_format_1_is_read_and_goes_on(store):
+    store.path.parent.mkdir()
+    with sqlite3.connect(store.path) as connection:
+        connection.executescript(V1)
+    connection.close()
+    old = Provenance("", "localhost:1", "", 3, 4, created="2026-01-01T00:00:00+00:00")
+    assert store.get(key()) == ("a", "b")
+    assert store.provenance(key()) == old
+    assert past(store) is None
+    fill(store, ["run"])
+    assert store.provenance(key()) == old
+    assert store.provenance(key("run")) == SERVER
+    assert past(store) == Past(1, 2.0, 3.0, 4.0, 1.5), "the old answer tells nothing of calls and time"
+
+
+def past(store, **other):
+    return store.past(
+        **{"prompt_id": "msta-v1", "model": "m", "host": "localhost:1", "kind": "spatial", "n": 2} | other
+    )
+
+
+def test_past_is_of_equal_questions_only(store):
+    assert past(store) is None
+    fill(store, ["run", "sit"])
+    store.put(key("fall"), ["a", "b"], replace(SERVER, calls=5, seconds=4.5, prompt_tokens=9))
+    assert past(store) == Past(3, 3.0, 5.0, 4.0, 2.5)
+    for name, value in {"prompt_id": "x", "model": "x", "host": "x", "kind": "temporal", "n": 4}.items():
+        assert past(store, **{name: value}) is None
+
+
+def test_estimates(store):
+    questions = [(f"class {i}", kind, 2) for kind in ("spatial", "temporal") for i in range(10)]
+    by_rule = estimate(questions, MSTA_V1, lambda kind, n: past(store, kind=kind, n=n), 4)
+    assert (by_rule.calls, by_rule.completion_tokens, by_rule.seconds, by_rule.measured) == (20, 1000, None, 0)
+    assert 20 * 80 < by_rule.prompt_tokens < 20 * 200
+    assert by_rule.cost(1.0, 2.0) == pytest.approx((by_rule.prompt_tokens + 2000) / 1e6)
+    fill(store, ["run"], kinds=["spatial", "temporal"])
+    measured = estimate(questions, MSTA_V1, lambda kind, n: past(store, kind=kind, n=n), 4)
+    assert measured == Estimate(40.0, 60.0, 80.0, 20 * 1.5 / 4, 2)
+    assert estimate(questions[:2], MSTA_V1, lambda kind, n: past(store), 4).seconds == 1.5, "one waits for one answer"
+    assert estimate([], MSTA_V1, lambda kind, n: None, 4) == Estimate(0, 0, 0, 0, 0)

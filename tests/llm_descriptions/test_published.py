@@ -9,7 +9,7 @@ import pytest
 
 from llm_descriptions.errors import DescriptionError
 from llm_descriptions.labels import match_names, read_labels
-from llm_descriptions.published import export_etl4video, parse_path, read_published
+from llm_descriptions.published import STYLES, export_published, parse_path, read_published
 
 ETL_CLASSES = {
     "hmdb": 51, "hmdb_base": 26, "hmdb_novel": 25, "k400": 400, "k400_base": 200, "k400_novel": 200,
@@ -178,15 +178,49 @@ def test_shifted_real_files_are_refused(shared_data):
             read_published(file, [*names[1:], names[0]])
 
 
-def test_export_and_import_again(tmp_path):
+@pytest.mark.parametrize("style", STYLES)
+def test_export_and_import_again(tmp_path, style):
     texts = {"run": ("plié", "b"), "clap": ("c", "d")}
-    path = tmp_path / "2_s_description_own.json"
-    export_etl4video(path, texts, ["clap", "run"])
+    path = export_published(tmp_path, "own", texts, ["clap", "run"], kind="spatial", n=2, style=style)
     assert json.loads(path.read_text()) == {"0": ["c", "d"], "1": ["plié", "b"]}
-    assert read_published(parse_path(path), ["clap", "run"]).texts == texts
-    assert list(tmp_path.iterdir()) == [path]
+    file = parse_path(path)
+    assert (file.style, file.data, file.kind, file.n) == (style, "own", "spatial", 2)
+    assert read_published(file, ["clap", "run"]).texts == texts
+    assert [item for item in tmp_path.rglob("*") if item.is_file()] == [path], "nothing is left beside"
     with pytest.raises(DescriptionError, match="no descriptions of sit, stand"):
-        export_etl4video(path, texts, ["clap", "sit", "stand"])
+        export_published(tmp_path, "own", texts, ["clap", "sit", "stand"], kind="spatial", n=2, style=style)
+    with pytest.raises(DescriptionError, match=r"'\.\./own' cannot name a data set"):
+        export_published(tmp_path, "../own", texts, ["clap"], kind="spatial", n=2, style=style)
+
+
+def test_ost_has_phrases_without_frames(tmp_path):
+    texts = {"brush hair": [*step("brushing hair"), "A video about smooth strokes.", "a video camera pans"]}
+    path = export_published(tmp_path, "own", texts, ["brush hair"], kind="temporal", n=3, style="ost")
+    assert path == tmp_path / "own" / "temporal_descriptors" / "3_descriptors.json"
+    assert json.loads(path.read_text()) == {"0": ["going", "smooth strokes", "a video camera pans"]}
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("corrected", [False, True])
+def test_exported_hmdb_pairs_come_back_under_their_names(tmp_path, style, corrected):
+    names = ["kick", "kick ball", "run"] if corrected else ["kick ball", "kick", "run"]
+    texts = {"kick": ("high leg",), "kick ball": ("a ball flies",), "run": ("two legs",)}
+    path = export_published(tmp_path, "hmdb", texts, names, kind="spatial", n=1, style=style)
+    assert read_published(parse_path(path), names).texts == texts
+
+
+def test_real_files_come_back_as_they_were(shared_data, tmp_path):
+    for data in ("hmdb", "ssv2"):
+        names = read_labels(csv_of(shared_data, data, ""))
+        original = shared_data / "descriptions" / f"4_t_description_{data}.json"
+        texts = read_published(parse_path(original), names).texts
+        path = export_published(tmp_path, data, texts, names, kind="temporal", n=4)
+        assert path.name == original.name
+        assert json.loads(path.read_text()) == {k: [t.strip() for t in v] for k, v in load(original).items()}
+
+
+def load(path):
+    return json.loads(path.read_text(encoding="utf-8-sig"))
 
 
 def test_labels(tmp_path, shared_data):

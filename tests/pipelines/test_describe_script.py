@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from llm_server import LlmServer, sentences, slow, status
 
 from llm_descriptions.failures import ServerError
-from llm_descriptions.store import DescriptionStore, Key
+from llm_descriptions.store import DescriptionStore, Key, Provenance
+from pipelines.data.describe_stage import Question, Server, ask_missing
 from pipelines.describe import main
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "describe.py"
@@ -51,6 +56,15 @@ def script(*arguments, **environment):
         env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"} | environment,
         timeout=120,
     )
+
+
+def command_lines():
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            lines.append(path.read_bytes().decode(errors="replace"))
+    assert lines
+    return "".join(lines)
 
 
 def labels_in(store):
@@ -114,6 +128,131 @@ def test_answers_before_the_end_are_kept(csv, server, ray_session):
 
 
 @pytest.mark.ray
+def test_a_spent_budget_stops_and_the_same_command_goes_on(csv, server, ray_session, capfd):
+    assert ask(csv, server, "--max-calls", "3", "--export", "own") == 1
+    said = capfd.readouterr()
+    assert "8 descriptions of n=2: 0 from the store, 3 asked, 0 failed; 3 calls" in said.out
+    assert "stopped: the budget of 3 calls is spent; 5 descriptions were not asked" in said.err
+    assert "run the same command again" in said.err
+    assert len(server.asked) == 3
+    assert not list((csv.parent / "out").glob("*.json")), "half a list is not exported"
+    assert ask(csv, server, "--max-tokens", "100") == 1
+    assert len(server.asked) == 3
+    assert "3 from the store, 0 asked" in capfd.readouterr().out
+    assert ask(csv, server, "--max-calls", "5", "--max-tokens", "100000") == 0
+    assert len(server.asked) == 8
+
+
+@pytest.mark.ray
+def test_every_prompt_set_has_entries_of_its_own(csv, server, ray_session):
+    csv.write_text("id,name\n0,ApplyEyeMakeup\n")
+    for prompt in ("msta-v1", "msta-v1-split"):
+        assert ask(csv, server, "--kinds", "spatial", "--prompt", prompt) == 0
+    assert [request.question.partition("the action ")[2] for request in server.asked] == [
+        "ApplyEyeMakeup",
+        "Apply Eye Makeup",
+    ]
+    store = DescriptionStore(csv.parent / "out" / "descriptions.sqlite")
+    assert {key.prompt_id for key in store.keys()} == {"msta-v1", "msta-v1-split"}  # noqa: SIM118
+    provenance = store.provenance(store.keys()[0])
+    assert (provenance.served_model, provenance.calls, provenance.prompt_tokens) == ("toy-chat", 1, 11)
+    assert provenance.host == server.url.split("/")[2]
+
+
+def test_dry_run_asks_nothing(csv, server, capsys, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert ask(csv, server, "--dry-run", "--price-in", "1", "--price-out", "4", "--max-calls", "2") == 0
+    said = capsys.readouterr().out
+    assert "4 classes, 8 descriptions of n=2: 0 from the store, 8 to ask" in said
+    assert f"server  {server.url}, model toy-chat, prompt msta-v1" in said
+    assert "calls   8, 8 at a time" in said
+    out = 8 * (10 + 2 * 20)
+    asked = int(re.search(rf"tokens  (\d+) in, {out} out \(by rule", said)[1])
+    assert f"cost    {(asked + 4 * out) / 1e6:.4g} at 1 in and 4 out" in said
+    assert "time    not known" in said
+    assert "budget  will probably end the run" in said
+    assert server.requests == []
+    assert not (csv.parent / "out").exists()
+
+
+def test_dry_run_knows_what_stored_answers_took(csv, server, capsys):
+    store = DescriptionStore(csv.parent / "out" / "descriptions.sqlite")
+    took = Provenance("", server.url.split("/")[2], "x", prompt_tokens=100, completion_tokens=50, calls=1, seconds=2.0)
+    for kind in ("spatial", "temporal"):
+        store.put(Key("clap", kind, "msta-v1", "toy-chat", 2), ["a", "b"], took)
+    assert ask(csv, server, "--dry-run", "--concurrency", "3") == 0
+    said = capsys.readouterr().out
+    assert "2 from the store, 6 to ask" in said
+    assert "tokens  600 in, 300 out (as 2 stored answers took)" in said
+    assert "cost    not known: give --price-in" in said
+    assert "time    4 s" in said
+    assert server.requests == []
+
+
+@pytest.mark.ray
+def test_killed_midway_it_goes_on_where_it_stopped(csv, server, tmp_path, monkeypatch):
+    csv.write_text("id,name\n" + "".join(f"{i},class {i}\n" for i in range(300)))
+    server.rule = lambda request: slow(0.3)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    arguments = ["--labels", csv, "--out", tmp_path / "out", "--model", "toy-chat", "--base-url", server.url]
+    arguments += ["--kinds", "spatial", "--concurrency", "2"]
+    process = subprocess.Popen(
+        [sys.executable, SCRIPT, *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while len(server.asked) < 8 and time.monotonic() < deadline:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+        asked = -1
+        while asked < len(server.asked):  # its Ray ends within seconds, and with it the asking
+            asked = len(server.asked)
+            time.sleep(2)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    store = DescriptionStore(tmp_path / "out" / "descriptions.sqlite")
+    held = labels_in(store)
+    assert 0 < len(held) < 300
+    assert all(len(store.get(key)) == 2 for key in store.keys())  # noqa: SIM118
+    server.requests.clear()
+    server.rule = lambda request: None
+    result = script(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert f"{len(held)} from the store, {300 - len(held)} asked, 0 failed" in result.stdout
+    assert len(server.asked) == 300 - len(held), "nothing that is stored is asked again"
+    assert len(labels_in(store)) == 300
+
+
+@pytest.mark.ray
+def test_two_jobs_on_one_store(csv, server, ray_session):
+    """Both fill it at once: each class is there once, whole, from one of them."""
+    csv.write_text("id,name\n" + "".join(f"{i},class {i}\n" for i in range(12)))
+    counter = iter(range(1000))
+
+    def rule(request):
+        number = next(counter)
+        return sentences(f"first of {number}", f"second of {number}")
+
+    server.rule = rule
+    store = DescriptionStore(csv.parent / "out" / "descriptions.sqlite")
+    questions = [Question(f"class {i}", "spatial", 2) for i in range(12)]
+    target = Server("toy-chat", server.url, 4)
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(lambda _: ask_missing(store, questions, target, say=print), range(2)))
+    assert [(outcome.stored, outcome.failed) for outcome in outcomes] == [(12, ()), (12, ())]
+    assert len(labels_in(store)) == 12
+    for key in store.keys():  # noqa: SIM118
+        first, second = store.get(key)
+        assert first.replace("first", "second") == second
+
+
+@pytest.mark.ray
 def test_concurrency_is_bounded_and_kept_busy(csv, server, ray_session):
     csv.write_text("id,name\n" + "".join(f"{i},class {i}\n" for i in range(60)))
     server.rule = lambda request: slow(0.2)
@@ -137,7 +276,13 @@ def test_no_server_is_one_error_quickly(csv):
 @pytest.mark.ray
 def test_a_run_of_its_own_leaves_the_key_nowhere(csv, server, tmp_path):
     """The whole script with a Ray of its own: neither its output nor Ray's session folder shows the key."""
-    server.plan.append(status(500, f"odd, {KEY}"))
+    seen = []
+
+    def rule(request):
+        seen.append(KEY in command_lines())
+        return status(500, f"odd, {KEY}") if len(seen) == 1 else None
+
+    server.rule = rule
     session = Path(tempfile.mkdtemp(prefix="ray"))  # a short path: those of Ray's sockets are bounded
     arguments = ["--labels", csv, "--out", tmp_path / "out", "--model", "toy-chat", "--base-url", server.url]
     result = script(*arguments, OPENAI_API_KEY=KEY, OPENAI_LOG="debug", RAY_TMPDIR=str(session))
@@ -145,6 +290,7 @@ def test_a_run_of_its_own_leaves_the_key_nowhere(csv, server, tmp_path):
         assert result.returncode == 0, result.stderr
         assert "8 asked, 0 failed; 9 calls" in result.stdout
         assert KEY not in result.stdout + result.stderr
+        assert seen == [False] * 9, "the key is on no command line"
         files = [path for path in session.rglob("*") if path.is_file() and not path.is_symlink()]
         assert files, "Ray left its logs where they are looked for"
         assert [path for path in files if KEY.encode() in path.read_bytes()] == []
@@ -180,6 +326,14 @@ def test_published_files(shared_data, tmp_path, capfd):
         (["--model", "m", "--from-published", "x"], "not allowed with argument"),
         ([], "one of the arguments --model --from-published is required"),
         (["--model", "m", "--n", "0"], "must be at least 1"),
+        (["--model", "m", "--concurrency", "x"], "argument --concurrency: invalid"),
+        (["--model", "m", "--max-calls", "0"], "argument --max-calls: must be at least 1"),
+        (["--model", "m", "--price-in", "-1"], "argument --price-in: must be a number, 0 or more"),
+        (["--model", "m", "--dry-run", "--price-in", "1"], "give both --price-in and --price-out"),
+        (["--model", "m", "--prompt", "mine"], "invalid choice: 'mine' (choose from"),
+        (["--from-published", "x", "--dry-run"], "--dry-run, --max-calls and --max-tokens go with --model"),
+        (["--report", "--export", "x"], "--export goes with --model or --from-published"),
+        (["--report"], "error: "),
         (["--model", "m", "--kinds", "object"], "invalid choice: 'object'"),
     ],
 )

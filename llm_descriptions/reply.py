@@ -1,0 +1,86 @@
+"""What a server sent back for a chat completion, whatever shape "OpenAI-compatible" has there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import openai
+
+from llm_descriptions.answer import InvalidAnswerError, read_answer
+
+if TYPE_CHECKING:
+    from llm_descriptions.prompts import PromptSet
+
+
+class UnreadableError(openai.OpenAIError):
+    """A reply with status 200 that is no chat completion; ``page``: not even of an API."""
+
+    def __init__(self, message: str, *, page: bool = False) -> None:
+        super().__init__(message)
+        self.page = page
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The text of one reply and the facts beside it; tokens are None where the server does not count them."""
+
+    content: str
+    refusal: str
+    finish: str
+    model: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+
+    def sentences(self, prompts: PromptSet, label: str, kind: str, n: int) -> tuple[str, ...]:
+        """Return the sentences to store; raises ``InvalidAnswerError``, with the server's own reason if it has one."""
+        try:
+            return read_answer(self.content, prompts, label, kind, n)
+        except InvalidAnswerError:
+            if self.refusal:
+                raise InvalidAnswerError(f"the answer is a refusal: '{self.refusal[:100]}'") from None
+            if self.finish == "content_filter":
+                raise InvalidAnswerError("the answer was withheld by the server's content filter") from None
+            if self.finish == "length":
+                raise InvalidAnswerError("the answer was cut off at the server's limit of tokens") from None
+            raise
+
+
+def read_reply(reply: Any) -> Reply:
+    """Return what of a reply matters; raises ``UnreadableError`` if it is no chat completion.
+
+    The client library checks no types. ``content`` may be null, or a list of parts (of which reasoning is left
+    out); ``choices`` and ``usage`` may be missing; an error may come with status 200.
+    """
+    if isinstance(reply, str):
+        raise UnreadableError("a page instead of a chat completion", page=True)
+    if error := getattr(reply, "error", None):
+        said = error.get("message") if isinstance(error, dict) else error
+        raise UnreadableError(f"an error in place of an answer: {said}")
+    choices = getattr(reply, "choices", None)
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = getattr(choice, "message", None)
+    if message is None:
+        raise UnreadableError("a reply without a message")
+    usage = getattr(reply, "usage", None)
+    return Reply(
+        content=_text(getattr(message, "content", None)),
+        refusal=_text(getattr(message, "refusal", None)),
+        finish=str(getattr(choice, "finish_reason", None) or ""),
+        model=str(getattr(reply, "model", None) or ""),
+        prompt_tokens=_count(usage, "prompt_tokens"),
+        completion_tokens=_count(usage, "completion_tokens"),
+    )
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _count(usage: Any, name: str) -> int | None:
+    value = getattr(usage, name, None)
+    return value if isinstance(value, int) else None
