@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import replace
+from typing import Any
 
 from pipelines import config as configs
 from pipelines.config import TrainConfig
@@ -113,7 +114,21 @@ def config_from(args: argparse.Namespace, *, protocol: str) -> TrainConfig:
         seed=args.seeds[0],
         out=args.out,
     )
-    return configs.resolve(method=args.method, preset=preset, base=base, overrides=args.set)
+    trained = _trained(args) if args.start is not None else None
+    return configs.resolve(method=args.method, preset=preset, base=base, overrides=args.set, trained=trained)
+
+
+def _trained(args: argparse.Namespace) -> dict[str, Any]:
+    """The method's configuration in the run to start from."""
+    from pipelines.plan import start_bytes
+    from vlmodels.checkpoint import about_adapter
+
+    os.environ["MLFLOW_TRACKING_URI"] = tracking_uri(args.mlflow, args.out)  # where models:/... is looked for
+    about = about_adapter(start_bytes(args.start))
+    if about["method"] != args.method:
+        raise UserError(f"--start {args.start} is of the method {about["method"]}; pass --method {about['method']}")
+    config: dict[str, Any] = about["config"]
+    return config
 
 
 def _weights(args: argparse.Namespace) -> str | None:

@@ -11,7 +11,7 @@ def check(config: TrainConfig) -> list[str]:
     """Return what is wrong with the values themselves (not with data or backbone), each with the remedy."""
     o, s, p, d = config.optim, config.scale, config.protocol, config.data
     rules = [
-        (bool(d.dir), "no data given; pass --data DIR, a folder that pipelines/ingest.py made"),
+        (bool(d.dir or p.tests), "no data given; pass --data DIR, a folder that pipelines/ingest.py made"),
         (0 < o.lr < math.inf, f"optim.lr={o.lr} must be above 0 and finite"),
         (o.warmup_epochs >= 0, f"optim.warmup_epochs={o.warmup_epochs} must not be negative"),
         (

@@ -225,13 +225,17 @@ def resolve(
     preset: str | None,
     base: TrainConfig,
     overrides: Sequence[str] = (),
+    trained: Mapping[str, Any] | None = None,
 ) -> TrainConfig:
     """Apply the method's preset and then the user's ``key=value`` overrides to ``base``.
+
+    ``trained`` is the method's configuration in the run that training starts from; it comes before the preset's.
 
     Raises:
         UserError: naming every unknown method, preset or key and every value of a wrong type, all at once.
     """
     from vlmodels import methods
+    from vlmodels.methods import base as methods_base
 
     cls = methods.get(method)
     config = replace(base, method=method, preset=preset)
@@ -247,6 +251,8 @@ def resolve(
             optim=_with_recipe(config.optim, chosen.recipe),
             augment=_with_recipe(config.augment, chosen.recipe),
         )
+    if trained is not None:
+        method_config = methods_base.config_from_plain(cls, trained)
     problems: list[str] = []
     chosen_values: dict[str, Any] = {}
     for item in overrides:

@@ -17,7 +17,7 @@ from pipelines.data.batches import batch_problems, view_positions
 from pipelines.data.clipstore import ClipStore
 from pipelines.data.lists import kept_dataset
 from pipelines.protocols import make_split
-from pipelines.splits import EvalSet, Scoring, Source, Split, clips_of
+from pipelines.splits import NOTHING, EvalSet, Scoring, Source, Split, clips_of
 from pipelines.task import KEPT_LISTS
 from vlmodels.errors import UserError, noted, refuse
 
@@ -96,10 +96,8 @@ def plan_run(config: TrainConfig) -> Plan:
         with noted(problems):
             stores, sources = _sources(config)
             config = _with_absolute_paths(config, stores[0])
-            tests = sources[1:] if config.data.dir else sources
-            split = make_split(
-                config.protocol, sources[0], config.seed, tests=tests, scoring=_scoring(config, stores[0])
-            )
+            data, *tests = sources if config.data.dir else [NOTHING, *sources]
+            split = make_split(config.protocol, data, config.seed, tests=tests, scoring=_scoring(config, stores[0]))
     if stores and split is not None:
         for store in stores:
             with noted(problems):

@@ -17,7 +17,7 @@ from pipelines.data.catalog import DATASETS
 from pipelines.data.lists import ListFolder, VideoList
 from pipelines.own_splits import base_and_novel, few_shots, own_train_test
 from pipelines.pair_split import retrieval
-from pipelines.splits import Clip, EvalSet, Scoring, Source, Split, eval_set
+from pipelines.splits import NOTHING, Clip, EvalSet, Scoring, Source, Split, eval_set
 from pipelines.task import TRAIN_LISTS, Finder, Task, present, refuse_leak, test_names, train_list, usable
 from vlmodels.errors import UserError, nearest
 
@@ -140,8 +140,9 @@ def zero_shot(task: Task) -> Split:
         tests += found
         lists += used
     folder = task.lists()
-    if not task.tests:
-        return task.split((), (), tests, f"test videos of {task.data.name}", lists=lists, folder=folder)
+    names = ", ".join(source.name for source in task.tests or (task.data,))
+    if not task.tests or task.data is NOTHING:
+        return task.split((), (), tests, f"test videos of {names}", lists=lists, folder=folder)
     stem = train_list(folder, task.config) if folder is not None else None
     notes: list[str] = []
     if folder is not None and stem is not None:
@@ -158,9 +159,8 @@ def zero_shot(task: Task) -> Split:
     for test in tests:
         if same := [name for name in test.classes if name.casefold() in known]:
             notes.append(f"{len(same)} of the {len(test.classes)} classes of {test.name} are training classes by name")
-    tested = ", ".join(source.name for source in task.tests)
     return task.split(
-        classes, train, tests, f"{trained_on}, tested on {tested}", notes=notes, lists=lists, folder=folder
+        classes, train, tests, f"{trained_on}, tested on {names}", notes=notes, lists=lists, folder=folder
     )
 
 

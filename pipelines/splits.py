@@ -127,6 +127,10 @@ class Source:
     classes: tuple[str, ...]
 
 
+NOTHING = Source("", "", (), ())
+"""Stands for data to train on where other data is only scored."""
+
+
 def clips_of(manifest: pa.Table) -> tuple[Clip, ...]:
     """Read the columns of the manifest that protocols use."""
     columns = ("clip_id", "uri", "label", "group", "split", "status", "error", "sha256")

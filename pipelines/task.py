@@ -10,7 +10,7 @@ from pathlib import Path
 from pipelines.config import ProtocolConfig
 from pipelines.data.lists import ListFolder, VideoList
 from pipelines.own_splits import hold_out
-from pipelines.splits import Clip, EvalSet, Source, Split, content_of, examples
+from pipelines.splits import NOTHING, Clip, EvalSet, Source, Split, content_of, examples
 from vlmodels.errors import UserError
 
 KEPT_LISTS = "lists"
@@ -39,10 +39,18 @@ class Task:
         if c.lists is not None:
             return ListFolder.open(c.lists, dataset or c.dataset, labels, c.hmdb_names)
         kept = Path(source.folder) / KEPT_LISTS
-        if not kept.is_dir():
+        if source is NOTHING or not kept.is_dir():
             return None
         folder = ListFolder.open(kept, dataset, labels, c.hmdb_names)
         return folder if all(folder.has(stem) for stem in stems) else None
+
+    def _dataset(self, folder: ListFolder | None) -> str:
+        """What the result is a result on: the trained data set, or those that are only scored."""
+        if self.config.dataset:
+            return self.config.dataset
+        if folder is not None and folder.dataset is not None:
+            return folder.dataset.name
+        return self.data.name or "+".join(source.name for source in self.tests)
 
     def split(
         self,
@@ -72,7 +80,7 @@ class Task:
             select=examples(select, train_classes),
             tests=tuple(tests),
             source=source,
-            dataset=self.config.dataset or (folder.dataset.name if folder and folder.dataset else self.data.name),
+            dataset=self._dataset(folder),
             content=content_of([*fit, *select]),
             lists={name: digest for one in lists for name, digest in one.files.items()},
             notes=tuple(told),

@@ -152,19 +152,29 @@ def load_into(method: Method, adapter: bytes) -> None:
     Raises:
         UserError: another method, another backbone, or tensors that this configuration does not have.
     """
-    try:
-        tensors = load(adapter)
-        length = int.from_bytes(adapter[:8], "little")
-        about = json.loads(json.loads(adapter[8 : 8 + length])["__metadata__"][_KEY])
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise UserError(f"the adapter to start from is damaged or none of this package ({error})") from error
+    about = about_adapter(adapter)
     if about["method"] != method.name or about["backbone"]["digest"] != method.backbone.digest:
         raise UserError(
             f"the adapter to start from is a {about['method']} on {about['backbone']['name']} (digest "
             f"{about['backbone']['digest'][:12]}), not a {method.name} on {method.backbone.spec.name} (digest "
             f"{method.backbone.digest[:12]})"
         )
-    method.load_adapter_state_dict(tensors)
+    method.load_adapter_state_dict(load(adapter))
+
+
+def about_adapter(adapter: bytes) -> dict[str, Any]:
+    """What an adapter file says of itself: method, config, backbone, classes.
+
+    Raises:
+        UserError: damaged, or not of this package.
+    """
+    try:
+        length = int.from_bytes(adapter[:8], "little")
+        about: dict[str, Any] = json.loads(json.loads(adapter[8 : 8 + length])["__metadata__"][_KEY])
+        load(adapter)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"the adapter to start from is damaged or none of this package ({error})") from error
+    return about
 
 
 def _recreate(recorded: Mapping[str, Any], path: Path) -> Backbone:
