@@ -126,7 +126,7 @@ def _trained(args: argparse.Namespace) -> dict[str, Any]:
     os.environ["MLFLOW_TRACKING_URI"] = tracking_uri(args.mlflow, args.out)  # where models:/... is looked for
     about = about_adapter(start_bytes(args.start))
     if about["method"] != args.method:
-        raise UserError(f"--start {args.start} is of the method {about["method"]}; pass --method {about['method']}")
+        raise UserError(f"--start {args.start} is of the method {about['method']}; pass --method {about['method']}")
     config: dict[str, Any] = about["config"]
     return config
 
