@@ -122,8 +122,9 @@ class Home:
 
 
 def assemble(folder: Path, checkpoint: Path, record: Mapping[str, Any]) -> None:
-    """Put adapter, predictions, configuration, classes, record and report into ``folder``."""
-    from pipelines.report import write_run_report
+    """Put adapter, predictions, configuration, classes, record, model card and report into ``folder``."""
+    from pipelines.model_card import write_model_card
+    from pipelines.run_report import write_run_report
 
     for path in checkpoint.iterdir():
         if path.name != "outcome.json":
@@ -131,6 +132,7 @@ def assemble(folder: Path, checkpoint: Path, record: Mapping[str, Any]) -> None:
     (folder / "config.json").write_text(json.dumps(record["config"], indent=2) + "\n")
     (folder / "classes.json").write_text(json.dumps(record["classes"], indent=2, ensure_ascii=False) + "\n")
     write_record(folder, record)
+    write_model_card(folder)
     write_run_report(folder)
 
 

@@ -137,6 +137,7 @@ def register(run_dir: Path, config: TrackingConfig, run_id: str | None) -> str:
         ) from error
 
     from pipelines import registered
+    from pipelines.model_card import description
 
     mlflow.set_tracking_uri(config.uri)
     mlflow.set_registry_uri(config.uri)
@@ -151,7 +152,7 @@ def register(run_dir: Path, config: TrackingConfig, run_id: str | None) -> str:
             registered_model_name=config.register,
         )
     client.set_registered_model_alias(config.register, config.alias, info.registered_model_version)
-    client.update_model_version(config.register, str(info.registered_model_version), f"run {run_dir.name}")
+    client.update_model_version(config.register, str(info.registered_model_version), description(run_dir))
     return model
 
 

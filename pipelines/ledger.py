@@ -1,0 +1,299 @@
+"""The ledger of results: finished runs are read from wherever they lie and become the papers' tables."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.beside import Beside, beside, method_changes
+from pipelines.summary import Column, Record, Summary, columns_of, summarise, title
+from vlmodels.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from pyarrow import fs
+
+SCHEMA = 2
+"""Version of ``run.json`` that is read."""
+
+_DEPTH = 4
+_NO_RUNS = {"mlartifacts", "mlruns", "report", "checkpoints"}  # MLflow's copies of the same runs
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run where it lies."""
+
+    record: Record
+    filesystem: fs.FileSystem
+    path: str
+    place: str  # as a reader may open it: a path, or a URI
+
+    def predictions(self) -> dict[str, np.ndarray]:
+        """Scores and features of the test sets; nothing if they were not kept."""
+        import numpy as np
+        from pyarrow import fs
+
+        path = f"{self.path}/predictions.npz"
+        if self.filesystem.get_file_info(path).type != fs.FileType.File:
+            return {}
+        with self.filesystem.open_input_stream(path) as stream:
+            content = io.BytesIO(stream.read())
+        with np.load(content, allow_pickle=False) as arrays:
+            return dict(arrays)
+
+
+def read_runs(places: Sequence[str], say: Callable[[str], None] = print) -> list[Run]:
+    """Every finished run in and below ``places`` (paths or URIs), each once, by the time it ended.
+
+    What is no record that this version reads is named through ``say`` and left out; folders without ``run.json`` are
+    unfinished runs and not spoken of.
+
+    Raises:
+        UserError: a place that is not there.
+    """
+    found: dict[str, Run] = {}
+    for place in places:
+        for run in _below(place, say):
+            found.setdefault(run.record["name"], run)
+    return sorted(found.values(), key=lambda run: (run.record["finished"], run.record["name"]))
+
+
+def _below(place: str, say: Callable[[str], None]) -> Iterator[Run]:
+    from pyarrow import fs
+
+    try:
+        if "://" in place:
+            filesystem, root = fs.FileSystem.from_uri(place)
+        else:
+            filesystem, root = fs.LocalFileSystem(), str(Path(place).resolve())
+        there = filesystem.get_file_info(root).type == fs.FileType.Directory
+    except (OSError, ValueError) as error:
+        raise UserError(f"runs cannot be read from {place} ({error}); pass another --runs") from error
+    if not there:
+        raise UserError(f"--runs {place}: no such folder; give the folder that a training script's --out named")
+    prefix = place.rstrip("/") if "://" in place else root
+    for path in _folders(filesystem, root):
+        shown = prefix + path.removeprefix(root)
+        record = _record(filesystem, path, shown, say)
+        if record is not None:
+            yield Run(record, filesystem, path, shown)
+
+
+def _folders(filesystem: fs.FileSystem, root: str, depth: int = 0) -> Iterator[str]:
+    """Folders with a ``run.json``, in order of their names; what lies below one is not looked at."""
+    from pyarrow import fs
+
+    if filesystem.get_file_info(f"{root}/run.json").type == fs.FileType.File:
+        yield root
+        return
+    if depth == _DEPTH:
+        return
+    for info in sorted(filesystem.get_file_info(fs.FileSelector(root)), key=lambda info: info.path):
+        if info.type == fs.FileType.Directory and not info.base_name.startswith(".") and info.base_name not in _NO_RUNS:
+            yield from _folders(filesystem, info.path, depth + 1)
+
+
+def _record(filesystem: fs.FileSystem, path: str, shown: str, say: Callable[[str], None]) -> Record | None:
+    try:
+        with filesystem.open_input_stream(f"{path}/run.json") as stream:
+            record = json.loads(stream.read(), parse_constant=_refuse_constant)
+        schema = record.get("schema")
+    except (OSError, ValueError, AttributeError) as error:
+        say(f"skipped {shown}: its run.json cannot be read ({error})")
+        return None
+    if schema != SCHEMA:
+        age = "an older" if schema is None or (isinstance(schema, int) and schema < SCHEMA) else "a newer"
+        say(f"skipped {shown}: written by {age} version (run.json has schema {schema}, this version reads {SCHEMA})")
+        return None
+    missing = [key for key in ("name", "group", "protocol", "metrics", "config", "facts") if key not in record]
+    if missing:
+        say(f"skipped {shown}: its run.json lacks {', '.join(missing)}")
+        return None
+    return record
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"it holds {name}, which is no number")
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A score in a table: the group that it is of, by its number from 1, and what is printed."""
+
+    number: int
+    summary: Summary
+    column: Column
+    printed: Beside | None
+
+
+@dataclass(slots=True)
+class Row:
+    """A method with one configuration, and its scores on all data sets."""
+
+    label: str
+    about: str
+    cells: dict[Column, Placed] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The table of a protocol; columns are data set by data set."""
+
+    protocol: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All groups of runs, numbered from 1 in this order, and the tables that they fill."""
+
+    summaries: tuple[Summary, ...]
+    tables: tuple[Table, ...]
+
+    def to_json(self) -> str:
+        """Every score with its counts and the printed one, as JSON without NaN."""
+        plain = [_plain(placed) for t in self.tables for row in t.rows for placed in row.cells.values()]
+        return json.dumps({"schema": 1, "scores": plain}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def make_ledger(records: Sequence[Record], *, protocol: str | None = None, dataset: str | None = None) -> Ledger:
+    """Group seeds and put every group into the row of its method and configuration.
+
+    Raises:
+        UserError: nothing is left; says what there was.
+    """
+    if not records:
+        raise UserError("no finished run in these folders; train with a script of pipelines/, or name others (--runs)")
+    summaries = sorted(
+        (s for s in summarise(records) if _wanted(s, protocol, dataset)), key=lambda s: _ORDER.index(s.protocol)
+    )
+    if not summaries:
+        there = sorted({(r["protocol"], r["dataset"]) for r in records})
+        raise UserError(
+            f"none of {len(records)} runs is of protocol {protocol or 'any'} on {dataset or 'any data set'}; there are "
+            + ", ".join(f"{p} on {d}" for p, d in there)
+        )
+    tables = []
+    for name in dict.fromkeys(s.protocol for s in summaries):
+        own = [(number, s) for number, s in enumerate(summaries, 1) if s.protocol == name]
+        columns = [c for c in columns_of(s for _, s in own) if _in_table(c, dataset)]
+        tables.append(Table(name, tuple(sorted(columns, key=_column_order(columns))), _rows(own, set(columns))))
+    return Ledger(tuple(summaries), tuple(tables))
+
+
+_ORDER = ("zero_shot", "few_shot", "b2n", "supervised", "retrieval")
+
+
+def _wanted(summary: Summary, protocol: str | None, dataset: str | None) -> bool:
+    sets = {column.dataset for column in summary.cells}
+    return protocol in (None, summary.protocol) and (dataset is None or dataset in sets)
+
+
+def _in_table(column: Column, dataset: str | None) -> bool:
+    """Few-shot tables print top-1 alone."""
+    return dataset in (None, column.dataset) and not column.metric.startswith("top5 K=")
+
+
+def _column_order(columns: Sequence[Column]) -> Callable[[Column], tuple[int, int]]:
+    """Data sets as they came, shots ascending, the rest as the papers have it."""
+    datasets = list(dict.fromkeys(column.dataset for column in columns))
+
+    def key(column: Column) -> tuple[int, int]:
+        shots = column.metric.partition("K=")[2]
+        return datasets.index(column.dataset), int(shots or 0)
+
+    return key
+
+
+def _rows(numbered: Sequence[tuple[int, Summary]], columns: set[Column]) -> tuple[Row, ...]:
+    rows: dict[tuple[str, str], list[Row]] = {}
+    for number, summary in numbered:
+        cells = {c: Placed(number, summary, c, beside(summary, c)) for c in summary.cells if c in columns}
+        key = label_of(summary), about(summary)
+        row = next((r for r in rows.get(key, ()) if not r.cells.keys() & cells.keys()), None)
+        if row is None:
+            rows.setdefault(key, []).append(row := Row(*key))
+        row.cells |= cells
+    every = [row for same in rows.values() for row in same]
+    return tuple(sorted(every, key=_row_order))
+
+
+def _row_order(row: Row) -> tuple[str, int]:
+    """Backbone by backbone, what trains nothing first."""
+    summary = next(iter(row.cells.values())).summary
+    return summary.backbone, summary.trainable
+
+
+def label_of(summary: Summary) -> str:
+    """The method, with the settings that are not its preset's."""
+    changes = method_changes(summary.first)
+    said = ", ".join(f"{key}={value}" for key, value in changes.items())
+    return summary.first["method"] + (f" ({said})" if said else "")
+
+
+def about(summary: Summary) -> str:
+    """What a score is of, in short: backbone, preset, epoch chosen, seeds."""
+    preset = summary.first["preset"]
+    trained = [f"trained on {title(summary.first['dataset'])}"] if _cross_data(summary) else []
+    parts = [summary.backbone, *([f"preset {preset}"] if preset else []), *trained, *_chosen(summary)]
+    count = len(summary.records)
+    return ", ".join([*parts, f"{count} seed{'s' if count > 1 else ''}"])
+
+
+def _cross_data(summary: Summary) -> bool:
+    """Whether other data was trained on than is scored."""
+    return summary.protocol == "zero_shot" and bool(summary.first["history"])
+
+
+def _chosen(summary: Summary) -> list[str]:
+    selection = summary.first["selection"]
+    if not summary.first["history"] or selection == "last":
+        return []
+    return ["epoch chosen on test, as published" if selection == "test-best" else "epoch chosen on held-out clips"]
+
+
+def views(record: Record) -> str:
+    """How a video is looked at: "8 frames, 4 x 3 views"."""
+    seen = record["scoring"]
+    stride = f" at stride {seen['stride']}" if seen.get("sampling") == "dense" else ""
+    single = seen["clips"] * seen["crops"] == 1
+    return f"{seen['frames']} frames{stride}, " + ("1 view" if single else f"{seen['clips']} x {seen['crops']} views")
+
+
+def _plain(placed: Placed) -> dict[str, Any]:
+    summary, column, printed = placed.summary, placed.column, placed.printed
+    cell, record = summary.cells[column], summary.first
+    told = printed and {
+        "value": printed.score.value,
+        "source": printed.score.source,
+        "variant": printed.score.variant,
+        "difference": printed.difference,
+        "remarks": list(printed.remarks),
+    }
+    return {
+        "protocol": summary.protocol,
+        "dataset": column.dataset,
+        "metric": column.metric,
+        "method": record["method"],
+        "settings": method_changes(record),
+        "preset": record["preset"],
+        "backbone": summary.backbone,
+        "runs": [r["name"] for r in summary.records],
+        "seeds": [r["seed"] for r in summary.records],
+        "scoring": dict(record["scoring"]),
+        "selection": record["selection"],
+        "mean": cell.mean,
+        "std": cell.std,
+        "values": list(cell.values),
+        "n_listed": list(cell.listed),
+        "n_scored": list(cell.scored),
+        "n_quarantined": [n - s for n, s in zip(cell.listed, cell.scored, strict=True)],
+        "chance": cell.chance,
+        "published": told,
+    }

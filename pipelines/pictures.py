@@ -1,0 +1,158 @@
+"""The pictures of predictions and features: per-class gain, t-SNE of videos, correlation of label features.
+
+Each function returns its file. ``Predicted`` is what ``predictions.npz`` keeps of one test set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from pipelines.plots import BASE, NOVEL, bare, saved
+
+_BARS = 60  # classes with a bar of their own; of more, the ends are drawn
+_VIDEOS, _CLASSES = 2000, 20
+_NAMES = 40  # classes whose names can be read at the side of one of two matrices
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A test set's clips (N,), targets (N,), scores (N,C), and, if kept, features of videos (N,E) and classes (C,E)."""
+
+    clips: np.ndarray
+    targets: np.ndarray
+    scores: np.ndarray
+    video: np.ndarray | None
+    text: np.ndarray | None
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether each clip's best class is its own."""
+        found: np.ndarray = self.scores.argmax(1) == self.targets
+        return found
+
+    def same_clips(self, other: Predicted) -> bool:
+        """Whether the other is of the same clips with the same targets, in the same order."""
+        return np.array_equal(self.clips, other.clips) and np.array_equal(self.targets, other.targets)
+
+
+def predicted(arrays: Mapping[str, np.ndarray], name: str) -> Predicted | None:
+    """The test set ``name`` of ``predictions.npz``; None if its scores are not there, as for retrieval."""
+    clips, targets, scores = (arrays.get(f"{name}/{part}") for part in ("clip_id", "target", "score"))
+    if clips is None or targets is None or scores is None or not len(targets):
+        return None
+    return Predicted(clips, targets, scores, arrays.get(f"{name}/video"), arrays.get(f"{name}/text"))
+
+
+def class_gain(ours: Predicted, zero_shot: Predicted, classes: Sequence[str], path: Path) -> Path:
+    """Accuracy of each class minus zero-shot's, in points, sorted; of more than 60 classes the two ends."""
+    counts = np.bincount(ours.targets, minlength=len(classes))
+    gains = np.bincount(ours.targets, ours.right.astype(float) - zero_shot.right, len(classes))
+    shown = np.flatnonzero(counts)
+    gain = 100 * gains[shown] / counts[shown]
+    order = np.argsort(gain, kind="stable")
+    cut = len(order) > _BARS
+    if cut:
+        order = np.concatenate([order[: _BARS // 2], order[-_BARS // 2 :]])
+    values, names = gain[order], [classes[shown[i]] for i in order]
+    figure, axes = plt.subplots(figsize=(6.5, max(2.2, 0.17 * len(order) + 0.8)))
+    axes.barh(range(len(order)), values, color=[BASE if v >= 0 else NOVEL for v in values], height=0.75)
+    axes.set_yticks(range(len(order)), names, fontsize=7, parse_math=False)
+    axes.set_ylim(-0.7, len(order) - 0.3)
+    if cut:
+        axes.axhline(_BARS / 2 - 0.5, color="#444", linewidth=1, linestyle=":")
+    axes.axvline(0, color="#444", linewidth=0.8)
+    mean = 100 * float(ours.right.mean() - zero_shot.right.mean())
+    middle = f"; {len(gain) - _BARS} classes between are not drawn" if cut else ""
+    axes.set_xlabel(f"gain over zero-shot (points of top-1; all videos: {mean:+.1f}{middle})")
+    axes.grid(axis="x", alpha=0.25)
+    bare(axes)
+    return saved(figure, path)
+
+
+def embeddings(
+    ours: Predicted, zero_shot: Predicted | None, classes: Sequence[str], path: Path, *, label: str
+) -> Path | None:
+    """t-SNE of video features coloured by class (ViLT-CLIP figure 3), beside zero-shot's if it is given.
+
+    At most 2000 videos of 20 classes, drawn with a fixed seed. None if there are too few videos, or no features.
+    """
+    sides = [(name, p.video) for name, p in ((label, ours), ("zero-shot", zero_shot)) if p and p.video is not None]
+    rows = _drawn(ours.targets)
+    if ours.video is None or len(rows) < 8:
+        return None
+    kinds = np.unique(ours.targets[rows])
+    figure, every = plt.subplots(1, len(sides), figsize=(4.6 * len(sides), 4.4), squeeze=False)
+    colours = plt.get_cmap("tab20")(np.arange(len(kinds)) % 20)
+    for axes, (name, features) in zip(every.flat, sides, strict=True):
+        flat = _tsne(features[rows].astype(np.float32))
+        for number, kind in enumerate(kinds):
+            mine = ours.targets[rows] == kind
+            axes.scatter(
+                *flat[mine].T, s=9, color=colours[number], label=classes[kind] if axes is every.flat[0] else None
+            )
+        axes.set_title(name, fontsize=9, parse_math=False)
+        axes.set(xticks=[], yticks=[])
+    legend = figure.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=7, markerscale=2)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    figure.tight_layout()
+    return saved(figure, path)
+
+
+def _drawn(targets: np.ndarray) -> np.ndarray:
+    """Rows of at most ``_VIDEOS`` videos of at most ``_CLASSES`` classes, the same for the same targets."""
+    rng = np.random.default_rng(0)
+    kinds = np.unique(targets)
+    chosen = rng.permutation(kinds)[:_CLASSES]
+    rows = np.flatnonzero(np.isin(targets, chosen))
+    return np.sort(rng.permutation(rows)[:_VIDEOS])
+
+
+def _tsne(features: np.ndarray) -> np.ndarray:
+    from sklearn.manifold import TSNE
+
+    features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-6)
+    perplexity = min(30.0, (len(features) - 1) / 3)
+    flat: np.ndarray = TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(features)
+    return flat
+
+
+def label_correlation(
+    ours: np.ndarray, zero_shot: np.ndarray | None, classes: Sequence[str], path: Path, *, label: str
+) -> Path:
+    """Cosines between the classes' text features (C,E) (M2-CLIP figure 2), beside zero-shot's, on one scale."""
+    sides = [(name, _cosines(f)) for name, f in ((label, ours), ("zero-shot", zero_shot)) if f is not None]
+    others = np.concatenate([m[~np.eye(len(m), dtype=bool)] for _, m in sides])
+    named = len(classes) <= _NAMES
+    side = float(np.clip(0.15 * len(classes), 3.0, 5.5))
+    names = 0.05 * max(map(len, classes)) if named else 0.4  # inches beside the matrices
+    size = (side * len(sides) + names + 1.3, side + names + 0.3)
+    figure, every = plt.subplots(1, len(sides), figsize=size, squeeze=False, layout="constrained")
+    for number, (axes, (name, matrix)) in enumerate(zip(every.flat, sides, strict=True)):
+        image = axes.imshow(matrix, cmap="viridis", vmin=float(others.min()), vmax=1)
+        mean = matrix[~np.eye(len(matrix), dtype=bool)].mean()
+        axes.set_title(f"{name}: mean {mean:.2f}", fontsize=9, parse_math=False)
+        _class_ticks(axes, classes if named else None, left=number == 0)
+    figure.colorbar(image, ax=every, fraction=0.03, pad=0.02, label="cosine of label features")
+    return saved(figure, path)
+
+
+def _class_ticks(axes: Axes, classes: Sequence[str] | None, *, left: bool) -> None:
+    if classes is None:
+        axes.set_xlabel("class, in the list's order", fontsize=8)
+        return
+    axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=6, parse_math=False)
+    axes.set_yticks(range(len(classes)), classes if left else [""] * len(classes), fontsize=6, parse_math=False)
+
+
+def _cosines(features: np.ndarray) -> np.ndarray:
+    unit = features.astype(np.float32)
+    unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-6)
+    cosines: np.ndarray = unit @ unit.T
+    return cosines

@@ -1,0 +1,159 @@
+"""Reading runs, the tables of the papers, and the three files of the ledger."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from fakes import leave_run, predictions_of, record_of
+
+from pipelines import report
+from pipelines.ledger import make_ledger, read_runs
+from pipelines.summary import Column
+from vlmodels.errors import UserError
+
+
+def no_constant(name):
+    raise AssertionError(name)
+
+
+def test_runs_are_found_once_wherever_they_lie(tmp_path):
+    leave_run(tmp_path / "a", record_of(seed=1))
+    leave_run(tmp_path / "a" / "more", record_of(seed=2))
+    leave_run(tmp_path / "a" / ".ray", record_of(seed=3))
+    leave_run(tmp_path / "a" / "mlartifacts", record_of(seed=4))
+    leave_run(tmp_path / "b", record_of(seed=1))
+    said = []
+    runs = read_runs([str(tmp_path / "a"), (tmp_path / "b").as_uri()], said.append)
+    assert [run.record["seed"] for run in runs] == [1, 2]
+    assert runs[0].place == str(tmp_path / "a" / "b2n-msta-toy-ucf-1")
+    assert runs[0].predictions()["base/target"].shape == (8,)
+    assert not said
+
+
+def test_what_cannot_be_read_is_named_and_the_others_go_on(tmp_path):
+    leave_run(tmp_path, record_of())
+    (tmp_path / "half").mkdir()
+    contents = {
+        "cut": "{",
+        "list": "[]",
+        "old": '{"schema": 1}',
+        "older": "{}",
+        "new": '{"schema": 3}',
+        "part": '{"schema": 2}',
+        "nan": json.dumps(record_of() | {"metrics": float("nan")}),
+    }
+    for name, text in contents.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(text)
+    said = []
+    assert len(read_runs([str(tmp_path)], said.append)) == 1
+    assert len(said) == len(contents)
+    assert not any("half" in line for line in said)
+    told = {re.search(r"/(\w+):", line)[1]: line for line in said}
+    assert "an older version" in told["old"]
+    assert "an older version" in told["older"]
+    assert "a newer version" in told["new"]
+    assert "NaN" in told["nan"]
+    assert "lacks name" in told["part"]
+    assert "cannot be read" in told["cut"]
+
+
+def test_predictions_may_be_gone(tmp_path):
+    (leave_run(tmp_path, record_of()) / "predictions.npz").unlink()
+    (run,) = read_runs([str(tmp_path)])
+    assert run.predictions() == {}
+
+
+@pytest.mark.parametrize(
+    "arguments", ["--runs none", "--runs .", "--runs full --protocol retrieval", "--runs full --dataset hmdb51"]
+)
+def test_nothing_to_report_is_one_error_that_says_what_there_is(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    if "full" in arguments:
+        leave_run(tmp_path / "full", record_of())
+    with pytest.raises(UserError, match=r"no such folder|no finished run|there are b2n on toy-ucf"):
+        report.main(arguments.split())
+
+
+def test_few_shots_of_all_sizes_and_data_sets_share_a_row():
+    records = [
+        record_of("few_shot", dataset=d, config={"protocol.shots": k}, name=f"{d}{k}", group=f"{d}{k}")
+        for d in ("hmdb51", "ucf101")
+        for k in (16, 2, 4)
+    ]
+    (table,) = make_ledger(records).tables
+    (row,) = table.rows
+    assert list(table.columns) == [Column(d, f"top1 K={k}") for d in ("hmdb51", "ucf101") for k in (2, 4, 16)]
+    assert row.cells.keys() == set(table.columns)
+
+
+def test_a_cell_that_is_taken_opens_a_row_and_settings_are_told():
+    records = [
+        record_of(),
+        record_of(name="again", group="again"),
+        record_of(name="c", group="c", config={"method_config.dims": 32}),
+        record_of(method="zeroshot"),
+    ]
+    (table,) = make_ledger(records).tables
+    assert [row.label for row in table.rows] == ["zeroshot", "msta", "msta", "msta (dims=32)"]
+
+
+def test_only_the_wanted_data_set_is_in_the_tables():
+    sets = {"ucf101/val1": ("a", "b"), "hmdb51/val1": ("a", "b")}
+    records = [record_of("zero_shot", dataset="k400", sets=sets), record_of()]
+    (table,) = make_ledger(records, dataset="hmdb51").tables
+    assert [column.dataset for column in table.columns] == ["hmdb51"]
+    assert [t.protocol for t in make_ledger(records, protocol="b2n").tables] == ["b2n"]
+
+
+def a_folder_of_everything(place):
+    evil = ("<script>x</script>", "a|b $\\frac$", "c", "d")
+    sets = {"base": evil, "novel": evil[:2]}
+    for seed in (1, 2, 3):
+        record = record_of(seed=seed, sets=sets, scores={"base": 60.0 + seed, "novel": 50.0}, selection="test-best")
+        record["metrics"]["novel"] |= {"n_scored": 7, "n_quarantined": 1}
+        record["metrics"]["base"]["probe"] = {
+            o: {"top1": 30.0, "top5": 50.0} for o in ("shuffled", "reversed", "single")
+        }
+        record["metrics"]["novel"]["probe"] = record["metrics"]["base"]["probe"]
+        leave_run(place, record, predictions_of(record, videos=24, shift=2.0))
+    plain = record_of(method="zeroshot", sets=sets, scores=40.0)
+    leave_run(place, plain, predictions_of(plain, videos=24, shift=0.5))
+    leave_run(place, record_of("retrieval", dataset="msrvtt"))
+    leave_run(place, record_of("zero_shot"))
+    for shots in (2, 4):
+        few = record_of(
+            "few_shot", dataset="hmdb51", config={"protocol.shots": shots}, name=f"few{shots}", group=f"f{shots}"
+        )
+        leave_run(place, few, predictions_of(few, videos=24))
+
+
+def test_the_report_holds_every_table_number_and_picture(tmp_path, capsys):
+    a_folder_of_everything(tmp_path / "runs")
+    assert report.main(["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    assert "62.0 ± 0.8" in capsys.readouterr().out
+    page, text = ((tmp_path / "out" / f"report.{kind}").read_text() for kind in ("html", "md"))
+    for words in ("62.0 ± 0.8", "7 of 8, 1 quarantined", "chosen on test, as published", "3 seeds", "8 frames, 1 view"):
+        assert words in page
+        assert words in text
+    assert "<script>" not in page
+    assert not re.search(r"\bnan\b", page, re.IGNORECASE)
+    pictures = {p.name for p in (tmp_path / "out").glob("*.png")}
+    assert set(re.findall(r'src="([^"]+)"', page)) == pictures
+    for kind in ("probe", "gain", "tsne", "labels", "confusion", "shots", "parameters", "bars"):
+        assert any(kind in name for name in pictures), kind
+    assert "../runs/b2n-msta-toy-ucf-1/report/report.html" in page
+    found = json.loads((tmp_path / "out" / "ledger.json").read_text(), parse_constant=no_constant)["scores"]
+    hm = next(s for s in found if s["metric"] == "HM" and s["method"] == "msta")
+    assert hm["n_listed"] == [16, 16, 16]
+    assert hm["n_quarantined"] == [1, 1, 1]
+    assert hm["published"] is None
+    assert len([line for line in text.splitlines() if line.startswith("| msta")]) >= 4
+
+
+def test_brief_leaves_the_pictures_of_single_runs_out(tmp_path):
+    a_folder_of_everything(tmp_path / "runs")
+    report.main(["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--brief", "--protocol", "b2n"])
+    assert {p.name for p in (tmp_path / "out").glob("*.png")} == {"b2n_toy-ucf_bars.png", "b2n_toy-ucf_parameters.png"}

@@ -1,0 +1,81 @@
+"""Pictures of predictions: what they compute, and that they are drawn at any size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fakes import predictions_of
+from matplotlib import pyplot as plt
+
+from pipelines import pictures, plots
+from pipelines.pictures import class_gain, embeddings, label_correlation, predicted
+from pipelines.plots import Line, Point, parameter_scatter, shot_curves
+
+NAMES = tuple(f"class {i} with a long name" for i in range(90))
+
+
+def made(classes, videos=60, **kwargs):
+    return predicted(predictions_of({"classes": {"s": NAMES[:classes]}}, videos=videos, **kwargs), "s")
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures as they were saved."""
+    figures = []
+
+    def keep(figure, path):
+        figures.append(figure)
+        return plots.saved(figure, path)
+
+    monkeypatch.setattr(pictures, "saved", keep)
+    yield figures
+    plt.close("all")
+
+
+def test_gains_are_differences_of_accuracy_by_class_sorted(tmp_path, drawn):
+    ours, plain = made(5, shift=2.0), made(5, shift=0.1)
+    class_gain(ours, plain, NAMES[:5], tmp_path / "gain")
+    widths = [bar.get_width() for bar in drawn[0].axes[0].patches]
+    accuracy = [[100 * p.right[p.targets == c].mean() for c in range(5)] for p in (ours, plain)]
+    assert widths == pytest.approx(sorted(np.subtract(*accuracy)))
+
+
+def test_of_many_classes_both_ends_are_drawn(tmp_path, drawn):
+    class_gain(made(90, 180), made(90, 180, shift=0.0), NAMES, tmp_path / "gain")
+    axes = drawn[0].axes[0]
+    assert len(axes.patches) == 60
+    assert "30 classes between" in axes.get_xlabel()
+
+
+def test_clips_that_differ_are_no_pair():
+    assert made(3).same_clips(made(3, seed=1))
+    assert not made(3).same_clips(made(3, videos=59))
+    assert predicted({}, "s") is None
+
+
+def test_embeddings_are_few_seeded_and_named(tmp_path, drawn):
+    one, again = (embeddings(made(25, 100), made(25, 100), NAMES, tmp_path / n, label="msta") for n in ("a", "b"))
+    assert one.read_bytes() == again.read_bytes()
+    left, right = drawn[0].axes
+    assert (left.get_title(), right.get_title()) == ("msta", "zero-shot")
+    assert len(left.collections) == 20
+    assert embeddings(made(2, 4), None, NAMES, tmp_path / "few", label="x") is None
+    rows = pictures._drawn(np.arange(9000) % 15)
+    assert len(rows) == 2000
+
+
+def test_correlations_are_cosines_on_one_scale(tmp_path, drawn):
+    ours, plain = made(6).text, made(6, seed=3).text
+    label_correlation(ours, plain, NAMES[:6], tmp_path / "labels", label="msta")
+    left, right = (axes.images[0] for axes in drawn[0].axes[:2])
+    unit = ours.astype(np.float32) / np.linalg.norm(ours.astype(np.float32), axis=1, keepdims=True)
+    np.testing.assert_allclose(left.get_array(), unit @ unit.T, atol=1e-5)
+    assert left.get_clim() == right.get_clim()
+
+
+def test_curves_and_scatter_take_missing_published_scores_and_nothing_that_trains(tmp_path):
+    lines = [Line("a", [Point(2, 50), Point(4, 60, 1.0)], [Point(4, 61)]), Line("b", [Point(16, 70)])]
+    assert shot_curves(lines, tmp_path / "shots").is_file()
+    sizes = [Line("zero", [Point(0, 40)]), Line("a", [Point(1e6, 50, 0.5)], [Point(2e6, 52)])]
+    assert parameter_scatter(sizes, tmp_path / "x.y", ylabel="HM (%)").name == "x.y.png"
+    assert parameter_scatter(sizes[:1], tmp_path / "only", ylabel="HM (%)").is_file()
