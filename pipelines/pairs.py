@@ -75,10 +75,17 @@ class _Gathered(torch.autograd.Function):
 
 
 def pair_problems(config: TrainConfig, method: Method) -> list[str]:
-    """Why ``config`` cannot train ``method`` on pairs, each reason with the remedy."""
+    """Why ``config`` cannot train ``method`` on pairs, each reason with the remedy.
+
+    Batches that no protocol could have (``pipelines/checks.py``) are left to be told there.
+    """
     optim, workers = config.optim, config.scale.workers
     problems = method.retrieval_problems()
-    if optim.batch_size % workers:
+    if not optim.epochs or not method.trainable_parameters():
+        return problems
+    if not 1 <= workers <= optim.batch_size or optim.micro_batch < 0:
+        pass
+    elif optim.batch_size % workers:
         problems.append(
             f"each worker must have as many pairs as the others, but optim.batch_size={optim.batch_size} is no "
             f"multiple of scale.workers={workers}; set optim.batch_size={-(-optim.batch_size // workers) * workers}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -165,6 +167,14 @@ def test_settings_that_pairs_cannot_have_are_told_together():
         assert any(said in problem for problem in told), told
     fine = TrainConfig(optim=OptimConfig(batch_size=12), scale=ScaleConfig(workers=4))
     assert pair_problems(fine, tiny_method(omniclip, omniclip.Config(head="text_fixed"))) == []
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"batch_size": 2}, {"micro_batch": -1}, {"epochs": 0}])
+def test_what_is_told_elsewhere_or_never_trains_is_left_alone(wrong):
+    config = TrainConfig(optim=OptimConfig(**{"batch_size": 8} | wrong), scale=ScaleConfig(workers=3))
+    mixed = dataclasses.replace(config, augment=AugmentConfig(mixup=0.8))
+    assert pair_problems(config, tiny_method(methods.get("msta"))) == []
+    assert pair_problems(mixed, tiny_method(methods.get("zeroshot"))) == []
 
 
 @pytest.mark.parametrize(("batch", "micro", "workers", "fits"), [(8, 1, 1, False), (8, 1, 2, True), (1, 0, 1, False)])
