@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.cli import run_script
-from pipelines.ingest import input_flags, inputs_from
+from pipelines.input_flags import add_input_flags, inputs_from
 
 if TYPE_CHECKING:
     from pipelines.data.inputs import Inputs
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="check_data.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    input_flags(parser)
+    add_input_flags(parser)
     add = parser.add_argument
     add("--out", metavar="DIR", help="where check.json and the filtered lists go (default: nothing is written)")
     add("--decode", action="store_true", help="decode every video; without, only the first bytes are looked at")

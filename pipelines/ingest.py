@@ -25,12 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.cli import run_script
+from pipelines.input_flags import add_input_flags, inputs_from
 
 if TYPE_CHECKING:
-    from pipelines.data.inputs import Inputs
     from pipelines.data.shards import IngestReport
-
-PROTOCOLS = ("zero_shot", "few_shot", "b2n", "supervised")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
         prog="ingest.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    input_flags(parser)
+    add_input_flags(parser)
     add("--out", required=True, metavar="DIR", help="where shards, manifest and index go")
     add("--frames", type=int, default=8, metavar="T", help="segments of a clip (default: 8)")
     add("--size", type=int, default=224, metavar="PIXELS", help="crop size to leave room for (default: 224)")
@@ -54,40 +52,6 @@ def parser() -> argparse.ArgumentParser:
     add("--retry", action="store_true", help="try again what was set aside by an earlier run")
     add("--overwrite", action="store_true", help="start over in --out, also with other settings")
     return parser
-
-
-def input_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say what there is; :func:`inputs_from` reads them."""
-    add = parser.add_argument
-    add("--videos", nargs="+", default=[], metavar="DIR|LIST", help="a folder, a CSV, or lists of 'path label' lines")
-    add("--labels", nargs="+", default=[], metavar="CSV", help="label files (id,name): one, or one for each list")
-    add("--dataset", metavar="NAME", help="published data set: hmdb51, ucf101, ssv2, k400 or k600; with --lists")
-    add("--lists", metavar="DIR", help="a published repository, or a folder of lists with their label files")
-    add("--protocol", choices=PROTOCOLS, help="take only the lists that it needs (default: all that are there)")
-    add("--root", metavar="DIR", help="where the videos of lists are (default: the lists' folder, or its videos/)")
-
-
-def inputs_from(args: argparse.Namespace, exclude: Path | None = None, *, scan: bool = False) -> Inputs:
-    """Find what the flags of :func:`input_flags` name.
-
-    Raises:
-        UserError: flags that do not go together, and as ``pipelines.data.inputs``.
-    """
-    from pipelines.data.inputs import find_inputs, find_listed, wanted_lists
-    from pipelines.data.lists import ListFolder
-    from vlmodels.errors import UserError
-
-    if bool(args.videos) == bool(args.lists):
-        raise UserError("say either --videos (a folder, lists or a CSV) or --lists (a folder of lists), not both")
-    if args.videos:
-        if args.dataset or args.protocol:
-            raise UserError("--dataset and --protocol choose among the lists of a folder: --lists DIR")
-        return find_inputs(args.videos, args.labels, args.root, exclude, scan=scan)
-    if args.labels:
-        raise UserError("the lists of --lists have their label files beside them; --labels goes with --videos")
-    folder = ListFolder.open(args.lists, args.dataset)
-    stems, _ = wanted_lists(folder, args.protocol)
-    return find_listed(folder, stems, args.root, scan=scan)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

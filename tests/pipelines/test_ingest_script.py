@@ -15,6 +15,7 @@ import pytest
 
 from pipelines import ingest
 from pipelines.data.clipstore import ClipStore
+from pipelines.data.lists import ListFolder
 from tests.videofiles import truncate, write_audio, write_video
 from vlmodels.errors import UserError
 
@@ -77,6 +78,35 @@ def test_bad_videos_are_counted_against_the_limit(ray_session, tmp_path, capsys)
     assert ClipStore(tmp_path / "out").classes == ("a class",)
 
 
+@pytest.mark.ray
+def test_a_data_set_own_data_and_the_lists_that_are_kept(ray_session, tmp_path, capsys):
+    root, lists, out = tmp_path / "videos", tmp_path / "hmdb_splits", tmp_path / "out"
+    for name in ("kick/a_kick.mp4", "kick_ball/b_kick_ball.mp4"):
+        write_video(root / name, 12)
+    lists.mkdir()
+    (lists / "hmdb_51_labels.csv").write_bytes(b"id,name\r\n0,kick ball\r\n1,kick\r\n")
+    (lists / "val1.txt").write_bytes(b"a_kick.avi 0\r\nb_kick_ball.avi 1\r\ngone.avi 1\r\n")
+    (lists / "train1_few_shot_2.txt").write_text("never_read.avi 99\n")
+    how = ["--out", str(out), "--frames", "2", "--size", "32", "--pool", "1", "--workers", "1"]
+    published = ["--dataset", "hmdb51", "--lists", str(lists), "--root", str(root), "--protocol", "zero_shot"]
+    assert ingest.main([*published, *how]) == 0
+    assert "gone.avi: missing: no such file below" in capsys.readouterr().out
+    rows = {row["uri"]: row for row in pq.read_table(out / "manifest.parquet").to_pylist()}
+    assert (rows["a_kick.avi"]["label"], rows["a_kick.avi"]["path"]) == ("kick ball", "kick/a_kick.mp4")  # as published
+    kept = ListFolder.open(out / "lists")
+    assert (kept.dataset.name, kept.names()) == ("hmdb51", ["val1"])
+    for name in ("val1.txt", "hmdb_51_labels.csv"):
+        assert (out / "lists" / name).read_bytes() == (lists / name).read_bytes()
+
+    mine = tmp_path / "mine.csv"
+    mine.write_text("path,label,group,split\na_kick.avi,kick,film,train\nb_kick_ball.avi,kick ball,film 2,test\n")
+    assert ingest.main(["--videos", str(mine), "--root", str(root), *how]) == 0
+    assert "(0 decoded now, 2 kept;" in capsys.readouterr().out
+    rows = [(r["label"], r["group"], r["split"]) for r in pq.read_table(out / "manifest.parquet").to_pylist()]
+    assert rows == [("kick", "film", "train"), ("kick ball", "film 2", "test")]
+    assert not (out / "lists").exists()
+
+
 def run(*arguments, script=SCRIPT, cwd=None):
     return subprocess.run(
         [sys.executable, str(script), *arguments], capture_output=True, text=True, check=False, cwd=cwd, timeout=120
@@ -100,6 +130,8 @@ def test_help_answers_at_once_and_alone(tmp_path):
         (["--videos", "videos", "--labels", "labels.csv"], "'Wolking' (did you mean 'Walking'?)"),
         (["--videos", "list.txt", "--labels", "labels.csv"], "list.txt:2:15: label 7 is out of range"),
         (["--videos", "videos", "--frames", "0"], "--frames 0: choose 1 to 256"),
+        (["--lists", "videos", "--videos", "videos"], "say either --videos (a folder, lists or a CSV) or --lists"),
+        (["--lists", "videos"], "none of the lists that are needed is here"),
         (["--videos", "videos", "--workers", "0"], "--workers 0: it must be more than 0"),
         (["--videos", "videos", "--out", "labels.csv"], "cannot write to labels.csv"),
     ],
