@@ -61,26 +61,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read the manifest, split it, write the lists."""
     args = parser().parse_args(argv)
 
-    import pyarrow.parquet as pq
-
-    from pipelines.data.folder import MANIFEST, Index
+    from pipelines.data.clipstore import ClipStore
     from pipelines.splits import clips_of
     from vlmodels.errors import UserError
 
     data, out = Path(args.data), Path(args.out)
-    index = Index.read(data)
-    if index is None:
-        raise UserError(f"{data}: not a finished ingest; run pipelines/ingest.py --out {data}")
+    store = ClipStore(data)
     if not 0 < args.test_fraction < 1:
         raise UserError(f"--test-fraction {args.test_fraction:g}: choose a share between 0 and 1")
-    clips = clips_of(pq.read_table(data / MANIFEST))
+    clips = clips_of(store.manifest)
     lists, labels, notes = make_lists(
-        clips, index.classes, args.seeds, args.shots, args.test_fraction, fewer=args.fewer_shots
+        clips, store.classes, args.seeds, args.shots, args.test_fraction, fewer=args.fewer_shots
     )
     facts = {
         "schema": SCHEMA,
         "data": data.resolve().name,
-        "data_digest": index.digest,
+        "data_digest": store.digest,
         "seeds": args.seeds,
         "split_seed": args.seeds[0],
         "shots": args.shots,

@@ -109,7 +109,7 @@ def test_the_script(small_data, tmp_path, capsys):
     with pytest.raises(UserError, match="was not written here"):
         make_splits.main(command)
     shutil.rmtree(tmp_path / "lists")
-    with pytest.raises(UserError, match="not a finished ingest"):
+    with pytest.raises(UserError, match=r"no index\.json in it"):
         make_splits.main(["--data", str(tmp_path), "--out", str(tmp_path / "lists")])
     with pytest.raises(UserError, match="--test-fraction 1: choose"):
         make_splits.main([*command, "--test-fraction", "1"])
