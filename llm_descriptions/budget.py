@@ -73,7 +73,7 @@ def completion_tokens(n: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """Means over ``answers`` stored ones of the same prompt set, model, server, kind and n."""
+    """Means over ``answers`` stored ones of the same prompt set, model, server and n."""
 
     answers: int
     calls: float
@@ -98,17 +98,13 @@ class Estimate:
 
 
 def estimate(
-    questions: Sequence[tuple[str, str, int]],
-    prompts: PromptSet,
-    past: Callable[[str, int], Past | None],
-    concurrency: int,
+    questions: Sequence[tuple[str, str, int]], prompts: PromptSet, past: Callable[[int], Past | None], concurrency: int
 ) -> Estimate:
-    """Estimate the cost of ``questions`` (label, kind, n) from ``past`` answers (by kind and n), else by rule."""
+    """Estimate the cost of ``questions`` (label, kind, n) from ``past`` answers with the same n, else by rule."""
     calls = tokens_in = tokens_out = seconds = 0.0
-    measured = 0
-    timed = True
-    for (kind, n), count in Counter((kind, n) for _, kind, n in questions).items():
-        before = past(kind, n)
+    measured, timed = 0, True
+    for n, count in Counter(n for _, _, n in questions).items():
+        before = past(n)
         if before is not None:
             calls += count * before.calls
             tokens_in += count * before.prompt_tokens
@@ -118,9 +114,8 @@ def estimate(
             continue
         timed = False
         calls += count
-        labels = [label for label, *form in questions if form == [kind, n]]
-        tokens_in += sum(prompt_tokens(prompts.instruction(kind, n), prompts.question(x, kind, n)) for x in labels)
+        asked = [(prompts.instruction(kind, n), prompts.question(x, kind, n)) for x, kind, m in questions if m == n]
+        tokens_in += sum(prompt_tokens(*messages) for messages in asked)
         tokens_out += count * completion_tokens(n)
-    # The last questions need one answer's time even if they do not fill all places.
-    longest = seconds / max(1, min(concurrency, len(questions)))
-    return Estimate(calls, tokens_in, tokens_out, longest if timed else None, measured)
+    seconds /= max(1, min(concurrency, len(questions)))
+    return Estimate(calls, tokens_in, tokens_out, seconds if timed else None, measured)

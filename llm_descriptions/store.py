@@ -103,15 +103,15 @@ class DescriptionStore:
             row = _select(connection, key, ", ".join(names))
         return None if row is None else Provenance(**dict(zip(names, row, strict=True)))
 
-    def past(self, *, prompt_id: str, model: str, host: str, kind: str, n: int) -> Past | None:
+    def past(self, *, prompt_id: str, model: str, host: str, n: int) -> Past | None:
         """Return what the stored answers of one prompt set, model and server took on average, or None."""
         with self._reading() as connection:
             if connection is None or _version(connection) < _VERSION:
                 return None
             row = connection.execute(
                 "SELECT count(*), avg(calls), avg(prompt_tokens), avg(completion_tokens), avg(seconds)"
-                " FROM description WHERE prompt_id = ? AND model = ? AND host = ? AND kind = ? AND n = ? AND calls > 0",
-                (prompt_id, model, host, kind, n),
+                " FROM description WHERE prompt_id = ? AND model = ? AND host = ? AND n = ? AND calls > 0",
+                (prompt_id, model, host, n),
             ).fetchone()
         return Past(*row) if row[0] else None
 

@@ -108,7 +108,9 @@ def main(arguments: list[str] | None = None) -> int:
             if key.kind == kind and (texts := store.get(key)):
                 print(f"  {kind}, '{key.label}': {texts[0]}")
                 break
-    if args.export and not left:
+    if args.export and left:
+        print("not exported: descriptions are missing", file=sys.stderr)
+    elif args.export:
         _export(store, labels, keys, args)
     if args.report:
         _report(store, labels, args)
@@ -169,7 +171,7 @@ def _print_estimate(store: DescriptionStore, missing: list[Question], server: Se
     else:
         print("cost    not known: give --price-in and --price-out a million tokens")
     if cost.seconds is not None:
-        print(f"time    {cost.seconds:.0f} s, as fast as the stored answers came")
+        print(f"time    {cost.seconds:.0f} s, as fast as the stored answers came, and Ray's start")
     else:
         print("time    not known: no stored answer of this model, server and prompt tells how long one takes")
     if (args.max_calls and cost.calls > args.max_calls) or (
@@ -212,6 +214,8 @@ def _export(store: DescriptionStore, labels: tuple[str, ...], keys: list[Key], a
 
 
 def _report(store: DescriptionStore, labels: tuple[str, ...], args: argparse.Namespace) -> None:
+    if not store.keys():
+        store.bank(labels, args.kinds, n=args.n)  # raises, before torch is loaded
     from pipelines.data.describe_page import write_quality
     from vlmodels.clip import TOY, TOY_VICLIP, create
     from vlmodels.errors import UserError

@@ -65,11 +65,11 @@ def _write(text: str, path: Path) -> None:
 def draw_similarity(cosines: np.ndarray, labels: Sequence[str], path: Path) -> None:
     """Heat map of cosines (C,C) between classes as PNG.
 
-    The diagonal, always 1, has no colour; the lowest twentieth share one, so that few odd classes leave the
+    The diagonal, always 1, has no colour; the lowest tenth share one, so that few odd classes leave the
     others apart.
     """
     others = np.where(np.eye(len(labels), dtype=bool), np.nan, cosines)
-    least = float(np.nanpercentile(others, 5)) if len(labels) > 1 else 0.0
+    least = float(np.nanpercentile(others, 10)) if len(labels) > 1 else 0.0
     side = float(np.clip(0.19 * len(labels), 3.5, 12))
     figure, axes = plt.subplots(figsize=(side + 1, side))
     axes.set_facecolor("#dddddd")

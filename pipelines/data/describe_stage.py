@@ -183,8 +183,8 @@ def estimate_missing(store: DescriptionStore, questions: Sequence[Question], ser
     """Estimate what ``ask_missing`` would spend, from what earlier answers in ``store`` took; asks nothing."""
     host = urlsplit(server_name(server_url(server.base_url))).netloc
 
-    def past(kind: str, n: int) -> Past | None:
-        return store.past(prompt_id=server.prompt_id, model=server.model, host=host, kind=kind, n=n)
+    def past(n: int) -> Past | None:
+        return store.past(prompt_id=server.prompt_id, model=server.model, host=host, n=n)
 
     asked = [(question.label, question.kind, question.n) for question in questions]
     return estimate(asked, prompt_set(server.prompt_id), past, server.concurrency)

@@ -237,9 +237,7 @@ def test_a_store_of_format_1_is_read_and_goes_on(store):
 
 
 def past(store, **other):
-    return store.past(
-        **{"prompt_id": "msta-v1", "model": "m", "host": "localhost:1", "kind": "spatial", "n": 2} | other
-    )
+    return store.past(**{"prompt_id": "msta-v1", "model": "m", "host": "localhost:1", "n": 2} | other)
 
 
 def test_past_is_of_equal_questions_only(store):
@@ -247,18 +245,18 @@ def test_past_is_of_equal_questions_only(store):
     fill(store, ["run", "sit"])
     store.put(key("fall"), ["a", "b"], replace(SERVER, calls=5, seconds=4.5, prompt_tokens=9))
     assert past(store) == Past(3, 3.0, 5.0, 4.0, 2.5)
-    for name, value in {"prompt_id": "x", "model": "x", "host": "x", "kind": "temporal", "n": 4}.items():
+    for name, value in {"prompt_id": "x", "model": "x", "host": "x", "n": 4}.items():
         assert past(store, **{name: value}) is None
 
 
 def test_estimates(store):
     questions = [(f"class {i}", kind, 2) for kind in ("spatial", "temporal") for i in range(10)]
-    by_rule = estimate(questions, MSTA_V1, lambda kind, n: past(store, kind=kind, n=n), 4)
+    by_rule = estimate(questions, MSTA_V1, lambda n: past(store, n=n), 4)
     assert (by_rule.calls, by_rule.completion_tokens, by_rule.seconds, by_rule.measured) == (20, 1000, None, 0)
     assert 20 * 80 < by_rule.prompt_tokens < 20 * 200
     assert by_rule.cost(1.0, 2.0) == pytest.approx((by_rule.prompt_tokens + 2000) / 1e6)
-    fill(store, ["run"], kinds=["spatial", "temporal"])
-    measured = estimate(questions, MSTA_V1, lambda kind, n: past(store, kind=kind, n=n), 4)
-    assert measured == Estimate(40.0, 60.0, 80.0, 20 * 1.5 / 4, 2)
-    assert estimate(questions[:2], MSTA_V1, lambda kind, n: past(store), 4).seconds == 1.5, "one waits for one answer"
-    assert estimate([], MSTA_V1, lambda kind, n: None, 4) == Estimate(0, 0, 0, 0, 0)
+    fill(store, ["run"])
+    measured = estimate(questions, MSTA_V1, lambda n: past(store, n=n), 4)
+    assert measured == Estimate(40.0, 60.0, 80.0, 20 * 1.5 / 4, 1)
+    assert estimate(questions[:2], MSTA_V1, lambda n: past(store), 4).seconds == 1.5, "one waits for one answer"
+    assert estimate([], MSTA_V1, lambda n: None, 4) == Estimate(0, 0, 0, 0, 0)

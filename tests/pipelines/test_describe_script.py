@@ -333,7 +333,7 @@ def test_published_files(shared_data, tmp_path, capfd):
         (["--model", "m", "--prompt", "mine"], "invalid choice: 'mine' (choose from"),
         (["--from-published", "x", "--dry-run"], "--dry-run, --max-calls and --max-tokens go with --model"),
         (["--report", "--export", "x"], "--export goes with --model or --from-published"),
-        (["--report"], "error: "),
+        (["--report"], "lacks descriptions: spatial: none at all for 'brush_hair'"),
         (["--model", "m", "--kinds", "object"], "invalid choice: 'object'"),
     ],
 )
