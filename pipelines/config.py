@@ -90,6 +90,9 @@ class ProtocolConfig:
     shots: int = field(default=16, metadata={"help": "training videos per class (few_shot, b2n)"})
     fewer_shots: bool = field(default=False, metadata={"help": "take what there is of classes with fewer videos"})
     test_fraction: float = field(default=0.3, metadata={"help": "share of a class kept for test (own split)"})
+    split_seed: int = field(
+        default=1, metadata={"help": "what is test (own split); seed draws the shots from the rest"}
+    )
     holdout: float = field(default=0.0, metadata={"help": "share of train held out to select the epoch"})
 
 

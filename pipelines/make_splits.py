@@ -5,12 +5,12 @@ Examples:
   python pipelines/make_splits.py --data DATA --out LISTS --seeds 1,2,3 --shots 2,4,8 --test-fraction 0.3
 
 DATA is what ingest made of a folder or a CSV. Clips of one source video stay together. One split into training and
-test videos, by the first seed, serves all lists; each seed then draws its own K-shot lists from the training videos:
+test videos, by the split seed, serves all lists; each seed draws its own K-shot lists from the training videos:
   labels.csv        train.txt       val.txt        train{seed}_few_shot_{K}.txt
   base_labels.csv   base_train.txt  base_val.txt   fs_base_s{seed}_train.txt (the largest K)
   novel_labels.csv                  novel_val.txt
-splits.json says how they were made. With the first seed, few_shot.py, b2n.py and supervised.py train and test on the
-same videos with these lists as without.
+splits.json says how they were made. few_shot.py, b2n.py and supervised.py train and test on the same videos with these
+lists as without.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", required=True, metavar="DIR", help="folder that pipelines/ingest.py made")
     add("--out", required=True, metavar="DIR", help="where the lists go; replaced if it holds lists made here")
+    add("--split-seed", type=int, default=1, metavar="N", help="decides what is test (default: 1)")
     add("--seeds", type=_numbers, default=(1, 2, 3), metavar="N,N", help="draws of the K-shot lists (default: 1,2,3)")
     add("--shots", type=_numbers, default=(2, 4, 8, 16), metavar="K,K", help="videos of a class (default: 2,4,8,16)")
     add("--test-fraction", type=float, default=0.3, metavar="F", help="share of a class kept for test (default: 0.3)")
@@ -71,14 +72,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--test-fraction {args.test_fraction:g}: choose a share between 0 and 1")
     clips = clips_of(store.manifest)
     lists, labels, notes = make_lists(
-        clips, store.classes, args.seeds, args.shots, args.test_fraction, fewer=args.fewer_shots
+        clips,
+        store.classes,
+        args.seeds,
+        args.shots,
+        args.test_fraction,
+        split_seed=args.split_seed,
+        fewer=args.fewer_shots,
     )
     facts = {
         "schema": SCHEMA,
         "data": data.resolve().name,
         "data_digest": store.digest,
         "seeds": args.seeds,
-        "split_seed": args.seeds[0],
+        "split_seed": args.split_seed,
         "shots": args.shots,
         "fewer_shots": args.fewer_shots,
         "test_fraction": args.test_fraction,
@@ -101,6 +108,7 @@ def make_lists(
     shots: Sequence[int],
     test_fraction: float,
     *,
+    split_seed: int = 1,
     fewer: bool = False,
 ) -> tuple[dict[str, Lines], dict[str, tuple[str, ...]], list[str]]:
     """Return the lists by name as (path, label), the classes of ``labels.csv`` and the like, and notes.
@@ -114,7 +122,7 @@ def make_lists(
     from pipelines.own_splits import base_and_novel, few_shots, own_train_test
     from vlmodels.errors import UserError
 
-    train, test, notes = own_train_test(clips, test_fraction, seeds[0])
+    train, test, notes = own_train_test(clips, test_fraction, split_seed)
     if not train or not test:
         raise UserError(f"{len(train)} training and {len(test)} test videos: a split needs both; {'; '.join(notes)}")
     base, novel = base_and_novel(train, classes)

@@ -19,15 +19,16 @@ TEST_NAMES = ("test", "testing", "val", "valid", "validation")
 def own_train_test(clips: Iterable[Clip], fraction: float, seed: int) -> tuple[list[Clip], list[Clip], list[str]]:
     """Split labelled clips into train and test without tearing a group (clips of one source) apart.
 
-    Folders or lists named for it (``train``, and ``test`` or ``val``) are taken at their word; otherwise a seeded
-    share ``fraction`` of each class, at least one group, is test. Only train leaves out what cannot be decoded.
+    Folders or lists named for it (``train``, and ``test`` or ``val``) are taken at their word; otherwise, and where
+    no name speaks of either, a seeded share ``fraction`` of each class, at least one group, is test. Only train leaves
+    out what cannot be decoded.
 
     Raises:
         UserError: folders or lists of which it is unclear what they are for, or that share clips.
     """
     labelled = [clip for clip in clips if clip.label]
     given = sorted({name for clip in labelled for name in clip.split.split("|") if name})
-    if given:
+    if any(_part_of(name) for name in given):  # one list of everything says nothing
         return _given_train_test(labelled, given)
     train: list[Clip] = []
     test: list[Clip] = []
@@ -50,6 +51,12 @@ def own_train_test(clips: Iterable[Clip], fraction: float, seed: int) -> tuple[l
     if single:
         notes.append(f"no test clips for {len(single)} classes with a single source video: {', '.join(single[:5])}")
     return train, test, notes
+
+
+def part_as_given(clips: Sequence[Clip], part: str) -> list[Clip]:
+    """Clips of the folders or lists that are named for ``part`` ("train" or "test"); all if none is."""
+    members = [c for c in clips if any(_part_of(name) == part for name in c.split.split("|"))]
+    return members or list(clips)
 
 
 def _given_train_test(clips: Sequence[Clip], names: Sequence[str]) -> tuple[list[Clip], list[Clip], list[str]]:

@@ -98,6 +98,6 @@ def _caption_parts(
         raise UserError(f"captions have the splits {', '.join(found)}; 'train' and one of 'test' or 'val' are needed")
     every = {clip.clip_id: (clip, said) for pairs in found.values() for clip, said in pairs}
     clips = [replace(clip, label="video", split="") for clip, _ in every.values()]
-    train, tests, told = own_train_test(clips, task.config.test_fraction, task.seed)
+    train, tests, told = own_train_test(clips, task.config.test_fraction, task.config.split_seed)
     parts = {name: [every[c.clip_id] for c in members] for name, members in (("train", train), ("test", tests))}
     return parts, [*notes, *told]

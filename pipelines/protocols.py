@@ -15,7 +15,7 @@ from dataclasses import replace
 from pipelines.config import ProtocolConfig
 from pipelines.data.catalog import DATASETS
 from pipelines.data.lists import ListFolder, VideoList
-from pipelines.own_splits import base_and_novel, few_shots, own_train_test
+from pipelines.own_splits import base_and_novel, few_shots, own_train_test, part_as_given
 from pipelines.pair_split import retrieval
 from pipelines.splits import NOTHING, Clip, EvalSet, Scoring, Source, Split, eval_set
 from pipelines.task import TRAIN_LISTS, Finder, Task, present, refuse_leak, test_names, train_list, usable
@@ -54,11 +54,11 @@ def base_to_novel(task: Task) -> Split:
     config, seed = task.config, task.seed
     folder = task.lists(f"fs_base_s{seed}_train", "base_val", "novel_val")
     if folder is None:
-        train, test, notes = own_train_test(task.data.clips, config.test_fraction, seed)
+        train, test, notes = own_train_test(task.data.clips, config.test_fraction, config.split_seed)
         base, novel = base_and_novel(train, task.data.classes)
         chosen = few_shots([c for c in train if c.label in set(base)], config.shots, seed, fewer=config.fewer_shots)
         sets = [eval_set(name, test, names) for name, names in (("base", base), ("novel", novel))]
-        return task.split(base, chosen, sets, _own(seed), notes=notes)
+        return task.split(base, chosen, sets, _own(config), notes=notes)
     listed, *tests = (folder.read(stem) for stem in (f"fs_base_s{seed}_train", "base_val", "novel_val"))
     find = Finder(task.data.clips)
     train, notes = usable(find.listed(listed), listed)
@@ -82,10 +82,10 @@ def few_shot(task: Task) -> Split:
     stem = f"train1_few_shot_{config.shots}"
     folder = task.lists(stem)
     if folder is None:
-        train, test, notes = own_train_test(task.data.clips, config.test_fraction, seed)
+        train, test, notes = own_train_test(task.data.clips, config.test_fraction, config.split_seed)
         classes = _trained(train, task.data.classes)
         chosen = few_shots(train, config.shots, seed, fewer=config.fewer_shots)
-        return task.split(classes, chosen, [eval_set("test", test, classes)], _own(seed), notes=notes)
+        return task.split(classes, chosen, [eval_set("test", test, classes)], _own(config), notes=notes)
     if folder.has(f"train{seed}_few_shot_{config.shots}"):  # own lists have a draw for each seed
         stem = f"train{seed}_few_shot_{config.shots}"
     return _listed_supervised(task, folder, stem)
@@ -102,9 +102,9 @@ def supervised(task: Task) -> Split:
             f"no training list ({', '.join(TRAIN_LISTS)}) in {folder.place}; there are "
             f"{', '.join(folder.names()) or 'none'}: name one with --set protocol.train_list=NAME"
         )
-    train, test, notes = own_train_test(task.data.clips, task.config.test_fraction, task.seed)
+    train, test, notes = own_train_test(task.data.clips, task.config.test_fraction, task.config.split_seed)
     classes = _trained(train, task.data.classes)
-    return task.split(classes, train, [eval_set("test", test, classes)], _own(task.seed), notes=notes)
+    return task.split(classes, train, [eval_set("test", test, classes)], _own(task.config), notes=notes)
 
 
 def _listed_supervised(task: Task, folder: ListFolder, stem: str) -> Split:
@@ -152,8 +152,7 @@ def zero_shot(task: Task) -> Split:
         lists.append(listed)
     else:
         labelled = [clip for clip in task.data.clips if clip.label]
-        given = any(clip.split for clip in labelled)
-        train = own_train_test(labelled, 0.5, task.seed)[0] if given else [clip for clip in labelled if clip.ok]
+        train = [clip for clip in part_as_given(labelled, "train") if clip.ok]
         classes, trained_on = _trained(train, task.data.classes), f"training videos of {task.data.name}"
     known = {name.casefold() for name in classes}
     for test in tests:
@@ -177,14 +176,12 @@ def _zero_shot_tests(task: Task, source: Source) -> tuple[list[EvalSet], list[Vi
             f"{folder.place} has none of the test lists {', '.join(test_names(folder))} of {source.name}; there are "
             f"{', '.join(folder.names()) or 'none'}: name some with --set protocol.test_lists=NAME,NAME"
         )
-    labelled = [clip for clip in source.clips if clip.label]
-    if any(clip.split for clip in labelled):
-        labelled = own_train_test(labelled, 0.5, task.seed)[1]
+    labelled = part_as_given([clip for clip in source.clips if clip.label], "test")
     return [eval_set(f"{source.name}/all", labelled, _trained(labelled, source.classes), data)], []
 
 
-def _own(seed: int) -> str:
-    return f"own split of the ingested data, seed {seed}"
+def _own(config: ProtocolConfig) -> str:
+    return f"own split of the ingested data, split seed {config.split_seed}"
 
 
 def _trained(clips: Sequence[Clip], classes: Sequence[str]) -> tuple[str, ...]:

@@ -14,7 +14,10 @@ FORBIDDEN = {
     "tune_spaces": {"pipelines"},
 }
 ALLOWED = {("vlmodels/predictor.py", "mlflow")}  # lazily, to pull a model from the registry
-SCRIPTS = ("ingest", "describe", "b2n", "predict", "demo")
+SCRIPTS = (
+    *("ingest", "check_data", "make_splits", "describe", "zero_shot", "few_shot", "b2n", "supervised", "retrieval"),
+    *("predict", "attention", "demo"),
+)
 
 
 def imports(path: Path) -> set[str]:

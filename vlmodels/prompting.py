@@ -98,7 +98,7 @@ class PromptedMethod(Method):
 
     def class_prompt(self, name: str) -> str:
         """``X X ... X name.``; the end token stands where it will stand with the prompts in place."""
-        return prompt(name, f"{self._placeholders}{{}}.") if self.slots else super().class_prompt(name)
+        return prompt(self.said(name), f"{self._placeholders}{{}}.") if self.slots else super().class_prompt(name)
 
     def caption_tokens(self, captions: Sequence[str]) -> Tensor:
         """Token ids (N,L) of ``X X ... X caption``; long captions lose their last words, never the end token."""
@@ -115,7 +115,7 @@ class PromptedMethod(Method):
         spec = self.backbone.spec
         room = spec.context_length - self.slots - 2  # start and end token
         with torch.device("cpu"):  # a run is also planned on the meta device, where ids have no values
-            texts = [prompt(name, "{}.") for name in names]
+            texts = [prompt(self.said(name), "{}.") for name in names]
             ends = self.backbone.tokenizer(texts).argmax(dim=-1).tolist() if texts else []
         long = [name for name, end in zip(names, ends, strict=True) if end - 1 > room]
         if room >= 2 and not long:

@@ -9,7 +9,7 @@ from fakes import clip, folder_clips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.own_splits import base_and_novel, few_shots, hold_out, own_train_test
+from pipelines.own_splits import base_and_novel, few_shots, hold_out, own_train_test, part_as_given
 from vlmodels.errors import UserError
 
 NAMES = ("clap", "run", "sit", "walk")
@@ -39,6 +39,19 @@ def test_lists_are_told_apart_by_the_words_in_their_names():
     assert {c.label for c in train} == {"walk", "run"}
     assert {c.label for c in test} == {"clap", "sit"}
     assert any("clap, sit" in note for note in notes), "classes that cannot be used are named"
+
+
+def test_one_list_of_everything_says_nothing_of_train_and_test():
+    clips = [dataclasses.replace(c, split="all") for c in folder_clips()]
+    train, test, _ = own_train_test(clips, 0.3, 1)
+    assert (len(train), len(test)) == (24, 16)
+    assert part_as_given(clips, "test") == clips
+
+
+def test_a_part_is_taken_as_given():
+    clips = [dataclasses.replace(c, split="val|extra" if "_0" in c.uri else "train") for c in folder_clips()]
+    assert {c.split for c in part_as_given(clips, "test")} == {"val|extra"}
+    assert {c.split for c in part_as_given(clips, "train")} == {"train"}
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_lists_that_ingest_kept_are_used_if_they_suffice(lists, tmp_path):
         (folder / "lists" / name).write_bytes((lists / name).read_bytes())
     assert counts(make_split(config("supervised"), source(folder=folder), seed=1))[0] == 24
     own = make_split(config(shots=4), source(folder=folder), seed=1)
-    assert own.source == "own split of the ingested data, seed 1", "these lists say nothing of base and novel"
+    assert own.source == "own split of the ingested data, split seed 1", "these lists say nothing of base and novel"
 
 
 def test_listed_paths_are_found_by_unique_file_name_or_stem(lists):

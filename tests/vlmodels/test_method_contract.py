@@ -316,3 +316,20 @@ def test_a_file_that_breaks_the_rules_is_refused():
         "presets",
     }
     assert methods.broken_rules("my_method", []) == ["must define one Method, not 0"]
+
+
+@every_method
+def test_glued_names_can_be_said_as_words(cls):
+    """UCF-101's names, which published evaluations leave glued; what a class is called stays."""
+    glued, said = ("ApplyEyeMakeup", "TaiChi"), ("Apply Eye Makeup", "Tai Chi")
+    method, as_published, plain = (
+        cls(tiny_backbone(), cls.Config(split_names=split), names)
+        for split, names in ((True, glued), (False, glued), (False, said))
+    )
+    method.set_classes(glued)
+    assert method.said("ApplyEyeMakeup") == "Apply Eye Makeup"
+    assert method.said("riding a bike") == "riding a bike"
+    assert tuple(method.classes) == glued
+    prompts = [[m.class_prompt(name) for name in names] for m, names in ((method, glued), (plain, said))]
+    assert prompts[0] == prompts[1]
+    assert as_published.class_prompt("TaiChi") != plain.class_prompt("Tai Chi")

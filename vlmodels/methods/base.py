@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vlmodels.backbone import Backbone, TextPrefix
 
 _Kept = TypeVar("_Kept")
+_GLUED = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _KEPT_AT_MOST = 16  # features, of a few lists of classes
 
 
@@ -148,6 +149,7 @@ class Method(nn.Module, ABC):
         """Settings that every method has; values that break its rules are refused, all in one message."""
 
         template: str = setting("a video of {}.", "class prompt; {} stands for the class name")
+        split_names: bool = setting(False, "write glued names as words: ApplyEyeMakeup, left as it is by ViFi-CLIP")
 
         def __post_init__(self) -> None:
             if wrong := wrong_types(self) or [message for holds, message in self.rules() if not holds]:
@@ -249,7 +251,11 @@ class Method(nn.Module, ABC):
 
     def class_prompt(self, name: str) -> str:
         """The text that stands for a class."""
-        return prompt(name, self.config.template)
+        return prompt(self.said(name), self.config.template)
+
+    def said(self, name: str) -> str:
+        """A class name as texts have it."""
+        return _GLUED.sub(" ", name) if self.config.split_names else name
 
     def encode_video(self, frames: Tensor) -> Tensor:
         """L2-normalised features (B,E) of normalised frames (B,T,3,H,W)."""

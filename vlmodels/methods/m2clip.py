@@ -151,7 +151,8 @@ class M2CLIP(Method):
             width = spec.video_width if config.vc_input == "cls" else dims
             self.classifier = ClassHead(width, self.trained_classes, dropout=0.5)
         if config.cmlm and self.trained_classes:
-            self.masker = WordMasker(self.trained_classes, config.template, template_words=config.mask_template_words)
+            names = [self.said(name) for name in self.trained_classes]
+            self.masker = WordMasker(names, config.template, template_words=config.mask_template_words)
             rows = max(config.vocabulary, len(self.masker.vocabulary))
             self.words = MaskedWords(spec.text_width, rows, text_adapters(spec.text_width, config))
             if config.text_layers:  # [C]: a copy of the last block's, that then goes its own way
@@ -214,7 +215,7 @@ class M2CLIP(Method):
 
     def _guess(self, head: MaskedWords, frame: Tensor, chosen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Features (B,E) of the masked prompts of classes (B,), and the logits and labels of their words."""
-        backbone, names = self.backbone, [self.classes[index] for index in chosen.tolist()]
+        backbone, names = self.backbone, [self.said(self.classes[index]) for index in chosen.tolist()]
         tokens, labels = (ids.to(frame.device) for ids in self.masker(names, backbone.tokenize))
         states = backbone.text_states(tokens)
         logits = head(states, frame, backbone.block("text", backbone.spec.text_layers), backbone.text_norm)

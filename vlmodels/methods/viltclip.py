@@ -155,7 +155,7 @@ class ViLTCLIP(PromptedMethod):
 
     def overflow(self, names: Sequence[str]) -> list[str]:
         """Also if the scenario-guided loss's texts do not fit."""
-        scenarios = [name for name in names if not self.backbone.fits(prompt(name, self.config.template))]
+        scenarios = [name for name in names if not self.backbone.fits(prompt(self.said(name), self.config.template))]
         told = f"method.template makes texts longer than the context of: {', '.join(scenarios)}; shorten it"
         return [*super().overflow(names), *([told] if scenarios and self.config.alpha else [])]
 
@@ -189,7 +189,7 @@ class ViLTCLIP(PromptedMethod):
         return terms
 
     def _frozen_classes(self) -> Tensor:
-        texts = {name: [prompt(name, self.config.template)] for name in self.classes}
+        texts = {name: [prompt(self.said(name), self.config.template)] for name in self.classes}
         return unit(description_features(self.backbone, texts, self.classes))
 
     def caption_features(self, captions: Sequence[str]) -> tuple[Tensor, ...]:
