@@ -192,7 +192,7 @@ def _grid(images: np.ndarray, heat: Mapping[str, np.ndarray], path: Path) -> Pat
                 axes.imshow(values[frame], **over, **scale)
             axes.set(xticks=[], yticks=[])
         every[row, 0].set_title(label, fontsize=8, loc="left", parse_math=False)
-    figure.tight_layout(pad=0.4)
+    figure.tight_layout(pad=0.4, h_pad=0.9)
     return saved(figure, path)
 
 

@@ -87,10 +87,11 @@ def _same_task(summary: Summary) -> bool:
     weights = record["config"]["backbone"]["pretrained"]
     if weights is None or ("." not in weights and "/" not in weights and weights != "openai"):
         return False
-    if summary.protocol == "b2n" and summary.shots != _B2N_SHOTS:
-        return False
-    trained = record["facts"]["trainable"] and record["history"]
-    return not (summary.protocol == "zero_shot" and trained and record["dataset"] != "k400")
+    if not record["history"]:  # scored as it came, or started from a trained model
+        return True
+    if summary.protocol == "b2n":
+        return summary.shots == _B2N_SHOTS
+    return summary.protocol != "zero_shot" or record["dataset"] == "k400"
 
 
 def _tests(summary: Summary, column: Column) -> tuple[str, ...] | None:

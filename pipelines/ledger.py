@@ -171,7 +171,8 @@ def make_ledger(records: Sequence[Record], *, protocol: str | None = None, datas
     if not records:
         raise UserError("no finished run in these folders; train with a script of pipelines/, or name others (--runs)")
     summaries = sorted(
-        (s for s in summarise(records) if _wanted(s, protocol, dataset)), key=lambda s: _ORDER.index(s.protocol)
+        (s for s in summarise(records) if _wanted(s, protocol, dataset)),
+        key=lambda s: (_ORDER.index(s.protocol), s.first["dataset"], s.first["method"], s.shots or 0),
     )
     if not summaries:
         there = sorted({(r["protocol"], r["dataset"]) for r in records})

@@ -123,6 +123,7 @@ _COSTS = ("step (s)", "clips/s, training", "views/s, scoring", "peak memory (MB)
 
 def _run(number: int, summary: Summary, runs: Sequence[Run], out: Path) -> dict[str, Any]:
     record = summary.first
+    tested = dict.fromkeys(title(column.dataset) for column in summary.cells)
     names = [r["name"] for r in summary.records]
     places = [next(run.place for run in runs if run.record["name"] == name) for name in names]
     cost = record["cost"]
@@ -133,11 +134,11 @@ def _run(number: int, summary: Summary, runs: Sequence[Run], out: Path) -> dict[
         "label": label_of(summary),
         "about": about(summary),
         "links": [(name, _link(place, out)) for name, place in zip(names, places, strict=True)],
-        "data": f"{PROTOCOLS[summary.protocol]} on {title(record['dataset'])}"
+        "data": f"{PROTOCOLS[summary.protocol]} on {', '.join(tested)}"
         + (f", K={summary.shots}" if summary.shots else ""),
         "views": views(record),
         "notes": [str(note) for note in record["facts"].get("view_notes", ())]
-        or ["the paper's views are not on record"],
+        or ["no views of its paper are on record"],
         "kept": kept[record["selection"]] if record["history"] else "nothing trained",
         "costs": [
             *("-" if value is None else f"{value:.3g}" for value in numbers),

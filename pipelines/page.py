@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines.data.folder import write_whole
-
 _FRAME = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ title }}</title>
@@ -45,6 +43,8 @@ class Picture(NamedTuple):
 def write_page(path: Path, body: str, *, title: str, width: int = 62, **values: Any) -> Path:
     """Render ``body``, the inside of a page as Jinja2 template, with everything escaped, and write it whole."""
     from jinja2 import DictLoader, Environment
+
+    from pipelines.data.folder import write_whole
 
     templates = {"frame": _FRAME, "figures": FIGURES, "page": '{% extends "frame" %}' + _with_block(body)}
     page = Environment(autoescape=True, loader=DictLoader(templates)).get_template("page")

@@ -66,6 +66,7 @@ def class_gain(ours: Predicted, zero_shot: Predicted, classes: Sequence[str], pa
     axes.set_ylim(-0.7, len(order) - 0.3)
     if cut:
         axes.axhline(_BARS / 2 - 0.5, color="#444", linewidth=1, linestyle=":")
+    axes.set_xlim(min(0.0, *values) * 1.05 - 0.5, max(5.0, *values) * 1.05)
     axes.axvline(0, color="#444", linewidth=0.8)
     mean = 100 * float(ours.right.mean() - zero_shot.right.mean())
     middle = f"; {len(gain) - _BARS} classes between are not drawn" if cut else ""

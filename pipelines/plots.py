@@ -96,12 +96,16 @@ def _values(axes: Axes, places: Sequence[float], means: Sequence[float], *, size
 
 
 def _chance_lines(axes: Axes, summaries: Sequence[Summary], columns: Sequence[Column]) -> None:
-    for i, column in enumerate(columns):
+    for i, (column, name) in enumerate(zip(columns, headings(columns, summaries[0].protocol), strict=True)):
         known = {s.cells[column].chance for s in summaries if column in s.cells}
         chance = known.pop() if len(known) == 1 else None
         if chance is not None and not column.metric.startswith("top5"):
             axes.axhline(
-                chance, color=colour(i), linewidth=1, linestyle=("--", ":", "-.")[i % 3], label=f"chance {chance:.1f}"
+                chance,
+                color=colour(i),
+                linewidth=1,
+                linestyle=("--", ":", "-.")[i % 3],
+                label=f"chance, {name} ({chance:.1f})",
             )
 
 

@@ -138,7 +138,7 @@ def says(summary: Summary) -> list[tuple[str, str]]:
         ("method", record["method"] + (f", preset {record['preset']}" if record["preset"] else "")),
         ("backbone", f"{summary.backbone}, weights {record['config']['backbone']['pretrained'] or 'random'}"),
         ("data", f"{record['dataset']}: {record['facts']['split_source']}"),
-        ("views", f"{views(record)} a video; averaged are the {record['scoring']['average']}"),
+        ("views", f"{views(record)} a video, {record['scoring']['average']} averaged over views"),
         ("epoch kept", f"{record['epoch_kept']} of {epochs}: {chosen}" if epochs else "nothing was trained"),
         ("seed", str(record["seed"])),
     ]

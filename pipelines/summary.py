@@ -206,25 +206,28 @@ def headings(columns: Sequence[Column], protocol: str) -> list[str]:
 
 
 def table(records: Sequence[Record], *, names: Mapping[str, str] | None = None) -> str:
-    """Plain-text tables, one for each protocol, with a row for each group of seeds.
+    """Plain-text tables with a row for each group of seeds; what has other columns has a table of its own.
 
     Args:
         records: contents of ``run.json``.
         names: run name to what the row is called instead of its method; that of a group's first seed counts.
     """
-    protocols: dict[str, list[Summary]] = {}
+    alike: dict[tuple[str, tuple[Column, ...]], list[Summary]] = {}
     for summary in summarise(records):
-        protocols.setdefault(summary.protocol, []).append(summary)
-    return "\n\n".join(_table(summaries, names or {}) for summaries in protocols.values())
+        alike.setdefault((summary.protocol, tuple(summary.cells)), []).append(summary)
+    tables = []
+    for (protocol, columns), summaries in alike.items():
+        on = ", ".join(dict.fromkeys(title(column.dataset) for column in columns))
+        tables.append((f"{protocol} on {on}\n" if len(alike) > 1 else "") + _table(summaries, columns, names or {}))
+    return "\n\n".join(tables)
 
 
-def _table(summaries: Sequence[Summary], names: Mapping[str, str]) -> str:
-    columns = columns_of(summaries)
+def _table(summaries: Sequence[Summary], columns: Sequence[Column], names: Mapping[str, str]) -> str:
     seeds = any(len(s.records) > 1 for s in summaries)
     gaps = not all(cell.complete for s in summaries for cell in s.cells.values())
     rows = [["method", *headings(columns, summaries[0].protocol), "trainable", "seconds"]]
     for s in summaries:
-        scores = [s.cells[column].text if column in s.cells else "-" for column in columns]
+        scores = [s.cells[column].text for column in columns]
         label = names.get(s.first["name"], s.first["method"])
         rows.append([label, *scores, f"{s.trainable:,}", f"{s.seconds:.0f}"])
     if seeds:
