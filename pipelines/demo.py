@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     step(f"Predict clips that no list holds, in a fresh process, with '{best}' pulled from the registry")
     predict(args.out, args.world, model, uri)
 
-    from pipelines.report import table
+    from pipelines.summary import table
 
     names = {result.record["name"]: label for label, result in results.items()}
     records = [result.record for result in results.values()]
@@ -156,7 +156,7 @@ def train(prepared: Prepared, out: Path, world: str, flags: Sequence[str]) -> Ru
 
 def compare(out: Path, world: str, results: dict[str, RunResult]) -> Path:
     """The report that sets the methods side by side."""
-    from pipelines.report import write_comparison
+    from pipelines.run_report import write_comparison
 
     names = {result.record["name"]: label for label, result in results.items()}
     links = {name: f"../runs/{name}/report/report.html" for name in names}

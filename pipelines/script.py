@@ -20,7 +20,7 @@ def run_protocol(description: str | None, protocol: str, argv: Sequence[str] | N
     config = config_from(args, protocol=protocol)
 
     from pipelines.plan import describe_plan, plan_run
-    from pipelines.report import table
+    from pipelines.summary import table
     from pipelines.train import register_run, run_training
 
     plans = [plan_run(replace(config, seed=seed)) for seed in args.seeds]
