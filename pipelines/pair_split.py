@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipelines.data.captions import read_captions
+from pipelines.data.captions import UNSPLIT, Captions, read_captions
 from pipelines.own_splits import hold_out, own_train_test
 from pipelines.splits import Clip, EvalSet, Example, Split, content_of
 from pipelines.task import Finder, Task
@@ -21,34 +21,33 @@ Captioned = list[tuple[Clip, tuple[str, ...]]]
 def retrieval(task: Task) -> Split:
     """Train on (video, caption) pairs; rank the test videos for each caption and the captions for each video."""
     config = task.config
-    captions = read_captions(_caption_place(task), config.dataset)
-    find = Finder(task.data.clips)
-    parts, notes = _caption_parts(task, captions, find)
-    fit, select = hold_out([c for c, _ in parts["train"]], config.holdout, task.seed)
-    texts = {clip.clip_id: said for clip, said in parts["train"]}
+    found = _parts(task, read_captions(_caption_place(task), config.dataset))
+    fit, select = hold_out([clip for clip, _ in found.train], config.holdout, task.seed)
+    texts = {clip.clip_id: said for clip, said in found.train}
     table: list[str] = []
 
     def pairs(clips: Sequence[Clip], most: int | None = None) -> tuple[Example, ...]:
-        found = []
+        made = []
         for clip in clips:
             for caption in texts[clip.clip_id][:most]:
-                found.append(Example(clip.clip_id, len(table)))
+                made.append(Example(clip.clip_id, len(table)))
                 table.append(caption)
-        return tuple(found)
+        return tuple(made)
 
     train, held = pairs(fit), pairs(select, 1)
-    good = [(clip, said) for clip, said in parts["test"] if clip.ok]
-    lost = [(clip, said) for clip, said in parts["test"] if not clip.ok]
+    good = [(clip, said) for clip, said in found.test if clip.ok]
     if not good:
         raise UserError("no decodable test video with a caption")
+    lost = [(clip.uri, clip.error, said) for clip, said in found.test if not clip.ok]
+    lost += [(video, "never ingested", said) for video, said in found.absent]
     test = EvalSet(
         name="test",
         classes=(),
         examples=tuple(Example(clip.clip_id, i) for i, (clip, _) in enumerate(good)),
-        unscored=tuple((clip.uri, clip.error) for clip, _ in lost),
+        unscored=tuple((uri, reason) for uri, reason, _ in lost),
         content=content_of([clip for clip, _ in good]),
         captions=tuple(said for _, said in good),
-        lost_captions=sum(len(said) for _, said in lost),
+        lost_captions=sum(len(said) for *_, said in lost),
     )
     return Split(
         protocol="retrieval",
@@ -61,8 +60,18 @@ def retrieval(task: Task) -> Split:
         dataset=config.dataset or task.data.name,
         captions=tuple(table),
         content=content_of([*fit, *select]),
-        notes=tuple(notes),
+        notes=tuple(found.notes),
     )
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Captioned clips that train (decodable) and that are tested, and captioned test videos that are not there."""
+
+    train: Captioned
+    test: Captioned
+    absent: list[tuple[str, tuple[str, ...]]]
+    notes: list[str]
 
 
 def _caption_place(task: Task) -> Path:
@@ -77,27 +86,41 @@ def _caption_place(task: Task) -> Path:
     )
 
 
-def _caption_parts(
-    task: Task, captions: dict[str, dict[str, tuple[str, ...]]], find: Finder
-) -> tuple[dict[str, Captioned], list[str]]:
-    """Captioned clips that train and that are tested; captions without a split get a seeded one."""
-    notes: list[str] = []
-    found: dict[str, Captioned] = {
-        name: [(clip, said) for uri, said in videos.items() if (clip := find(uri)) is not None]
-        for name, videos in captions.items()
-    }
-    for name, videos in captions.items():
-        if absent := len(videos) - len(found[name]):
-            notes.append(f"{absent} of {len(videos)} captioned {name} videos were never ingested")
-    test = next((name for name in (task.config.test_lists or ("test", "val")) if found.get(name)), None)
-    if "train" in found and test is not None:
-        if lost := sum(not clip.ok for clip, _ in found["train"]):
-            notes.append(f"{lost} of {len(found['train'])} captioned training videos cannot be decoded")
-        return {"train": [(c, s) for c, s in found["train"] if c.ok], "test": found[test]}, notes
-    if len(found) > 1:
-        raise UserError(f"captions have the splits {', '.join(found)}; 'train' and one of 'test' or 'val' are needed")
-    every = {clip.clip_id: (clip, said) for pairs in found.values() for clip, said in pairs}
-    clips = [replace(clip, label="video", split="") for clip, _ in every.values()]
-    train, tests, told = own_train_test(clips, task.config.test_fraction, task.config.split_seed)
-    parts = {name: [every[c.clip_id] for c in members] for name, members in (("train", train), ("test", tests))}
-    return parts, [*notes, *told]
+def _parts(task: Task, captions: Captions) -> _Parts:
+    config, find = task.config, Finder(task.data.clips)
+    if list(captions) == [UNSPLIT]:
+        return _own_parts(task, _found(captions[UNSPLIT], find))
+    train = config.train_list or "train"
+    test = next((name for name in (config.test_lists or ("test", "val")) if name in captions), None)
+    if train not in captions or test is None:
+        raise UserError(
+            f"captions have the splits {', '.join(captions)}; one to train on and one to test on are needed: name them "
+            "train and test, or choose with --set protocol.train_list=NAME and protocol.test_lists=NAME"
+        )
+    fit, tested = _found(captions[train], find), _found(captions[test], find)
+    both = {clip.clip_id for clip, _ in fit} & {clip.clip_id for clip, _ in tested}
+    if both and not config.allow_leak:
+        raise UserError(
+            f"{len(both)} videos have captions in {train} and in {test} too: its score would mean nothing. Choose "
+            "other splits (protocol.train_list, protocol.test_lists), or set protocol.allow_leak=true"
+        )
+    notes = []
+    if lost := sum(not clip.ok for clip, _ in fit) + len(captions[train]) - len(fit):
+        notes.append(f"{lost} of {len(captions[train])} captioned training videos are missing or cannot be decoded")
+    there = {clip.clip_id for clip, _ in tested}
+    absent = [(v, said) for v, said in captions[test].items() if (c := find(v)) is None or c.clip_id not in there]
+    return _Parts([(clip, said) for clip, said in fit if clip.ok], tested, absent, notes)
+
+
+def _own_parts(task: Task, found: Captioned) -> _Parts:
+    """A seeded split of captioned videos that keeps groups whole."""
+    every = {clip.clip_id: (clip, said) for clip, said in found}
+    clips = [replace(clip, label="video", split="") for clip, _ in found]
+    train, test, notes = own_train_test(clips, task.config.test_fraction, task.config.split_seed)
+    return _Parts([every[c.clip_id] for c in train], [every[c.clip_id] for c in test], [], notes)
+
+
+def _found(videos: Mapping[str, tuple[str, ...]], find: Finder) -> Captioned:
+    """Captioned clips, each once."""
+    clips = {clip.clip_id: (clip, said) for video, said in videos.items() if (clip := find(video)) is not None}
+    return list(clips.values())

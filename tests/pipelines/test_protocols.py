@@ -194,6 +194,21 @@ def test_retrieval_holds_out_videos_not_captions(captioned):
     assert not held & {e.clip_id for e in split.train}
 
 
+def test_captioned_test_videos_that_are_not_there_count_as_lost(captioned):
+    split = make_split(captioned, source(folder_clips()[:-2]), seed=1)
+    (test,) = split.tests
+    assert (len(test.examples), test.n_listed, test.lost_captions) == (8, 10, 2)
+    assert test.unscored[0] == (folder_clips()[-2].uri, "never ingested")
+
+
+def test_videos_that_are_trained_on_and_tested_are_refused(captioned, tmp_path):
+    with (tmp_path / "captions.csv").open("a") as file:
+        file.write(f"{folder_clips()[0].uri},again,test\n")
+    with pytest.raises(UserError, match="1 videos have captions in train and in test too"):
+        make_split(captioned, source(), seed=1)
+    assert make_split(dataclasses.replace(captioned, allow_leak=True), source(), seed=1).tests[0].n_listed == 11
+
+
 def test_captions_without_a_split_get_one_that_keeps_groups_whole(tmp_path):
     (tmp_path / "c.csv").write_text("video,caption\n" + "".join(f"{c.uri},x\n" for c in folder_clips()))
     split = make_split(config("retrieval", captions=str(tmp_path / "c.csv")), source(), seed=1)
