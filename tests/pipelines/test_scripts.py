@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
-SCRIPTS = ("ingest", "describe", "b2n", "predict", "demo")
+PROTOCOLS = ("zero_shot", "few_shot", "b2n", "supervised", "retrieval")
+SCRIPTS = ("ingest", "check_data", "make_splits", "describe", *PROTOCOLS, "report", "attention", "predict", "demo")
 
 
 def run(script, *arguments, cwd):

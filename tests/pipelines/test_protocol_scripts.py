@@ -1,0 +1,97 @@
+"""Each protocol through its script, end to end: plan, workers, scores, table, report."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from pipelines import few_shot, report, retrieval, supervised, zero_shot
+from vlmodels.predictor import load
+
+SMALL = (
+    *("--method", "adaptformer", "--backbone", "toy", "--set", "method.dims=8", "--set", "optim.batch_size=4"),
+    *("--set", "optim.epochs=2", "--set", "optim.warmup_epochs=1", "--set", "optim.lr=3e-3"),
+    *("--set", "augment.mixup=0", "--set", "augment.cutmix=0", "--set", "optim.label_smoothing=0"),
+)
+
+
+def read_records(out):
+    return {r["name"]: r for r in (json.loads(path.read_text()) for path in out.glob("*/run.json"))}
+
+
+@pytest.fixture(scope="module")
+def home(small_data, ray_session, tmp_path_factory):
+    """Where all runs of this file go, and one supervised run in it."""
+    out = tmp_path_factory.mktemp("protocols")
+    arguments = ["--data", str(small_data), "--out", str(out), *SMALL, "--probe"]
+    assert supervised.main(arguments) == 0
+    return out
+
+
+def test_supervised_with_the_temporal_probe(home):
+    (record,) = [r for r in read_records(home).values() if r["protocol"] == "supervised"]
+    metrics = record["metrics"]["test"]
+    assert (metrics["n_listed"], metrics["n_scored"], len(record["classes"]["test"])) == (8, 8, 4)
+    assert set(metrics["probe"]) == {"shuffled", "reversed", "single"}
+    assert record["scoring"] == {
+        "frames": 4,
+        "clips": 1,
+        "crops": 1,
+        "sampling": "segments",
+        "stride": 0,
+        "average": "softmax",
+    }
+    assert record["cost"]["step_seconds"] > 0
+    assert record["cost"]["gmacs_video"] > 0
+    assert (home / record["name"] / "report" / "report.html").is_file()
+    with np.load(home / record["name"] / "predictions.npz") as kept:
+        assert kept["test/video"].shape[0] == 8
+        assert kept["test/text"].shape[0] == 4
+
+
+def test_zero_shot_scores_other_data_with_a_trained_run(home, small_data, capsys):
+    (trained,) = [r["name"] for r in read_records(home).values() if r["protocol"] == "supervised"]
+    arguments = ["--test", f"one={small_data}", "--test", f"two={small_data}", "--start", str(home / trained)]
+    assert zero_shot.main([*arguments, "--out", str(home), *SMALL, "--set", "optim.epochs=0"]) == 0
+    printed = capsys.readouterr().out
+    (record,) = [r for r in read_records(home).values() if r["protocol"] == "zero_shot"]
+    one, two = (record["metrics"][f"{name}/all"] for name in ("one", "two"))
+    assert one == two
+    assert one["n_listed"] == 24
+    assert record["facts"]["train_clips"] == 0
+    assert "one" in printed
+    before, after = (load(home / name).method.adapter_state_dict() for name in (trained, record["name"]))
+    assert all((before[key] == after[key]).all() for key in before), "nothing was trained"
+
+
+def test_few_shot_with_two_seeds_is_one_row_with_a_deviation(home, small_data, capsys):
+    arguments = ["--data", str(small_data), "--out", str(home), *SMALL, "--set", "protocol.shots=2", "--seeds", "1,2"]
+    assert few_shot.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "±" in printed
+    found = [r for r in read_records(home).values() if r["protocol"] == "few_shot"]
+    assert {r["seed"] for r in found} == {1, 2}
+    assert len({r["group"] for r in found}) == 1
+    assert len({r["facts"]["split_digest"] for r in found}) == 2
+
+
+def test_retrieval_on_own_captions(home, small_data, tmp_path, capsys):
+    names = ("driving car", "flying kite", "lifting box", "picking flower")
+    lines = [f"{name}/{i}.mp4,someone {name} for the {i}. time" for name in names for i in range(6)]
+    (tmp_path / "captions.csv").write_text("\n".join(["video,caption", *lines, "lost.mp4,nothing to see"]) + "\n")
+    arguments = ["--data", str(small_data), "--captions", str(tmp_path / "captions.csv"), "--out", str(home)]
+    assert retrieval.main([*arguments, *SMALL, "--workers", "2"]) == 0
+    assert "R@1" in capsys.readouterr().out
+    (record,) = [r for r in read_records(home).values() if r["protocol"] == "retrieval"]
+    metrics = record["metrics"]["test"]
+    assert metrics["n_listed"] == metrics["n_captions"] > 4
+    assert {"R@1", "R@5", "R@10", "MdR", "MnR"} <= set(metrics["t2v"]) & set(metrics["v2t"])
+    assert record["history"][-1]["loss"] == pytest.approx(record["history"][-1]["contrastive"])
+
+
+def test_all_of_them_make_one_report(home, tmp_path):
+    assert report.main(["--runs", str(home), "--out", str(tmp_path / "report"), "--brief"]) == 0
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "adaptformer" in page
