@@ -25,6 +25,8 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/methods.py
+	$(BIN)/python benchmarks/describe.py
+	$(BIN)/python benchmarks/retrieval_metrics.py
 
 # uv where it can be had (seconds), plain pip otherwise (minutes); the same pins for both.
 $(VENV)/.installed: pyproject.toml constraints.txt
