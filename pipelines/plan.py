@@ -15,10 +15,10 @@ from pipelines.checks import check
 from pipelines.config import TrainConfig
 from pipelines.data.batches import batch_problems, view_positions
 from pipelines.data.clipstore import ClipStore
+from pipelines.data.keptlists import LISTS
 from pipelines.data.lists import kept_dataset
 from pipelines.protocols import make_split
 from pipelines.splits import NOTHING, EvalSet, Scoring, Source, Split, clips_of
-from pipelines.task import KEPT_LISTS
 from vlmodels.errors import UserError, noted, refuse
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _sources(config: TrainConfig) -> tuple[list[ClipStore], list[Source]]:
     stores = [ClipStore(folder) for _, folder in named]
     sources: list[Source] = []
     for (name, _), store in zip(named, stores, strict=True):
-        title = name or (config.protocol.dataset if not sources else "") or kept_dataset(store.folder / KEPT_LISTS)
+        title = name or (config.protocol.dataset if not sources else "") or kept_dataset(store.folder / LISTS)
         sources.append(Source(title or store.folder.name, str(store.folder), clips_of(store.manifest), store.classes))
     problems = [
         f"{store.folder} has {store.segments} frames a clip and {stores[0].folder} {stores[0].segments}: ingest both "

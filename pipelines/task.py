@@ -8,13 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelines.config import ProtocolConfig
+from pipelines.data.keptlists import LISTS
 from pipelines.data.lists import ListFolder, VideoList
 from pipelines.own_splits import hold_out
 from pipelines.splits import NOTHING, Clip, EvalSet, Source, Split, content_of, examples
 from vlmodels.errors import UserError
-
-KEPT_LISTS = "lists"
-"""Folder in an ingested data set with the lists that it was made of."""
 
 TRAIN_LISTS = ("train", "train1", "training")
 TEST_LISTS = ("val", "validation", "val1", "test")
@@ -38,7 +36,7 @@ class Task:
         labels = {"": c.labels, "base": c.base_labels, "novel": c.novel_labels}
         if c.lists is not None:
             return ListFolder.open(c.lists, dataset or c.dataset, labels, c.hmdb_names)
-        kept = Path(source.folder) / KEPT_LISTS
+        kept = Path(source.folder) / LISTS
         if source is NOTHING or not kept.is_dir():
             return None
         folder = ListFolder.open(kept, dataset, labels, c.hmdb_names)

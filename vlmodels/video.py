@@ -125,7 +125,7 @@ def _read_header(path: Path) -> _Header:
         with av.open(str(path)) as container:
             return _header_of(path, container)
     except av.FFmpegError as error:
-        raise VideoError(path, _impostor(path) or f"not a readable video ({error.strerror})") from error
+        raise VideoError(path, impostor(path) or f"not a readable video ({error.strerror})") from error
 
 
 def _header_of(path: Path, container: Any) -> _Header:
@@ -185,7 +185,7 @@ def _keeps_order(codec: Any, family: str) -> bool:
     return depth == 8 and (ordered or (codec.name in REORDERED and family != "avi"))
 
 
-def _impostor(path: Path) -> str | None:
+def impostor(path: Path) -> str | None:
     """Name the usual files that are no videos, which the decoders all call invalid data."""
     with path.open("rb") as file:
         start = file.read(512)

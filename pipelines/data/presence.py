@@ -103,12 +103,12 @@ def first_bytes(inputs: Inputs) -> dict[str, str]:
     """Return the files that are no videos by their first bytes (empty, zeros, a web page), with the reason."""
     paths = sorted({video.path for video in inputs.videos if video.path})
     with ThreadPoolExecutor(THREADS) as threads:
-        reasons = threads.map(partial(_impostor, inputs.root), paths)
+        reasons = threads.map(partial(_no_video, inputs.root), paths)
         return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
 
 
-def _impostor(root: Path, path: str) -> str | None:
-    from vlmodels.video import _impostor as impostor
+def _no_video(root: Path, path: str) -> str | None:
+    from vlmodels.video import impostor
 
     try:
         return impostor(root / path)
