@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pipelines import config as configs
@@ -39,7 +40,12 @@ def training_parser(description: str, protocol: str) -> argparse.ArgumentParser:
     add("--backbone", default="toy", metavar="NAME", help="toy, toy-viclip, ViCLIP-B-16 or -L-14, or an open_clip name")
     add("--pretrained", metavar="TAG|FILE", help="open_clip tag or a local weight file (the toy has its own)")
     add("--lists", metavar="DIR", help="split lists (default: those that ingest kept, else a seeded split)")
-    add("--dataset", metavar="NAME", help="published data set that the lists are of (hmdb51, ucf101, ssv2, k400, k600)")
+    published = (
+        "captions are of (msrvtt, msvd, lsmdc, didemo)"
+        if protocol == "retrieval"
+        else ("lists are of (hmdb51, ucf101, ssv2, k400, k600)")
+    )
+    add("--dataset", metavar="NAME", help=f"published data set that the {published}")
     add("--views", metavar="PAPER", help=f"score with the frames, clips and crops of a paper: {', '.join(PAPERS)}")
     add("--start", metavar="RUN|URI", help="start from a trained run of the same method, or models:/NAME@ALIAS")
     add("--probe", action="store_true", help="also score shuffled, reversed and single frames")
@@ -50,7 +56,6 @@ def training_parser(description: str, protocol: str) -> argparse.ArgumentParser:
         "--seeds",
         "--seed",
         type=_seeds,
-        default=(1,),
         metavar="N[,N...]",
         help="seeds, and numbers of the published training subsets; several: a run each, mean and deviation",
     )
@@ -79,6 +84,8 @@ def config_from(args: argparse.Namespace, *, protocol: str) -> TrainConfig:
         UserError: unknown method, preset, paper or setting.
     """
     from pipelines import views
+    from pipelines.data.keptlists import LISTS
+    from pipelines.data.lists import kept_dataset
     from vlmodels import methods
 
     preset = args.preset
@@ -87,7 +94,8 @@ def config_from(args: argparse.Namespace, *, protocol: str) -> TrainConfig:
     defaults = TrainConfig()
     data = replace(defaults.data, dir=args.data, probe=args.probe)
     if args.views is not None:
-        seen = views.views(args.views, protocol, args.dataset or "")
+        known = args.dataset or (kept_dataset(Path(args.data) / LISTS) if args.data else "")
+        seen = views.views(args.views, protocol, known)
         data = replace(data, clips=seen.clips, crops=seen.crops)
     base = replace(
         defaults,
@@ -111,20 +119,22 @@ def config_from(args: argparse.Namespace, *, protocol: str) -> TrainConfig:
             register=args.register,
             alias=args.alias,
         ),
-        seed=args.seeds[0],
+        seed=args.seeds[0] if args.seeds else defaults.seed,
         out=args.out,
     )
+    if args.seeds and any(item.startswith("seed=") for item in args.set):
+        raise UserError("--seeds and --set seed=... both say the seed; leave one out")
     trained = _trained(args) if args.start is not None else None
     return configs.resolve(method=args.method, preset=preset, base=base, overrides=args.set, trained=trained)
 
 
 def _trained(args: argparse.Namespace) -> dict[str, Any]:
     """The method's configuration in the run to start from."""
-    from pipelines.plan import start_bytes
+    from pipelines.plan import start_file
     from vlmodels.checkpoint import about_adapter
 
     os.environ["MLFLOW_TRACKING_URI"] = tracking_uri(args.mlflow, args.out)  # where models:/... is looked for
-    about = about_adapter(start_bytes(args.start))
+    about = about_adapter(start_file(args.start).read_bytes())
     if about["method"] != args.method:
         raise UserError(f"--start {args.start} is of the method {about['method']}; pass --method {about['method']}")
     config: dict[str, Any] = about["config"]

@@ -44,6 +44,7 @@ def check(config: TrainConfig) -> list[str]:
         ),
         (p.shots >= 1, f"protocol.shots={p.shots} must be at least 1"),
         (0 < p.test_fraction < 1, f"protocol.test_fraction={p.test_fraction} must be between 0 and 1"),
+        (p.split_seed >= 0, f"protocol.split_seed={p.split_seed} must not be negative"),
         (0 <= p.holdout < 1, f"protocol.holdout={p.holdout} must be in [0, 1)"),
         (
             config.selection != "select" or p.holdout > 0,

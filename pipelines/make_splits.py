@@ -122,7 +122,8 @@ def make_lists(
     from pipelines.own_splits import base_and_novel, few_shots, own_train_test
     from vlmodels.errors import UserError
 
-    train, test, notes = own_train_test(clips, test_fraction, split_seed)
+    train, test, source, notes = own_train_test(clips, test_fraction, split_seed)
+    notes = [source, *notes]
     if not train or not test:
         raise UserError(f"{len(train)} training and {len(test)} test videos: a split needs both; {'; '.join(notes)}")
     base, novel = base_and_novel(train, classes)

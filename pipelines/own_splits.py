@@ -6,22 +6,29 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from pipelines.splits import Clip
 from vlmodels.errors import UserError
 
-TRAIN_NAMES = ("train", "training")
-TEST_NAMES = ("test", "testing", "val", "valid", "validation")
+PART_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
 
 
-def own_train_test(clips: Iterable[Clip], fraction: float, seed: int) -> tuple[list[Clip], list[Clip], list[str]]:
+def own_train_test(clips: Iterable[Clip], fraction: float, seed: int) -> tuple[list[Clip], list[Clip], str, list[str]]:
     """Split labelled clips into train and test without tearing a group (clips of one source) apart.
 
     Folders or lists named for it (``train``, and ``test`` or ``val``) are taken at their word; otherwise, and where
     no name speaks of either, a seeded share ``fraction`` of each class, at least one group, is test. Only train leaves
     out what cannot be decoded.
+
+    Returns:
+        Train, test, how they came to be, and what a reader of the result should know.
 
     Raises:
         UserError: folders or lists of which it is unclear what they are for, or that share clips.
@@ -30,60 +37,88 @@ def own_train_test(clips: Iterable[Clip], fraction: float, seed: int) -> tuple[l
     given = sorted({name for clip in labelled for name in clip.split.split("|") if name})
     if any(_part_of(name) for name in given):  # one list of everything says nothing
         return _given_train_test(labelled, given)
-    train: list[Clip] = []
-    test: list[Clip] = []
-    single = []
-    for label, members in sorted(_by(labelled, "label").items()):
-        groups = sorted(_by(members, "group").items())
-        if len(groups) < 2:
-            single.append(label)
-        order = np.random.default_rng([seed, *label.encode()]).permutation(len(groups))
-        wanted = max(1, round(fraction * len(members))) if len(groups) > 1 else 0
-        taken = 0
-        for position in order[:-1] if len(groups) > 1 else ():
-            if taken >= wanted:
-                break
-            test += groups[position][1]
-            taken += len(groups[position][1])
-        tested = {clip.clip_id for clip in test}
-        train += [clip for clip in members if clip.clip_id not in tested and clip.ok]
-    notes = [f"own split: train {len(train)}, test {len(test)}, groups kept whole"]
-    if single:
-        notes.append(f"no test clips for {len(single)} classes with a single source video: {', '.join(single[:5])}")
-    return train, test, notes
+    tested = _carved(labelled, fraction, [seed])
+    train = [clip for clip in labelled if clip.group not in tested and clip.ok]
+    test = [clip for clip in labelled if clip.group in tested]
+    notes = [f"train {len(train)}, test {len(test)}, groups kept whole"]
+    if missing := sorted({clip.label for clip in labelled} - {clip.label for clip in test}):
+        notes.append(f"no test clips for {len(missing)} classes with a single source video: {', '.join(missing[:5])}")
+    if missing := sorted({clip.label for clip in labelled} - {clip.label for clip in train}):
+        notes.append(f"no training clips for {len(missing)} classes: {', '.join(missing[:5])}")
+    return train, test, f"own split of the ingested data, split seed {seed}", notes
+
+
+def _carved(clips: Sequence[Clip], fraction: float, seed: Sequence[int]) -> set[str]:
+    """Groups that make up about ``fraction`` of each class, at least one of a class that has two.
+
+    A group of several classes goes whole; a class that has no choice left keeps what the others decided. A group is
+    only taken if that does not bring the class further from its share.
+    """
+    chosen: set[str] = set()
+    decided: set[str] = set()
+    for label, members in sorted(_by(clips, "label").items()):
+        sizes = Counter(clip.group for clip in members)
+        free = [group for group in sorted(sizes) if group not in decided]
+        order = [free[i] for i in np.random.default_rng([*seed, *label.encode()]).permutation(len(free))]
+        wanted = max(1, round(fraction * len(members)))
+        taken = sum(size for group, size in sizes.items() if group in chosen)
+        kept = sum(size for group, size in sizes.items() if group in decided - chosen)
+        for group in order:
+            last = not kept and sum(other not in chosen for other in free) == 1
+            if not last and abs(taken + sizes[group] - wanted) <= abs(taken - wanted):
+                chosen.add(group)
+                taken += sizes[group]
+        if not taken and len(order) > (0 if kept else 1):
+            chosen.add(min(order, key=lambda group: sizes[group]))
+        decided |= sizes.keys()
+    return chosen
 
 
 def part_as_given(clips: Sequence[Clip], part: str) -> list[Clip]:
     """Clips of the folders or lists that are named for ``part`` ("train" or "test"); all if none is."""
-    members = [c for c in clips if any(_part_of(name) == part for name in c.split.split("|"))]
+    parts = _parts(sorted({name for clip in clips for name in clip.split.split("|") if name}))
+    members = [c for c in clips if any(parts.get(name) == part for name in c.split.split("|"))]
     return members or list(clips)
 
 
-def _given_train_test(clips: Sequence[Clip], names: Sequence[str]) -> tuple[list[Clip], list[Clip], list[str]]:
+def _parts(names: Sequence[str]) -> dict[str, str]:
+    """What each name is for; where there are lists for test and for validation, the latter are for neither."""
     parts = {name: part for name in names if (part := _part_of(name))}
+    if {"test", "validation"} <= set(parts.values()):
+        return parts
+    return {name: "test" if part == "validation" else part for name, part in parts.items()}
+
+
+def _given_train_test(clips: Sequence[Clip], names: Sequence[str]) -> tuple[list[Clip], list[Clip], str, list[str]]:
+    parts = _parts(names)
     unclear = [name for name in names if name not in parts]
-    if unclear or set(parts.values()) != {"train", "test"}:
+    if unclear or not {"train", "test"} <= set(parts.values()):
         raise UserError(
             f"the data was ingested from {', '.join(names)}, and which of these is for training and which for "
             "testing is unclear; name lists or folders like 'train' and 'test' or 'val', or pass --lists DIR"
         )
-    train, test = (
-        [c for c in clips if part in {parts[n] for n in c.split.split("|") if n}] for part in ("train", "test")
+    train, test, neither = (
+        [c for c in clips if part in {parts[n] for n in c.split.split("|") if n}]
+        for part in ("train", "test", "validation")
     )
     both = {c.clip_id for c in train} & {c.clip_id for c in test}
     if both:
         raise UserError(f"{len(both)} clips are listed both for training and for testing; take them out of one list")
-    notes = [f"split as given: {len(train)} clips to train, {len(test)} to test"]
-    unseen = sorted({c.label for c in test} - {c.label for c in train})
-    if unseen:
+    notes = []
+    if neither:
+        notes.append(f"{len(neither)} clips for validation are left out (protocol.holdout holds out of train)")
+    if unsaid := sum(not clip.split for clip in clips):
+        notes.append(f"{unsaid} clips whose split nobody said are left out")
+    if unseen := sorted({c.label for c in test} - {c.label for c in train}):
         notes.append(f"{len(unseen)} classes have no training clips and are not used: {', '.join(unseen[:5])}")
-    return [c for c in train if c.ok], test, notes
+    source = f"split as given by {', '.join(sorted(parts)[:4])}: {len(train)} clips to train, {len(test)} to test"
+    return [c for c in train if c.ok], test, source, notes
 
 
 def _part_of(name: str) -> str | None:
-    """Whether a list or folder is for training or for testing, by the words in its name."""
-    words = set(re.split(r"[^a-z]+", name.lower()))
-    found = [part for part, known in (("train", TRAIN_NAMES), ("test", TEST_NAMES)) if words & set(known)]
+    """What a list or folder is for (train, validation, test), by the words in its name."""
+    words = {word.rstrip("0123456789") for word in re.split(r"[^a-z0-9]+", name.lower())}
+    found = [part for part, known in PART_NAMES.items() if words & set(known)]
     return found[0] if len(found) == 1 else None
 
 
@@ -136,19 +171,12 @@ def hold_out(clips: Sequence[Clip], fraction: float, seed: int) -> tuple[list[Cl
     """
     if fraction == 0:
         return list(clips), []
-    held: set[str] = set()
-    for label, members in sorted(_by(clips, "label").items()):
-        groups = [group for _, group in sorted(_by(members, "group").items())]
-        if len(groups) < 2:
-            groups = [[clip] for clip in members]
-        wanted, taken = max(1, round(fraction * len(members))), 0
-        order = np.random.default_rng([seed, 1, *label.encode()]).permutation(len(groups))
-        for position in order[:-1]:
-            if taken >= wanted:
-                break
-            held |= {clip.clip_id for clip in groups[position]}
-            taken += len(groups[position])
-    return [c for c in clips if c.clip_id not in held], [c for c in clips if c.clip_id in held]
+    groups = {label: {clip.group for clip in members} for label, members in _by(clips, "label").items()}
+    keyed = [c if len(groups[c.label]) > 1 else replace(c, group=f"clip {c.clip_id}") for c in clips]
+    held = _carved(keyed, fraction, [seed, 1])
+    chosen = [clip.group in held for clip in keyed]
+    fit = [clip for clip, out in zip(clips, chosen, strict=True) if not out]
+    return fit, [clip for clip, out in zip(clips, chosen, strict=True) if out]
 
 
 def _by(clips: Iterable[Clip], attribute: str) -> dict[str, list[Clip]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipelines.config import digest_of
 from pipelines.data.captions import UNSPLIT, Captions, read_captions
 from pipelines.own_splits import hold_out, own_train_test
 from pipelines.splits import Clip, EvalSet, Example, Split, content_of
@@ -21,7 +22,8 @@ Captioned = list[tuple[Clip, tuple[str, ...]]]
 def retrieval(task: Task) -> Split:
     """Train on (video, caption) pairs; rank the test videos for each caption and the captions for each video."""
     config = task.config
-    found = _parts(task, read_captions(_caption_place(task), config.dataset))
+    captions = read_captions(_caption_place(task), config.dataset)
+    found = _parts(task, captions)
     fit, select = hold_out([clip for clip, _ in found.train], config.holdout, task.seed)
     texts = {clip.clip_id: said for clip, said in found.train}
     table: list[str] = []
@@ -57,6 +59,7 @@ def retrieval(task: Task) -> Split:
         select=held,
         tests=(test,),
         source=f"captions of {task.data.name}: {len(train)} pairs of {len(fit)} videos",
+        lists={"captions": digest_of(captions)},
         dataset=config.dataset or task.data.name,
         captions=tuple(table),
         content=content_of([*fit, *select]),
@@ -91,8 +94,8 @@ def _parts(task: Task, captions: Captions) -> _Parts:
     if list(captions) == [UNSPLIT]:
         return _own_parts(task, _found(captions[UNSPLIT], find))
     train = config.train_list or "train"
-    test = next((name for name in (config.test_lists or ("test", "val")) if name in captions), None)
-    if train not in captions or test is None:
+    test = next(iter(config.test_lists), None) or next((name for name in ("test", "val") if name in captions), None)
+    if train not in captions or test not in captions or len(config.test_lists) > 1:
         raise UserError(
             f"captions have the splits {', '.join(captions)}; one to train on and one to test on are needed: name them "
             "train and test, or choose with --set protocol.train_list=NAME and protocol.test_lists=NAME"
@@ -115,12 +118,17 @@ def _parts(task: Task, captions: Captions) -> _Parts:
 def _own_parts(task: Task, found: Captioned) -> _Parts:
     """A seeded split of captioned videos that keeps groups whole."""
     every = {clip.clip_id: (clip, said) for clip, said in found}
-    clips = [replace(clip, label="video", split="") for clip, _ in found]
-    train, test, notes = own_train_test(clips, task.config.test_fraction, task.config.split_seed)
-    return _Parts([every[c.clip_id] for c in train], [every[c.clip_id] for c in test], [], notes)
+    clips = [replace(clip, label="video") for clip, _ in found]
+    train, test, source, notes = own_train_test(clips, task.config.test_fraction, task.config.split_seed)
+    return _Parts([every[c.clip_id] for c in train], [every[c.clip_id] for c in test], [], [source, *notes])
 
 
 def _found(videos: Mapping[str, tuple[str, ...]], find: Finder) -> Captioned:
-    """Captioned clips, each once."""
-    clips = {clip.clip_id: (clip, said) for video, said in videos.items() if (clip := find(video)) is not None}
-    return list(clips.values())
+    """Captioned clips, each once with all that is said of it."""
+    clips: dict[str, Clip] = {}
+    captions: dict[str, list[str]] = {}
+    for video, said in videos.items():
+        if (clip := find(video)) is not None:
+            clips[clip.clip_id] = clip
+            captions.setdefault(clip.clip_id, []).extend(said)
+    return [(clip, tuple(captions[name])) for name, clip in clips.items()]

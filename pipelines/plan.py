@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from vlmodels.methods.base import Method
 
+_DRAWN = re.compile(r"fs_base_s\d+_train|train\d+_few_shot_")  # lists that each seed has its own of
 Descriptions = Mapping[str, Mapping[str, Sequence[str]]]
 
 
@@ -38,7 +40,7 @@ class Plan:
     descriptions: Descriptions | None
     data_digest: str
     facts: Mapping[str, Any]
-    start: bytes = b""  # adapter file that training starts from
+    start: Path | None = None  # adapter file that training starts from
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -46,7 +48,7 @@ class Plan:
         from vlmodels import methods
 
         config, frames, told = self.config, self.facts["frames"], list(self.split.notes)
-        if config.preset is not None and self.facts["trainable"]:
+        if config.preset is not None and self.facts["trainable"] and not self.facts["view_notes"]:
             published = methods.get(config.method).presets[config.preset].recipe.frames
             if published != frames:
                 told.append(
@@ -62,8 +64,9 @@ class Plan:
     @property
     def group(self) -> str:
         """Name of the runs that differ from this one by their seed alone, and so by their training subset."""
-        fixed = {n: d for n, d in self.split.lists.items() if not n.startswith(("fs_base_s", "train"))}
-        return self._name([replace(self.config, seed=0).digest(), self.split.dataset, fixed])
+        fixed = {name: digest for name, digest in self.split.lists.items() if not _DRAWN.match(name)}
+        tests = [(t.name, t.classes, t.content, t.captions) for t in self.split.tests]
+        return self._name([replace(self.config, seed=0).digest(), self.split.dataset, fixed, tests])
 
     def _name(self, own: Sequence[object]) -> str:
         parts = [
@@ -72,7 +75,7 @@ class Plan:
             configs.digest_of(self.descriptions),
             code_version(),
             _weights_digest(self.config.backbone.pretrained),
-            hashlib.sha256(self.start).hexdigest(),
+            hashlib.sha256(self.start.read_bytes()).hexdigest() if self.start else "",
         ]
         return f"{self.split.protocol}-{self.config.method}-{configs.digest_of(parts)[:10]}"
 
@@ -89,7 +92,7 @@ def plan_run(config: TrainConfig) -> Plan:
     problems = check(config)
     stores: list[ClipStore] = []
     split = method = descriptions = None
-    start = b""
+    start = None
     with noted(problems):
         check_weights(config.backbone.name, config.backbone.pretrained)
     if config.data.dir or config.protocol.tests:
@@ -102,8 +105,9 @@ def plan_run(config: TrainConfig) -> Plan:
         for store in stores:
             with noted(problems):
                 view_positions(store.offsets, config.data.clips)
-        with noted(problems):
-            start = start_bytes(config.start)
+        if config.start is not None:
+            with noted(problems):
+                start = start_file(config.start)
         with noted(problems):
             method = build_method(config, frames=stores[0].segments, classes=classes_of(split), meta=True)
         problems += _batch_problems(config, split, method)
@@ -135,9 +139,7 @@ def plan_run(config: TrainConfig) -> Plan:
 def _sources(config: TrainConfig) -> tuple[list[ClipStore], list[Source]]:
     """The ingested data sets: the one that trains first (if there is one), then those that are only scored."""
     named = [("", config.data.dir)] if config.data.dir else []
-    for item in config.protocol.tests:
-        name, equals, folder = item.rpartition("=")
-        named.append((name if equals else "", folder))
+    named += [_named_test(item) for item in config.protocol.tests]
     stores = [ClipStore(folder) for _, folder in named]
     sources: list[Source] = []
     for (name, _), store in zip(named, stores, strict=True):
@@ -173,6 +175,7 @@ def _scoring(config: TrainConfig, store: ClipStore) -> Scoring:
         crops=config.data.crops,
         sampling=store.sampling,
         stride=store.stride,
+        short_side=min(store.shape[1:3]),
         average="features" if config.protocol.name == "retrieval" else "softmax",
     )
 
@@ -185,22 +188,21 @@ def _view_notes(config: TrainConfig, split: Split) -> list[str]:
     return note(config.method, config.protocol.name, split.dataset, split.scoring)
 
 
-def start_bytes(start: str | None) -> bytes:
-    """The adapter file of a run's folder or of a registered model; nothing without one.
+def start_file(start: str) -> Path:
+    """The adapter file of a run's folder or of a registered model.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or there are several.
     """
-    if start is None:
-        return b""
     from vlmodels.checkpoint import ADAPTER
     from vlmodels.predictor import model_folder
 
     folder = model_folder(start)
-    found = sorted(folder.rglob(ADAPTER))
-    if not found:
-        raise UserError(f"there is no {ADAPTER} in {folder} to start from; give a run's folder or models:/NAME@ALIAS")
-    return found[0].read_bytes()
+    found = [folder / ADAPTER] if (folder / ADAPTER).is_file() else sorted(folder.rglob(ADAPTER))
+    if len(found) != 1:
+        what = f"{len(found)} of them" if found else f"no {ADAPTER}"
+        raise UserError(f"{folder}: {what} to start from; give the folder of one run, or models:/NAME@ALIAS")
+    return found[0]
 
 
 def _one_clip(method: Method, frames: int) -> Tensor:
@@ -259,9 +261,15 @@ def _with_absolute_paths(config: TrainConfig, store: ClipStore) -> TrainConfig:
     )
 
 
+def _named_test(item: str) -> tuple[str, str]:
+    """Name ("" if none is given) and folder of ``NAME=DIR`` or ``DIR``."""
+    name, equals, folder = item.partition("=")
+    return ("", item) if not equals or Path(item).is_dir() else (name, folder)
+
+
 def _absolute_test(item: str) -> str:
-    name, equals, folder = item.rpartition("=")
-    return f"{name}{equals}{Path(folder).resolve()}"
+    name, folder = _named_test(item)
+    return f"{name}={Path(folder).resolve()}" if name else str(Path(folder).resolve())
 
 
 def build_method(config: TrainConfig, *, frames: int, classes: Sequence[str], meta: bool = False) -> Method:

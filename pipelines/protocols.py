@@ -3,12 +3,14 @@
 A protocol never looks at a frame. The same manifest, lists and seed give the same :class:`Split`, and its digest
 changes if and only if what is trained on or scored changes.
 
-Lists are taken from ``protocol.lists``, else from those that ingest kept with the data if the protocol finds what it
-needs there, else the clips are split by a seed (``pipelines/own_splits.py``).
+Lists are taken from ``protocol.lists``, else from those that ingest kept with the data; where these say nothing of the
+protocol, and are of no published data set, the clips are split by a seed (``pipelines/own_splits.py``).
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -17,8 +19,8 @@ from pipelines.data.catalog import DATASETS
 from pipelines.data.lists import ListFolder, VideoList
 from pipelines.own_splits import base_and_novel, few_shots, own_train_test, part_as_given
 from pipelines.pair_split import retrieval
-from pipelines.splits import NOTHING, Clip, EvalSet, Scoring, Source, Split, eval_set
-from pipelines.task import TRAIN_LISTS, Finder, Task, present, refuse_leak, test_names, train_list, usable
+from pipelines.splits import NOTHING, Clip, Scoring, Source, Split
+from pipelines.task import TRAIN_LISTS, Finder, Task, Tested, present, test_names, train_list, usable
 from vlmodels.errors import UserError, nearest
 
 
@@ -52,79 +54,86 @@ def base_to_novel(task: Task) -> Split:
     Published lists (ViFi-CLIP's names: ``fs_base_s{seed}_train``, ``base_val``, ``novel_val``) are read as they are.
     """
     config, seed = task.config, task.seed
-    folder = task.lists(f"fs_base_s{seed}_train", "base_val", "novel_val")
+    folder = task.lists(re.compile(r"fs_base_s\d+_train|base_val|novel_val").fullmatch)
     if folder is None:
-        train, test, notes = own_train_test(task.data.clips, config.test_fraction, config.split_seed)
+        train, test, source, notes = own_train_test(task.data.clips, config.test_fraction, config.split_seed)
         base, novel = base_and_novel(train, task.data.classes)
         chosen = few_shots([c for c in train if c.label in set(base)], config.shots, seed, fewer=config.fewer_shots)
-        sets = [eval_set(name, test, names) for name, names in (("base", base), ("novel", novel))]
-        return task.split(base, chosen, sets, _own(config), notes=notes)
-    listed, *tests = (folder.read(stem) for stem in (f"fs_base_s{seed}_train", "base_val", "novel_val"))
+        tests = [Tested(name, _of(test, names), names) for name, names in (("base", base), ("novel", novel))]
+        return task.split(base, chosen, tests, source, notes=notes)
+    listed, *scored = (folder.read(stem) for stem in (f"fs_base_s{seed}_train", "base_val", "novel_val"))
+    _check_shots(listed, config)
     find = Finder(task.data.clips)
     train, notes = usable(find.listed(listed), listed)
     return task.split(
         listed.classes,
         train,
-        [eval_set(t.name.removesuffix("_val"), find.listed(t), t.classes) for t in tests],
-        f"published lists in {folder.place.name}, training subset {seed}",
+        [Tested(t.name.removesuffix("_val"), find.listed(t), t.classes) for t in scored],
+        f"{_lists_of(folder)}, training subset {seed}",
         notes=notes,
-        lists=[listed, *tests],
-        folder=folder,
+        lists=[listed, *scored],
+        folders=[folder],
     )
 
 
 def few_shot(task: Task) -> Split:
     """Train on K videos of every class; score all classes on the first test list, which is the only one apart.
 
-    The published lists of K shots come from training split 1 and overlap the test lists 2 and 3.
+    The published lists of K shots come from training split 1 and overlap the test lists 2 and 3. They are one draw;
+    own lists may have one for each seed.
     """
     config, seed = task.config, task.seed
-    stem = f"train1_few_shot_{config.shots}"
-    folder = task.lists(stem)
+    folder = task.lists(re.compile(r"train\d+_few_shot_\d+").fullmatch)
     if folder is None:
-        train, test, notes = own_train_test(task.data.clips, config.test_fraction, config.split_seed)
+        train, test, source, notes = own_train_test(task.data.clips, config.test_fraction, config.split_seed)
         classes = _trained(train, task.data.classes)
         chosen = few_shots(train, config.shots, seed, fewer=config.fewer_shots)
-        return task.split(classes, chosen, [eval_set("test", test, classes)], _own(config), notes=notes)
-    if folder.has(f"train{seed}_few_shot_{config.shots}"):  # own lists have a draw for each seed
-        stem = f"train{seed}_few_shot_{config.shots}"
-    return _listed_supervised(task, folder, stem)
+        return task.split(classes, chosen, [Tested("test", _of(test, classes), classes)], source, notes=notes)
+    draws = [n for n in folder.names() if re.fullmatch(rf"train\d+_few_shot_{config.shots}", n)]
+    if len(draws) > 1 or f"train{seed}_few_shot_{config.shots}" in draws:
+        return _listed_supervised(task, folder, f"train{seed}_few_shot_{config.shots}")
+    told = f"the {config.shots}-shot list is one draw: seeds change the training alone"
+    return _listed_supervised(task, folder, f"train1_few_shot_{config.shots}", notes=[told])
 
 
 def supervised(task: Task) -> Split:
     """Train on all training videos of all classes; score the test list."""
-    folder = task.lists()
-    stem = train_list(folder, task.config) if folder is not None else None
-    if folder is not None and stem is not None:
-        return _listed_supervised(task, folder, stem)
-    if folder is not None and task.config.lists is not None:
+    named = (task.config.train_list,) if task.config.train_list else TRAIN_LISTS
+    folder = task.lists(lambda name: name in named)
+    if folder is not None:
+        return _listed_supervised(task, folder, _train_list(folder, task.config))
+    train, test, source, notes = own_train_test(task.data.clips, task.config.test_fraction, task.config.split_seed)
+    classes = _trained(train, task.data.classes)
+    return task.split(classes, train, [Tested("test", _of(test, classes), classes)], source, notes=notes)
+
+
+def _train_list(folder: ListFolder, config: ProtocolConfig) -> str:
+    stem = train_list(folder, config)
+    if stem is None:
         raise UserError(
             f"no training list ({', '.join(TRAIN_LISTS)}) in {folder.place}; there are "
-            f"{', '.join(folder.names()) or 'none'}: name one with --set protocol.train_list=NAME"
+            f"{', '.join(folder.names()) or 'none'}: ingest with it, pass --lists DIR, or name one of these with "
+            "--set protocol.train_list=NAME"
         )
-    train, test, notes = own_train_test(task.data.clips, task.config.test_fraction, task.config.split_seed)
-    classes = _trained(train, task.data.classes)
-    return task.split(classes, train, [eval_set("test", test, classes)], _own(task.config), notes=notes)
+    return stem
 
 
-def _listed_supervised(task: Task, folder: ListFolder, stem: str) -> Split:
+def _listed_supervised(task: Task, folder: ListFolder, stem: str, notes: Sequence[str] = ()) -> Split:
     listed = folder.read(stem)
-    stems = task.config.test_lists or test_names(folder)[:1]
-    tests = [folder.read(name) for name in stems]
+    tests = [folder.read(name) for name in task.config.test_lists or test_names(folder)[:1]]
     find = Finder(task.data.clips)
-    train, notes = usable(find.listed(listed), listed)
+    train, told = usable(find.listed(listed), listed)
     for test in tests:
         if test.classes != listed.classes:
             raise UserError(f"{test.path} counts other classes ({test.labels_path}) than {listed.path}")
-        refuse_leak(listed, test, allow=task.config.allow_leak)
     return task.split(
         listed.classes,
         train,
-        [eval_set(test.name, find.listed(test), test.classes) for test in tests],
-        f"published lists in {folder.place.name}: {listed.name}, tested on {', '.join(t.name for t in tests)}",
-        notes=notes,
+        [Tested(test.name, find.listed(test), test.classes) for test in tests],
+        f"{_lists_of(folder)}: {listed.name}, tested on {', '.join(t.name for t in tests)}",
+        notes=[*notes, *told],
         lists=[listed, *tests],
-        folder=folder,
+        folders=[folder],
     )
 
 
@@ -134,21 +143,23 @@ def zero_shot(task: Task) -> Split:
     With further data sets to test on, all training videos of the data train (as the papers do on Kinetics-400);
     without, nothing trains and the data itself is scored.
     """
-    tests, lists = [], []
+    tests: list[Tested] = []
+    lists: list[VideoList] = []
+    folders: list[ListFolder | None] = []
     for source in task.tests or (task.data,):
-        found, used = _zero_shot_tests(task, source)
+        found, used, folder = _zero_shot_tests(task, source)
         tests += found
         lists += used
-    folder = task.lists()
+        folders.append(folder)
     names = ", ".join(source.name for source in task.tests or (task.data,))
     if not task.tests or task.data is NOTHING:
-        return task.split((), (), tests, f"test videos of {names}", lists=lists, folder=folder)
-    stem = train_list(folder, task.config) if folder is not None else None
+        return task.split((), (), tests, f"test videos of {names}", lists=lists, folders=folders)
+    folder = task.lists(lambda name: name in TRAIN_LISTS)
     notes: list[str] = []
-    if folder is not None and stem is not None:
-        listed = folder.read(stem)
+    if folder is not None:
+        listed = folder.read(_train_list(folder, task.config))
         train, notes = usable(Finder(task.data.clips).listed(listed), listed)
-        classes, trained_on = listed.classes, f"list {stem} of {task.data.name}"
+        classes, trained_on = listed.classes, f"list {listed.name} of {task.data.name}"
         lists.append(listed)
     else:
         labelled = [clip for clip in task.data.clips if clip.label]
@@ -159,29 +170,58 @@ def zero_shot(task: Task) -> Split:
         if same := [name for name in test.classes if name.casefold() in known]:
             notes.append(f"{len(same)} of the {len(test.classes)} classes of {test.name} are training classes by name")
     return task.split(
-        classes, train, tests, f"{trained_on}, tested on {names}", notes=notes, lists=lists, folder=folder
+        classes,
+        train,
+        tests,
+        f"{trained_on}, tested on {names}",
+        notes=notes,
+        lists=lists,
+        folders=[folder, *folders],
     )
 
 
-def _zero_shot_tests(task: Task, source: Source) -> tuple[list[EvalSet], list[VideoList]]:
+def _zero_shot_tests(task: Task, source: Source) -> tuple[list[Tested], list[VideoList], ListFolder | None]:
     """The test sets of one data set: its test lists, else its test part, else all of its labelled clips."""
     data = "" if source is task.data else source.folder
-    folder = task.lists(source=source, dataset=source.name if source.name in DATASETS else None)
-    stems = () if folder is None else task.config.test_lists or present(folder, test_names(folder))
-    if folder is not None and stems:
-        find, lists = Finder(source.clips), [folder.read(stem) for stem in stems]
-        return [eval_set(f"{source.name}/{t.name}", find.listed(t), t.classes, data) for t in lists], lists
-    if folder is not None and task.config.lists is not None:
+    chosen = task.config.test_lists
+    folder = task.lists(
+        lambda name: name in (chosen or ("val1", "val2", "val3", "val", "validation", "test")),
+        source=source,
+        dataset=source.name if source.name in DATASETS else None,
+    )
+    if folder is None:
+        labelled = part_as_given([clip for clip in source.clips if clip.label], "test")
+        classes = _trained(labelled, source.classes)
+        return [Tested(f"{source.name}/all", labelled, classes, data)], [], None
+    stems = chosen or present(folder, test_names(folder))
+    if not stems:
         raise UserError(
             f"{folder.place} has none of the test lists {', '.join(test_names(folder))} of {source.name}; there are "
-            f"{', '.join(folder.names()) or 'none'}: name some with --set protocol.test_lists=NAME,NAME"
+            f"{', '.join(folder.names()) or 'none'}: ingest with them, pass --lists DIR, or name some of these with "
+            "--set protocol.test_lists=NAME,NAME"
         )
-    labelled = part_as_given([clip for clip in source.clips if clip.label], "test")
-    return [eval_set(f"{source.name}/all", labelled, _trained(labelled, source.classes), data)], []
+    find, lists = Finder(source.clips), [folder.read(stem) for stem in stems]
+    return [Tested(f"{source.name}/{t.name}", find.listed(t), t.classes, data) for t in lists], lists, folder
 
 
-def _own(config: ProtocolConfig) -> str:
-    return f"own split of the ingested data, split seed {config.split_seed}"
+def _check_shots(listed: VideoList, config: ProtocolConfig) -> None:
+    counts = Counter(line.label for line in listed.lines)
+    least, most = min(counts.values()), max(counts.values())
+    if most != config.shots or (least != most and not config.fewer_shots):
+        found = f"{most}" if least == most else f"{least} to {most}"
+        raise UserError(
+            f"{listed.path} has {found} videos of a class, protocol.shots is {config.shots}; set protocol.shots={most}"
+            + ("" if least == most else " and protocol.fewer_shots=true")
+        )
+
+
+def _lists_of(folder: ListFolder) -> str:
+    return f"published lists of {folder.dataset.name}" if folder.dataset else f"lists in {folder.place.resolve().name}"
+
+
+def _of(clips: Sequence[Clip], classes: Sequence[str]) -> list[Clip]:
+    known = set(classes)
+    return [clip for clip in clips if clip.label in known]
 
 
 def _trained(clips: Sequence[Clip], classes: Sequence[str]) -> tuple[str, ...]:

@@ -155,3 +155,14 @@ def git_state() -> str:
 def _git(root: Path, *arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, text=True)  # noqa: S603, S607
     return done.stdout.strip()
+
+
+def about_start(adapter: Path | None) -> dict[str, str]:
+    """Name, protocol and data set of the run that an adapter file is of; "" where its record does not lie beside."""
+    if adapter is None:
+        return {}
+    try:
+        record = json.loads((adapter.parent / "run.json").read_text())
+    except (OSError, ValueError):
+        record = {}
+    return {key: str(record.get(key, "")) for key in ("name", "protocol", "dataset")}

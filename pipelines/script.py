@@ -23,7 +23,7 @@ def run_protocol(description: str | None, protocol: str, argv: Sequence[str] | N
     from pipelines.summary import table
     from pipelines.train import register_run, run_training
 
-    plans = [plan_run(replace(config, seed=seed)) for seed in args.seeds]
+    plans = [plan_run(replace(config, seed=seed)) for seed in args.seeds or (config.seed,)]
     for plan in plans:
         print(describe_plan(plan), flush=True)
     if args.dry_run:

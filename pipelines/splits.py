@@ -75,6 +75,7 @@ class Scoring:
     crops: int
     sampling: str = "segments"
     stride: int = 0  # frames between two of a clip, if sampling is dense
+    short_side: int = 0  # of the stored frames, in pixels
     average: Literal["softmax", "features"] = "softmax"  # features: retrieval has no classes to be sure of
 
 
@@ -107,7 +108,8 @@ class Split:
                 None if self.scoring is None else asdict(self.scoring),
                 [
                     [
-                        [t.name, t.classes, t.content, t.captions, t.lost_captions],
+                        # a data set's folder may be called otherwise
+                        [t.name.rpartition("/")[2], t.classes, t.content, t.captions, t.lost_captions],
                         [(e.clip_id, e.target) for e in t.examples],
                         [uri for uri, _ in t.unscored],
                     ]

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from pipelines.config import ProtocolConfig
 from pipelines.data.keptlists import LISTS
 from pipelines.data.lists import ListFolder, VideoList
 from pipelines.own_splits import hold_out
-from pipelines.splits import NOTHING, Clip, EvalSet, Source, Split, content_of, examples
+from pipelines.splits import NOTHING, Clip, Source, Split, content_of, eval_set, examples
 from vlmodels.errors import UserError
 
 TRAIN_LISTS = ("train", "train1", "training")
 TEST_LISTS = ("val", "validation", "val1", "test")
+OST = "_filtered_OST"
+"""Ending of the names of OST's lists, which are ViFi-CLIP's without folder names."""
+
+
+class Tested(NamedTuple):
+    """Clips to be scored among ``classes``; ``data`` is the folder of another data set than the one that trains."""
+
+    name: str
+    clips: Sequence[Clip]
+    classes: Sequence[str]
+    data: str = ""
 
 
 @dataclass(frozen=True)
@@ -27,62 +39,84 @@ class Task:
     seed: int
     tests: tuple[Source, ...] = ()
 
-    def lists(self, *stems: str, source: Source | None = None, dataset: str | None = None) -> ListFolder | None:
-        """The folder of lists that holds all ``stems``, or None where the data is the user's own.
+    def lists(
+        self, needed: Callable[[str], object], *, source: Source | None = None, dataset: str | None = None
+    ) -> ListFolder | None:
+        """The folder of lists to read, or None where the data is the user's own.
 
-        Lists that the user names are returned whatever they hold: what is missing is then told when it is read.
+        It is the one that the user names; else that of the lists that ingest kept, if they are of a published data set
+        or at least one of them is ``needed`` by the protocol. What is missing in it is told when it is read: nobody's
+        split may pass for the published one.
         """
         c, source = self.config, source or self.data
         labels = {"": c.labels, "base": c.base_labels, "novel": c.novel_labels}
         if c.lists is not None:
             return ListFolder.open(c.lists, dataset or c.dataset, labels, c.hmdb_names)
         kept = Path(source.folder) / LISTS
-        if source is NOTHING or not kept.is_dir():
-            return None
-        folder = ListFolder.open(kept, dataset, labels, c.hmdb_names)
-        return folder if all(folder.has(stem) for stem in stems) else None
-
-    def _dataset(self, folder: ListFolder | None) -> str:
-        """What the result is a result on: the trained data set, or those that are only scored."""
-        if self.config.dataset:
-            return self.config.dataset
-        if folder is not None and folder.dataset is not None:
-            return folder.dataset.name
-        return self.data.name or "+".join(source.name for source in self.tests)
+        folder = None
+        if source is not NOTHING and kept.is_dir():
+            folder = ListFolder.open(kept, dataset, labels, c.hmdb_names)
+            if folder.dataset is None and not any(map(needed, folder.names())):
+                folder = None
+        if folder is None and (c.train_list or c.test_lists):
+            raise UserError(
+                "protocol.train_list and protocol.test_lists name lists, but there are none; pass --lists DIR"
+            )
+        return folder
 
     def split(
         self,
         train_classes: Sequence[str],
         train: Sequence[Clip],
-        tests: Sequence[EvalSet],
+        tests: Sequence[Tested],
         source: str,
         *,
         notes: Sequence[str] = (),
         lists: Sequence[VideoList] = (),
-        folder: ListFolder | None = None,
+        folders: Sequence[ListFolder | None] = (),
     ) -> Split:
-        """Hold out what selects, and put everything together."""
+        """Hold out what selects, see that nothing is trained on and scored, and put everything together."""
+        told = [*notes, *self._leaks(train, tests)]
+        names = dict.fromkeys([*train_classes, *(name for test in tests for name in test.classes)])
+        for folder in folders:
+            told += folder.about_names(names) if folder is not None else []
         fit, select = hold_out(train, self.config.holdout, self.seed)
-        told = list(notes)
-        scored = dict.fromkeys(name for test in tests for name in test.classes)
-        if folder is not None and (swapped := folder.swapped([*train_classes, *scored])):
-            told.append(
-                f"class names as published, in which {', '.join(swapped)} are swapped in pairs "
-                "(protocol.hmdb_names=corrected puts them right)"
-            )
         return Split(
             protocol=self.config.name,
             seed=self.seed,
             train_classes=tuple(train_classes),
             train=examples(fit, train_classes),
             select=examples(select, train_classes),
-            tests=tuple(tests),
+            tests=tuple(eval_set(*test) for test in tests),
             source=source,
-            dataset=self._dataset(folder),
+            dataset=self._dataset(folders),
             content=content_of([*fit, *select]),
             lists={name: digest for one in lists for name, digest in one.files.items()},
-            notes=tuple(told),
+            notes=tuple(dict.fromkeys(told)),
         )
+
+    def _dataset(self, folders: Sequence[ListFolder | None]) -> str:
+        """What the result is a result on: the trained data set, or those that are only scored."""
+        known = next((f.dataset.name for f in folders if f is not None and f.dataset is not None), "")
+        if self.data is NOTHING:
+            return "+".join(source.name for source in self.tests)
+        return self.config.dataset or known or self.data.name
+
+    def _leaks(self, train: Sequence[Clip], tests: Sequence[Tested]) -> list[str]:
+        """Refuse what is trained on and scored, unless the user allows it; copies of files are only told."""
+        trained, files = {clip.clip_id for clip in train}, {clip.sha256 for clip in train} - {""}
+        notes = []
+        for test in tests:
+            same = [c.uri for c in test.clips if (c.sha256 in files if test.data else c.clip_id in trained)]
+            if same and not self.config.allow_leak:
+                raise UserError(
+                    f"{len(same)} videos are trained on and scored in {test.name} too (for instance {min(same)}): the "
+                    "score would mean nothing. Test on other videos (--test, protocol.test_lists), or set "
+                    "protocol.allow_leak=true"
+                )
+            if copies := sum(clip.sha256 in files for clip in test.clips) - len(same):
+                notes.append(f"{copies} videos scored in {test.name} are copies of files that are trained on")
+        return notes
 
 
 class Finder:
@@ -93,8 +127,8 @@ class Finder:
         names: dict[str, list[Clip]] = defaultdict(list)
         for clip in clips:
             name = clip.uri.rsplit("/", 1)[-1]
-            names[name].append(clip)
-            names[_stem(name)].append(clip)
+            for key in {name, _stem(name)}:
+                names[key].append(clip)
         self._by_name = {name: found[0] for name, found in names.items() if len(found) == 1}
 
     def __call__(self, path: str) -> Clip | None:
@@ -134,21 +168,11 @@ def usable(listed: Sequence[Clip], videos: VideoList) -> tuple[list[Clip], list[
     return good, [f"{lost} of {len(listed)} training videos of {videos.name} cannot be decoded"] if lost else []
 
 
-def refuse_leak(train: VideoList, test: VideoList, *, allow: bool) -> None:
-    """Raise ``UserError`` if videos are on both lists, unless the user allows it."""
-    both = {line.path for line in train.lines} & {line.path for line in test.lines}
-    if both and not allow:
-        raise UserError(
-            f"{len(both)} videos of the training list {train.name} are on the test list {test.name} too "
-            f"(for instance {min(both)}): its score would mean nothing. Test on another list "
-            "(protocol.test_lists), or set protocol.allow_leak=true"
-        )
-
-
 def test_names(folder: ListFolder) -> tuple[str, ...]:
     """Names of the lists to test on: the data set's, else val1 to val3, else the first of the usual names."""
     if folder.dataset is not None:
-        return folder.dataset.tests
+        named = [name if folder.has(name) else f"{name}{OST}" for name in folder.dataset.tests]
+        return tuple(named) if any(map(folder.has, named)) else folder.dataset.tests
     return present(folder, ("val1", "val2", "val3")) or present(folder, TEST_LISTS)[:1] or TEST_LISTS[:1]
 
 

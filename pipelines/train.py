@@ -118,7 +118,8 @@ def _fit(
     connect()
     _check_resources(config, ray.cluster_resources())
     with Progress(plan.name, config.optim.epochs, tracker, say) as progress:
-        job = Job(config, plan.split, plan.descriptions, Mailbox(progress.actor), plan.start)
+        start = plan.start.read_bytes() if plan.start else b""
+        job = Job(config, plan.split, plan.descriptions, Mailbox(progress.actor), start)
         resources = {"CPU": config.scale.cpus_per_worker} | ({"GPU": 1} if config.scale.gpu else {})
         trainer = TorchTrainer(
             train_worker,
@@ -214,6 +215,7 @@ def _record(
         "seed": plan.config.seed,
         "scoring": asdict(plan.split.scoring) if plan.split.scoring else {},
         "lists": dict(plan.split.lists),
+        "start": rundir.about_start(plan.start),
         "config": shown(plan.config),
         "metrics": metrics,
         "cost": {**outcome["cost"], "trainable": plan.facts["trainable"], "gmacs_video": plan.facts["gmacs_video"]},

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import torch
 
     from pipelines.config import TrainConfig
-    from pipelines.data.clipstore import ClipStore
     from pipelines.evaluate import Scores
     from pipelines.plan import Descriptions
     from pipelines.splits import Example, Split
@@ -95,6 +94,8 @@ class _Worker:
             torch.set_num_threads(max(1, int(self.config.scale.cpus_per_worker)))
         job.send({"kind": "worker", "rank": self.rank, "pid": os.getpid(), "node": context.get_node_rank()})
         self.store = ClipStore(self.config.data.dir or job.split.tests[0].data)
+        others = {test.data for test in job.split.tests} - {""}
+        self.stores = {"": self.store} | {folder: ClipStore(folder) for folder in sorted(others)}  # fail now, not then
         torch.manual_seed(self.config.seed)
         classes = classes_of(job.split)
         self.method: Method = build_method(self.config, frames=self.store.segments, classes=classes).to(self.device)
@@ -205,11 +206,6 @@ class _Worker:
 
     # ------------------------------------------------------------------------------------------ evaluation
 
-    def _store(self, folder: str) -> ClipStore:
-        from pipelines.data.clipstore import ClipStore
-
-        return ClipStore(folder) if folder and Path(folder) != self.store.folder else self.store
-
     def _score(self, examples: Sequence[Example], data: str = "") -> Scores:
         from pipelines.evaluate import NORMAL
 
@@ -220,7 +216,7 @@ class _Worker:
 
         return score_orders(
             self.method,
-            self._store(data),
+            self.stores[data],
             examples,
             self.config.data,
             orders,
@@ -289,7 +285,7 @@ class _Worker:
 
         found = embed_pairs(
             self.method,
-            self._store(test.data),
+            self.stores[test.data],
             test,
             self.config.data,
             device=self.device,
@@ -320,7 +316,10 @@ class _Worker:
 
         import torch
 
+        from pipelines.evaluate import ORDERS
+
         views = self.config.data.clips * self.config.data.crops * sum(len(t.examples) for t in self.job.split.tests)
+        views *= 1 + len(ORDERS) * self.config.data.probe
         if self.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(self.device) / 2**20
         else:

@@ -34,7 +34,7 @@ class FakeStore:
 def clip(number, label, group="", split="", ok=True, uri=None):
     """A manifest row."""
     uri = uri or f"{label}/v_{label}_{number}.mp4"
-    return Clip(f"id-{label}-{number}", uri, label, group or f"g{number}", split, ok, "" if ok else "zero bytes")
+    return Clip(f"id-{label}-{number}", uri, label, group or f"{label}_g{number}", split, ok, "" if ok else "zero bytes")
 
 
 def split_of(store, classes=4):

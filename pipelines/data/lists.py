@@ -7,7 +7,7 @@ was given, or own lists in the same form (``labels.csv``, ``val1.txt``, ...).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -159,11 +159,18 @@ class ListFolder:
                     names[i], names[j] = second, first
         return names
 
-    def swapped(self, classes: Sequence[str]) -> list[str]:
-        """Classes of ``classes`` whose published videos carry another class's name, if names are as published."""
-        if self.dataset is None or self.dataset.name != "hmdb51" or self.hmdb_names == "corrected":
+    def about_names(self, classes: Iterable[str]) -> list[str]:
+        """What a reader should know of the class names: four of HMDB-51's are swapped in the published files."""
+        known = set(classes)
+        pairs = [f"'{first}' and '{second}'" for first, second in _SWAPPED if {first, second} <= known]
+        if self.dataset is None or self.dataset.name != "hmdb51" or not pairs:
             return []
-        return [name for pair in _SWAPPED if set(pair) <= set(classes) for name in pair]
+        if self.hmdb_names == "corrected":
+            return [f"HMDB-51's names {' and '.join(pairs)}, swapped as published, are put right"]
+        return [
+            f"HMDB-51's names {' and '.join(pairs)} are swapped, as published: the videos of one carry the other's name "
+            "(protocol.hmdb_names=corrected puts them right)"
+        ]
 
 
 def _stem(path: Path) -> str:

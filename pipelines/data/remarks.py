@@ -15,12 +15,7 @@ def remarks(inputs: Inputs, folder: ListFolder | None = None, protocol: str | No
     """Return one sentence for each thing that is unusual about these lists."""
     found = [*leaks(inputs), *shared_names(inputs)]
     if folder is not None:
-        swapped = folder.swapped(inputs.classes)
-        if swapped:
-            found.append(
-                f"the published labels swap the names of {', '.join(swapped)} in pairs: as published by default, put "
-                "right with --set protocol.hmdb_names=corrected"
-            )
+        found += folder.about_names(inputs.classes)
         _, absent = wanted_lists(folder, protocol)
         if absent:
             found.append(f"lists that are not here: {', '.join(absent)}")
