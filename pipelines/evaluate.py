@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pipelines.splits import EvalSet, Example
     from vlmodels.methods.base import Method
 
+
+Row = TypeVar("Row")
 
 NORMAL = "normal"
 ORDERS = ("shuffled", "reversed", "single")
@@ -102,16 +104,8 @@ def score_orders(
     from vlmodels.preprocess import eval_views
 
     method.eval()
-    mine = range(rank, len(examples), world)
-    per_view = max(1, batch // (data.clips * data.crops))
-
-    def host() -> Iterator[tuple[list[int], list[np.ndarray]]]:
-        for start in range(0, len(mine), per_view):
-            part = list(mine[start : start + per_view])
-            yield part, [views(store, examples[i].clip_id, data.clips) for i in part]
-
     rows: list[tuple[int, dict[str, tuple[np.ndarray, np.ndarray]]]] = []
-    for part, clips in prefetched(host()):
+    for part, clips in read_views(store, examples, data, batch=batch, rank=rank, world=world):
         found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for order in orders:
             shown = [reorder(clip, order, examples[i].clip_id) for i, clip in zip(part, clips, strict=True)]
@@ -124,24 +118,45 @@ def score_orders(
             over_views = (v.view(len(part), -1, v.shape[-1]).mean(1) for v in (probabilities, output.video.float()))
             found[order] = (next(over_views).cpu().numpy(), next(over_views).cpu().numpy())
         rows += [(i, {o: (p[n], v[n]) for o, (p, v) in found.items()}) for n, i in enumerate(part)]
-    gathered: list[Any] = [rows]
-    if world > 1:
-        gathered = [None] * world
-        dist.all_gather_object(gathered, rows)
-    whole: Mapping[int, dict[str, tuple[np.ndarray, np.ndarray]]] = dict(pair for part in gathered for pair in part)
-    if len(whole) != len(examples):
-        raise RuntimeError(f"{len(whole)} of {len(examples)} videos were scored")
+    whole = of_all_ranks(rows, len(examples), world)
     targets = np.array([e.target for e in examples], dtype=np.int64)
     results = {}
     for order in orders:
-        scores = np.stack([whole[i][order][0] for i in range(len(examples))])
+        scores = np.stack([found[order][0] for found in whole])
         if not np.isfinite(scores).all():
             raise DivergedError(
                 "the model gives no numbers as scores (NaN); lower optim.lr, or set optim.precision=fp32"
             )
-        video = np.stack([whole[i][order][1] for i in range(len(examples))]).astype(np.float16)
+        video = np.stack([found[order][1] for found in whole]).astype(np.float16)
         results[order] = Scores(targets, scores, video)
     return results
+
+
+def read_views(
+    store: ClipStore, examples: Sequence[Example], data: DataConfig, *, batch: int, rank: int, world: int
+) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+    """This rank's share of ``examples``, ``batch`` views at a time: numbers, and frames (clips,T,H,W,3) of each."""
+    mine = range(rank, len(examples), world)
+    at_once = max(1, batch // (data.clips * data.crops))
+
+    def read() -> Iterator[tuple[list[int], list[np.ndarray]]]:
+        for start in range(0, len(mine), at_once):
+            part = list(mine[start : start + at_once])
+            yield part, [views(store, examples[i].clip_id, data.clips) for i in part]
+
+    return prefetched(read())
+
+
+def of_all_ranks(rows: list[tuple[int, Row]], count: int, world: int) -> list[Row]:
+    """Numbered rows of all ranks, in order; every rank has them all."""
+    parts: list[Any] = [rows]
+    if world > 1:
+        parts = [None] * world
+        dist.all_gather_object(parts, rows)
+    found: dict[int, Row] = dict(row for part in parts for row in part)
+    if len(found) != count:
+        raise RuntimeError(f"{len(found)} of {count} videos were scored")
+    return [found[i] for i in range(count)]
 
 
 def accuracy(result: Scores, unscored: int = 0) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,8 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pipelines.data.batches import passes_per_step, prefetched, views
+from pipelines.data.batches import passes_per_step
 from pipelines.errors import DivergedError
+from pipelines.evaluate import of_all_ranks, read_views
 from pipelines.retrieval_metrics import retrieval_metrics
 from vlmodels.classifier import cosine_logits
 
@@ -176,16 +177,8 @@ def embed_videos(
     from vlmodels.preprocess import eval_views
 
     method.eval()
-    mine = range(rank, len(examples), world)
-    at_once = max(1, batch // (data.clips * data.crops))
-
-    def host() -> Iterator[tuple[list[int], list[np.ndarray]]]:
-        for start in range(0, len(mine), at_once):
-            part = list(mine[start : start + at_once])
-            yield part, [views(store, examples[i].clip_id, data.clips) for i in part]
-
     rows: list[tuple[int, np.ndarray]] = []
-    for part, clips in prefetched(host()):
+    for part, clips in read_views(store, examples, data, batch=batch, rank=rank, world=world):
         spec = method.backbone.spec
         frames = torch.cat([eval_views(torch.from_numpy(clip).to(device), spec, crops=data.crops) for clip in clips])
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -225,12 +218,8 @@ def _whole(rows: list[tuple[int, np.ndarray]], count: int, world: int) -> np.nda
     Raises:
         DivergedError: rows that are no numbers.
     """
-    parts: list[Any] = [rows]
-    if world > 1:
-        parts = [None] * world
-        dist.all_gather_object(parts, rows)
-    found = dict(row for part in parts for row in part)
-    whole = np.stack([found[i] for i in range(count)])
+    found: list[np.ndarray] = of_all_ranks(rows, count, world)
+    whole = np.stack(found)
     if not np.isfinite(whole).all():
         raise DivergedError("the model gives no numbers as features (NaN); lower optim.lr, or set optim.precision=fp32")
     return whole

@@ -168,7 +168,7 @@ class ListFolder:
         if self.hmdb_names == "corrected":
             return [f"HMDB-51's names {' and '.join(pairs)}, swapped as published, are put right"]
         return [
-            f"HMDB-51's names {' and '.join(pairs)} are swapped, as published: the videos of one carry the other's name "
+            f"HMDB-51's names {' and '.join(pairs)} are swapped, as published: videos of one carry the other's name "
             "(protocol.hmdb_names=corrected puts them right)"
         ]
 
