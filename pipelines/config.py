@@ -289,7 +289,13 @@ def _assign(config: Any, path: Sequence[str], text: str, key: str) -> Any:
     name = path[0]
     if name not in known:
         prefix = key[: key.rindex(name)]
-        raise UserError(f"unknown setting '{key}'{nearest(name, known)}; known here: {prefix}{{{','.join(known)}}}")
+        groups = [
+            f"{group}.{name}"
+            for group in known
+            if is_dataclass(part := getattr(config, group)) and name in _names(part)
+        ]
+        hint = f" (did you mean {' or '.join(groups)}?)" if groups else nearest(name, known)
+        raise UserError(f"unknown setting '{key}'{hint}; known here: {prefix}{{{','.join(known)}}}")
     value = getattr(config, name)
     if is_dataclass(value):
         if len(path) == 1:

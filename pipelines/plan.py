@@ -19,6 +19,7 @@ from pipelines.data.clipstore import ClipStore
 from pipelines.data.keptlists import LISTS
 from pipelines.data.lists import kept_dataset
 from pipelines.protocols import make_split
+from pipelines.rundir import about_start
 from pipelines.splits import NOTHING, EvalSet, Scoring, Source, Split, clips_of
 from vlmodels.errors import UserError, noted, refuse
 
@@ -54,7 +55,12 @@ class Plan:
                 told.append(
                     f"the preset takes {published} frames, these clips have {frames}: ingest with --frames {published}"
                 )
-        return (*told, *self.facts["view_notes"])
+        if config.backbone.name.startswith("toy") and not self.split.dataset.startswith("toy"):
+            told.append(
+                "the toy backbone knows the words and things of the toy world alone: on other data its scores show "
+                "that the line works, and nothing of the method"
+            )
+        return (*told, *self.facts["start_notes"], *self.facts["view_notes"])
 
     @property
     def name(self) -> str:
@@ -130,6 +136,7 @@ def plan_run(config: TrainConfig) -> Plan:
         "adapter_bytes": 4 * trainable,
         "weights_digest": _weights_digest(config.backbone.pretrained),
         "view_notes": _view_notes(config, split),
+        "start_notes": _start_notes(start, stores),
         "gmacs_video": round(gmacs(method.eval().encode_video, _one_clip(method, stores[0].segments)), 3),
     }
     digest = stores[0].digest if len(stores) == 1 else configs.digest_of([store.digest for store in stores])
@@ -186,6 +193,16 @@ def _view_notes(config: TrainConfig, split: Split) -> list[str]:
 
     assert split.scoring is not None
     return note(config.method, config.protocol.name, split.dataset, split.scoring)
+
+
+def _start_notes(start: Path | None, stores: Sequence[ClipStore]) -> list[str]:
+    about = about_start(start)
+    return [
+        f"{about['name']}, from which this starts, was trained on {store.folder.name}: its training videos may be "
+        "among those scored"
+        for store in stores
+        if about and about["data_digest"] == store.digest and about["protocol"] != "zero_shot"
+    ]
 
 
 def start_file(start: str) -> Path:
@@ -298,6 +315,8 @@ def _descriptions(config: TrainConfig, method: Method, split: Split) -> Descript
         )
     from llm_descriptions.store import DescriptionStore
 
+    if not Path(config.text.descriptions).is_file():
+        raise UserError(f"--descriptions {config.text.descriptions}: no such file; pipelines/describe.py makes one")
     store = DescriptionStore(Path(config.text.descriptions))
     text = config.text
     return store.bank(split.train_classes, kinds, n=text.n, model=text.model, prompt_id=text.prompt_id)

@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--mlflow", metavar="URI", help="tracking URI (default: $MLFLOW_TRACKING_URI, else runs/)")
     parser.add_argument("--json", action="store_true", help="one JSON object a video")
     args = parser.parse_args(argv)
+    if args.topk < 1:
+        parser.error(f"--topk {args.topk}: at least 1")
 
     from pipelines.arguments import tracking_uri
     from vlmodels import load

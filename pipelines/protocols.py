@@ -92,6 +92,12 @@ def few_shot(task: Task) -> Split:
     draws = [n for n in folder.names() if re.fullmatch(rf"train\d+_few_shot_{config.shots}", n)]
     if len(draws) > 1 or f"train{seed}_few_shot_{config.shots}" in draws:
         return _listed_supervised(task, folder, f"train{seed}_few_shot_{config.shots}")
+    if not draws:
+        held = sorted({int(n.rpartition("_")[2]) for n in folder.names() if "_few_shot_" in n})
+        raise UserError(
+            f"no list of {config.shots} shots in {folder.place} (train1_few_shot_{config.shots}); set protocol.shots to "
+            f"one of {', '.join(map(str, held)) or 'none'}, or ingest with the list"
+        )
     told = f"the {config.shots}-shot list is one draw: seeds change the training alone"
     return _listed_supervised(task, folder, f"train1_few_shot_{config.shots}", notes=[told])
 

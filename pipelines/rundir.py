@@ -158,11 +158,12 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def about_start(adapter: Path | None) -> dict[str, str]:
-    """Name, protocol and data set of the run that an adapter file is of; "" where its record does not lie beside."""
+    """What the run that an adapter file is of was trained on; "" where its record does not lie beside."""
     if adapter is None:
         return {}
     try:
         record = json.loads((adapter.parent / "run.json").read_text())
     except (OSError, ValueError):
         record = {}
-    return {key: str(record.get(key, "")) for key in ("name", "protocol", "dataset")}
+    about = {key: str(record.get(key, "")) for key in ("name", "protocol", "dataset")}
+    return about | {"data_digest": str(record.get("facts", {}).get("data_digest", ""))}

@@ -89,9 +89,11 @@ class Predictor:
         Raises:
             UserError: no adapter in it, a damaged one, or its backbone cannot be made; views that there are not.
         """
-        found = sorted(Path(folder).rglob(ADAPTER), key=lambda path: (len(path.parts), path))
-        if not found:
-            raise UserError(f"there is no {ADAPTER} in {folder}")
+        direct = Path(folder) / ADAPTER
+        found = [direct] if direct.is_file() else sorted(Path(folder).rglob(ADAPTER))
+        if len(found) != 1:
+            what = f"there are {len(found)} models" if found else f"there is no {ADAPTER}"
+            raise UserError(f"{what} in {folder}; give the folder of one run")
         given = {"clips": clips, "crops": crops, "sampling": sampling, "stride": stride}
         chosen = run_views(found[0].parent) | {name: value for name, value in given.items() if value is not None}
         return cls(load_adapter(found[0], backbone).method, **chosen, device=device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -41,6 +42,7 @@ def test_supervised_with_the_temporal_probe(home):
         "crops": 1,
         "sampling": "segments",
         "stride": 0,
+        "short_side": 56,
         "average": "softmax",
     }
     assert record["cost"]["step_seconds"] > 0
@@ -61,7 +63,9 @@ def test_zero_shot_scores_other_data_with_a_trained_run(home, small_data, capsys
     assert one == two
     assert one["n_listed"] == 24
     assert record["facts"]["train_clips"] == 0
-    assert "one" in printed
+    assert re.search(r"^method +one +two +trainable", printed, re.MULTILINE)
+    assert record["start"]["name"] == trained
+    assert any("may be among those scored" in note for note in record["facts"]["notes"])
     before, after = (load(home / name).method.adapter_state_dict() for name in (trained, record["name"]))
     assert all((before[key] == after[key]).all() for key in before), "nothing was trained"
 
@@ -93,5 +97,8 @@ def test_retrieval_on_own_captions(home, small_data, tmp_path, capsys):
 
 def test_all_of_them_make_one_report(home, tmp_path):
     assert report.main(["--runs", str(home), "--out", str(tmp_path / "report"), "--brief"]) == 0
+    ledger = (tmp_path / "report" / "ledger.json").read_text()
+    assert len(read_records(home)) == 5
+    assert all(name in ledger for name in read_records(home))
     page = (tmp_path / "report" / "report.html").read_text()
-    assert "adaptformer" in page
+    assert all(f">{title}<" in page for title in ("Zero-shot", "Few-shot", "Supervised", "Retrieval"))
