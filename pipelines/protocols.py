@@ -95,8 +95,8 @@ def few_shot(task: Task) -> Split:
     if not draws:
         held = sorted({int(n.rpartition("_")[2]) for n in folder.names() if "_few_shot_" in n})
         raise UserError(
-            f"no list of {config.shots} shots in {folder.place} (train1_few_shot_{config.shots}); set protocol.shots to "
-            f"one of {', '.join(map(str, held)) or 'none'}, or ingest with the list"
+            f"no list of {config.shots} shots in {folder.place} (train1_few_shot_{config.shots}); set "
+            f"protocol.shots to one of {', '.join(map(str, held)) or 'none'}, or ingest with the list"
         )
     told = f"the {config.shots}-shot list is one draw: seeds change the training alone"
     return _listed_supervised(task, folder, f"train1_few_shot_{config.shots}", notes=[told])
