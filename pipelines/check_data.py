@@ -8,8 +8,8 @@ Examples:
 Files are found as ingest finds them (renamed: in another folder, with another suffix or case) and their first bytes
 are read, which shows empty files and failed downloads; --decode decodes every video as ingest would. CHECK/check.json
 has every video that is not simply present; CHECK/lists has the lists without what is missing or corrupt, with their
-label files, to be passed as --lists. Exit code: 0 if every listed video is there and whole, 1 if some are missing or
-corrupt, 2 with one line of error for a mistake.
+label files, to be passed as --lists (one CSV of own data with groups, which it keeps). Exit code: 0 if every listed
+video is there and whole, 1 if some are missing or corrupt, 2 with one line of error for a mistake.
 """
 
 from __future__ import annotations
@@ -42,8 +42,6 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--out", metavar="DIR", help="where check.json and the filtered lists go (default: nothing is written)")
     add("--decode", action="store_true", help="decode every video; without, only the first bytes are looked at")
-    add("--workers", type=int, metavar="N", help="decoding processes (default: one for each CPU)")
-    add("--timeout", type=float, default=60, metavar="S", help="seconds for one video (default: 60)")
     return parser
 
 
@@ -183,7 +181,7 @@ def report(inputs: Inputs, presence: Presence) -> dict[str, Any]:
 
 def _write_lists(out: Path, inputs: Inputs, presence: Presence) -> None:
     from pipelines.data.inputs import uri_of
-    from pipelines.data.keptlists import LISTS, kept_file, label_names, labels_text, list_text, swap_in
+    from pipelines.data.keptlists import LISTS, kept_file, label_names, labels_text, list_text, swap_in, table_text
     from pipelines.data.lists import KEPT
 
     usable = [checked.video for checked in presence.videos if checked.usable]
@@ -203,11 +201,16 @@ def _write_lists(out: Path, inputs: Inputs, presence: Presence) -> None:
             files[labels[one.name]] = one.labels_path.read_bytes()
     elif inputs.classes:
         number = {name: i for i, name in enumerate(inputs.classes)}
-        for name in presence.splits:
-            members = (video for video in usable if name in video.split.split("|") and video.label)
-            add(name or "all", ((video.uri, number[video.label]) for video in members))
-            labels[name or "all"] = "labels.csv"
         files["labels.csv"] = labels_text(inputs.classes)
+        rows = [(video, split) for video in usable if video.label for split in video.split.split("|")]
+        if any(video.source for video, _ in rows):  # 'path label' lines cannot hold groups
+            cells = ((video.uri, number[video.label], video.source, split) for video, split in rows)
+            files["all.csv"] = table_text(("path", "label", "group", "split"), cells)
+            labels["all"] = "labels.csv"
+        else:
+            for name in presence.splits:
+                add(name or "all", ((video.uri, number[video.label]) for video, split in rows if split == name))
+                labels[name or "all"] = "labels.csv"
     swap_in(out / LISTS, files | kept_file(inputs.dataset, labels) if files else {}, KEPT)
 
 

@@ -46,8 +46,6 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--sampling", default="segments", choices=("segments", "dense"), help="frames of a clip (default: segments)")
     add("--stride", type=int, default=16, metavar="N", help="frames between two of a dense clip (default: 16)")
-    add("--workers", type=int, metavar="N", help="decoding processes (default: one for each CPU)")
-    add("--timeout", type=float, default=60, metavar="S", help="seconds for one video (default: 60)")
     add("--max-bad", type=float, default=50, metavar="PERCENT", help="videos that may be set aside (default: 50)")
     add("--retry", action="store_true", help="try again what was set aside by an earlier run")
     add("--overwrite", action="store_true", help="start over in --out, also with other settings")
@@ -62,9 +60,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pipelines.data.shards import ingest
     from vlmodels.errors import UserError
 
-    for name in ("workers", "timeout"):
-        if getattr(args, name) is not None and getattr(args, name) <= 0:
-            raise UserError(f"--{name} {getattr(args, name):g}: it must be more than 0")
     settings = DecodeSettings(args.frames, args.size, args.pool, args.sampling, args.stride)
     out = Path(args.out)
     inputs = inputs_from(args, exclude=out)

@@ -1,4 +1,4 @@
-"""The flags by which users say what videos there are; ``ingest.py`` and ``check_data.py`` share them."""
+"""The flags that ``ingest.py`` and ``check_data.py`` share: what videos there are, and who decodes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROTOCOLS = ("zero_shot", "few_shot", "b2n", "supervised")
 
 
 def add_input_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say what there is; :func:`inputs_from` reads them."""
+    """Add the flags that say what there is, which :func:`inputs_from` reads, and ``--workers`` and ``--timeout``."""
     add = parser.add_argument
     add("--videos", nargs="+", default=[], metavar="DIR|LIST", help="a folder, a CSV, or lists of 'path label' lines")
     add("--labels", nargs="+", default=[], metavar="CSV", help="label files (id,name): one, or one for each list")
@@ -21,18 +21,24 @@ def add_input_flags(parser: argparse.ArgumentParser) -> None:
     add("--lists", metavar="DIR", help="a published repository, or a folder of lists with their label files")
     add("--protocol", choices=PROTOCOLS, help="take only the lists that it needs (default: all that are there)")
     add("--root", metavar="DIR", help="where the videos of lists are (default: the lists' folder, or its videos/)")
+    add("--workers", type=int, metavar="N", help="decoding processes (default: one for each CPU)")
+    add("--timeout", type=float, default=60, metavar="S", help="seconds for one video (default: 60)")
 
 
 def inputs_from(args: argparse.Namespace, exclude: Path | None = None, *, scan: bool = False) -> Inputs:
     """Find what the flags of :func:`add_input_flags` name.
 
     Raises:
-        UserError: flags that do not go together, and as ``pipelines.data.inputs``.
+        UserError: flags that do not go together or are out of range, and as ``pipelines.data.inputs``.
     """
     from pipelines.data.inputs import find_inputs, find_listed, wanted_lists
     from pipelines.data.lists import ListFolder
     from vlmodels.errors import UserError
 
+    for name in ("workers", "timeout"):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise UserError(f"--{name} {value:g}: it must be more than 0")
     if bool(args.videos) == bool(args.lists):
         raise UserError("say either --videos (a folder, lists or a CSV) or --lists (a folder of lists), not both")
     if args.videos:

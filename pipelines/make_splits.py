@@ -7,8 +7,9 @@ Examples:
 DATA is what ingest made of a folder or a CSV. Clips of one source video stay together. One split into training and
 test videos, by the split seed, serves all lists; each seed draws its own K-shot lists from the training videos:
   labels.csv        train.txt       val.txt        train{seed}_few_shot_{K}.txt
-  base_labels.csv   base_train.txt  base_val.txt   fs_base_s{seed}_train.txt (the largest K)
+  base_labels.csv   base_train.txt  base_val.txt   fs_base_s{seed}_train.txt
   novel_labels.csv                  novel_val.txt
+fs_base lists have 16 shots if that is among --shots, else the most (splits.json: base_shots), and are of that K only.
 splits.json says how they were made. few_shot.py, b2n.py and supervised.py train and test on the same videos with these
 lists as without.
 """
@@ -40,12 +41,18 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", required=True, metavar="DIR", help="folder that pipelines/ingest.py made")
     add("--out", required=True, metavar="DIR", help="where the lists go; replaced if it holds lists made here")
-    add("--split-seed", type=int, default=1, metavar="N", help="decides what is test (default: 1)")
+    add("--split-seed", type=_seed, default=1, metavar="N", help="decides what is test (default: 1)")
     add("--seeds", type=_numbers, default=(1, 2, 3), metavar="N,N", help="draws of the K-shot lists (default: 1,2,3)")
     add("--shots", type=_numbers, default=(2, 4, 8, 16), metavar="K,K", help="videos of a class (default: 2,4,8,16)")
     add("--test-fraction", type=float, default=0.3, metavar="F", help="share of a class kept for test (default: 0.3)")
     add("--fewer-shots", action="store_true", help="take what there is of classes with fewer training videos")
     return parser
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 0")
+    return int(text)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -87,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "seeds": args.seeds,
         "split_seed": args.split_seed,
         "shots": args.shots,
+        "base_shots": base_shots(args.shots),
         "fewer_shots": args.fewer_shots,
         "test_fraction": args.test_fraction,
         "notes": notes,
@@ -137,9 +145,14 @@ def make_lists(
     of_base = [clip for clip in train if clip.label in set(base)]
     lists["base_train"] = _lines(of_base, base)
     for seed in seeds:
-        lists[f"fs_base_s{seed}_train"] = _lines(few_shots(of_base, max(shots), seed, fewer=fewer), base)
+        lists[f"fs_base_s{seed}_train"] = _lines(few_shots(of_base, base_shots(shots), seed, fewer=fewer), base)
     lists |= {"base_val": _lines(test, base), "novel_val": _lines(test, novel)}
     return lists, labels, notes
+
+
+def base_shots(shots: Sequence[int]) -> int:
+    """Return K of the ``fs_base`` lists, whose names do not say it: 16 as published, else the largest of ``shots``."""
+    return 16 if 16 in shots else max(shots)
 
 
 def _refuse_few(counts: Counter[str], shots: int, *, fewer: bool) -> None:

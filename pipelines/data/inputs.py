@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from pipelines.data.catalog import part_of
 from pipelines.data.lists import ListFolder, VideoList
-from pipelines.data.locate import VIDEO_SUFFIXES, Locator, loosely, videos_below
+from pipelines.data.locate import VIDEO_SUFFIXES, Locator, known_folders, loosely, videos_below
 from pipelines.data.manifest import clip_id, group_of, is_table, list_stem, read_labels, read_list, read_videos
 from vlmodels.errors import UserError, nearest
 
@@ -112,18 +112,22 @@ def find_inputs(
     twice = [one.name for i, one in enumerate(lists) if one.name in {other.name for other in lists[:i]}]
     if twice:
         raise UserError(f"two lists are called {twice[0]}; rename one, for their names tell them apart")
-    return replace(_listed(lists, _root(paths, root), scan=scan), lists=tuple(lists))
+    return replace(
+        _listed(lists, _root([path.resolve().parent for path in paths], root), scan=scan), lists=tuple(lists)
+    )
 
 
 def find_listed(folder: ListFolder, stems: Sequence[str], root: str | Path | None, *, scan: bool = False) -> Inputs:
     """Read the lists ``stems`` of a folder, with the label files that belong to them; else as :func:`find_inputs`."""
     lists = [folder.read(stem) for stem in stems]
-    found = _listed(lists, _root([folder.place / "."], root), scan=scan)
+    found = _listed(lists, _root([folder.place], root), scan=scan)
     return replace(found, lists=tuple(lists), dataset=folder.dataset.name if folder.dataset else None)
 
 
 def wanted_lists(folder: ListFolder, protocol: str | None) -> tuple[list[str], list[str]]:
-    """Return the lists that a protocol needs (None: all) and that are there, and those that are not there.
+    """Return the lists that a protocol needs and that are there, and those that are not there.
+
+    None stands for all, where other texts beside own lists (a README) are passed over.
 
     Raises:
         UserError: none is there.
@@ -131,8 +135,9 @@ def wanted_lists(folder: ListFolder, protocol: str | None) -> tuple[list[str], l
     data, names = folder.dataset, folder.names()
     tests = data.tests if data else tuple(name for name in TEST_LISTS if name in names)
     trains = (data.train,) if data else TRAIN_LISTS
+    same = {name for name in names if "_filtered" in name and name.split("_filtered")[0] in names}  # the same videos
     needs: Mapping[str | None, Callable[[str], bool]] = {
-        None: lambda name: name.split("_filtered")[0] not in names or "_filtered" not in name,  # the same videos
+        None: lambda name: name not in same and (name not in names or folder.is_list(name)),
         "b2n": lambda name: name.startswith("fs_base_") or name in {"base_val", "novel_val"},
         "few_shot": lambda name: "_few_shot_" in name or name in tests[:1],
         "zero_shot": lambda name: name in tests,
@@ -142,10 +147,13 @@ def wanted_lists(folder: ListFolder, protocol: str | None) -> tuple[list[str], l
     wanted = [name for name in dict.fromkeys([*names, *known]) if needs[protocol](name)]
     there = [name for name in wanted if name in names]
     if not there:
-        looked_for = ", ".join(wanted) or "val1.txt, train.txt, fs_base_s1_train.txt and the like"
+        looked_for = ", ".join(wanted) or "val1.txt, train.csv, fs_base_s1_train.txt and the like"
+        remedy = "pass a published repository or its folder of lists"
+        if not data:
+            remedy = "own lists are 'path label' lines, CSV or JSON; --dataset NAME says whose published ones are"
         raise UserError(
-            f"{folder.place}: none of the lists that are needed is here ({looked_for}); "
-            + ("pass a published repository or its folder of lists" if data else "--dataset NAME says whose they are")
+            f"{folder.place}: none of the lists that are needed is here ({looked_for}); {remedy}"
+            + (f"; found {', '.join(names)}" if names else "")
         )
     return there, [name for name in wanted if name not in names]
 
@@ -207,16 +215,17 @@ def _own(paths: Sequence[Path], root: str | Path | None, *, scan: bool) -> Input
             raise UserError(
                 f"{line.where}: split '{line.split}'{nearest(line.split, SPLIT_FOLDERS)}; use train or test"
             )
-    inputs = _listed(lists, _root(paths, root), scan=scan)
+    inputs = _listed(lists, _root([path.resolve().parent for path in paths], root), scan=scan)
     return replace(inputs, classes=tuple(sorted(inputs.classes)))
 
 
-def _root(paths: Sequence[Path], root: str | Path | None) -> Path:
+def _root(folders: Sequence[Path], root: str | Path | None) -> Path:
+    """The folder of the videos: ``root``, else the one of the lists."""
     if root is None:
-        parents = {path.resolve().parent if path.name else path.resolve() for path in paths}
-        if len(parents) > 1:
+        places = {folder.resolve() for folder in folders}
+        if len(places) > 1:
             raise UserError("the lists lie in different folders; --root DIR says where the videos are")
-        return parents.pop()
+        return places.pop()
     if not Path(root).is_dir():
         raise UserError(f"--root {root}: no such folder")
     return Path(root).resolve()
@@ -227,9 +236,10 @@ def _listed(lists: Sequence[VideoList], root: Path, *, scan: bool) -> Inputs:
     videos: dict[str, Input] = {}
     first_seen: dict[str, str] = {}
     for one in lists:
+        unsaid = "" if any(line.split for line in one.lines) else one.name
         for line in one.lines:
             label, uri = one.classes[line.label], uri_of(line.path)
-            split = line.split.lower() or one.name
+            split = line.split.lower() or unsaid
             known = videos.get(uri)
             if known is None:
                 videos[uri] = Input(uri, "", label, split, line.group)
@@ -240,10 +250,9 @@ def _listed(lists: Sequence[VideoList], root: Path, *, scan: bool) -> Inputs:
                     "has each list its own label file (--labels, in the order of the lists)?"
                 )
             elif split not in known.split.split("|"):
-                videos[uri] = replace(known, split=f"{known.split}|{split}")
+                videos[uri] = replace(known, split="|".join(filter(None, (known.split, split))))
     classes = _union([one.classes for one in sorted(lists, key=lambda one: bool(part_of(one.name)))])
-    folders = {name for folder in {uri.rpartition("/")[0] for uri in videos} for name in folder.split("/")}
-    locate = Locator(root, [*classes, *folders])
+    locate = Locator(root, known_folders(videos, classes))
     if scan:
         locate.scan()
     found = []

@@ -52,12 +52,15 @@ def label_names(lists: Sequence[VideoList]) -> dict[str, str]:
 def swap_in(place: Path, files: dict[str, bytes], marker: str) -> None:
     """Put a folder of files in the place of the one that is there, whole; no files, no folder.
 
+    Should that fail, what was there is there again.
     ``marker`` is the file that shows that the folder is of this kind. Another's is left alone if there are no files.
 
     Raises:
         UserError: the folder that is there has other files.
     """
-    if place.exists() and not (place / marker).exists() and (place.is_file() or any(place.iterdir())):
+    place = place.resolve()  # "." has no name
+    there = place.exists()
+    if there and not (place / marker).exists() and (place.is_file() or any(place.iterdir())):
         if not files:
             return
         raise UserError(f"{place} was not written here (no {marker}) and would be lost; move it away")
@@ -67,13 +70,18 @@ def swap_in(place: Path, files: dict[str, bytes], marker: str) -> None:
             fresh.mkdir(parents=True)
             for name, data in files.items():
                 (fresh / name).write_bytes(data)
-        if place.exists():
+        if there:
             place.rename(stale)
-        if files:
-            fresh.rename(place)
+        try:
+            if files:
+                fresh.rename(place)
+        except BaseException:
+            if there:
+                stale.rename(place)
+            raise
+        shutil.rmtree(stale, ignore_errors=True)
     finally:
-        for folder in (fresh, stale):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def list_text(lines: Iterable[tuple[str, int]]) -> bytes:
@@ -83,8 +91,13 @@ def list_text(lines: Iterable[tuple[str, int]]) -> bytes:
 
 def labels_text(classes: Sequence[str]) -> bytes:
     """Return class names as a label CSV has them."""
+    return table_text(("id", "name"), enumerate(classes))
+
+
+def table_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """Return a CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "name"])
-    writer.writerows(enumerate(classes))
+    writer.writerow(header)
+    writer.writerows(rows)
     return text.getvalue().encode()

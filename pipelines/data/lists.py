@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 from pipelines.data.catalog import Dataset, dataset, dataset_of_folder, part_of
 from pipelines.data.folder import file_sha256
-from pipelines.data.manifest import ListLine, read_labels, read_list
+from pipelines.data.manifest import ListLine, is_list, is_table, list_stem, read_labels, read_list
 from vlmodels.errors import UserError, nearest
 
 KEPT = "lists.json"
 """What ``ingest`` writes beside the lists that it keeps: the data set, and each list's label file."""
 
-SUFFIXES = (".txt", ".txt.gz", ".csv", ".json")
+SUFFIXES = (".txt", ".txt.gz", ".csv", ".csv.gz", ".json", ".json.gz")
 HmdbNames = Literal["as_published", "corrected"]
 _SWAPPED = (("kick ball", "kick"), ("sword exercise", "sword"))
 """Neighbours in HMDB-51's published label CSVs whose videos carry each other's name."""
@@ -90,8 +90,16 @@ class ListFolder:
         found |= dict.fromkeys(_kept(self.place).get("labels", {}))
         folders = [folder for folder in self._folders() if folder.is_dir()]
         for folder in folders[1:] or folders:  # a repository's root holds other text files
-            found |= dict.fromkeys(sorted(_stem(p) for p in folder.iterdir() if p.name.endswith(SUFFIXES[:2])))
+            files = (path for path in folder.iterdir() if path.name.endswith(SUFFIXES))
+            found |= dict.fromkeys(sorted(list_stem(path) for path in files if not is_table(path) or is_list(path)))
         return [name for name in found if self.has(name)]
+
+    def is_list(self, stem: str) -> bool:
+        """Whether the file called ``stem`` is published or kept as a list, or looks like one."""
+        if stem in (self.dataset.counts if self.dataset else ()) or stem in _kept(self.place).get("labels", {}):
+            return True
+        path = self._find(stem)
+        return path is not None and is_list(path)
 
     def read(self, stem: str) -> VideoList:
         """Return the list ``stem`` with its classes.
@@ -171,10 +179,6 @@ class ListFolder:
             f"HMDB-51's names {' and '.join(pairs)} are swapped, as published: videos of one carry the other's name "
             "(protocol.hmdb_names=corrected puts them right)"
         ]
-
-
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".txt")
 
 
 def kept_dataset(place: Path) -> str:

@@ -11,7 +11,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -44,12 +44,12 @@ class Locator:
 
     Args:
         root: where the videos are.
-        folders: names of folders that mean something: classes, and folders that the lists write.
+        known: folder names that mean something (:func:`known_folders`).
     """
 
-    def __init__(self, root: Path, folders: Iterable[str] = ()) -> None:
+    def __init__(self, root: Path, known: frozenset[str] = frozenset()) -> None:
         self.root = root
-        self._named = frozenset(loosely(name) for name in folders)
+        self._known = known
         self._by_stem: dict[str, list[str]] = defaultdict(list)
         self._scanned = False
         self.files: frozenset[str] = frozenset()
@@ -78,7 +78,7 @@ class Locator:
             lambda _: True,
         )
         for is_same in same:
-            fitting = [path for path in alike if is_same(path) and self._may_be(uri, path, label)]
+            fitting = [path for path in alike if is_same(path) and may_be(uri, path, self._known, label)]
             if fitting:
                 return self._one_of(fitting, uri, label)
         if (self.root / uri).is_file():  # a suffix that is no video's, or a path that leads out of the root
@@ -86,14 +86,6 @@ class Locator:
         if alike:
             return Found("", f"no such file where it is listed; its name is elsewhere ({', '.join(alike[:2])})")
         return Found("", f"no such file below {self.root}")
-
-    def _may_be(self, uri: str, path: str, label: str) -> bool:
-        listed, there = _folders(uri), _folders(path)
-        if listed.parts and there.parts and not listed.parts & there.parts:
-            return False
-        if not listed.names or not there.names or listed.names[-1] == there.names[-1]:
-            return True
-        return there.names[-1] == loosely(label) or there.names[-1] not in self._named
 
     def _one_of(self, paths: list[str], uri: str, label: str) -> Found:
         if len(paths) == 1:
@@ -111,6 +103,27 @@ class Locator:
         if len(left) > 1:
             return Found("", f"{len(left)} files have its name, which is meant? ({', '.join(left[:2])})")
         return Found(left[0])
+
+
+def known_folders(paths: Iterable[str], classes: Iterable[str]) -> frozenset[str]:
+    """Return the folder names that mean something: classes, and the folders in the listed ``paths``."""
+    below = {path.rpartition("/")[0] for path in paths}
+    return frozenset(loosely(name) for names in (classes, *(folder.split("/") for folder in below)) for name in names)
+
+
+def may_be(listed: str, found: str, known: Collection[str], label: str = "") -> bool:
+    """Whether the folders of two paths allow that they are one video; file names are not compared.
+
+    They do not where both name parts of the data and unlike ones (``val/x.mp4``, ``train/x.mp4``), or where the last
+    folder of ``found`` is another than that of ``listed``, is among the ``known`` ones (:func:`known_folders`), and is
+    not the class ``label`` that the list gives the video.
+    """
+    one, other = _folders(listed), _folders(found)
+    if one.parts and other.parts and not one.parts & other.parts:
+        return False
+    if not one.names or not other.names or one.names[-1] == other.names[-1]:
+        return True
+    return other.names[-1] == loosely(label) or other.names[-1] not in known
 
 
 def difference(uri: str, path: str) -> str:

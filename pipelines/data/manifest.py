@@ -12,9 +12,10 @@ import hashlib
 import io
 import json
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -98,31 +99,29 @@ def clip_id(uri: str) -> str:
 
 
 def group_of(uri: str) -> str:
-    """Return the source video of a clip, where its name tells, else its name.
+    """Return the source video of a clip, where its name tells, else its uri without suffix.
 
-    ``v_X_g03`` of ``v_X_g03_c01`` (UCF-101), ``Film_pour`` of ``Film_pour_u_cm_np1_fr_med_0`` (HMDB-51).
+    ``v_X_g03`` of ``v_X_g03_c01`` (UCF-101), ``Film_pour`` of ``Film_pour_u_cm_np1_fr_med_0`` (HMDB-51). Any other
+    name may be given anew in each folder (``A/0001.mp4``, ``B/0001.mp4``), so that alone it tells no source.
     """
-    stem = Path(uri).stem
-    match = _GROUPED.match(stem)
-    return (match.group(1) or match.group(2)) if match else stem
+    path = PurePosixPath(uri)
+    match = _GROUPED.match(path.stem)
+    return (match.group(1) or match.group(2)) if match else str(path.parent / path.stem)
 
 
 def read_labels(path: str | Path) -> list[str]:
     """Return the class names of a label CSV, in label order.
 
     Raises:
-        UserError: no such file, no header ``id,name``, ids that are not 0, 1, 2, ..., a name twice.
+        UserError: no such file, no CSV, no header ``id,name``, ids that are not 0, 1, 2, ..., a name twice.
     """
-    lines = csv.reader(_text(Path(path)).splitlines())
-    header = [cell.strip().lower() for cell in next(lines, [])]
+    rows = _rows(Path(path), _text(Path(path)))
+    header = [cell.strip().lower() for cell in next(rows, ("", []))[1]]
     if "id" not in header or "name" not in header:
         raise UserError(f"{path}:1: a label file starts with the header 'id,name', not '{','.join(header)}'")
     id_column, name_column = header.index("id"), header.index("name")
     names: list[str] = []
-    for cells in lines:
-        if not any(cell.strip() for cell in cells):
-            continue
-        where = f"{path}:{lines.line_num}"
+    for where, cells in rows:
         if len(cells) != len(header):
             raise UserError(
                 f"{where}: {len(cells)} cells where the header has {len(header)}; quote names that hold commas"
@@ -192,10 +191,38 @@ def is_table(path: str | Path) -> bool:
     return Path(path).name.lower().removesuffix(".gz").endswith((".csv", ".json"))
 
 
+def is_list(path: str | Path) -> bool:
+    """Whether a file looks like a list of videos, maybe with mistakes, and not like labels, notes or settings.
+
+    What cannot be read may be one; reading it tells why.
+    """
+    path = Path(path)
+    try:
+        text = _text(path)
+        kind, mark = _form(path, text)
+        content = json.loads(text) if kind == "json" else None
+    except (UserError, json.JSONDecodeError):
+        return True
+    if kind == "json":
+        if isinstance(content, dict):
+            return bool(content) and all(isinstance(label, (str, int)) for label in content.values())
+        return isinstance(content, list) and any(name in item for item in content[:1] for name in PATH_COLUMNS)
+    if kind == "csv" and mark:
+        header = {cell.strip().lower() for cell in text.partition("\n")[0].split(mark)}
+        return not header.isdisjoint(PATH_COLUMNS + LABEL_COLUMNS)
+    lines = [line.split() for line in text.split("\n") if line.strip()]
+    return 2 * sum(len(words) > 1 and words[-1].isdecimal() for words in lines) >= len(lines)
+
+
+def _form(path: Path, text: str) -> tuple[str, str | None]:
+    """The last suffix but ``.gz``, and what separates the cells of the first line."""
+    mark = next((mark for mark in ",;\t" if mark in text.partition("\n")[0]), None)
+    return path.name.lower().removesuffix(".gz").rsplit(".", 1)[-1], mark
+
+
 def _entries(path: Path) -> Iterator[_Entry]:
     text = _text(path)
-    kind = path.name.lower().removesuffix(".gz").rsplit(".", 1)[-1]
-    mark = next((mark for mark in ",;\t" if mark in text.partition("\n")[0]), None)
+    kind, mark = _form(path, text)
     if kind == "json":
         entries = _json_entries(path, text)
     elif kind == "csv" and mark:
@@ -228,18 +255,15 @@ def _text_entries(path: Path, text: str) -> Iterator[_Entry]:
 
 
 def _csv_entries(path: Path, text: str, delimiter: str) -> Iterator[_Entry]:
-    rows = csv.reader(io.StringIO(text), delimiter=delimiter)
-    header = [cell.strip().lower() for cell in next(rows, [])]
+    rows = _rows(path, text, delimiter)
+    header = [cell.strip().lower() for cell in next(rows, ("", []))[1]]
     video, label = (next((n for n in names if n in header), "") for names in (PATH_COLUMNS, LABEL_COLUMNS))
     if not video or not label:
         raise UserError(
             f"{path}:1: a list in CSV starts with a header that has the columns path and label (and group and split, "
             f"if you like), not '{','.join(header)}'"
         )
-    for cells in rows:
-        if not any(cell.strip() for cell in cells):
-            continue
-        where = f"{path}:{rows.line_num}"
+    for where, cells in rows:
         if len(cells) != len(header):
             raise UserError(
                 f"{where}: {len(cells)} cells where the header has {len(header)}; quote names that hold commas"
@@ -247,6 +271,21 @@ def _csv_entries(path: Path, text: str, delimiter: str) -> Iterator[_Entry]:
         row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
         label_at = f"{where}, column {header.index(label) + 1} ({label})"
         yield _Entry(row[video], row[label], where, label_at, row.get("group", ""), row.get("split", ""))
+
+
+def _rows(path: Path, text: str, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
+    """Yield where each row of a CSV starts, and its cells; the first row, and then those that are not empty."""
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    while True:
+        where = f"{path}:{rows.line_num + 1}"
+        try:
+            cells = next(rows, None)
+        except csv.Error as error:
+            raise UserError(f"{where}: not CSV ({error}); is a quote left open or not doubled?") from error
+        if cells is None:
+            return
+        if rows.line_num == 1 or any(cell.strip() for cell in cells):
+            yield where, cells
 
 
 def _json_entries(path: Path, text: str) -> Iterator[_Entry]:
@@ -271,8 +310,10 @@ def _text(path: Path) -> str:
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
-        return data.decode("utf-8-sig").replace("\r\n", "\n")
+        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
+    except (EOFError, zlib.error) as error:
+        raise UserError(f"{path}: truncated or damaged ({error}); fetch it again") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from error

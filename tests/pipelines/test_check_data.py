@@ -10,6 +10,7 @@ import time
 import pytest
 
 from pipelines import check_data
+from pipelines.data.inputs import find_listed, wanted_lists
 from pipelines.data.lists import ListFolder
 from tests.videofiles import truncate, write_video
 from vlmodels.errors import UserError
@@ -75,7 +76,7 @@ def test_what_a_user_must_know(world, capsys):
     said = capsys.readouterr().out
     assert "note: leak: val2 shares videos: 1 with train1_few_shot_2; what trained" in said
     assert "note: 1 of the 3 classes are classes of Kinetics-400 by name (pushup): zero-shot" in said
-    assert "note: the published labels swap the names of kick ball, kick in pairs" in said
+    assert "note: HMDB-51's names 'kick ball' and 'kick' are swapped, as published" in said
     assert "note: lists that are not here: val3, train1_few_shot_4, " in said
     assert "lists/val1.txt has 5 videos, the published list 1530" in said
     assert not (world / "check.json").exists()
@@ -96,14 +97,46 @@ def test_filtered_lists_are_lists_and_complete(world, capsys):
 
 def test_own_data_and_sources_in_both_parts(tmp_path, capsys):
     names = [f"{split}/{label}/film_g0{g}_c01.mp4" for split, g in (("train", 1), ("test", 2)) for label in ("a", "b")]
-    for name in [*names, "test/a/film_g01_c02.mp4"]:
+    for name in [*names, "test/a/film_g01_c02.mp4", "train/a/1.mp4", "test/b/1.mp4"]:
         (tmp_path / "v" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "v" / name).write_bytes(b"x")
     assert check_data.main(["--videos", str(tmp_path / "v"), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert "note: leak: test shares source videos (groups): 1 with train; their clips look alike" in said
     lists = ListFolder.open(tmp_path / "out" / "lists")
-    assert {name: len(lists.read(name).lines) for name in lists.names()} == {"test": 3, "train": 2}
+    assert {name: len(lists.read(name).lines) for name in lists.names()} == {"test": 4, "train": 3}
+
+
+def test_a_group_of_several_classes_and_no_group_at_all(tmp_path, capsys):
+    for name in ("train/a/film_g01_c01.mp4", "test/b/film_g01_c02.mp4", "train/a/0001.mp4", "test/b/0001.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert check_data.main(["--videos", str(tmp_path)]) == 0
+    assert "(groups): 1 with train; their clips look alike" in capsys.readouterr().out
+
+
+OWN = (("a.mp4", "run", "film 1", "train"), ("b.mp4", "10", "film 2", "test"), ("c.mp4", "run", "film 1", ""))
+
+
+@pytest.mark.parametrize("rows", [OWN, [(*row[:3], "") for row in OWN]])
+def test_filtered_own_data_keeps_groups_and_splits(tmp_path, capsys, rows):
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    table = [("path", "label", "group", "split"), *rows, ("gone.mp4", "run", "film 3", "train")]
+    (tmp_path / "mine.csv").write_text("".join(",".join(row) + "\n" for row in table))
+    assert check_data.main(["--videos", str(tmp_path / "mine.csv"), "--out", str(tmp_path / "out")]) == 1
+    lists = ListFolder.open(tmp_path / "out" / "lists")
+    again = find_listed(lists, wanted_lists(lists, None)[0], tmp_path)
+    none = "" if rows is OWN else "all"
+    assert [(v.uri, v.label, v.group, v.split) for v in again.videos] == [(*row[:3], row[3] or none) for row in rows]
+
+
+def test_videos_beside_their_lists_are_not_renamed(world):
+    (world / "lists" / "videos").symlink_to(world / "videos")
+    place = world / "lists"
+    assert check_data.main(["--lists", str(place), "--dataset", "hmdb51", "--out", str(world / "out")]) == 1
+    report = json.loads((world / "out" / "check.json").read_text())
+    assert (report["root"], report["splits"]["val2"]["present"]) == (str(place), 1)
 
 
 @pytest.mark.ray
@@ -146,6 +179,9 @@ def test_the_published_lists_against_a_small_tree(shared_data, tmp_path, capsys)
         (["--lists", "lists", "--labels", "l.csv"], "--labels goes with --videos"),
         (["--videos", "lists/val1.txt", "--dataset", "hmdb51"], "--lists DIR"),
         (["--lists", "nowhere"], "no such folder of lists"),
+        (["--videos", "videos", "--decode", "--workers", "-1"], "--workers -1: it must be more than 0"),
+        (["--videos", "videos", "--decode", "--timeout", "0"], "--timeout 0: it must be more than 0"),
+        (["--videos", "videos", "--decode", "--timeout", "nan"], "--timeout nan: it must be more than 0"),
         (["--lists", "lists", "--dataset", "hmdb"], "did you mean 'hmdb51'"),
         (["--lists", "lists", "--dataset", "hmdb51", "--protocol", "b2n"], "none of the lists that are needed"),
         (["--lists", "lists", "--dataset", "hmdb51", "--root", "lists"], "none of the 8 listed videos is below"),
@@ -160,7 +196,7 @@ def test_mistakes(world, monkeypatch, arguments, message):
 def test_help_answers_at_once(tmp_path):
     started = time.monotonic()
     done = subprocess.run([sys.executable, check_data.__file__, "--help"], capture_output=True, text=True, check=True)
-    assert "Exit code: 0 if every listed video is there and whole, 1 if" in done.stdout
+    assert "Exit code: 0 if every listed video is there and whole, 1 if" in " ".join(done.stdout.split())
     assert time.monotonic() - started < 2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -59,10 +60,10 @@ def test_a_repository_its_parts_and_the_data_set_of_a_folder(repository):
     both = ListFolder.open(repository / "splits" / "base2novel_splits" / "hmdb_splits")
     assert both.read("novel_val").classes == ("kick ball", "kick")
     assert [line.path for line in part.read("val1").lines][1] == "b_(HQ)&;~@!+_kick.avi"
-    assert part.swapped(HMDB) == ["kick ball", "kick"]
+    assert "'kick ball' and 'kick' are swapped" in part.about_names(HMDB)[0]
     corrected = ListFolder.open(part.place, hmdb_names="corrected")
     assert corrected.read("val1").classes == ("kick", "kick ball", "run")
-    assert corrected.swapped(HMDB) == []
+    assert "put right" in corrected.about_names(HMDB)[0]
 
 
 def test_mistakes_with_folders(repository, tmp_path):
@@ -93,6 +94,40 @@ def test_lists_without_folder_prefix_are_the_same_videos_and_not_taken_twice(tmp
     for name in ("eval", "eval_filtered_OST"):
         put(tmp_path / f"{name}.txt", "x.mp4 0\n")
     assert wanted_lists(ListFolder.open(tmp_path), None)[0] == ["eval"]
+
+
+def test_tables_are_lists_and_labels_and_notes_are_not(tmp_path):
+    labels(tmp_path / "labels.csv", ("a", "b"))
+    put(tmp_path / "splits.json", '{"schema": 1, "seeds": [1]}')
+    put(tmp_path / "val.csv", "path,label\nx.mp4,a\n")
+    put(tmp_path / "train.json", '[{"path": "y.mp4", "label": 1}]')
+    put(tmp_path / "more.csv.gz", gzip.compress(b"video;class\nz.mp4;1\n"))
+    folder = ListFolder.open(tmp_path)
+    assert folder.names() == wanted_lists(folder, None)[0] == ["more", "train", "val"]
+    assert [folder.read(name).lines[0].label for name in folder.names()] == [1, 1, 0]
+    assert wanted_lists(folder, "supervised")[0] == ["train", "val"]
+    with pytest.raises(UserError, match=r"none of the lists .* 'path label' lines, CSV or JSON; .*; found more, train"):
+        wanted_lists(folder, "b2n")
+
+
+def test_a_text_that_is_no_list_is_passed_over_and_a_list_with_mistakes_is_not(tmp_path):
+    labels(tmp_path / "labels.csv", ("a",))
+    put(tmp_path / "README.txt", "My lists\n\nMade in 2024\nby hand, for\n\ntests.\n")
+    put(tmp_path / "train.txt", "x.mp4 0\ny.mp4\nz.mp4 0\n")
+    put(tmp_path / "val.txt.gz", gzip.compress(b"x.mp4 0\n" * 99)[:-9])
+    put(tmp_path / "test.csv", "path,lable\nx.mp4,0\n")
+    folder = ListFolder.open(tmp_path)
+    assert wanted_lists(folder, None)[0] == ["test", "train", "val"]
+    with pytest.raises(UserError, match=r"README.txt:1:\d+: expected 'path label'"):
+        folder.read("README")
+
+
+def test_the_videos_of_a_folder_of_lists_are_in_it(tmp_path):
+    labels(tmp_path / "l" / "labels.csv", ("a",))
+    for name in ("l/val.txt", "l/videos/x.mp4", "x.mp4"):
+        put(tmp_path / name, "x.mp4 0\n")
+    inputs = find_listed(ListFolder.open(tmp_path / "l"), ["val"], None)
+    assert (inputs.root, inputs.videos[0].path) == (tmp_path / "l", "videos/x.mp4")
 
 
 def test_kept_lists_are_read_like_those_that_were_given(repository, tmp_path):
@@ -137,6 +172,30 @@ def test_a_folder_of_others_is_not_replaced(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "lists", "lists.json", "precious.txt"]
 
 
+def test_what_was_there_is_there_again_if_replacing_it_fails(tmp_path, monkeypatch):
+    place, rename = tmp_path / "lists", Path.rename
+    swap_in(place, {"m.json": b"old"}, "m.json")
+
+    def refuse(source, target):
+        if source.name.endswith(".tmp"):
+            raise OSError(28, "No space left on device")
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match="No space"):
+        swap_in(place, {"m.json": b"new"}, "m.json")
+    assert [(path.name, path.read_bytes()) for path in place.iterdir()] == [("m.json", b"old")]
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_the_folder_where_one_is_can_be_replaced(tmp_path, monkeypatch):
+    swap_in(tmp_path / "lists", {"m.json": b"old"}, "m.json")
+    monkeypatch.chdir(tmp_path / "lists")
+    swap_in(Path(), {"m.json": b"new"}, "m.json")
+    assert (tmp_path / "lists" / "m.json").read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [tmp_path / "lists"]
+
+
 NAMES = ("kick ball", "plié", "sit, stand")
 
 
@@ -157,6 +216,14 @@ def test_other_forms_of_lists(tmp_path, file, content):
     assert [(line.path, line.label) for line in found] == [("a, b.mp4", 0), ("c d.mp4", 2)]
 
 
+@pytest.mark.parametrize("end", ["\r", "\r\n"])
+def test_line_ends_of_other_systems(tmp_path, end):
+    for file, lines in (("l.txt", ("a.mp4 0", "b.mp4 1", "")), ("l.csv", ("path,label", "a.mp4,0", "b.mp4,1"))):
+        found = read_list(put(tmp_path / file, end.join(lines)))
+        assert [(line.path, line.label) for line in found] == [("a.mp4", 0), ("b.mp4", 1)]
+    assert read_labels(put(tmp_path / "labels.csv", end.join(("id,name", "0,a", "1,b")))) == ["a", "b"]
+
+
 def test_path_label_lines_may_be_called_csv(tmp_path):
     found = read_list(put(tmp_path / "val.csv", "a.mp4 0\nc d.mp4 2\n"), 3)
     assert [(line.path, line.label) for line in found] == [("a.mp4", 0), ("c d.mp4", 2)]
@@ -172,6 +239,13 @@ def test_path_label_lines_may_be_called_csv(tmp_path):
         ("l.csv", "path,label\n,0\n", "l.csv:2: a video without a path"),
         ("l.csv", "youtube_id,time_start\nx,1\n", "l.csv:1: a list in CSV starts with a header"),
         ("l.csv", "path,label\n", "no videos in this list"),
+        (
+            "l.csv",
+            'path,label\na.mp4,0\n"b.mp4,0\nc.mp4,0\n',
+            r"l.csv:3: not CSV \(unexpected end of data\); is a quote",
+        ),
+        ("l.txt.gz", gzip.compress(b"a.mp4 0\n" * 99)[:-9], r"l.txt.gz: truncated or damaged \(.*\); fetch it again"),
+        ("l.txt.gz", gzip.compress(b"a.mp4 0\n")[:10] + b"\xff" * 30, "l.txt.gz: truncated or damaged"),
         ("l.json", '[{"path": "a.mp4"}]', r"l.json, entry 1 \(label\): no label for 'a.mp4'"),
         ("l.json", '{"a.mp4": 0,\n "b.mp4" 1}', r"l.json:2:10: not JSON"),
         ("l.json", '["a.mp4"]', r"a list in JSON is"),
@@ -218,6 +292,7 @@ def test_several_own_files_are_their_splits(tmp_path):
 
 
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zs", "Zl", "Zp")), min_size=1)
+NAMED = st.builds("".join, st.tuples(TEXT, st.sampled_from(["", "\u2028", "\u2029", "\n", '"', ", "]), TEXT))
 
 
 @given(st.lists(st.tuples(TEXT, st.integers(0, 9)), min_size=1))
@@ -226,7 +301,7 @@ def test_what_is_written_as_a_list_is_read_again(tmp_path_factory, lines):
     assert [(line.path, line.label) for line in read_list(path)] == lines
 
 
-@given(st.lists(TEXT, min_size=1, unique=True))
+@given(st.lists(NAMED, min_size=1, unique=True))
 def test_what_is_written_as_a_label_file_is_read_again(tmp_path_factory, names):
     path = put(tmp_path_factory.mktemp("l") / "l.csv", labels_text(names))
     assert read_labels(path) == names

@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from pipelines.data.locate import Locator, difference, videos_below
+from pipelines.data.locate import Locator, difference, known_folders, may_be, videos_below
 from vlmodels.errors import UserError
 
 UCF = "v_HandStandPushups_g01_c01.avi"
@@ -42,7 +42,7 @@ def tree(root, *paths):
     ],
 )
 def test_layouts(tmp_path, uri, label, there, changed, scan):
-    locate = Locator(tree(tmp_path, there), [label, "a", "b"])
+    locate = Locator(tree(tmp_path, there), known_folders([], [label, "a", "b"]))
     if scan:
         locate.scan()
     assert locate(uri, label) == (there, "")
@@ -63,7 +63,8 @@ def test_layouts(tmp_path, uri, label, there, changed, scan):
     ],
 )
 def test_a_folder_or_prefix_tells(tmp_path, uri, label, there, expected):
-    assert Locator(tree(tmp_path, *there), ["a", "b", "kick", "kick ball"])(uri, label).path == expected
+    known = known_folders([], ["a", "b", "kick", "kick ball"])
+    assert Locator(tree(tmp_path, *there), known)(uri, label).path == expected
 
 
 @pytest.mark.parametrize(
@@ -79,9 +80,21 @@ def test_a_folder_or_prefix_tells(tmp_path, uri, label, there, expected):
     ],
 )
 def test_what_is_nowhere_or_anyones(tmp_path, uri, there, reason):
-    path, told = Locator(tree(tmp_path, *there), ["a", "b", "subject1", "subject2"])(uri, "a")
+    known = known_folders(["subject1/1.mp4", "subject2/1.mp4"], ["a", "b"])
+    path, told = Locator(tree(tmp_path, *there), known)(uri, "a")
     assert path == ""
     assert re.search(reason, told)
+
+
+def test_paths_that_contradict_each_other():
+    known = known_folders(["Brush_Hair/1.mp4", "val/x/2.mp4"], ["Kick ball"])
+    assert known >= {"brush hair", "x", "kick ball"}
+    assert may_be("x/1.mp4", "1.mp4", known)
+    assert may_be("val/1.mp4", "validation/kick_ball/1.mp4", known)
+    assert may_be("x/1.mp4", "elsewhere/1.mp4", known)
+    assert not may_be("x/1.mp4", "kick_ball/1.mp4", known)
+    assert may_be("x/1.mp4", "kick_ball/1.mp4", known, "Kick Ball")
+    assert not may_be("val/1.mp4", "train/1.mp4", known)
 
 
 def test_paths_out_of_the_tree_and_absolute_ones(tmp_path):

@@ -93,6 +93,21 @@ def test_too_few_videos_are_one_message(tmp_path):
         written(tmp_path / "l", [clip(i, n, uri=f"{n}{i} ") for n in NAMES for i in range(9)])
 
 
+def test_base_lists_are_of_16_shots_if_those_are_asked_for(tmp_path):
+    clips = [clip(i, name) for name in NAMES for i in range(8)]
+    for shots, k in (((2, 4), 4), ((2, 16, 32), 16)):
+        assert make_splits.base_shots(shots) == k
+        lists = written(tmp_path / "l", clips, shots=shots, fraction=0.1, fewer=True)
+        assert len(lists.read("fs_base_s1_train").lines) == 2 * min(k, 7)
+
+
+@pytest.mark.parametrize("seed", ["-1", "x", "1.5"])
+def test_split_seeds_count_from_0(seed, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        make_splits.main(["--data", "d", "--out", "o", "--split-seed", seed])
+    assert f"argument --split-seed: '{seed}' is no whole number from 0" in capsys.readouterr().err
+
+
 @pytest.mark.ray
 def test_the_script(small_data, tmp_path, capsys):
     command = ["--data", str(small_data), "--out", str(tmp_path / "lists"), "--seeds", "7,8", "--shots", "2"]
@@ -102,6 +117,7 @@ def test_the_script(small_data, tmp_path, capsys):
     facts = json.loads((tmp_path / "lists" / "splits.json").read_text())
     index = json.loads((small_data / "index.json").read_text())
     assert (facts["data_digest"], facts["seeds"], facts["split_seed"]) == (index["digest"], [7, 8], 5)
+    assert facts["base_shots"] == 2
     assert facts["lists"]["train"] == {"videos": 16, "classes": 4}
     first = {path.name: path.read_bytes() for path in (tmp_path / "lists").iterdir()}
     assert make_splits.main(command) == 0

@@ -48,6 +48,8 @@ def test_label_files(world, tmp_path):
         ("id,name\n0,A\n1,A\n", ":3: class name 'A' is there twice"),
         ("id,name\n0,A, with comma\n", ":2: 3 cells .* quote names"),
         (b"id,name\n0,\xff\xfe\n", "not a text file in UTF-8"),
+        ('id,name\n0,"a\n1,b\n', ":2: not CSV .* is a quote left open"),
+        ('id,name\n0,"a\n1,"b"\n', ":2: not CSV"),
     ],
 )
 def test_wrong_label_files(tmp_path, content, message):
@@ -215,4 +217,6 @@ def test_names_and_groups():
     assert group_of("Typing/v_Typing_g24_c04.avi") == "v_Typing_g24"
     assert group_of("har_Clapping_g10_c01.mp4") == "har_Clapping_g10"
     assert group_of("How_to_pour_beer_pour_u_nm_np1_fr_goo_0.avi") == "How_to_pour_beer_pour"
-    assert group_of("train/-aNccq2jvUA_000055_000065.mp4") == "-aNccq2jvUA_000055_000065"
+    assert group_of("train/-aNccq2jvUA_000055_000065.mp4") == "train/-aNccq2jvUA_000055_000065"
+    assert group_of("A/0001.mp4") == "A/0001" != group_of("B/0001.mp4")
+    assert group_of("part.1.mp4") == "part.1"
