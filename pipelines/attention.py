@@ -37,15 +37,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     from pipelines.data.clipstore import ClipStore
-    from vlmodels import methods
-    from vlmodels.checkpoint import load_adapter
-    from vlmodels.clip import create
     from vlmodels.errors import UserError
 
     if args.clips < 1:
         raise UserError(f"--clips {args.clips}: draw at least 1")
+    if args.out.exists() and not args.out.is_dir():
+        raise UserError(f"--out {args.out} is a file; name a folder")
+    tested = targets_of(args.run)
     store = ClipStore(args.data)
-    name, classes, chosen = choose(args.run, store, args.set, args.clips)
+    name, classes, chosen = choose(args.run, tested, store, args.set, args.clips)
+
+    from vlmodels import methods
+    from vlmodels.checkpoint import load_adapter
+    from vlmodels.clip import create
+
     ours = load_adapter(args.run)
     spec = ours.method.backbone.spec
     if store.segments != spec.frames:
@@ -57,29 +62,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def choose(run: Path, store: ClipStore, wanted: str | None, count: int) -> tuple[str, list[str], list[tuple[str, int]]]:
-    """The test set's name and classes, and (clip, target) of ``count`` clips, one of each class as far as they go.
+Tested = Mapping[str, tuple["list[str]", "np.ndarray", "np.ndarray"]]
+
+
+def targets_of(run: Path) -> Tested:
+    """Of each test set of a run: its classes, its scored clips (N,) and their targets (N,).
 
     Raises:
-        UserError: no finished run, no such test set, or none of its clips in the data.
+        UserError: no finished run, or one without classes.
     """
     import numpy as np
 
+    from pipelines.ledger import DAMAGED
     from vlmodels.errors import UserError
 
     try:
         record: Mapping[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
         sets: Mapping[str, list[str]] = {n: names for n, names in record["classes"].items() if names}
         with np.load(run / "predictions.npz", allow_pickle=False) as arrays:
-            found = {n: (arrays[f"{n}/clip_id"], arrays[f"{n}/target"]) for n in sets}
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{run} is no folder of a finished run with classes ({error})") from error
-    name = next(iter(sets), "") if wanted is None else wanted
-    if name not in sets:
-        raise UserError(f"no test set '{name}' in {run}; there are {', '.join(sets) or 'none'}")
+            tested = {n: (names, arrays[f"{n}/clip_id"], arrays[f"{n}/target"]) for n, names in sets.items()}
+    except (*DAMAGED, KeyError, AttributeError) as error:
+        raise UserError(f"{run} is no folder of a finished run ({error})") from error
+    if not tested:
+        raise UserError(f"{run} is of protocol {record.get('protocol')}; attention needs a protocol with classes")
+    return tested
+
+
+def choose(
+    run: Path, tested: Tested, store: ClipStore, wanted: str | None, count: int
+) -> tuple[str, list[str], list[tuple[str, int]]]:
+    """The test set's name and classes, and (clip, target) of ``count`` clips, one of each class as far as they go.
+
+    Raises:
+        UserError: no such test set, or none of its clips in the data.
+    """
+    from vlmodels.errors import UserError
+
+    name = next(iter(tested)) if wanted is None else wanted
+    if name not in tested:
+        raise UserError(f"no test set '{name}' in {run}; there are {', '.join(tested)}")
+    classes, ids, targets = tested[name]
     columns = (store.manifest.column(column).to_pylist() for column in ("clip_id", "status"))
     there = {clip for clip, status in zip(*columns, strict=True) if status == "ok"}
-    clips = [(str(c), int(t)) for c, t in zip(*found[name], strict=True) if str(c) in there]
+    clips = [(str(c), int(t)) for c, t in zip(ids, targets, strict=True) if str(c) in there]
     if not clips:
         raise UserError(f"no test clip of {run} is in {store.folder}; give the data that the run was tested on")
     nth: dict[int, int] = {}  # of its class
@@ -88,7 +113,7 @@ def choose(run: Path, store: ClipStore, wanted: str | None, count: int) -> tuple
         nth[target] = nth.get(target, -1) + 1
         ranked.append((nth[target], clip, target))
     ranked.sort(key=lambda entry: entry[0])
-    return name, sets[name], [(clip, target) for _, clip, target in ranked[:count]]
+    return name, classes, [(clip, target) for _, clip, target in ranked[:count]]
 
 
 def class_attention(method: Method, frames: Tensor) -> tuple[Output, np.ndarray]:

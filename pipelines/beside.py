@@ -14,6 +14,7 @@ from typing import Any
 
 from pipelines.data.catalog import DATASETS, part_of
 from pipelines.summary import Column, Record, Summary, title
+from pipelines.views import PAPERS, Views, views
 from vlmodels.published import Score, scores
 
 _NEAR = 0.1
@@ -46,7 +47,7 @@ def beside(summary: Summary, column: Column) -> Beside | None:
     if score is None:
         return None
     value = float(score.value.partition("±")[0])
-    remarks = (*tests, *_differences(summary))
+    remarks = (*tests, *_other_views(summary, column, score), *_differences(summary, column))
     return Beside(score, summary.cells[column].mean - value, remarks)
 
 
@@ -82,13 +83,23 @@ def _variants(record: Record) -> tuple[str, ...]:
 
 
 def _same_task(summary: Summary) -> bool:
-    """Whether weights and training data are such as the papers'."""
+    """Whether weights and training data are such as the papers'.
+
+    What a run trained is known; of a start only its protocol and data set are, not its shots.
+    """
     record = summary.first
     weights = record["config"]["backbone"]["pretrained"]
     if weights is None or ("." not in weights and "/" not in weights and weights != "openai"):
         return False
-    if not record["history"]:  # scored as it came, or started from a trained model
-        return True
+    start, trained = record.get("start") or {}, bool(record["history"])
+    if summary.protocol == "zero_shot" and summary.started_from:
+        on_kinetics = start.get("dataset") == "k400" and start.get("protocol") in ("zero_shot", "supervised")
+        return on_kinetics and (not trained or record["dataset"] == "k400")
+    if not trained and summary.started_from:
+        same = (start.get("protocol"), start.get("dataset")) == (summary.protocol, record["dataset"])
+        return same and summary.shots is None
+    if not trained:
+        return summary.trainable == 0
     if summary.protocol == "b2n":
         return summary.shots == _B2N_SHOTS
     return summary.protocol != "zero_shot" or record["dataset"] == "k400"
@@ -127,22 +138,60 @@ def _count(ours: int, published: int) -> tuple[str, ...] | None:
     return () if ours == published else (f"{ours:,} videos listed, published {published:,}",)
 
 
-def _differences(summary: Summary) -> Iterator[str]:
-    record = summary.first
+def _other_views(summary: Summary, column: Column, score: Score) -> Iterator[str]:
+    """Whether videos are looked at in another way than by the paper that prints the score."""
+    seen, name = summary.first["scoring"], score.source.partition(" table")[0]
+    paper = next(key for key, printed in PAPERS.items() if printed == name)
+    published: Views = views(paper, summary.protocol, column.dataset)
+    stride = seen["stride"] if seen["sampling"] == "dense" else 0
+    ours = (seen["sampling"], stride, seen["clips"], seen["crops"])
+    if ours != (published.sampling, published.stride_of(seen["frames"]), published.clips, published.crops):
+        dense = f" at stride {published.stride}" if published.stride else ""
+        yield f"other views than {name}'s {published.frames} frames{dense}, {published.clips} x {published.crops}"
+
+
+def _differences(summary: Summary, column: Column) -> Iterator[str]:
+    record, protocol = summary.first, summary.first["config"]["protocol"]
     weights = record["config"]["backbone"]["pretrained"]
     if weights != "openai" and not plain(summary.backbone).startswith("ViCLIP"):
         yield f"weights from {Path(weights).name}"
-    if record["config"].get("start"):
-        yield "started from a trained model"
-    if summary.protocol == "b2n" and record["history"] and len(summary.records) < 3:
-        yield f"{len(summary.records)} of 3 training subsets"
-    notes = record["facts"].get("view_notes", ())
-    if notes and not any(": as " in note for note in notes):
-        yield "other views than the paper's"
-    if record["history"] and (unlike := {**method_changes(record), **recipe_changes(record)}):
-        yield "other than the preset: " + ", ".join(f"{key}={value}" for key, value in unlike.items())
-    elif record["history"] and record["preset"] is None:
-        yield "no preset"
+    if summary.started_from:
+        yield f"started from {summary.started_from}"
+    if column.dataset == "hmdb51" and protocol.get("hmdb_names") == "corrected":
+        yield "the names that are swapped in HMDB51's labels put right"
+    if record["history"]:
+        yield from _training(summary)
+    changes = method_changes(record) | (recipe_changes(record) if record["history"] else {})
+    said = ", ".join(f"{key}={value}" for key, value in changes.items())
+    if record["preset"] is not None:
+        yield from [f"other than the preset: {said}"] if said else []
+    elif record["history"]:
+        yield "no preset" + (f": {said}" if said else "")
+    elif said:
+        yield said
+
+
+def _training(summary: Summary) -> Iterator[str]:
+    """What is unlike in the clips that trained, and in the choice of the epoch."""
+    record, facts, protocol = summary.first, summary.first["facts"], summary.first["config"]["protocol"]
+    subsets = len({r["seed"] for r in summary.records})
+    if summary.protocol == "b2n" and subsets < 3:
+        yield f"{subsets} of 3 training subsets"
+    if protocol.get("holdout"):
+        yield f"{100 * protocol['holdout']:g} % of the training clips held out"
+    if summary.shots is not None:
+        listed = summary.shots * facts.get("classes", {}).get("train", 0)
+    else:
+        known = DATASETS.get(record["dataset"])
+        name = protocol.get("train_list") or (known.train if known else "")
+        listed = known.counts.get(name, 0) if known else 0
+        if known and name != known.train:
+            yield f"trained on the list {name}"
+    trained = min(r["facts"].get("train_clips", listed) + r["facts"].get("select_clips", 0) for r in summary.records)
+    if trained < listed:
+        yield f"{trained:,} of {listed:,} training clips"
+    if record["selection"] == "test-best":
+        yield "epoch chosen on test"
 
 
 def method_changes(record: Record) -> dict[str, Any]:
@@ -157,14 +206,17 @@ def method_changes(record: Record) -> dict[str, Any]:
 
 
 def recipe_changes(record: Record) -> dict[str, Any]:
-    """Settings of training that are not the preset's; nothing without one."""
+    """Settings of training that are not the preset's (the defaults, without one)."""
+    from pipelines.config import AugmentConfig, OptimConfig
     from vlmodels import methods
 
     if record["method"] not in methods.names():
         return {}
     preset = methods.get(record["method"]).presets.get(record["preset"] or "")
-    config = record["config"]
-    return _unlike({**config["optim"], **config["augment"]}, preset.recipe) if preset else {}
+    optim, augment = record["config"]["optim"], record["config"]["augment"]
+    if preset is None:
+        return _unlike(optim, OptimConfig()) | _unlike(augment, AugmentConfig())
+    return _unlike({**optim, **augment}, preset.recipe)
 
 
 def _unlike(values: Mapping[str, Any], published: Any) -> dict[str, Any]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.beside import Beside, beside, method_changes
-from pipelines.summary import Column, Record, Summary, columns_of, summarise, title
+from pipelines.beside import Beside, beside, method_changes, recipe_changes
+from pipelines.recorded import problem
+from pipelines.summary import SELECTIONS, Column, Record, Summary, columns_of, summarise, title
 from vlmodels.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,11 +23,14 @@ if TYPE_CHECKING:
 SCHEMA = 2
 """Version of ``run.json`` that is read."""
 
+DAMAGED = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What NumPy raises of a file that is cut or foreign."""
+
 _DEPTH = 4
 _NO_RUNS = {"mlartifacts", "mlruns", "report", "checkpoints"}  # MLflow's copies of the same runs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """A finished run where it lies."""
 
@@ -33,18 +39,22 @@ class Run:
     path: str
     place: str  # as a reader may open it: a path, or a URI
 
-    def predictions(self) -> dict[str, np.ndarray]:
-        """Scores and features of the test sets; nothing if they were not kept."""
+    def predictions(self, say: Callable[[str], None] = print) -> dict[str, np.ndarray]:
+        """Scores and features of the test sets; nothing if they were not kept, or cannot be read, which is said."""
         import numpy as np
         from pyarrow import fs
 
         path = f"{self.path}/predictions.npz"
-        if self.filesystem.get_file_info(path).type != fs.FileType.File:
+        try:
+            if self.filesystem.get_file_info(path).type != fs.FileType.File:
+                return {}
+            with self.filesystem.open_input_stream(path) as stream:
+                content = io.BytesIO(stream.read())
+            with np.load(content, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except DAMAGED as error:
+            say(f"no pictures of {self.place}: its predictions.npz cannot be read ({error})")
             return {}
-        with self.filesystem.open_input_stream(path) as stream:
-            content = io.BytesIO(stream.read())
-        with np.load(content, allow_pickle=False) as arrays:
-            return dict(arrays)
 
 
 def read_runs(places: Sequence[str], say: Callable[[str], None] = print) -> list[Run]:
@@ -110,9 +120,8 @@ def _record(filesystem: fs.FileSystem, path: str, shown: str, say: Callable[[str
         age = "an older" if schema is None or (isinstance(schema, int) and schema < SCHEMA) else "a newer"
         say(f"skipped {shown}: written by {age} version (run.json has schema {schema}, this version reads {SCHEMA})")
         return None
-    missing = [key for key in ("name", "group", "protocol", "metrics", "config", "facts") if key not in record]
-    if missing:
-        say(f"skipped {shown}: its run.json lacks {', '.join(missing)}")
+    if unsound := problem(record):
+        say(f"skipped {shown}: its run.json cannot be used ({unsound})")
         return None
     return record
 
@@ -156,10 +165,11 @@ class Ledger:
     summaries: tuple[Summary, ...]
     tables: tuple[Table, ...]
 
-    def to_json(self) -> str:
-        """Every score with its counts and the printed one, as JSON without NaN."""
+    def to_json(self, pictures: Sequence[str] = ()) -> str:
+        """Every score with its counts and the printed one, and the pictures' files, as JSON without NaN."""
         plain = [_plain(placed) for t in self.tables for row in t.rows for placed in row.cells.values()]
-        return json.dumps({"schema": 1, "scores": plain}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        content = {"schema": 1, "scores": plain, "pictures": list(pictures)}
+        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def make_ledger(records: Sequence[Record], *, protocol: str | None = None, dataset: str | None = None) -> Ledger:
@@ -175,7 +185,7 @@ def make_ledger(records: Sequence[Record], *, protocol: str | None = None, datas
         key=lambda s: (_ORDER.index(s.protocol), s.first["dataset"], s.first["method"], s.shots or 0),
     )
     if not summaries:
-        there = sorted({(r["protocol"], r["dataset"]) for r in records})
+        there = sorted({(s.protocol, column.dataset) for s in summarise(records) for column in s.cells})
         raise UserError(
             f"none of {len(records)} runs is of protocol {protocol or 'any'} on {dataset or 'any data set'}; there are "
             + ", ".join(f"{p} on {d}" for p, d in there)
@@ -239,24 +249,23 @@ def label_of(summary: Summary) -> str:
 
 
 def about(summary: Summary) -> str:
-    """What a score is of, in short: backbone, preset, epoch chosen, seeds."""
-    preset = summary.first["preset"]
-    trained = [f"trained on {title(summary.first['dataset'])}"] if _cross_data(summary) else []
-    parts = [summary.backbone, *([f"preset {preset}"] if preset else []), *trained, *_chosen(summary)]
-    count = len(summary.records)
-    return ", ".join([*parts, f"{count} seed{'s' if count > 1 else ''}"])
+    """What a score is of, in short: backbone, preset, start, recipe, epoch kept, views, seeds."""
+    preset, count = summary.first["preset"], len(summary.records)
+    parts = [summary.backbone, *([f"preset {preset}"] if preset else []), *_trained(summary)]
+    return ", ".join([*parts, views(summary.first), f"{count} seed{'s' if count > 1 else ''}"])
 
 
-def _cross_data(summary: Summary) -> bool:
-    """Whether other data was trained on than is scored."""
-    return summary.protocol == "zero_shot" and bool(summary.first["history"])
-
-
-def _chosen(summary: Summary) -> list[str]:
-    selection = summary.first["selection"]
-    if not summary.first["history"] or selection == "last":
-        return []
-    return ["epoch chosen on test, as published" if selection == "test-best" else "epoch chosen on held-out clips"]
+def _trained(summary: Summary) -> Iterator[str]:
+    record = summary.first
+    if summary.started_from:
+        yield f"started from {summary.started_from}"
+    if not record["history"]:
+        return
+    if summary.protocol == "zero_shot":
+        yield f"trained on {title(record['dataset'])}"
+    yield from (f"{key}={value}" for key, value in recipe_changes(record).items())
+    if record["selection"] != "last":
+        yield f"epoch kept: {SELECTIONS[record['selection']]}"
 
 
 def views(record: Record) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from pipelines.data.folder import write_whole
 from pipelines.ledger import Ledger, Placed, Run, Table, about, label_of, views
 from pipelines.page import markdown, write_page
-from pipelines.summary import Column, Summary, title
+from pipelines.summary import SELECTIONS, Column, Summary, title
 from pipelines.views import PROTOCOLS
 from vlmodels.errors import UserError
 
@@ -18,8 +21,8 @@ _LEGEND = (
     "Each score is ours, in percent (MdR and MnR are ranks); mean ± population standard deviation where there are "
     "several seeds or lists; HM is that of the averaged base and novel accuracies. Below it: the published score and "
     "our difference from it, and how many of the listed videos were scored; those that cannot be decoded count as "
-    "wrong. Letters say what is unlike the published run. A dash: nothing is published for this method, backbone, data "
-    "set and setting."
+    "wrong. Letters behind a published score say what is unlike the published run. A dash: nothing is published for "
+    "this method, backbone, data set and setting. An empty cell: not run."
 )
 
 
@@ -43,22 +46,37 @@ def write_ledger(ledger: Ledger, runs: Sequence[Run], out: Path, *, brief: bool 
         tables = [_table(table, marks) for table in ledger.tables]
         shown = [_run(number, summary, runs, out) for number, summary in enumerate(ledger.summaries, 1)]
         text = "\n".join(_markdown(tables, marks, shown)) + "\n"
-        write_whole(out / "ledger.json", lambda part: part.write_text(ledger.to_json(), encoding="utf-8"))
         write_whole(out / "report.md", lambda part: part.write_text(text, encoding="utf-8"))
+        shared = [list(common(table, out)) for table in ledger.tables]
         own = {} if brief else single(ledger, runs, out)
-        return write_page(
+        page = write_page(
             out / "report.html",
             _PAGE,
             title="Results",
             width=90,
-            tables=[(shown, list(common(table, out))) for shown, table in zip(tables, ledger.tables, strict=True)],
+            tables=list(zip(tables, shared, strict=True)),
             remarks=marks.listed(),
             runs=[run | {"pictures": own.get(run["number"], [])} for run in shown],
             costs=_COSTS,
-            legend=_LEGEND,
+            legend=f"{_LEGEND} Raised numbers: the run below.",
         )
+        pictures = [picture.file for drawn in (*shared, *own.values()) for picture in drawn]
+        stale = _earlier(out) - set(pictures)
+        write_whole(out / "ledger.json", lambda part: part.write_text(ledger.to_json(pictures), encoding="utf-8"))
+        for name in stale:
+            (out / name).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"the report cannot be written to {out} ({error}); pass another --out") from error
+    return page
+
+
+def _earlier(out: Path) -> set[str]:
+    """Pictures that an earlier report wrote into ``out``, by its own list of them."""
+    try:
+        listed = json.loads((out / "ledger.json").read_text(encoding="utf-8"))["pictures"]
+        return {name for name in listed if isinstance(name, str) and re.fullmatch(r"[\w-]+\.png", name, re.ASCII)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 class _Marks:
@@ -128,7 +146,6 @@ def _run(number: int, summary: Summary, runs: Sequence[Run], out: Path) -> dict[
     places = [next(run.place for run in runs if run.record["name"] == name) for name in names]
     cost = record["cost"]
     numbers = [cost.get(key) for key in ("step_seconds", "train_clips_per_second", "scored_views_per_second")]
-    kept = {"last": "last", "select": "best on held-out clips", "test-best": "chosen on test, as published"}
     return {
         "number": number,
         "label": label_of(summary),
@@ -139,19 +156,27 @@ def _run(number: int, summary: Summary, runs: Sequence[Run], out: Path) -> dict[
         "views": views(record),
         "notes": [str(note) for note in record["facts"].get("view_notes", ())]
         or ["no views of its paper are on record"],
-        "kept": kept[record["selection"]] if record["history"] else "nothing trained",
+        "kept": _kept(summary),
         "costs": [
             *("-" if value is None else f"{value:.3g}" for value in numbers),
-            f"{cost['peak_memory_mb']:,.0f}" if "peak_memory_mb" in cost else "-",
+            "-" if cost.get("peak_memory_mb") is None else f"{cost['peak_memory_mb']:,.0f}",
             f"{summary.trainable:,}",
-            f"{cost['gmacs_video']:.1f}" if "gmacs_video" in cost else "-",
+            "-" if cost.get("gmacs_video") is None else f"{cost['gmacs_video']:.1f}",
         ],
     }
 
 
+def _kept(summary: Summary) -> str:
+    if summary.first["history"]:
+        return SELECTIONS[summary.first["selection"]]
+    return f"that of {summary.started_from}" if summary.started_from else "nothing trained"
+
+
 def _link(place: str, out: Path) -> str:
     page = f"{place}/report/report.html"
-    return page if "://" in place else Path(os.path.relpath(page, out.resolve())).as_posix()
+    if "://" in place:
+        return quote(page, safe="/:?=&@%")  # what the user wrote may be quoted already
+    return quote(Path(os.path.relpath(page, out.resolve())).as_posix())
 
 
 def _markdown(tables: Sequence[dict[str, Any]], marks: _Marks, shown: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -184,7 +209,7 @@ def _lines(head: Sequence[str]) -> Iterator[str]:
 
 def _markdown_cell(cell: dict[str, Any] | None) -> str:
     if cell is None:
-        return "-"
+        return ""
     told = f"{cell['printed']}, {cell['difference']}" if cell["printed"] else "-"
     mark = f" {cell['marks']}" if cell["marks"] else ""
     return f"**{cell['ours']}** [{cell['number']}]<br>{told}{mark}<br>{cell['counts']}"

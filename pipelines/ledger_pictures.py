@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from pipelines import pictures, plots
 from pipelines.ledger import Ledger, Placed, Row, Run, Table
@@ -11,7 +14,7 @@ from pipelines.page import Picture, file_name
 from pipelines.pictures import Predicted, predicted
 from pipelines.plots import Line, Point
 from pipelines.run_report import confusion
-from pipelines.summary import Column, Summary, title
+from pipelines.summary import Column, Record, Summary, title
 from pipelines.views import PROTOCOLS
 from vlmodels.published import figure
 
@@ -85,7 +88,9 @@ def _sized(label: str, placed: Placed) -> Line:
         return Line(label, ours)
     score = placed.printed.score
     known = figure(score.method, summary.first["preset"], score.backbone, summary.first["scoring"]["frames"])
-    size = float(known.trainable if known else summary.trainable)
+    if known is None and summary.trainable:
+        return Line(label, ours)
+    size = float(known.trainable if known else 0)
     return Line(label, ours, [Point(size, float(score.value.partition("±")[0]))])
 
 
@@ -97,25 +102,31 @@ def single(ledger: Ledger, runs: Sequence[Run], out: Path) -> dict[int, list[Pic
     by_name = {run.record["name"]: run for run in runs}
     first = [by_name[summary.first["name"]] for summary in ledger.summaries]
     plain = [run for run in runs if run.record["method"] == "zeroshot"]
+    read = functools.lru_cache(maxsize=4)(Run.predictions)  # zero-shot's stand beside those of many runs
+    beside = functools.partial(_zero_shot, plain, read)
     return {
-        number: list(_of_group(number, summary, run, plain, out))
+        number: list(_of_group(number, summary, read(run), beside, out))
         for number, (summary, run) in enumerate(zip(ledger.summaries, first, strict=True), 1)
     }
 
 
-def _of_group(number: int, summary: Summary, run: Run, plain: Sequence[Run], out: Path) -> Iterator[Picture]:
-    record, arrays = summary.first, run.predictions()
+_Arrays = Mapping[str, np.ndarray]
+_Beside = Callable[[Record, Predicted, Sequence[str]], Predicted | None]
+
+
+def _of_group(number: int, summary: Summary, arrays: _Arrays, beside: _Beside, out: Path) -> Iterator[Picture]:
+    record = summary.first
     sets = {name: record["metrics"][name] for name in record["classes"]}
     if any("probe" in metrics for metrics in sets.values()):
         yield Picture("Temporal probe", plots.probe_bars(sets, out / f"run{number}_probe").name)
     seen = set[str]()
     for place, (name, classes) in enumerate(record["classes"].items()):
         mine, dataset = predicted(arrays, name), name.partition("/")[0] if "/" in name else name
-        if mine is None or dataset in seen:  # of several lists of a data set, the first
+        if mine is None or not mine.fits(len(classes)) or dataset in seen:  # of several lists of a data set, the first
             continue
         seen.add(dataset)
         stem = out / f"run{number}_{file_name(name)}_{place}"
-        base = _zero_shot(record, mine, classes, plain)
+        base = beside(record, mine, classes)
         yield from _of_set(mine, base, classes, stem, name=name, method=record["method"])
 
 
@@ -140,17 +151,24 @@ def _part(stem: Path, kind: str) -> Path:
     return stem.with_name(f"{stem.name}_{kind}")
 
 
-def _zero_shot(record: Mapping, mine: Predicted, classes: Sequence[str], plain: Sequence[Run]) -> Predicted | None:
-    """Zero-shot's predictions of the same clips among the same classes."""
+def _zero_shot(
+    plain: Sequence[Run], read: Callable[[Run], _Arrays], record: Record, mine: Predicted, classes: Sequence[str]
+) -> Predicted | None:
+    """Zero-shot's predictions of the same clips among the same classes, with the same weights."""
     if record["method"] == "zeroshot":
         return None
     for run in plain:
-        same = [n for n, names in run.record["classes"].items() if names == classes]
-        if run.record["config"]["backbone"]["name"] != record["config"]["backbone"]["name"] or not same:
+        same = [(n, names) for n, names in run.record["classes"].items() if sorted(names) == sorted(classes)]
+        if not same or _weights(run.record) != _weights(record):
             continue
-        arrays = run.predictions()
-        for name in same:
-            found = predicted(arrays, name)
-            if found is not None and found.same_clips(mine):
-                return found
+        for name, names in same:
+            found = predicted(read(run), name)
+            if found is None or not found.fits(len(names)):
+                continue
+            if (theirs := found.on(mine, names, classes)) is not None:
+                return theirs
     return None
+
+
+def _weights(record: Record) -> tuple[str, str | None]:
+    return record["config"]["backbone"]["name"], record["facts"].get("weights_digest")

@@ -10,7 +10,7 @@ from typing import Any
 from pipelines.data.folder import write_whole
 from pipelines.ledger import views
 from pipelines.page import markdown
-from pipelines.summary import Record, Summary, columns_of, headings, title
+from pipelines.summary import SELECTIONS, Record, Summary, columns_of, headings, started_from, title
 from pipelines.views import PROTOCOLS
 
 CARD = "model_card.md"
@@ -110,7 +110,9 @@ def _use(record: Record, adapter: Mapping[str, Any]) -> Iterator[str]:
         yield 'model("clip.mp4", labels=["clapping", "walking a dog"])'
     yield from ("```", "")
     if registered:
-        yield "`MLFLOW_TRACKING_URI` says where the registry is. `runs/` stands for the folder of a run without one."
+        yield "`MLFLOW_TRACKING_URI` says where the registry is."
+    else:
+        yield "`runs/` stands for the folder that the run was written to."
     if classes := adapter.get("classes"):
         yield f"Without labels it chooses among its {len(classes)} training classes: {_some(classes)}."
 
@@ -128,8 +130,7 @@ def _scores(record: Record) -> Iterator[str]:
     for column, heading in zip(columns, headings(columns, summary.protocol), strict=True):
         cell = summary.cells[column]
         value = f"{cell.text}" + ("" if column.is_rank else " %")
-        by_chance = column.metric.startswith("top1") or column.metric in ("base", "novel")
-        chance = f"{cell.chance:.1f} %" if cell.chance is not None and by_chance else "-"
+        chance = "-" if cell.chance is None else f"{cell.chance:.1f} %"
         yield f"| {markdown(heading)} | {value} | {chance} | {cell.counts} |"
     yield ""
     yield "Videos that could not be decoded count as wrong."
@@ -156,15 +157,15 @@ def _data(record: Record) -> Iterator[str]:
 
 
 def _training(record: Record) -> Iterator[str]:
-    config = record["config"]
+    config, start = record["config"], started_from(record)
     if not record["history"]:
-        yield "Nothing was trained in this run."
+        told = f"This run only scores: its adapter is that of {markdown(start)}, trained there."
+        yield told if start else "Nothing was trained in this run."
         return
-    kept = {"last": "the last", "select": "best on held-out training clips", "test-best": "best on the test list"}
     yield from _list(
         {
-            "Epoch kept": f"{record['epoch_kept']} of {len(record['history'])}, {kept[record['selection']]}",
-            "Started from": config.get("start") and Path(config["start"]).name,
+            "Epoch kept": f"{record['epoch_kept']} of {len(record['history'])}, {SELECTIONS[record['selection']]}",
+            "Started from": start,
         }
     )
     for name, group in (("Method", "method_config"), ("Optimiser", "optim"), ("Augmentation", "augment")):

@@ -5,15 +5,15 @@ Each function returns its file. ``Predicted`` is what ``predictions.npz`` keeps 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 
-from pipelines.plots import BASE, NOVEL, bare, saved
+from pipelines.plots import BASE, NOVEL, bare, matrix, saved
 
 _BARS = 60  # classes with a bar of their own; of more, the ends are drawn
 _VIDEOS, _CLASSES = 2000, 20
@@ -36,9 +36,38 @@ class Predicted:
         found: np.ndarray = self.scores.argmax(1) == self.targets
         return found
 
-    def same_clips(self, other: Predicted) -> bool:
-        """Whether the other is of the same clips with the same targets, in the same order."""
-        return np.array_equal(self.clips, other.clips) and np.array_equal(self.targets, other.targets)
+    def fits(self, classes: int) -> bool:
+        """Whether it is of this number of classes, with a row for each clip."""
+        videos = len(self.targets)
+        rows = [part for part in (self.clips, self.scores, self.video) if part is not None]
+        same = all(len(part) == videos for part in rows) and self.scores.shape == (videos, classes)
+        inside = (
+            np.issubdtype(self.targets.dtype, np.integer) and 0 <= self.targets.min() <= self.targets.max() < classes
+        )
+        return bool(same and inside and (self.text is None or len(self.text) == classes))
+
+    def on(self, other: Predicted, classes: Sequence[str], others: Sequence[str]) -> Predicted | None:
+        """These predictions for the other's clips, in the other's order of clips and of classes.
+
+        None unless both are of classes of the same names, and this is of all its clips, each of the same class.
+
+        Args:
+            other: the predictions to set beside.
+            classes: names of these classes.
+            others: names of the other's classes.
+        """
+        if sorted(classes) != sorted(others) or len(set(classes)) < len(classes):
+            return None
+        row_of = {clip: row for row, clip in enumerate(self.clips.tolist())}
+        if not row_of.keys() >= set(other.clips.tolist()):
+            return None
+        rows = np.array([row_of[clip] for clip in other.clips.tolist()])
+        columns = np.array([list(classes).index(name) for name in others])
+        if not np.array_equal(self.targets[rows], columns[other.targets]):
+            return None
+        video = None if self.video is None else self.video[rows]
+        text = None if self.text is None else self.text[columns]
+        return Predicted(other.clips, other.targets, self.scores[rows][:, columns], video, text)
 
 
 def predicted(arrays: Mapping[str, np.ndarray], name: str) -> Predicted | None:
@@ -70,7 +99,7 @@ def class_gain(ours: Predicted, zero_shot: Predicted, classes: Sequence[str], pa
     axes.axvline(0, color="#444", linewidth=0.8)
     mean = 100 * float(ours.right.mean() - zero_shot.right.mean())
     middle = f"; {len(gain) - _BARS} classes between are not drawn" if cut else ""
-    axes.set_xlabel(f"gain over zero-shot (points of top-1; all videos: {mean:+.1f}{middle})")
+    axes.set_xlabel(f"gain over zero-shot (points of top-1; scored videos: {mean:+.1f}{middle})")
     axes.grid(axis="x", alpha=0.25)
     bare(axes)
     return saved(figure, path)
@@ -91,7 +120,7 @@ def embeddings(
     figure, every = plt.subplots(1, len(sides), figsize=(4.6 * len(sides), 4.4), squeeze=False)
     colours = plt.get_cmap("tab20")(np.arange(len(kinds)) % 20)
     for axes, (name, features) in zip(every.flat, sides, strict=True):
-        flat = _tsne(features[rows].astype(np.float32))
+        flat = _flat(features[rows].tobytes(), features.dtype.str, features.shape[1])
         for number, kind in enumerate(kinds):
             mine = ours.targets[rows] == kind
             axes.scatter(
@@ -115,9 +144,12 @@ def _drawn(targets: np.ndarray) -> np.ndarray:
     return np.sort(rng.permutation(rows)[:_VIDEOS])
 
 
-def _tsne(features: np.ndarray) -> np.ndarray:
+@functools.lru_cache(maxsize=16)
+def _flat(content: bytes, kind: str, width: int) -> np.ndarray:
+    """t-SNE of features (N, ``width``) given as bytes; zero-shot's stand beside those of many methods."""
     from sklearn.manifold import TSNE
 
+    features = np.frombuffer(content, kind).reshape(-1, width).astype(np.float32)
     features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-6)
     perplexity = min(30.0, (len(features) - 1) / 3)
     flat: np.ndarray = TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(features)
@@ -135,21 +167,15 @@ def label_correlation(
     names = 0.05 * max(map(len, classes)) if named else 0.4  # inches beside the matrices
     size = (side * len(sides) + names + 1.3, side + names + 0.3)
     figure, every = plt.subplots(1, len(sides), figsize=size, squeeze=False, layout="constrained")
-    for number, (axes, (name, matrix)) in enumerate(zip(every.flat, sides, strict=True)):
-        image = axes.imshow(matrix, cmap="viridis", vmin=float(others.min()), vmax=1)
-        mean = matrix[~np.eye(len(matrix), dtype=bool)].mean()
+    for number, (axes, (name, cosines)) in enumerate(zip(every.flat, sides, strict=True)):
+        low, left = float(others.min()), number == 0
+        image = matrix(axes, cosines, classes if named else None, cmap="viridis", low=low, left=left)
+        mean = cosines[~np.eye(len(cosines), dtype=bool)].mean()
         axes.set_title(f"{name}: mean {mean:.2f}", fontsize=9, parse_math=False)
-        _class_ticks(axes, classes if named else None, left=number == 0)
+        if not named:
+            axes.set_xlabel("class, in the list's order", fontsize=8)
     figure.colorbar(image, ax=every, fraction=0.03, pad=0.02, label="cosine of label features")
     return saved(figure, path)
-
-
-def _class_ticks(axes: Axes, classes: Sequence[str] | None, *, left: bool) -> None:
-    if classes is None:
-        axes.set_xlabel("class, in the list's order", fontsize=8)
-        return
-    axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=6, parse_math=False)
-    axes.set_yticks(range(len(classes)), classes if left else [""] * len(classes), fontsize=6, parse_math=False)
 
 
 def _cosines(features: np.ndarray) -> np.ndarray:

@@ -14,7 +14,9 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
+from pipelines.data.folder import write_whole
 from pipelines.summary import Column, Summary, headings
 
 BASE, NOVEL, MEAN = "#3b6ea5", "#d98032", "#7a7a7a"
@@ -25,8 +27,10 @@ _WIDE = 60  # classes whose names can be read at the side of a matrix
 def saved(figure: Figure, path: Path) -> Path:
     """Write ``figure`` beside ``path`` with the suffix .png, and close it."""
     target = path.with_name(f"{path.name}.png")
-    figure.savefig(target, dpi=110, bbox_inches="tight")
-    plt.close(figure)
+    try:
+        write_whole(target, lambda part: figure.savefig(part, format="png", dpi=110, bbox_inches="tight"))
+    finally:
+        plt.close(figure)
     return target
 
 
@@ -76,7 +80,7 @@ def accuracy_bars(
         top = max(
             [top, *(m + (0 if np.isnan(e) else e) for m, e in zip(means, errors, strict=True)), *(v for _, v in told)]
         )
-    _chance_lines(axes, summaries, columns)
+    top = max([top, *_chance_lines(axes, summaries, columns)])
     axes.set_xticks(x, labels, **({"rotation": 20, "ha": "right"} if max(map(len, labels)) * len(labels) > 60 else {}))
     axes.set_ylabel("recall (%)" if summaries[0].protocol == "retrieval" else "accuracy (%)")
     axes.set_ylim(0, min(108, max(top, 1.0) * 1.18))
@@ -95,18 +99,17 @@ def _values(axes: Axes, places: Sequence[float], means: Sequence[float], *, size
         )
 
 
-def _chance_lines(axes: Axes, summaries: Sequence[Summary], columns: Sequence[Column]) -> None:
+def _chance_lines(axes: Axes, summaries: Sequence[Summary], columns: Sequence[Column]) -> list[float]:
+    """Draw chance where all rows have the same; return the heights."""
+    drawn = []
     for i, (column, name) in enumerate(zip(columns, headings(columns, summaries[0].protocol), strict=True)):
         known = {s.cells[column].chance for s in summaries if column in s.cells}
         chance = known.pop() if len(known) == 1 else None
-        if chance is not None and not column.metric.startswith("top5"):
-            axes.axhline(
-                chance,
-                color=colour(i),
-                linewidth=1,
-                linestyle=("--", ":", "-.")[i % 3],
-                label=f"chance, {name} ({chance:.1f})",
-            )
+        if chance is not None:
+            style, label = ("--", ":", "-.")[i % 3], f"chance, {name} ({chance:.1f})"
+            axes.axhline(chance, color=colour(i), linewidth=1, linestyle=style, label=label)
+            drawn.append(chance)
+    return drawn
 
 
 def curves(history: Sequence[Mapping[str, float]], path: Path, *, selection: str = "select") -> Path:
@@ -152,13 +155,21 @@ def confusion(counts: np.ndarray, classes: Sequence[str], path: Path) -> Path:
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = float(np.clip(0.19 * len(classes), 3.5, 12))
     figure, axes = plt.subplots(figsize=(side + 1, side))
-    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    if len(classes) <= _WIDE:
-        axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=6, parse_math=False)
-        axes.set_yticks(range(len(classes)), classes, fontsize=6, parse_math=False)
+    image = matrix(axes, share, classes if len(classes) <= _WIDE else None, cmap="Blues", low=0)
     axes.set(xlabel="predicted", ylabel="true")
     figure.colorbar(image, fraction=0.046, pad=0.02, label="share of the class's videos")
     return saved(figure, path)
+
+
+def matrix(
+    axes: Axes, values: np.ndarray, names: Sequence[str] | None, *, cmap: str, low: float, left: bool = True
+) -> AxesImage:
+    """Values (C,C) from ``low`` to 1 as colours; names below and, unless ``left`` is false, at the left side."""
+    image = axes.imshow(values, cmap=cmap, vmin=low, vmax=1)
+    if names is not None:
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6, parse_math=False)
+        axes.set_yticks(range(len(names)), names if left else [""] * len(names), fontsize=6, parse_math=False)
+    return image
 
 
 def probe_bars(metrics: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
@@ -219,6 +230,7 @@ def shot_curves(lines: Sequence[Line], path: Path, *, ylabel: str = "top-1 (%)")
     axes.minorticks_off()
     if len(shots) == 1:
         axes.set_xlim(shots[0] / 2, shots[0] * 2)
+        axes.set_ylim(bottom=0)  # points alone, of which small differences would look large
     axes.set(xlabel="training videos per class (K)", ylabel=ylabel)
     _legend(axes, any(line.printed for line in lines))
     return saved(figure, path)

@@ -11,10 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.cli import run_script
-from pipelines.run_report import write_comparison, write_run_report
 from pipelines.summary import table
-
-__all__ = ["main", "table", "write_comparison", "write_run_report"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

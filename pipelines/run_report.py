@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.page import Picture, file_name, write_page
-from pipelines.summary import Column, Record, Summary, columns_of, headings, summarise
+from pipelines.summary import SELECTIONS, Column, Record, Summary, columns_of, headings, summarise
 
 if TYPE_CHECKING:
     import numpy as np
@@ -132,14 +132,18 @@ def says(summary: Summary) -> list[tuple[str, str]]:
 
     record = summary.first
     epochs = len(record["history"])
-    how = {"last": "the last one", "select": "best on held-out training clips"}
-    chosen = how.get(record["selection"], "best on the test list, as published")
+    start = [("started from", summary.started_from)] if summary.started_from else []
+    untrained = "that of the start" if start else "nothing was trained"
     lines = [
         ("method", record["method"] + (f", preset {record['preset']}" if record["preset"] else "")),
         ("backbone", f"{summary.backbone}, weights {record['config']['backbone']['pretrained'] or 'random'}"),
         ("data", f"{record['dataset']}: {record['facts']['split_source']}"),
         ("views", f"{views(record)} a video, {record['scoring']['average']} averaged over views"),
-        ("epoch kept", f"{record['epoch_kept']} of {epochs}: {chosen}" if epochs else "nothing was trained"),
+        *start,
+        (
+            "epoch kept",
+            f"{record['epoch_kept']} of {epochs}: {SELECTIONS[record['selection']]}" if epochs else untrained,
+        ),
         ("seed", str(record["seed"])),
     ]
     return lines + [("note", str(note)) for note in record["facts"].get("notes", ())]

@@ -17,6 +17,13 @@ Record = Mapping[str, Any]
 
 DIRECTIONS = ("t2v", "v2t")
 RANKED = ("R@1", "R@5", "R@10", "MdR", "MnR")
+SELECTIONS = {
+    "last": "the last",
+    "select": "best on held-out training clips",
+    "test-best": "best on the test list, as published",
+}
+"""``selection`` of a run to which epoch was kept."""
+
 _TITLES = {"msrvtt": "MSRVTT", "msvd": "MSVD", "lsmdc": "LSMDC", "didemo": "DiDeMo"}
 _METRICS = {"top1": "top-1", "top5": "top-5"}
 
@@ -34,6 +41,11 @@ class Column(NamedTuple):
     def is_rank(self) -> bool:
         """Whether it is a rank, of which less is better, and no share in percent."""
         return self.metric.endswith(("MdR", "MnR"))
+
+    @property
+    def has_chance(self) -> bool:
+        """Whether the chance on record is that of this metric: it is of the first choice."""
+        return self.metric.partition(" ")[0] in ("top1", "base", "novel") or self.metric.endswith("R@1")
 
     @property
     def heading(self) -> str:
@@ -104,6 +116,11 @@ class Summary:
         return int(self.first["facts"]["trainable"])
 
     @property
+    def started_from(self) -> str:
+        """The run or registered model whose adapter training or scoring started from; "" without one."""
+        return started_from(self.first)
+
+    @property
     def seconds(self) -> float:
         """Mean duration of a run."""
         return statistics.fmean(record["seconds"]["total"] for record in self.records)
@@ -115,7 +132,7 @@ class Summary:
         for run, record in enumerate(self.records):
             for column, name, value in _values(record, self.shots):
                 found.setdefault(column, []).append((run, name, value))
-        cells = {column: self._cell(parts) for column, parts in found.items()}
+        cells = {column: self._cell(column, parts) for column, parts in found.items()}
         if self.protocol == "b2n":
             base, novel = (next(c for k, c in cells.items() if k.metric == name) for name in ("base", "novel"))
             own = tuple(statistics.harmonic_mean(pair) for pair in zip(base.values, novel.values, strict=True))
@@ -127,20 +144,20 @@ class Summary:
             )
         return cells
 
-    def _cell(self, parts: Sequence[tuple[int, str, float]]) -> Cell:
+    def _cell(self, column: Column, parts: Sequence[tuple[int, str, float]]) -> Cell:
         def total(key: str) -> tuple[int, ...]:
             runs = range(len(self.records))
             return tuple(sum(self.records[r]["metrics"][n][key] for r, n, _ in parts if r == run) for run in runs)
 
         values = tuple(value for _, _, value in parts)
-        chances = [self.records[run]["metrics"][name].get("chance") for run, name, _ in parts]
+        chances = [self.records[run]["metrics"][name].get("chance") for run, name, _ in parts if column.has_chance]
         return Cell(
             values=values,
             mean=statistics.fmean(values),
             listed=total("n_listed"),
             scored=total("n_scored"),
             lists=len({name for _, name, _ in parts}),
-            chance=None if None in chances else statistics.fmean(chances),
+            chance=None if not chances or None in chances else statistics.fmean(chances),
         )
 
     def sets(self, dataset: str) -> dict[str, str]:
@@ -151,6 +168,13 @@ class Summary:
             for of, list_of in [_place(self.first, name)]
             if of == dataset
         }
+
+
+def started_from(record: Record) -> str:
+    """Name of what a run started from: the run of the adapter, where that is known, else as the user wrote it."""
+    start = record["config"].get("start") or ""
+    known = str(record.get("start", {}).get("name") or "")
+    return known or (start if start.startswith("models:/") else start.rstrip("/").rpartition("/")[2])
 
 
 def _place(record: Record, name: str) -> tuple[str, str]:

@@ -34,7 +34,9 @@ class FakeStore:
 def clip(number, label, group="", split="", ok=True, uri=None):
     """A manifest row."""
     uri = uri or f"{label}/v_{label}_{number}.mp4"
-    return Clip(f"id-{label}-{number}", uri, label, group or f"{label}_g{number}", split, ok, "" if ok else "zero bytes")
+    return Clip(
+        f"id-{label}-{number}", uri, label, group or f"{label}_g{number}", split, ok, "" if ok else "zero bytes"
+    )
 
 
 def split_of(store, classes=4):
@@ -67,7 +69,7 @@ def record_of(protocol="b2n", method="msta", dataset="toy-ucf", *, seed=1, score
     counts = {"n_listed": 8, "n_scored": 8, "n_quarantined": 0}
     ranked = {"R@1": 40.0, "R@5": 70.0, "R@10": 80.0, "MdR": 2.0, "MnR": 13.5}
     metrics = {
-        name: {"t2v": ranked, "v2t": ranked, "n_captions": 8, **counts}
+        name: {"t2v": ranked, "v2t": ranked, "n_captions": 8, "chance": 100 / 8, **counts}
         if protocol == "retrieval"
         else {"top1": top1[name], "top5": min(100.0, top1[name] + 20), "chance": 100 / len(names), **counts}
         for name, names in sets.items()

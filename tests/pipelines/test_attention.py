@@ -13,7 +13,7 @@ from fakes import FakeStore, leave_run, predictions_of, record_of
 from tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames
 
 from pipelines import attention
-from pipelines.attention import choose, class_attention, draw
+from pipelines.attention import class_attention, draw, targets_of
 from vlmodels import methods
 from vlmodels.errors import UserError
 
@@ -65,6 +65,10 @@ def store_of(clips, bad=()):
     return SimpleNamespace(manifest=pa.table({"clip_id": list(clips), "status": status}), folder="data")
 
 
+def choose(run, *rest):
+    return attention.choose(run, targets_of(run), *rest)
+
+
 def test_clips_are_spread_over_classes_and_ingested(tmp_path):
     record = record_of(sets={"base": ("a", "b"), "novel": ("c", "d", "e")})
     run = leave_run(tmp_path, record, predictions_of(record))
@@ -83,8 +87,14 @@ def test_what_is_missing_is_said(tmp_path):
     with pytest.raises(UserError, match="no folder of a finished run"):
         choose(tmp_path, store_of(["clip0"]), None, 2)
     retrieval = leave_run(tmp_path, record_of("retrieval"))
-    with pytest.raises(UserError, match="there are none"):
+    with pytest.raises(UserError, match="retrieval; attention needs a protocol with classes"):
         choose(retrieval, store_of(["clip0"]), None, 2)
+    (run / "predictions.npz").write_bytes((run / "predictions.npz").read_bytes()[:-30])
+    with pytest.raises(UserError, match="no folder of a finished run"):
+        targets_of(run)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"--out .* is a file"):
+        attention.main(["--run", "x", "--data", "y", "--out", str(tmp_path / "file")])
 
 
 def test_a_picture_for_each_clip(tmp_path, monkeypatch):

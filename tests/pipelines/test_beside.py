@@ -114,16 +114,26 @@ def test_retrieval_is_from_text_to_video():
 
 
 def test_remarks_say_what_is_unlike():
-    notes = {"view_notes": ["8 frames, 1 clip x 1 crop; MSTA's base-to-novel takes 10 x 3 (--views msta)"]}
-    settings = {"method_config.dims": 64, "optim.lr": 0.1, "start": "runs/x"}
-    record = real("b2n", preset="b2n", facts=notes, config=settings)
+    facts = {"train_clips": 400, "classes": {"train": 26}}
+    settings = {
+        "method_config.dims": 64,
+        "optim.lr": 0.1,
+        "start": "runs/x",
+        "protocol.hmdb_names": "corrected",
+        "protocol.holdout": 0.1,
+    }
+    record = real("b2n", preset="b2n", facts=facts, config=settings, selection="test-best")
     record["metrics"]["base"]["n_listed"] = 770
     remarks = beside(Summary([record]), Column("hmdb51", "base")).remarks
     assert remarks == (
         "770 videos listed, published 780",
-        "started from a trained model",
+        "other views than MSTA's 8 frames, 10 x 3",
+        "started from x",
+        "the names that are swapped in HMDB51's labels put right",
         "1 of 3 training subsets",
-        "other views than the paper's",
+        "10 % of the training clips held out",
+        "400 of 416 training clips",
+        "epoch chosen on test",
         "other than the preset: dims=64, lr=0.1",
     )
     record["metrics"]["base"]["n_listed"] = 500
@@ -135,3 +145,47 @@ def test_remarks_say_what_is_unlike():
 def test_every_published_data_set_has_a_title_that_ours_maps_to():
     ours = {title(name) for name in (*DATASETS, "msrvtt", "msvd", "lsmdc", "didemo")}
     assert {score.dataset for score in scores()} <= ours
+
+
+MULTI = {"frames": 8, "clips": 10, "crops": 3, "sampling": "segments", "stride": 0, "average": "softmax"}
+
+
+def remarks(record, metric):
+    return beside(Summary([record]), Column("hmdb51", metric)).remarks
+
+
+def test_what_trained_nothing_has_no_score_of_what_was_trained():
+    assert of(real("few_shot", history=[]), "top1 K=16") is None
+    assert of(real("few_shot", history=[], config={"start": "runs/x"}), "top1 K=16") is None
+    assert of(real("few_shot", "zeroshot", config=OPENAI), "top1 K=16") == "41.9"
+    assert of(real("b2n", "zeroshot"), "base") == "62.5"
+
+
+def test_a_start_that_is_scored_on_other_data_was_trained_on_kinetics():
+    for start, value in (
+        ({"dataset": "k400", "protocol": "supervised", "name": "r"}, "55.8±0.8"),
+        ({"dataset": "ssv2", "protocol": "supervised", "name": "r"}, None),
+        ({"dataset": "k400", "protocol": "b2n", "name": "r"}, None),
+        ({"dataset": "", "protocol": "", "name": ""}, None),
+    ):
+        record = real("zero_shot", history=[], config={"start": "runs/r"}, start=start) | {"dataset": "hmdb51"}
+        assert of(record, "top1") == value
+
+
+def test_views_are_those_of_the_paper_that_prints_the_score():
+    seen = {"preset": "b2n", "selection": "last", "scoring": MULTI}
+    lora = real("b2n", "lora", **seen | {"preset": None})
+    assert not any("views" in remark for remark in remarks(lora, "base"))
+    zero = real("b2n", "zeroshot", config=OPENAI)
+    assert remarks(zero, "base") == ("other views than ViLT-CLIP's 32 frames, 1 x 1",)
+
+
+def test_seeds_are_counted_once_and_what_has_no_preset_is_said():
+    records = [real("b2n", seed=seed, scoring=MULTI) for seed in (1, 1, 2)]
+    found = beside(Summary(records), Column("hmdb51", "base"))
+    assert found.remarks == ("2 of 3 training subsets", "no preset")
+
+
+def test_another_prompt_of_an_untrained_method_is_said():
+    record = real("b2n", "zeroshot", config={"method_config.template": "{}"}, scoring=MULTI)
+    assert remarks(record, "base") == ("template={}",)

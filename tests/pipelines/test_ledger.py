@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from fakes import leave_run, predictions_of, record_of
 
-from pipelines import report
+from pipelines import plots, report
+from pipelines.beside import Beside
 from pipelines.ledger import make_ledger, read_runs
+from pipelines.ledger_pictures import common
 from pipelines.summary import Column
 from vlmodels.errors import UserError
+from vlmodels.published import Score
 
 
 def no_constant(name):
@@ -56,7 +61,7 @@ def test_what_cannot_be_read_is_named_and_the_others_go_on(tmp_path):
     assert "an older version" in told["older"]
     assert "a newer version" in told["new"]
     assert "NaN" in told["nan"]
-    assert "lacks name" in told["part"]
+    assert "name is missing" in told["part"]
     assert "cannot be read" in told["cut"]
 
 
@@ -135,7 +140,13 @@ def test_the_report_holds_every_table_number_and_picture(tmp_path, capsys):
     assert report.main(["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     assert "62.0 ± 0.8" in capsys.readouterr().out
     page, text = ((tmp_path / "out" / f"report.{kind}").read_text() for kind in ("html", "md"))
-    for words in ("62.0 ± 0.8", "7 of 8, 1 quarantined", "chosen on test, as published", "3 seeds", "8 frames, 1 view"):
+    for words in (
+        "62.0 ± 0.8",
+        "7 of 8, 1 quarantined",
+        "best on the test list, as published",
+        "3 seeds",
+        "8 frames, 1 view",
+    ):
         assert words in page
         assert words in text
     assert "<script>" not in page
@@ -157,3 +168,112 @@ def test_brief_leaves_the_pictures_of_single_runs_out(tmp_path):
     a_folder_of_everything(tmp_path / "runs")
     report.main(["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--brief", "--protocol", "b2n"])
     assert {p.name for p in (tmp_path / "out").glob("*.png")} == {"b2n_toy-ucf_bars.png", "b2n_toy-ucf_parameters.png"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["seed", "dataset", "history", "finished", "selection", "scoring.clips", "config.method_config",
+     "config.protocol.shots", "facts.trainable", "seconds.total", "classes.novel", "metrics.base",
+     "metrics.base.top1", "metrics.novel.n_listed"],
+)  # fmt: skip
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_damaged_record_is_named_and_left_out(tmp_path, path, gone):
+    record = record_of(seed=2, name="damaged")
+    *parents, last = path.split(".")
+    holder = record
+    for key in parents:
+        holder = holder[key]
+    del holder[last]
+    if not gone:
+        holder[last] = None
+    leave_run(tmp_path, record_of())
+    leave_run(tmp_path, record, {})
+    said = []
+    assert [run.record["seed"] for run in read_runs([str(tmp_path)], said.append)] == [1]
+    assert "damaged: its run.json cannot be used" in said[0]
+    assert last in said[0]
+
+
+def test_a_cut_file_of_predictions_costs_the_pictures_of_its_run_alone(tmp_path, capsys):
+    a_folder_of_everything(tmp_path / "runs")
+    path = tmp_path / "runs" / "b2n-msta-toy-ucf-1" / "predictions.npz"
+    path.write_bytes(path.read_bytes()[:-100])
+    report.main(["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--protocol", "b2n"])
+    assert f"no pictures of {path.parent}" in capsys.readouterr().out
+    assert list((tmp_path / "out").glob("run*confusion.png"))
+
+
+def test_gain_is_over_the_same_weights_on_our_clips(tmp_path):
+    ours = record_of("supervised", dataset="mine", facts={"weights_digest": "a"}, sets={"val1": ("a", "b", "c")})
+    own = predictions_of(ours, videos=20)
+    leave_run(tmp_path / "runs", ours, own)
+    plain = record_of(
+        "zero_shot", "zeroshot", "mine", facts={"weights_digest": "b"}, sets={"mine/all": ("c", "a", "b")}
+    )
+    clips = predictions_of(plain, videos=60)
+    clips["mine/all/target"] = (np.arange(60) + 1) % 3  # clip0 is of class a
+    leave_run(tmp_path / "runs", plain, clips)
+    arguments = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    report.main(arguments)
+    assert not list((tmp_path / "out").glob("*gain.png"))
+    path = tmp_path / "runs" / plain["name"] / "run.json"
+    path.write_text(json.dumps(plain | {"facts": plain["facts"] | {"weights_digest": "a"}}))
+    report.main(arguments)
+    assert len(list((tmp_path / "out").glob("*gain.png"))) == 1
+
+
+def test_pictures_of_an_earlier_report_go_and_nothing_else(tmp_path):
+    leave_run(tmp_path / "runs", record_of())
+    out = tmp_path / "out"
+    arguments = ["--runs", str(tmp_path / "runs"), "--out", str(out)]
+    report.main(arguments)
+    before = {path.name for path in out.glob("*.png")}
+    (out / "mine.png").touch()
+    (tmp_path / "up.png").touch()
+    listed = json.loads((out / "ledger.json").read_text())
+    assert set(listed["pictures"]) == before
+    (out / "ledger.json").write_text(json.dumps(listed | {"pictures": [*listed["pictures"], "../up.png", 3]}))
+    report.main([*arguments, "--brief"])
+    assert {path.name for path in out.glob("*.png")} == {"b2n_toy-ucf_bars.png", "mine.png"}
+    assert (tmp_path / "up.png").exists()
+
+
+def test_the_error_of_dataset_offers_what_can_be_asked_for():
+    record = record_of("zero_shot", dataset="k400", sets={"hmdb51/val1": ("a", "b")})
+    with pytest.raises(UserError, match=r"there are zero_shot on hmdb51$"):
+        make_ledger([record], dataset="k400")
+
+
+def test_runs_that_differ_in_views_or_recipe_have_rows_that_say_so():
+    seen = {"frames": 8, "clips": 4, "crops": 3, "sampling": "segments", "stride": 0, "average": "softmax"}
+    records = [
+        record_of(),
+        record_of(name="views", group="views", scoring=seen),
+        record_of(name="lr", group="lr", config={"optim.lr": 0.5}),
+        record_of(name="scored", group="scored", history=[], config={"start": "runs/first/"}),
+    ]
+    (table,) = make_ledger(records).tables
+    assert [row.about for row in table.rows] == [
+        "ViCLIP-B-16, 8 frames, 1 view, 1 seed",
+        "ViCLIP-B-16, 8 frames, 4 x 3 views, 1 seed",
+        "ViCLIP-B-16, lr=0.5, 8 frames, 1 view, 1 seed",
+        "ViCLIP-B-16, started from first, 8 frames, 1 view, 1 seed",
+    ]
+
+
+def test_links_are_quoted(tmp_path):
+    leave_run(tmp_path / "a #1 & ü", record_of())
+    for place in (str(tmp_path / "a #1 & ü"), (tmp_path / "a #1 & ü").as_uri()):
+        report.main(["--runs", place, "--out", str(tmp_path / "out"), "--brief"])
+        links = re.findall(r'href="([^#"][^"]*)"', (tmp_path / "out" / "report.html").read_text())
+        assert links[0].endswith("a%20%231%20%26%20%C3%BC/b2n-msta-toy-ucf-1/report/report.html")
+
+
+def test_a_size_that_is_not_published_has_no_published_point(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "parameter_scatter", lambda lines, path, **_: drawn.extend(lines) or path)
+    table = make_ledger([record_of(), record_of(method="lora")]).tables[0]
+    score = Beside(Score("msta", "", "ViCLIP-B-16", "b2n", "HMDB51", "HM", "60", "MSTA table 2"), 0.0, ())
+    rows = [replace(row, cells={c: replace(p, printed=score) for c, p in row.cells.items()}) for row in table.rows]
+    list(common(replace(table, rows=tuple(rows)), tmp_path))
+    assert [line.printed for line in drawn] == [(), ()]

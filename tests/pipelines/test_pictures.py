@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fakes import predictions_of
+from fakes import predictions_of, record_of
 from matplotlib import pyplot as plt
 
 from pipelines import pictures, plots
-from pipelines.pictures import class_gain, embeddings, label_correlation, predicted
+from pipelines.pictures import Predicted, class_gain, embeddings, label_correlation, predicted
 from pipelines.plots import Line, Point, parameter_scatter, shot_curves
+from pipelines.summary import Summary
 
 NAMES = tuple(f"class {i} with a long name" for i in range(90))
 
@@ -47,10 +48,37 @@ def test_of_many_classes_both_ends_are_drawn(tmp_path, drawn):
     assert "30 classes between" in axes.get_xlabel()
 
 
-def test_clips_that_differ_are_no_pair():
-    assert made(3).same_clips(made(3, seed=1))
-    assert not made(3).same_clips(made(3, videos=59))
+def test_others_predictions_are_taken_for_our_clips_in_our_order_of_classes():
+    ours, theirs = made(3, videos=20), made(3, seed=1)
+    turned = Predicted(
+        theirs.clips[::-1], (theirs.targets + 1)[::-1] % 3, np.roll(theirs.scores, 1, 1)[::-1], theirs.video[::-1],
+        np.roll(theirs.text, 1, 0),
+    )  # fmt: skip
+    names = [NAMES[2], *NAMES[:2]]
+    found = turned.on(ours, names, NAMES[:3])
+    np.testing.assert_array_equal(found.scores, theirs.scores[:20])
+    np.testing.assert_array_equal(found.video, theirs.video[:20])
+    np.testing.assert_array_equal(found.text, theirs.text)
+    np.testing.assert_array_equal(found.right, theirs.right[:20])
+    assert ours.on(theirs, NAMES[:3], NAMES[:3]) is None  # not all of its clips
+    assert turned.on(ours, NAMES[:3], NAMES[:3]) is None  # other targets
+    assert turned.on(ours, NAMES[1:4], NAMES[:3]) is None
+
+
+def test_predictions_that_do_not_fit_the_classes_are_none():
     assert predicted({}, "s") is None
+    assert made(3).fits(3)
+    assert not made(3).fits(2)
+    assert not made(3).fits(4)
+
+
+def test_chance_is_inside_the_axes(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "saved", lambda figure, path: figures.append(figure) or path)
+    summary = Summary([record_of(scores=20.0)])  # of two classes
+    plots.accuracy_bars([summary], ["x"], list(summary.cells), tmp_path / "bars")
+    assert figures[0].axes[0].get_ylim()[1] > 50
+    plt.close("all")
 
 
 def test_embeddings_are_few_seeded_and_named(tmp_path, drawn):

@@ -9,7 +9,7 @@ import pytest
 from fakes import leave_run, predictions_of, record_of
 
 from pipelines.model_card import LONGEST, description, model_card, write_model_card
-from pipelines.report import write_comparison, write_run_report
+from pipelines.run_report import write_comparison, write_run_report
 
 
 def named(method, terms, **fields):
@@ -113,3 +113,21 @@ def test_a_card_names_the_adapters_backbone_and_classes(tmp_path):
     assert "f00" in text
     assert "30 training classes" in text
     assert "and 10 more" in text
+
+
+def test_a_trained_start_is_named_and_not_said_to_be_nothing(tmp_path):
+    start = {"name": "k400-run", "protocol": "supervised", "dataset": "k400"}
+    record = record_of("zero_shot", history=[], epoch_kept=0, config={"start": "runs/k400-run"}, start=start)
+    text, page = model_card(record), write_run_report(leave_run(tmp_path, record)).read_text()
+    assert "that of k400-run" in text
+    assert "started from" in page
+    assert "k400-run" in page
+    for told in (text, page):
+        assert "othing was trained" not in told
+
+
+@pytest.mark.parametrize(("register", "words"), [("mine", "MLFLOW_TRACKING_URI"), (None, "`runs/` stands for")])
+def test_a_card_says_where_its_model_is(register, words):
+    text = model_card(record_of(config={"tracking.register": register}))
+    assert words in text
+    assert ("`runs/`" in text) != ("MLFLOW" in text)

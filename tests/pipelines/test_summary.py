@@ -52,6 +52,15 @@ def test_columns_are_those_of_the_papers_tables():
     assert (title("k400"), title("msr-vtt"), title("my own")) == ("K400", "MSRVTT", "my own")
 
 
+def test_chance_is_of_the_first_choice_alone():
+    cells = Summary([record_of("retrieval")]).cells
+    assert {c.metric: cell.chance for c, cell in cells.items() if cell.chance} == {"t2v R@1": 12.5, "v2t R@1": 12.5}
+    few = {c.metric: cell.chance for c, cell in Summary([record_of("few_shot")]).cells.items()}
+    assert few == {"top1 K=16": 50.0, "top5 K=16": None}
+    b2n = {c.metric: cell.chance for c, cell in Summary([record_of()]).cells.items()}
+    assert b2n == {"base": 50.0, "novel": 50.0, "HM": None}
+
+
 def test_a_row_for_each_group_of_seeds_with_counts_where_videos_are_missing():
     records = [
         record_of(seed=1, scores=60.0),
