@@ -14,7 +14,8 @@ from typing import Any
 
 from pipelines.data.catalog import DATASETS, part_of
 from pipelines.summary import Column, Record, Summary, title
-from pipelines.views import PAPERS, Views, views
+from pipelines.views import PAPER_OF, PAPERS, Views, views
+from vlmodels.errors import UserError
 from vlmodels.published import Score, scores
 
 _NEAR = 0.1
@@ -140,14 +141,29 @@ def _count(ours: int, published: int) -> tuple[str, ...] | None:
 
 def _other_views(summary: Summary, column: Column, score: Score) -> Iterator[str]:
     """Whether videos are looked at in another way than by the paper that prints the score."""
-    seen, name = summary.first["scoring"], score.source.partition(" table")[0]
+    name = score.source.partition(" table")[0]
     paper = next(key for key, printed in PAPERS.items() if printed == name)
     published: Views = views(paper, summary.protocol, column.dataset)
-    stride = seen["stride"] if seen["sampling"] == "dense" else 0
-    ours = (seen["sampling"], stride, seen["clips"], seen["crops"])
-    if ours != (published.sampling, published.stride_of(seen["frames"]), published.clips, published.crops):
+    if not _looks_alike(summary.first, published):
         dense = f" at stride {published.stride}" if published.stride else ""
         yield f"other views than {name}'s {published.frames} frames{dense}, {published.clips} x {published.crops}"
+
+
+def _looks_alike(record: Record, published: Views) -> bool:
+    seen = record["scoring"]
+    stride = seen["stride"] if seen["sampling"] == "dense" else 0
+    ours = (seen["sampling"], stride, seen["clips"], seen["crops"])
+    return ours == (published.sampling, published.stride_of(seen["frames"]), published.clips, published.crops)
+
+
+def views_of(summary: Summary) -> str | None:
+    """The paper, its method's own or MSTA's, whose views on each of its data sets a run has; None if there is none."""
+    paper = PAPER_OF.get(summary.first["method"], "msta")
+    try:
+        wanted = [views(paper, summary.protocol, column.dataset) for column in summary.cells]
+    except UserError:  # a protocol that it does not report
+        return None
+    return paper if all(_looks_alike(summary.first, one) for one in wanted) else None
 
 
 def _differences(summary: Summary, column: Column) -> Iterator[str]:

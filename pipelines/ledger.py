@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.beside import Beside, beside, method_changes, recipe_changes
+from pipelines.beside import Beside, beside, method_changes, recipe_changes, views_of
 from pipelines.recorded import problem
 from pipelines.summary import SELECTIONS, Column, Record, Summary, columns_of, summarise, title
 from vlmodels.errors import UserError
@@ -223,15 +223,18 @@ def _column_order(columns: Sequence[Column]) -> Callable[[Column], tuple[int, in
 
 
 def _rows(numbered: Sequence[tuple[int, Summary]], columns: set[Column]) -> tuple[Row, ...]:
-    rows: dict[tuple[str, str], list[Row]] = {}
+    """What differs in views has rows of its own, but for views that a paper itself changes with the data set."""
+    rows: dict[tuple[str, str, str], list[Row]] = {}
     for number, summary in numbered:
         cells = {c: Placed(number, summary, c, beside(summary, c)) for c in summary.cells if c in columns}
-        key = label_of(summary), about(summary)
+        key = label_of(summary), _about(summary), views_of(summary) or views(summary.first)
         row = next((r for r in rows.get(key, ()) if not r.cells.keys() & cells.keys()), None)
         if row is None:
-            rows.setdefault(key, []).append(row := Row(*key))
+            rows.setdefault(key, []).append(row := Row(key[0], ""))
         row.cells |= cells
     every = [row for same in rows.values() for row in same]
+    for row in every:
+        row.about = about(*(placed.summary for placed in row.cells.values()))
     return tuple(sorted(every, key=_row_order))
 
 
@@ -248,11 +251,16 @@ def label_of(summary: Summary) -> str:
     return summary.first["method"] + (f" ({said})" if said else "")
 
 
-def about(summary: Summary) -> str:
-    """What a score is of, in short: backbone, preset, start, recipe, epoch kept, views, seeds."""
+def about(summary: Summary, *others: Summary) -> str:
+    """What a row's scores are of, in short: backbone, preset, start, recipe, epoch kept, seeds, views."""
+    seen = dict.fromkeys(views(each.first) for each in (summary, *others))
+    return f"{_about(summary)}, {' or '.join(seen)}"
+
+
+def _about(summary: Summary) -> str:
     preset, count = summary.first["preset"], len(summary.records)
     parts = [summary.backbone, *([f"preset {preset}"] if preset else []), *_trained(summary)]
-    return ", ".join([*parts, views(summary.first), f"{count} seed{'s' if count > 1 else ''}"])
+    return ", ".join([*parts, f"{count} seed{'s' if count > 1 else ''}"])
 
 
 def _trained(summary: Summary) -> Iterator[str]:

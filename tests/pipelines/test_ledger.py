@@ -254,10 +254,10 @@ def test_runs_that_differ_in_views_or_recipe_have_rows_that_say_so():
     ]
     (table,) = make_ledger(records).tables
     assert [row.about for row in table.rows] == [
-        "ViCLIP-B-16, 8 frames, 1 view, 1 seed",
-        "ViCLIP-B-16, 8 frames, 4 x 3 views, 1 seed",
-        "ViCLIP-B-16, lr=0.5, 8 frames, 1 view, 1 seed",
-        "ViCLIP-B-16, started from first, 8 frames, 1 view, 1 seed",
+        "ViCLIP-B-16, 1 seed, 8 frames, 1 view",
+        "ViCLIP-B-16, 1 seed, 8 frames, 4 x 3 views",
+        "ViCLIP-B-16, lr=0.5, 1 seed, 8 frames, 1 view",
+        "ViCLIP-B-16, started from first, 1 seed, 8 frames, 1 view",
     ]
 
 
@@ -277,3 +277,14 @@ def test_a_size_that_is_not_published_has_no_published_point(tmp_path, monkeypat
     rows = [replace(row, cells={c: replace(p, printed=score) for c, p in row.cells.items()}) for row in table.rows]
     list(common(replace(table, rows=tuple(rows)), tmp_path))
     assert [line.printed for line in drawn] == [(), ()]
+
+
+def test_a_papers_own_views_of_each_data_set_share_a_row():
+    def seen(clips):
+        return {"frames": 8, "clips": clips, "crops": 3, "sampling": "segments", "stride": 0, "average": "softmax"}
+
+    records = [record_of(dataset="hmdb51", scoring=seen(10)), record_of(dataset="ucf101", scoring=seen(5))]
+    ((row,),) = (table.rows for table in make_ledger(records).tables)
+    assert row.about == "ViCLIP-B-16, 1 seed, 8 frames, 10 x 3 views or 8 frames, 5 x 3 views"
+    records[1]["scoring"] = seen(4)
+    assert [len(table.rows) for table in make_ledger(records).tables] == [2]
