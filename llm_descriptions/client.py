@@ -1,7 +1,7 @@
 """An asynchronous client that asks any OpenAI-compatible server for the descriptions of a class.
 
 Everything that is wrong with one answer or for a while is retried a bounded number of times; what no retry
-mends (no server, key refused, unknown model, no credit), and a spent budget, ends all calls of the client at once.
+mends (no server, key refused, unknown model, no credit), a long wait and a spent budget end all calls at once.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from llm_descriptions import failures
 from llm_descriptions.answer import InvalidAnswerError
 from llm_descriptions.budget import Budget, BudgetError, Usage, completion_tokens, prompt_tokens
 from llm_descriptions.errors import DescriptionError
-from llm_descriptions.failures import AnswerError, Retry, ServerError
+from llm_descriptions.failures import AnswerError, LaterError, Retry, ServerError
 from llm_descriptions.prompts import MSTA_V1, PromptSet
 from llm_descriptions.reply import Reply, UnreadableError, read_reply
 from llm_descriptions.store import Provenance
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from openai.types.chat import ChatCompletionMessageParam
@@ -73,7 +74,8 @@ class DescriptionClient:
 
     The key comes from the environment (``OPENAI_API_KEY``; servers without keys get a placeholder) or, where
     another process read it, from ``api_key``; it is masked in every message. Use one client per event loop,
-    as ``async with DescriptionClient(...) as client``; ``budget`` bounds what it spends in all.
+    as ``async with DescriptionClient(...) as client``; ``budget`` bounds what it spends in all. ``too_long``
+    says of a sentence whether the model is to be asked for a shorter one.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class DescriptionClient:
         timeout_s: float = 120.0,
         first_delay_s: float = 0.5,
         api_key: SecretStr | None = None,
+        too_long: Callable[[str], bool] | None = None,
     ) -> None:
         if concurrency < 1:
             raise DescriptionError(f"concurrency must be at least 1, got {concurrency}")
@@ -103,6 +106,8 @@ class DescriptionClient:
         self._budget = budget
         self._largest = self._open = 0
         self._json_mode = self._system_role = True
+        self._answered = False
+        self._too_long = too_long
         self._openai = openai.AsyncOpenAI(
             api_key=key.get_secret_value(), base_url=url, timeout=timeout_s, max_retries=0
         )
@@ -131,7 +136,8 @@ class DescriptionClient:
         """Return ``n`` distinct sentences of ``kind`` about the action ``label``.
 
         Raises ``AnswerError`` if this class cannot be answered (invalid answers, or failing calls, after the
-        allowed number of each), ``ServerError`` if no class can, and ``BudgetError`` once the budget is spent.
+        allowed number of each), ``ServerError`` if no class can, ``LaterError`` once the server asks for a long
+        wait, and ``BudgetError`` once the budget is spent.
         """
         messages: list[ChatCompletionMessageParam] = [
             {"role": "system", "content": self.prompts.instruction(kind, n)},
@@ -143,7 +149,7 @@ class DescriptionClient:
             for ask in range(1, _ASKS + 1):
                 reply = await self._call(messages, label, n, spent)
                 try:
-                    texts = reply.sentences(self.prompts, label, kind, n)
+                    texts = reply.sentences(self.prompts, label, kind, n, self._too_long)
                 except InvalidAnswerError as error:
                     if ask == _ASKS:
                         raise AnswerError(
@@ -181,10 +187,10 @@ class DescriptionClient:
                     continue
                 attempt += 1
                 try:
-                    retry = self._failures.judge(error, label)
+                    retry = self._failures.judge(error, label, answered=self._answered)
                     if attempt == _ATTEMPTS:
                         raise self._failures.given_up(error, label, attempt)
-                except ServerError as final:
+                except (ServerError, LaterError) as final:
                     self._gate.close(final)
                     raise final from None
                 except AnswerError as failed:
@@ -210,17 +216,24 @@ class DescriptionClient:
             tally.calls += 1
         try:
             reply = await self._completion(messages)
-            sizes = (
-                asked if reply.prompt_tokens is None else reply.prompt_tokens,
-                completion_tokens(n) if reply.completion_tokens is None else reply.completion_tokens,
-            )
-            for tally in (spent, self.usage):
-                tally.prompt_tokens += sizes[0]
-                tally.completion_tokens += sizes[1]
-            self._largest = max(self._largest, sum(sizes))
+        except openai.OpenAIError as error:
+            if failures.may_cost(error):
+                counted = error.tokens if isinstance(error, UnreadableError) else (None, None)
+                self._charge(spent, counted, (asked, completion_tokens(n)))
+            raise
         finally:
             self._open -= 1
+        self._answered = True
+        self._charge(spent, reply.tokens, (asked, completion_tokens(n)))
         return reply
+
+    def _charge(self, spent: Usage, counted: tuple[int | None, int | None], estimated: tuple[int, int]) -> None:
+        """Add a call's tokens as the server counted them, else as estimated, to both tallies."""
+        sizes = [rule if count is None else count for count, rule in zip(counted, estimated, strict=True)]
+        for tally in (spent, self.usage):
+            tally.prompt_tokens += sizes[0]
+            tally.completion_tokens += sizes[1]
+        self._largest = max(self._largest, sum(sizes))
 
     async def _completion(self, messages: list[ChatCompletionMessageParam]) -> Reply:
         sent: list[Any] = list(messages)

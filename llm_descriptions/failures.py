@@ -33,6 +33,10 @@ class ServerError(DescriptionError):
     """No class can be described: there is no server, or it refuses the key or the model."""
 
 
+class LaterError(DescriptionError):
+    """The server asks to wait for longer than a run waits; what was answered before stays."""
+
+
 class AnswerError(DescriptionError):
     """One class could not be described; others may be."""
 
@@ -45,11 +49,9 @@ class Retry:
     for_all: bool = False
 
     def delay(self, attempt: int, first_s: float) -> float:
-        """Return the seconds to wait after failed ``attempt`` (1, 2, ...): as told, else doubling, random."""
-        if self.after_s is not None:
-            return self.after_s
+        """Return the seconds to wait after failed ``attempt`` (1, 2, ...): doubling, random, no less than told."""
         longest: float = min(first_s * 2 ** (attempt - 1), _LONGEST_BACK_OFF_S)
-        return longest * random.uniform(0.5, 1.0)
+        return max(self.after_s or 0.0, longest * random.uniform(0.5, 1.0))
 
 
 def server_name(url: str) -> str:
@@ -72,6 +74,13 @@ def refuses_json_mode(error: openai.OpenAIError) -> bool:
 def refuses_system_role(error: openai.OpenAIError) -> bool:
     """Return whether the server says that the model's chat template has no system message (Gemma's has none)."""
     return _status(error) in _REFUSING and _NO_SYSTEM.search(str(error).lower()) is not None
+
+
+def may_cost(error: openai.OpenAIError) -> bool:
+    """Return whether the model may have worked on a failed call: the question arrived, and no status refused it."""
+    if isinstance(error, UnreadableError):
+        return not error.page
+    return isinstance(error, openai.APIConnectionError) and not _refused(error)
 
 
 def _status(error: openai.OpenAIError) -> int:
@@ -109,12 +118,19 @@ class Classifier:
         self._model = model
         self._key = key
 
-    def judge(self, error: openai.OpenAIError, label: str) -> Retry:
-        """Return how to retry; raises ``ServerError`` or ``AnswerError`` where that is of no use."""
+    def judge(self, error: openai.OpenAIError, label: str, *, answered: bool) -> Retry:
+        """Return how to retry; raises ``ServerError``, ``LaterError`` or ``AnswerError`` where that is of no use.
+
+        ``answered``: the server has answered another question, so that a 403 is about this one, not the key.
+        """
         said, status = self._said(error), _status(error)
         if isinstance(error, openai.APIConnectionError | UnreadableError):
             return Retry()
-        if status in {401, 402, 403, 404} or (status == 429 and _NO_CREDIT.search(said.lower())):
+        if (
+            status in {401, 402, 404}
+            or (status == 403 and not answered)
+            or (status == 429 and _NO_CREDIT.search(said.lower()))
+        ):
             raise self.final(error)
         if status == 400 and _NO_MODEL.search(said.lower()):
             raise self.final(error)
@@ -122,7 +138,7 @@ class Classifier:
             raise AnswerError(f"'{label}': {self._server} refused the question: {said}")
         after = _retry_after(error)
         if after is not None and after > _LONGEST_WAIT_S:
-            raise AnswerError(f"'{label}': {self._server} asks to wait {after:.0f} s; run again later")
+            raise LaterError(f"{self._server} asks to wait {after:.0f} s")
         return Retry(after, for_all=status == 429)
 
     def given_up(self, error: openai.OpenAIError, label: str, attempts: int) -> DescriptionError:

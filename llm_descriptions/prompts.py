@@ -66,13 +66,14 @@ class PromptSet:
         Like the published files: lower case throughout, one fixed frame around a short phrase. A phrase that
         brings list marks, quotation marks or the frame itself is stripped of them first.
         """
-        phrase = _bare(answer)
-        if not re.search(r"\w", phrase):
+        phrase = bare_phrase(answer)
+        if not re.search(r"[^\W_]", phrase):
             raise DescriptionError(f"{answer!r} holds no words")
         return self.frames[check_kind(kind)].format(cls=self.words(label).lower(), phrase=phrase)
 
 
-def _bare(answer: str) -> str:
+def bare_phrase(answer: str) -> str:
+    """Return an answer's phrase in lower case, without list marks, quotation marks and the frame."""
     phrase = " ".join(answer.split()).lower()
     phrase = _LIST_MARK.sub("", phrase).strip(_MARKS)
     return (unframed(phrase) or phrase).strip(_MARKS)

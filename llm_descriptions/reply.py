@@ -10,15 +10,23 @@ import openai
 from llm_descriptions.answer import InvalidAnswerError, read_answer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llm_descriptions.prompts import PromptSet
 
 
 class UnreadableError(openai.OpenAIError):
-    """A reply with status 200 that is no chat completion; ``page``: not even of an API."""
+    """A reply with status 200 that is no chat completion; ``page``: not even of an API.
 
-    def __init__(self, message: str, *, page: bool = False) -> None:
+    ``tokens``: those asked and answered, None where the server did not count them.
+    """
+
+    def __init__(
+        self, message: str, *, page: bool = False, tokens: tuple[int | None, int | None] = (None, None)
+    ) -> None:
         super().__init__(message)
         self.page = page
+        self.tokens = tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +40,17 @@ class Reply:
     prompt_tokens: int | None
     completion_tokens: int | None
 
-    def sentences(self, prompts: PromptSet, label: str, kind: str, n: int) -> tuple[str, ...]:
+    @property
+    def tokens(self) -> tuple[int | None, int | None]:
+        """Asked and answered."""
+        return self.prompt_tokens, self.completion_tokens
+
+    def sentences(
+        self, prompts: PromptSet, label: str, kind: str, n: int, too_long: Callable[[str], bool] | None = None
+    ) -> tuple[str, ...]:
         """Return the sentences to store; raises ``InvalidAnswerError``, with the server's own reason if it has one."""
         try:
-            return read_answer(self.content, prompts, label, kind, n)
+            return read_answer(self.content, prompts, label, kind, n, too_long=too_long)
         except InvalidAnswerError:
             if self.refusal:
                 raise InvalidAnswerError(f"the answer is a refusal: '{self.refusal[:100]}'") from None
@@ -54,22 +69,23 @@ def read_reply(reply: Any) -> Reply:
     """
     if isinstance(reply, str):
         raise UnreadableError("a page instead of a chat completion", page=True)
+    usage = getattr(reply, "usage", None)
+    tokens = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     if error := getattr(reply, "error", None):
         said = error.get("message") if isinstance(error, dict) else error
-        raise UnreadableError(f"an error in place of an answer: {said}")
+        raise UnreadableError(f"an error in place of an answer: {said}", tokens=tokens)
     choices = getattr(reply, "choices", None)
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = getattr(choice, "message", None)
     if message is None:
-        raise UnreadableError("a reply without a message")
-    usage = getattr(reply, "usage", None)
+        raise UnreadableError("a reply without a message", tokens=tokens)
     return Reply(
         content=_text(getattr(message, "content", None)),
         refusal=_text(getattr(message, "refusal", None)),
         finish=str(getattr(choice, "finish_reason", None) or ""),
         model=str(getattr(reply, "model", None) or ""),
-        prompt_tokens=_count(usage, "prompt_tokens"),
-        completion_tokens=_count(usage, "completion_tokens"),
+        prompt_tokens=tokens[0],
+        completion_tokens=tokens[1],
     )
 
 

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from pipelines.data.describe_stage import Outcome, Question, Server
 
 
+_GO_WITH = {
+    "model": ("base_url", "prompt", "concurrency", "context", "max_calls", "max_tokens", "dry_run"),
+    "dry_run": ("price_in", "price_out"),
+    "from_published": ("index_labels",),
+    "export": ("export_style",),
+    "report": ("backbone", "pretrained"),
+}
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="describe.py", description=__doc__)
@@ -37,10 +46,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add = asking.add_argument
     add("--base-url", metavar="URL",
         help="any OpenAI-compatible server, such as http://localhost:11434/v1 (default: OpenAI)")  # fmt: skip
-    add("--prompt", default=MSTA_V1.id, choices=PROMPT_SETS,
+    add("--prompt", choices=PROMPT_SETS,
         help="prompt set (default: msta-v1, the paper's words); msta-v1-split asks about 'ApplyEyeMakeup' as"
         " 'Apply Eye Makeup'")  # fmt: skip
-    add("--concurrency", type=_positive, default=8, help="questions open at a time (default: 8)")
+    add("--concurrency", type=_positive, help="questions open at a time (default: 8)")
+    add("--context", type=_positive, metavar="N",
+        help="ask again for descriptions of more than N tokens, as many as the text tower reads (CLIP: 77;"
+        " default: those of more than 30 words); --report counts what is stored")  # fmt: skip
     add("--max-calls", type=_positive, metavar="N", help="stop asking after N HTTP calls of this run, repeats included")
     add("--max-tokens", type=_positive, metavar="N", help="stop asking before this run uses N tokens, in and out")
     add("--dry-run", action="store_true", help="ask nothing; print the questions, calls, tokens, cost and time to come")
@@ -48,11 +60,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--price-out", type=_price, metavar="P", help="... and answered, in any currency")
     files = parser.add_argument_group("published files")
     add = files.add_argument
-    add("--index-labels", nargs="+", default=[], type=Path, metavar="CSV",
+    add("--index-labels", nargs="+", type=Path, metavar="CSV",
         help="with --from-published: the list that the files' indexes refer to, if it is not --labels"
         " or beside it; several: their sorted union")  # fmt: skip
     add("--export", metavar="NAME", help="also write the descriptions of --kinds as files for data set NAME")
-    add("--export-style", default="etl4video", choices=["etl4video", "ost"],
+    add("--export-style", choices=["etl4video", "ost"],
         help="etl4video: OUT/N_s_description_NAME.json (default); ost: OUT/NAME/spatio_descriptors/N_..., phrases",
     )  # fmt: skip
     quality = parser.add_argument_group("quality report")
@@ -60,17 +72,24 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--report", action="store_true",
         help="write OUT/quality/: lengths, repetitions and similarities of the stored descriptions; may stand alone",
     )  # fmt: skip
-    add("--backbone", default="toy", metavar="NAME", help="text tower of the report (default: toy)")
+    add("--backbone", metavar="NAME", help="text tower of the report (default: toy)")
     add("--pretrained", metavar="TAG|FILE", help="its weights (the toy has its own)")
     args = parser.parse_args(arguments)
     if not (args.model or args.from_published or args.report):
         parser.error("one of the arguments --model --from-published is required (or --report for what is stored)")
-    if not args.model and (args.dry_run or args.max_calls or args.max_tokens):
-        parser.error("--dry-run, --max-calls and --max-tokens go with --model")
-    if args.dry_run and (args.price_in is None) != (args.price_out is None):
+    for owner, flags in _GO_WITH.items():
+        for flag in flags:
+            given = getattr(args, flag)
+            if given is not None and given is not False and not getattr(args, owner):
+                parser.error(f"--{flag} goes with --{owner}".replace("_", "-"))
+    if args.dry_run and (args.report or args.export):
+        parser.error("--dry-run writes nothing: leave --report and --export out")
+    if (args.price_in is None) != (args.price_out is None):
         parser.error("give both --price-in and --price-out")
     if args.export and not (args.model or args.from_published):
         parser.error("--export goes with --model or --from-published, which say what to write")
+    args.prompt, args.concurrency = args.prompt or MSTA_V1.id, args.concurrency or 8
+    args.export_style, args.backbone = args.export_style or "etl4video", args.backbone or "toy"
     return args
 
 
@@ -124,7 +143,7 @@ def _ask(store: DescriptionStore, labels: tuple[str, ...], args: argparse.Namesp
     from pipelines.data.describe_stage import Outcome, Question, Server, ask_missing
 
     budget = Budget(args.max_calls, args.max_tokens)
-    server = Server(args.model, server_url(args.base_url), args.concurrency, args.prompt, budget)
+    server = Server(args.model, server_url(args.base_url), args.concurrency, args.prompt, budget, args.context)
     questions = [Question(label, kind, args.n or 2) for kind in dict.fromkeys(args.kinds) for label in labels]
     keys, held = [server.key(question) for question in questions], set(store.keys())
     missing = [question for question, key in zip(questions, keys, strict=True) if key not in held]
@@ -149,7 +168,7 @@ def _print_rest(outcome: Outcome) -> None:
     if outcome.stopped:
         print(
             f"stopped: {outcome.stopped}; {outcome.unasked} descriptions were not asked. What came is stored: "
-            "run the same command again to go on, with the same budget or a larger one",
+            "run the same command again to go on",
             file=sys.stderr,
         )
     elif outcome.failed:
@@ -189,7 +208,7 @@ def _import(store: DescriptionStore, args: argparse.Namespace) -> list[Key]:
         args.from_published,
         kinds=list(dict.fromkeys(args.kinds)),
         n=args.n or 2,
-        index_labels=args.index_labels,
+        index_labels=args.index_labels or [],
     )
     keys: list[Key] = []
     for published in found:

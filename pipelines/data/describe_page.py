@@ -11,6 +11,7 @@ import numpy as np
 
 from pipelines.data.describe_quality import judge_store
 from pipelines.data.folder import write_whole
+from pipelines.page import markdown
 from vlmodels.errors import UserError
 
 mpl.use("Agg")
@@ -75,8 +76,8 @@ def draw_similarity(cosines: np.ndarray, labels: Sequence[str], path: Path) -> N
     axes.set_facecolor("#dddddd")
     image = axes.imshow(others, cmap="Blues", vmin=least)
     if len(labels) <= _MOST_NAMES:
-        axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=6)
-        axes.set_yticks(range(len(labels)), labels, fontsize=6)
+        axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=6, parse_math=False)
+        axes.set_yticks(range(len(labels)), labels, fontsize=6, parse_math=False)
     else:
         axes.set(xlabel="class, in the order of the list", ylabel="class")
     label = "cosine of the classes' mean description features"
@@ -90,20 +91,23 @@ def page(record: Mapping[str, Any]) -> str:
     lines = [
         "# Quality of the descriptions",
         "",
-        f"{record['classes']} classes in `{record['store']}`; text tower of {record['backbone']}, which reads "
-        f"{record['context']} tokens.",
+        f"{record['classes']} classes in {markdown(record['store'])}; text tower of {markdown(record['backbone'])}, "
+        f"which reads {record['context']} tokens.",
         *(f"\n> Remark: {remark}." for remark in record["remarks"]),
     ]
     for source in record["sources"]:
         lines += ["", *_section(source)]
     for gap in record["incomplete"]:
-        lines += ["", f"Not judged, as classes are missing: {gap['kind']}, {gap['source']}: {_some(gap['missing'])}"]
+        lines += [
+            "",
+            f"Not judged, as classes are missing: {gap['kind']}, {markdown(gap['source'])}: {_some(gap['missing'])}",
+        ]
     return "\n".join(lines)
 
 
 def _section(source: Mapping[str, Any]) -> Iterator[str]:
     words, tokens = source["words"], source["tokens"]
-    yield from (f"## {source['kind'].capitalize()}: {source['source']}", "", "| what | |", "|---|---|")
+    yield from (f"## {source['kind'].capitalize()}: {markdown(source['source'])}", "", "| what | |", "|---|---|")
     rows: dict[str, Any] = {
         "texts": source["texts"],
         "classes with another number of texts": len(source["uneven"]),
@@ -138,4 +142,4 @@ def _length(found: Sequence[Any] | None, otherwise: str) -> str:
 
 def _some(found: Sequence[str]) -> str:
     more = len(found) - _SHOWN
-    return "; ".join(found[:_SHOWN]) + (f"; and {more} more (quality.json has all)" if more > 0 else "")
+    return "; ".join(map(markdown, found[:_SHOWN])) + (f"; and {more} more (quality.json has all)" if more > 0 else "")

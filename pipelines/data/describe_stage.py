@@ -1,22 +1,25 @@
 """The language-model stage: a Ray Data pipeline from classes without descriptions to a filled store.
 
-The work is waiting for a server, so one actor with one event loop keeps ``concurrency`` questions open for as
-long as there are any; it sits on the driver's node, where the store is, and stores each answer as it comes.
+The work is waiting for a server, so one task with one event loop keeps ``concurrency`` questions open for as
+long as there are any; it runs on the driver's node, where the store is, and stores each answer as it comes.
+(A task, as an actor's process takes seconds more to start.)
 """
 
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from llm_descriptions.budget import Budget, BudgetError, Estimate, Past, estimate
+from llm_descriptions.budget import Budget, BudgetError, Estimate, Past, Usage, estimate
 from llm_descriptions.client import DescriptionClient, key_from_environment, server_url
 from llm_descriptions.errors import DescriptionError
-from llm_descriptions.failures import ServerError, server_name
+from llm_descriptions.failures import LaterError, ServerError, server_name
 from llm_descriptions.prompts import MSTA_V1, prompt_set
 from llm_descriptions.store import DescriptionStore, Key
 from pipelines.ray_session import connect
@@ -41,19 +44,23 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The language model that answers, what it is asked with, how much at a time and how much in all."""
+    """The language model that answers, what it is asked with, how much at a time and how much in all.
+
+    ``context``: tokens of a text tower with CLIP's tokenizer; longer sentences are asked for again.
+    """
 
     model: str
     base_url: str | None = None
     concurrency: int = 8
     prompt_id: str = MSTA_V1.id
     budget: Budget = field(default_factory=Budget)
+    context: int | None = None
 
     def key(self, question: Question) -> Key:
         """Return the key under which the store has the answer."""
         return Key(question.label, question.kind, self.prompt_id, self.model, question.n)
 
-    def client(self, api_key: SecretStr) -> DescriptionClient:
+    def client(self, api_key: SecretStr, *, too_long: Callable[[str], bool] | None = None) -> DescriptionClient:
         """Return a client; the key travels by itself, so that nothing that shows a server shows it."""
         return DescriptionClient(
             self.model,
@@ -62,6 +69,7 @@ class Server:
             concurrency=self.concurrency,
             budget=self.budget,
             api_key=api_key,
+            too_long=too_long,
         )
 
 
@@ -78,59 +86,65 @@ class Outcome:
     stopped: str = ""
 
 
-class AskDescriptions:
-    """A ``map_batches`` actor: questions (label, kind, n) in, the same with ``error`` and ``usage`` out."""
+def ask_batch(
+    batch: pa.Table, store_path: str, server: Server, api_key: SecretStr, ticket: str
+) -> dict[str, list[Any]]:
+    """For ``map_batches``: questions (label, kind, n) in, ``error``, what it ``ends`` and ``usage`` out.
 
-    def __init__(self, store: str, server: Server, api_key: SecretStr) -> None:
-        self._store = DescriptionStore(store)
-        self._server = server
-        self._loop = asyncio.new_event_loop()
-        self._client = server.client(api_key)
-        self._restarted = _restarted() and server.budget != Budget()
+    The client bounds how many of the batch's questions are open. ``ticket`` is a file that the first attempt
+    takes away: Ray repeats a task whose process was lost, and the repetition may not spend the budget again.
+    """
+    questions = [Question(**row) for row in batch.to_pylist()]
+    try:
+        Path(ticket).unlink()
+        repeated = False
+    except FileNotFoundError:
+        repeated = True
+    store = DescriptionStore(store_path)
+    with store.kept_open():
+        replies, spent = asyncio.run(
+            _ask_all(questions, store, server, api_key, may_ask=not repeated or server.budget == Budget())
+        )
+    # What was spent belongs to the batch; it stands in its first row.
+    return {
+        "error": [error for error, _ in replies],
+        "ends": [ends for _, ends in replies],
+        "usage": [[spent.calls, spent.prompt_tokens, spent.completion_tokens], *[[0, 0, 0]] * (len(questions) - 1)],
+    }
 
-    def __call__(self, batch: pa.Table) -> dict[str, list[Any]]:
-        """Ask all questions of a batch at once; the client bounds how many are open."""
-        questions = [Question(**row) for row in batch.to_pylist()]
-        before = self._spent()
-        with self._store.kept_open():
-            replies = self._loop.run_until_complete(self._ask_all(questions))
-        # What was spent belongs to the batch; it stands in its first row.
-        spent = [after - start for after, start in zip(self._spent(), before, strict=True)]
-        return {
-            "error": [error for error, _ in replies],
-            "ends": [ends for _, ends in replies],
-            "usage": [spent, *[[0, 0, 0]] * (len(questions) - 1)],
-        }
 
-    async def _ask_all(self, questions: Sequence[Question]) -> list[tuple[str, str]]:
-        return await asyncio.gather(*(self._ask(question) for question in questions))
+async def _ask_all(
+    questions: Sequence[Question], store: DescriptionStore, server: Server, api_key: SecretStr, *, may_ask: bool
+) -> tuple[list[tuple[str, str]], Usage]:
+    async with server.client(api_key, too_long=_longer_than(server.context)) as client:
 
-    async def _ask(self, question: Question) -> tuple[str, str]:
-        """Return what went wrong, and what it ends: one "class", "all" for want of a server, the "budget"."""
-        key = self._server.key(question)
-        if self._store.get(key) is not None:  # this actor was restarted, or another job was quicker
+        async def ask(question: Question) -> tuple[str, str]:
+            """Return what went wrong, and what it ends: one "class", "all" for want of a server, this "run"."""
+            key = server.key(question)
+            if store.get(key) is not None:  # this task is repeated, or another job was quicker
+                return "", ""
+            if not may_ask:
+                return "the process that asks was lost, and with it the count of what it had spent", "run"
+            try:
+                described = await client.describe(question.label, question.kind, question.n)
+                store.put(key, described.texts, described.provenance)
+            except (BudgetError, LaterError) as error:
+                return str(error), "run"
+            except DescriptionError as error:
+                return str(error), "all" if isinstance(error, ServerError) else "class"
             return "", ""
-        if self._restarted:
-            return "the process that asks was lost, and with it the count of what it had spent", "budget"
-        try:
-            described = await self._client.describe(question.label, question.kind, question.n)
-            self._store.put(key, described.texts, described.provenance)
-        except BudgetError as error:
-            return str(error), "budget"
-        except DescriptionError as error:
-            return str(error), "all" if isinstance(error, ServerError) else "class"
-        return "", ""
 
-    def _spent(self) -> tuple[int, int, int]:
-        usage = self._client.usage
-        return usage.calls, usage.prompt_tokens, usage.completion_tokens
+        return list(await asyncio.gather(*map(ask, questions))), client.usage
 
 
-def _restarted() -> bool:
-    """Return whether Ray made this actor anew after its process was lost."""
-    import ray
+def _longer_than(context: int | None) -> Callable[[str], bool] | None:
+    """Return whether a text has more tokens than ``context``, start and end included, for CLIP's tokenizer."""
+    if context is None:
+        return None
+    from open_clip.tokenizer import SimpleTokenizer
 
-    return ray.is_initialized() and bool(ray.get_runtime_context().was_current_actor_reconstructed)
+    encode = SimpleTokenizer().encode
+    return lambda text: len(encode(text)) + 2 > context
 
 
 def ask_missing(
@@ -139,8 +153,8 @@ def ask_missing(
     """Ask ``server`` the ``questions`` and put every good answer into ``store``.
 
     Raises ``ServerError`` if there is no server or no question can be answered by it; answers that came
-    before that are kept. A question that fails by itself is listed in the outcome, and a spent budget leaves
-    the rest unasked.
+    before that are kept. A question that fails by itself is listed in the outcome; a spent budget, or a server
+    that asks for a long wait, leaves the rest unasked.
     """
     api_key = key_from_environment(server.base_url)
     asyncio.run(_check(server, api_key))
@@ -148,18 +162,19 @@ def ask_missing(
     import ray
 
     rows = [{"label": question.label, "kind": question.kind, "n": question.n} for question in questions]
-    answers = ray.data.from_items(rows, override_num_blocks=1).map_batches(
-        AskDescriptions,
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=1),
-        fn_constructor_args=(str(store.path.absolute()), server, api_key),
-        num_cpus=0,
-        label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
-    )
-    with _progress(store, len(questions), say):
+    with tempfile.TemporaryDirectory() as folder, _progress(store, len(questions), say):
+        ticket = Path(folder) / "ticket"
+        ticket.touch()
+        answers = ray.data.from_items(rows, override_num_blocks=1).map_batches(
+            ask_batch,
+            batch_size=None,
+            batch_format="pyarrow",
+            fn_args=(str(store.path.absolute()), server, api_key, str(ticket)),
+            num_cpus=0,
+            label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
+        )
         replies = answers.take_all()
-    errors: dict[str, list[str]] = {"class": [], "budget": [], "all": []}
+    errors: dict[str, list[str]] = {"class": [], "run": [], "all": []}
     for reply in replies:
         if reply["ends"]:
             errors[reply["ends"]].append(reply["error"])
@@ -174,8 +189,8 @@ def ask_missing(
         calls,
         prompt_tokens,
         completion_tokens,
-        unasked=len(errors["budget"]),
-        stopped=next(iter(errors["budget"]), ""),
+        unasked=len(errors["run"]),
+        stopped=next(iter(errors["run"]), ""),
     )
 
 

@@ -13,10 +13,12 @@ from email.utils import format_datetime
 import pytest
 from llm_server import LlmServer, completion, cut, good, says, sends, sentences, slow, status
 
+from llm_descriptions import budget
 from llm_descriptions.budget import Budget, BudgetError
 from llm_descriptions.client import DescriptionClient
 from llm_descriptions.errors import DescriptionError
-from llm_descriptions.failures import AnswerError, Retry, ServerError
+from llm_descriptions.failures import AnswerError, LaterError, Retry, ServerError
+from llm_descriptions.prompts import MSTA_V1
 
 KEY = "sk-very-secret-0123456789"
 GOOD = ("A video about phrase 0 of clap.", "A video about phrase 1 of clap.")
@@ -101,10 +103,14 @@ def test_an_unreadable_retry_after_is_a_plain_failure(server, value):
     assert described.provenance.calls == 2
 
 
-def test_retry_after_beyond_patience(server):
-    server.plan.append(status(429, Retry_After="7200"))
-    with pytest.raises(AnswerError, match=r"'clap'.*asks to wait 7200 s"):
-        run(server, ("clap", "spatial", 2))
+def test_a_retry_after_beyond_patience_ends_all(server):
+    server.plan.append(good)
+    server.rule = lambda request: None if server.plan else status(429, Retry_After="7200")
+    first, *others = run(server, *[(f"class {i}", "spatial", 2) for i in range(40)], concurrency=2)[0]
+    assert len(first.texts) == 2
+    assert {type(other) for other in others} == {LaterError}
+    assert {str(other) for other in others} == {f"{server.url} asks to wait 7200 s"}
+    assert len(server.asked) <= 3, "the rest is not asked"
 
 
 def test_failing_for_good_is_this_classs_error(server):
@@ -255,6 +261,22 @@ def test_a_budget_of_tokens_is_kept(server, counted):
     assert "the budget of 1000 tokens has no room for one more question" in str(stopped[0])
 
 
+@pytest.mark.parametrize("bad", [cut, slow(0.5), sends('{"choices": ['), sends('{"choices": null}')])
+def test_failed_calls_cost_what_they_are_estimated_at(server, bad):
+    server.plan.append(bad)
+    (described,), usage = run(server, ("clap", "spatial", 2), timeout_s=0.2)
+    asked = budget.prompt_tokens(MSTA_V1.instruction("spatial", 2), MSTA_V1.question("clap", "spatial", 2))
+    assert (usage.prompt_tokens, usage.completion_tokens) == (asked + 11, budget.completion_tokens(2) + 7)
+    assert described.provenance.prompt_tokens == usage.prompt_tokens
+
+
+def test_failed_calls_cost_what_the_server_counted(server):
+    counted = '{"prompt_tokens": 500, "completion_tokens": 40}'
+    server.plan.extend([sends(f'{{"choices": null, "usage": {counted}}}'), status(500), status(429)])
+    _, usage = run(server, ("clap", "spatial", 2))
+    assert (usage.prompt_tokens, usage.completion_tokens) == (511, 47), "a refusing status costs nothing"
+
+
 def test_a_budget_below_one_question_asks_nothing(server):
     with pytest.raises(BudgetError, match="0 spent; about"):
         run(server, ("clap", "spatial", 2), budget=Budget(tokens=10))
@@ -321,6 +343,18 @@ def test_a_refused_question_is_one_classs_error(server):
     assert isinstance(fell, AnswerError)
     assert "'fall'" in str(fell)
     assert clapped.texts == GOOD
+
+
+def test_a_403_is_about_the_key_only_until_something_was_answered(server):
+    server.rule = lambda request: status(403, "moderation") if "fall" in request.question else None
+    clapped, fell, ran = run(server, *[(x, "spatial", 2) for x in ("clap", "fall", "run")], concurrency=1)[0]
+    assert isinstance(fell, AnswerError)
+    assert "'fall': " in str(fell)
+    assert "refused the question: moderation" in str(fell)
+    assert clapped.texts == GOOD
+    assert len(ran.texts) == 2
+    with pytest.raises(ServerError, match="refuses the key"):
+        run(server, ("fall", "spatial", 2))
 
 
 class Nowhere:
@@ -416,3 +450,4 @@ def test_back_off_doubles_up_to_a_bound():
         longest = min(0.5 * 2**attempt, 30)
         assert longest / 2 <= delay <= longest
     assert Retry(after_s=7).delay(3, 0.5) == 7
+    assert Retry(after_s=0).delay(4, 0.5) >= 2, "a server that says 0, or a date in the past, is not hammered"

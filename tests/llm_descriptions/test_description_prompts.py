@@ -95,6 +95,17 @@ def test_good_answers(content):
         ("I am sorry, I can't help with that.", "a refusal: 'I am sorry"),
         ('{"error": "I cannot assist with this request"}', "a refusal"),
         ('{"sentences": ["Sorry, but I can\u2019t describe that", "two hands"]}', "a refusal"),
+        ('{"sentences": ["I apologize, but I cannot describe that", "two hands"]}', "a refusal"),
+        ('{"sentences": ["one hand", "Sorry, I don\u2019t know this action"]}', "a refusal"),
+        ('{"sentences": ["Sorry, no.", "two hands"]}', "a refusal: 'Sorry, no"),
+        ('{"sentences": ["1. Unfortunately, I do not know it", "two hands"]}', "a refusal"),
+        ('{"sentences": ["n/a", "none"]}', "a placeholder: 'n/a'"),
+        ('{"sentences": ["one hand", "Unknown."]}', "a placeholder"),
+        ('{"sentences": ["string 1", "string 2"]}', "a placeholder: 'string 1'"),
+        ('{"sentences": ["A video about your phrase here.", "two hands"]}', "a placeholder"),
+        ('{"sentences": ["a\\u0000b", "two hands"]}', r"string 1 holds control characters: 'a.x00b'"),
+        ('{"sentences": ["one hand", "half \\ud83d"]}', "unicode string"),
+        ('{"sentences": ["one hand", "___"]}', "no words"),
         ('{"sentences": ["as an AI, I have no body", "two hands"]}', "a refusal"),
         ('{"sentences": ["双手拍在一起", "two hands"]}', "string 1 is not in English"),
         ('{"sentences": ["one hand", "две руки вместе"]}', "string 2 is not in English"),
@@ -114,6 +125,7 @@ def test_good_answers(content):
         ('{"sentences": ["one hand"]}', "1 strings instead of 2"),
         ('{"sentences": ["one hand", "b", "c"]}', "3 strings instead of 2"),
         ('{"sentences": ["one hand", "1. One  hand."]}', "twice"),
+        ('{"sentences": ["one hand?", "one, hand!"]}', "twice"),
         ('{"sentences": ["one hand", "' + "long " * 200 + '"]}', "sentences.1"),
     ],
 )
@@ -127,6 +139,7 @@ def test_bad_answers(content, reason):
     [
         ["a dancer saying i'm sorry with her hands", "people who cannot help laughing"],
         ["a plié at the barre", "café tables with a naïve waiter"],
+        ["a sorry dog on a string", "strings of a violin"],
         ["los angeles skyline", "palm trees"],  # one foreign word is a name
         ["die rolling on a table", "the hand of a player"],
         ["smooth strokes", "2 by 3 m mat, 4 °c"],
@@ -151,6 +164,13 @@ def test_no_published_text_is_refused_for_its_language_or_as_a_refusal(shared_da
     assert texts > 50_000
     others = [reason for reason in reasons if "words instead of" not in reason and "twice" not in reason]
     assert others == [], "too long or repeated is all that is wrong with them"
+
+
+def test_sentences_are_measured_as_they_would_be_stored():
+    content, limits = '{"sentences": ["one hand", "two hands"]}', [len("A video about one hand."), 100]
+    with pytest.raises(InvalidAnswerError, match="string 2 has too many tokens"):
+        read_answer(content, MSTA_V1, "clap", "spatial", 2, too_long=lambda text: len(text) > limits[0])
+    assert len(read_answer(content, MSTA_V1, "a", "spatial", 2, too_long=lambda text: len(text) > limits[1])) == 2
 
 
 def test_glued_names_are_split_only_where_asked_for():

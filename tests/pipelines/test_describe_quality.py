@@ -120,11 +120,22 @@ def test_files(store, toy, tmp_path):
     assert record["incomplete"] == [
         {"kind": "spatial", "source": "prompt_id=published, model=ost/x, n=1", "missing": ["snow"]}
     ]
-    assert "classes are missing: spatial, prompt_id=published, model=ost/x, n=1: snow" in text
+    assert r"classes are missing: spatial, prompt\_id=published, model=ost/x, n=1: snow" in text
     assert "![Cosines between classes](similarity_1_spatial.png)" in text
     assert "never taught" in record["remarks"][0]
     assert "> Remark: lengths and similarities are those of the toy CLIP" in text
     assert written[2].read_bytes().startswith(b"\x89PNG")
+
+
+def test_odd_names_and_texts_stand_for_themselves(toy, tmp_path):
+    """What is no mathematics, no markup and no HTML though it looks like it."""
+    store, labels = DescriptionStore(tmp_path / "s.sqlite"), ["$x^$", "<b>a|b</b>"]
+    store.put_all({Key(x, "spatial", "p", "<m>", 1): ["A video about <script>*it* now."] for x in labels}, FILE)
+    text = write_quality(store, labels, ["spatial"], toy, tmp_path / "q")[1].read_text()
+    assert "&lt;script&gt;\\*it\\*" in text
+    assert "&lt;b&gt;a\\|b&lt;/b&gt;" in text
+    assert "model=&lt;m&gt;" in text
+    assert "<" not in text
 
 
 def test_nothing_to_judge(store, toy, tmp_path):

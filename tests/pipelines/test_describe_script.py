@@ -15,13 +15,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from llm_server import LlmServer, sentences, slow, status
+from pydantic import SecretStr
 
+from llm_descriptions.budget import Budget
 from llm_descriptions.failures import ServerError
 from llm_descriptions.store import DescriptionStore, Key, Provenance
-from pipelines.data.describe_stage import Question, Server, ask_missing
-from pipelines.describe import main
+from pipelines.data.describe_stage import Question, Server, ask_batch, ask_missing
+from pipelines.describe import main, parse
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "describe.py"
 KEY = "sk-very-secret-0123456789"
@@ -144,6 +147,46 @@ def test_a_spent_budget_stops_and_the_same_command_goes_on(csv, server, ray_sess
 
 
 @pytest.mark.ray
+def test_a_server_that_asks_for_hours_leaves_the_rest_unasked(csv, server, ray_session, capfd):
+    csv.write_text("id,name\n" + "".join(f"{i},class {i}\n" for i in range(60)))
+    server.rule = lambda request: None if len(server.asked) <= 2 else status(429, Retry_After="7200")
+    assert ask(csv, server, "--kinds", "spatial", "--concurrency", "2") == 1
+    said = capfd.readouterr()
+    assert "2 asked, 0 failed" in said.out
+    assert said.err.count("\n") == 1
+    assert f"stopped: {server.url} asks to wait 7200 s; 58 descriptions were not asked" in said.err
+    assert len(server.asked) <= 4
+
+
+def test_a_repeated_task_keeps_to_the_budget(server, tmp_path):
+    """Ray runs a task again whose process was lost; without a budget it goes on, with one it stops."""
+    store, key = tmp_path / "s.sqlite", SecretStr(KEY)
+    batch = pa.Table.from_pylist([{"label": "clap", "kind": "spatial", "n": 2}])
+    (tmp_path / "ticket").touch()
+
+    def asked(budget):
+        target = Server("toy-chat", server.url, budget=budget)
+        return ask_batch(batch, str(store), target, key, str(tmp_path / "ticket"))
+
+    server.rule = lambda request: status(400, "no")
+    assert asked(Budget(calls=5))["ends"] == ["class"]
+    again = asked(Budget(calls=5))
+    assert (again["ends"], again["usage"]) == (["run"], [[0, 0, 0]])
+    assert "was lost" in again["error"][0]
+    server.rule = lambda request: None
+    assert asked(Budget()) == {"error": [""], "ends": [""], "usage": [[1, 11, 7]]}
+
+
+def test_too_many_tokens_are_asked_again(server, tmp_path):
+    server.plan.append(sentences("a hand", "two hands in front of a long row of people"))
+    batch = pa.Table.from_pylist([{"label": "clap", "kind": "spatial", "n": 2}])
+    target = Server("toy-chat", server.url, context=13)
+    found = ask_batch(batch, str(tmp_path / "s.sqlite"), target, SecretStr(KEY), str(tmp_path / "ticket"))
+    assert found["usage"] == [[2, 22, 14]]
+    assert "string 2 has too many tokens" in server.asked[-1].body["messages"][-1]["content"]
+
+
+@pytest.mark.ray
 def test_every_prompt_set_has_entries_of_its_own(csv, server, ray_session):
     csv.write_text("id,name\n0,ApplyEyeMakeup\n")
     for prompt in ("msta-v1", "msta-v1-split"):
@@ -190,7 +233,8 @@ def test_dry_run_knows_what_stored_answers_took(csv, server, capsys):
 
 
 @pytest.mark.ray
-def test_killed_midway_it_goes_on_where_it_stopped(csv, server, tmp_path, monkeypatch):
+def test_killed_midway_it_goes_on_and_leaves_the_key_nowhere(csv, server, tmp_path, monkeypatch):
+    """The whole script, killed and run again with a Ray of its own, which neither says nor logs the key."""
     csv.write_text("id,name\n" + "".join(f"{i},class {i}\n" for i in range(300)))
     server.rule = lambda request: slow(0.3)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -221,12 +265,31 @@ def test_killed_midway_it_goes_on_where_it_stopped(csv, server, tmp_path, monkey
     assert 0 < len(held) < 300
     assert all(len(store.get(key)) == 2 for key in store.keys())  # noqa: SIM118
     server.requests.clear()
-    server.rule = lambda request: None
-    result = script(*arguments)
-    assert result.returncode == 0, result.stderr
-    assert f"{len(held)} from the store, {300 - len(held)} asked, 0 failed" in result.stdout
-    assert len(server.asked) == 300 - len(held), "nothing that is stored is asked again"
-    assert len(labels_in(store)) == 300
+    seen = []
+
+    def rule(request):
+        if len(seen) < 5:
+            seen.append(KEY in command_lines())
+        return status(500, f"odd, {KEY}") if len(server.asked) == 1 else None
+
+    server.rule = rule
+    session = Path(tempfile.mkdtemp(prefix="ray"))  # a short path: those of Ray's sockets are bounded
+    result = script(*arguments, OPENAI_API_KEY=KEY, OPENAI_LOG="debug", RAY_TMPDIR=str(session))
+    try:
+        assert result.returncode == 0, result.stderr
+        assert f"{len(held)} from the store, {300 - len(held)} asked, 0 failed" in result.stdout
+        assert len(server.asked) == 300 - len(held) + 1, "nothing that is stored is asked again"
+        assert len(labels_in(store)) == 300
+        said = [line for line in result.stderr.splitlines() if "openai._base_client" not in line]
+        assert said == [], "Ray has nothing to say"
+        assert KEY not in result.stdout + result.stderr
+        assert seen == [False] * 5, "the key is on no command line"
+        files = [path for path in session.rglob("*") if path.is_file() and not path.is_symlink()]
+        assert files, "Ray left its logs where they are looked for"
+        assert [path for path in files if KEY.encode() in path.read_bytes()] == []
+        assert KEY.encode() not in store.path.read_bytes()
+    finally:
+        shutil.rmtree(session, ignore_errors=True)
 
 
 @pytest.mark.ray
@@ -273,32 +336,6 @@ def test_no_server_is_one_error_quickly(csv):
     assert time.monotonic() - start < 15
 
 
-@pytest.mark.ray
-def test_a_run_of_its_own_leaves_the_key_nowhere(csv, server, tmp_path):
-    """The whole script with a Ray of its own: neither its output nor Ray's session folder shows the key."""
-    seen = []
-
-    def rule(request):
-        seen.append(KEY in command_lines())
-        return status(500, f"odd, {KEY}") if len(seen) == 1 else None
-
-    server.rule = rule
-    session = Path(tempfile.mkdtemp(prefix="ray"))  # a short path: those of Ray's sockets are bounded
-    arguments = ["--labels", csv, "--out", tmp_path / "out", "--model", "toy-chat", "--base-url", server.url]
-    result = script(*arguments, OPENAI_API_KEY=KEY, OPENAI_LOG="debug", RAY_TMPDIR=str(session))
-    try:
-        assert result.returncode == 0, result.stderr
-        assert "8 asked, 0 failed; 9 calls" in result.stdout
-        assert KEY not in result.stdout + result.stderr
-        assert seen == [False] * 9, "the key is on no command line"
-        files = [path for path in session.rglob("*") if path.is_file() and not path.is_symlink()]
-        assert files, "Ray left its logs where they are looked for"
-        assert [path for path in files if KEY.encode() in path.read_bytes()] == []
-        assert KEY.encode() not in (tmp_path / "out" / "descriptions.sqlite").read_bytes()
-    finally:
-        shutil.rmtree(session, ignore_errors=True)
-
-
 def test_published_files(shared_data, tmp_path, capfd):
     csv = shared_data / "labels" / "kinetics_400_base_labels.csv"
     arguments = ["--labels", str(csv), "--out", str(tmp_path), "--n", "8", "--from-published"]
@@ -331,7 +368,6 @@ def test_published_files(shared_data, tmp_path, capfd):
         (["--model", "m", "--price-in", "-1"], "argument --price-in: must be a number, 0 or more"),
         (["--model", "m", "--dry-run", "--price-in", "1"], "give both --price-in and --price-out"),
         (["--model", "m", "--prompt", "mine"], "invalid choice: 'mine' (choose from"),
-        (["--from-published", "x", "--dry-run"], "--dry-run, --max-calls and --max-tokens go with --model"),
         (["--report", "--export", "x"], "--export goes with --model or --from-published"),
         (["--report"], "lacks descriptions: spatial: none at all for 'brush_hair'"),
         (["--model", "m", "--kinds", "object"], "invalid choice: 'object'"),
@@ -343,6 +379,28 @@ def test_mistakes(csv, change, message):
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not (csv.parent / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--from-published", "x", "--dry-run"], "--dry-run goes with --model"),
+        (["--from-published", "x", "--prompt", "msta-v1"], "--prompt goes with --model"),
+        (["--from-published", "x", "--concurrency", "8"], "--concurrency goes with --model"),
+        (["--from-published", "x", "--context", "77"], "--context goes with --model"),
+        (["--report", "--base-url", "http://x/v1"], "--base-url goes with --model"),
+        (["--model", "m", "--price-in", "0", "--price-out", "0"], "--price-in goes with --dry-run"),
+        (["--model", "m", "--index-labels", "x.csv"], "--index-labels goes with --from-published"),
+        (["--model", "m", "--export-style", "ost"], "--export-style goes with --export"),
+        (["--model", "m", "--backbone", "toy"], "--backbone goes with --report"),
+        (["--model", "m", "--dry-run", "--report"], "--dry-run writes nothing"),
+        (["--model", "m", "--dry-run", "--export", "x"], "--dry-run writes nothing"),
+    ],
+)
+def test_arguments_without_effect(csv, change, message, capsys):
+    with pytest.raises(SystemExit):
+        parse(["--labels", str(csv), "--out", "o", *change])
+    assert message in capsys.readouterr().err
 
 
 def test_help_is_quick():
