@@ -107,7 +107,7 @@ def _chance_lines(axes: Axes, summaries: Sequence[Summary], columns: Sequence[Co
         chance = known.pop() if len(known) == 1 else None
         if chance is not None:
             style, label = ("--", ":", "-.")[i % 3], f"chance, {name} ({chance:.1f})"
-            axes.axhline(chance, color=colour(i), linewidth=1, linestyle=style, label=label)
+            axes.axhline(chance, color="#222", linewidth=1, linestyle=style, label=label)
             drawn.append(chance)
     return drawn
 
@@ -230,7 +230,8 @@ def shot_curves(lines: Sequence[Line], path: Path, *, ylabel: str = "top-1 (%)")
     axes.minorticks_off()
     if len(shots) == 1:
         axes.set_xlim(shots[0] / 2, shots[0] * 2)
-        axes.set_ylim(bottom=0)  # points alone, of which small differences would look large
+        highest = max(p.y + p.deviation for line in lines for p in (*line.ours, *line.printed))
+        axes.set_ylim(0, 1.1 * max(highest, 1.0))  # of points alone small differences would look large
     axes.set(xlabel="training videos per class (K)", ylabel=ylabel)
     _legend(axes, any(line.printed for line in lines))
     return saved(figure, path)
