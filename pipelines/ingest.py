@@ -65,6 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     inputs = inputs_from(args, exclude=out)
     lists = f" ({', '.join(one.name for one in inputs.lists)})" if inputs.lists else ""
     print(f"{len(inputs.videos)} videos of {len(inputs.classes)} classes in {inputs.root}{lists}", flush=True)
+    labels = {video.label for video in inputs.videos}
+    if empty := [name for name in inputs.classes if name not in labels]:
+        shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
+        print(f"{len(empty)} of {len(inputs.classes)} classes have no video ({shown}): is it the right label file?")
     report = ingest(
         inputs,
         out,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from pipelines.config import ProtocolConfig
 from pipelines.data.keptlists import LISTS
 from pipelines.data.lists import ListFolder, VideoList
+from pipelines.data.locate import known_folders, may_be
 from pipelines.own_splits import hold_out
 from pipelines.splits import NOTHING, Clip, Source, Split, content_of, eval_set, examples
 from vlmodels.errors import UserError
@@ -120,10 +121,14 @@ class Task:
 
 
 class Finder:
-    """Finds listed videos among the ingested clips: as they are, else by a file name or stem that is unique."""
+    """Finds listed videos among the ingested clips: as they are, else by a file name or stem that is unique.
+
+    A folder is taken at its word where it names another class or part of the data than the list (``data/locate.py``).
+    """
 
     def __init__(self, clips: Sequence[Clip]) -> None:
         self._by_uri = {clip.uri: clip for clip in clips}
+        self._labels = {clip.label for clip in clips} - {""}
         names: dict[str, list[Clip]] = defaultdict(list)
         for clip in clips:
             name = clip.uri.rsplit("/", 1)[-1]
@@ -131,10 +136,13 @@ class Finder:
                 names[key].append(clip)
         self._by_name = {name: found[0] for name, found in names.items() if len(found) == 1}
 
-    def __call__(self, path: str) -> Clip | None:
-        """The clip that ``path`` names, or None."""
+    def __call__(self, path: str, label: str = "", known: frozenset[str] = frozenset()) -> Clip | None:
+        """The clip that ``path`` names, or None; ``label`` and ``known`` folders as in ``locate.may_be``."""
+        if path in self._by_uri:
+            return self._by_uri[path]
         name = path.rsplit("/", 1)[-1]
-        return self._by_uri.get(path) or self._by_name.get(name) or self._by_name.get(_stem(name))
+        clip = self._by_name.get(name) or self._by_name.get(_stem(name))
+        return clip if clip is not None and may_be(path, clip.uri, known, label) else None
 
     def listed(self, videos: VideoList) -> list[Clip]:
         """Clips of a list, each with the label that the list gives it.
@@ -142,13 +150,15 @@ class Finder:
         Raises:
             UserError: videos that were never ingested.
         """
+        known = known_folders((line.path for line in videos.lines), [*videos.classes, *self._labels])
         clips, absent = [], []
         for line in videos.lines:
-            clip = self(line.path)
+            label = videos.classes[line.label]
+            clip = self(line.path, label, known)
             if clip is None:
                 absent.append(line.path)
             else:
-                clips.append(replace(clip, label=videos.classes[line.label]))
+                clips.append(replace(clip, label=label))
         if absent:
             raise UserError(
                 f"{videos.path.name}: {len(absent)} of {len(videos.lines)} listed videos were never ingested "

@@ -284,7 +284,8 @@ def _run(
         if not warm:  # the first batch waited for Ray's workers to start
             warm, started = done, now
         elif now - said > SAY_EVERY_S or done == clips:
-            say(f"{done}/{clips} clips, {(done - warm) / max(now - started, 1e-3):.1f} clips/s, {bad} quarantined")
+            rate = f", {(done - warm) / (now - started):.1f} clips/s" if now - started > 1 else ""
+            say(f"{done}/{clips} clips{rate}, {bad} quarantined")
             said = now
 
 

@@ -207,6 +207,13 @@ def test_listed_paths_are_found_by_unique_file_name_or_stem(lists):
     assert len(make_split(config(lists=lists, shots=4), source(other), seed=1).train) == 8
 
 
+def test_a_file_of_another_class_or_part_is_not_the_listed_one(lists):
+    (lists / "val1.txt").write_text("clap/0001.mp4 0\n")
+    (lists / "train.txt").write_text("run/0001.mp4 1\n")
+    with pytest.raises(UserError, match=r"train.txt: 1 of 1 listed videos were never ingested \(first: run/0001.mp4"):
+        make_split(config("supervised", lists), source([clip(1, "clap", uri="clap/0001.mp4")]), seed=1)
+
+
 def test_videos_that_were_never_ingested_are_named(lists):
     some = [c for c in folder_clips() if c.label != "walk"]
     with pytest.raises(UserError, match=r"novel_val.txt: 10 of 20 listed videos were never ingested"):
