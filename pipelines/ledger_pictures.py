@@ -133,7 +133,7 @@ def _of_group(number: int, summary: Summary, arrays: _Arrays, beside: _Beside, o
 def _of_set(
     mine: Predicted, base: Predicted | None, classes: Sequence[str], stem: Path, *, name: str, method: str
 ) -> Iterator[Picture]:
-    counts = confusion(mine.targets, mine.scores.argmax(1), len(classes))
+    counts = confusion(mine.targets, mine.best, len(classes))
     yield Picture(f"Confusion, {name}", plots.confusion(counts, classes, _part(stem, "confusion")).name)
     if base is not None:
         drawn = pictures.class_gain(mine, base, classes, _part(stem, "gain"))

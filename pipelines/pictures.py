@@ -31,9 +31,18 @@ class Predicted:
     text: np.ndarray | None
 
     @property
+    def best(self) -> np.ndarray:
+        """Each clip's best class (N,); where its own ties with others, one of these, as ``evaluate.accuracy`` counts."""
+        rows = np.arange(len(self.targets))
+        others = self.scores.astype(np.float64)
+        others[rows, self.targets] = -np.inf
+        wins = self.scores[rows, self.targets] > others.max(1)
+        return np.where(wins, self.targets, others.argmax(1))
+
+    @property
     def right(self) -> np.ndarray:
         """Whether each clip's best class is its own."""
-        found: np.ndarray = self.scores.argmax(1) == self.targets
+        found: np.ndarray = self.best == self.targets
         return found
 
     def fits(self, classes: int) -> bool:

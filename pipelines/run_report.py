@@ -62,7 +62,7 @@ def _confusions(record: Record, path: Path, report: Path) -> Iterator[Picture]:
         for number, (name, classes) in enumerate(record["classes"].items()):
             found = predicted(arrays, name)
             if found is not None:
-                counts = confusion(found.targets, found.scores.argmax(1), len(classes))
+                counts = confusion(found.targets, found.best, len(classes))
                 drawn = plots.confusion(counts, classes, report / f"confusion_{file_name(name)}_{number}")
                 yield Picture(f"Confusion, {name}", drawn.name)
 

@@ -8,6 +8,7 @@ from fakes import predictions_of, record_of
 from matplotlib import pyplot as plt
 
 from pipelines import pictures, plots
+from pipelines.evaluate import Scores, accuracy
 from pipelines.pictures import Predicted, class_gain, embeddings, label_correlation, predicted
 from pipelines.plots import Line, Point, parameter_scatter, shot_curves
 from pipelines.summary import Summary
@@ -107,3 +108,11 @@ def test_curves_and_scatter_take_missing_published_scores_and_nothing_that_train
     sizes = [Line("zero", [Point(0, 40)]), Line("a", [Point(1e6, 50, 0.5)], [Point(2e6, 52)])]
     assert parameter_scatter(sizes, tmp_path / "x.y", ylabel="HM (%)").name == "x.y.png"
     assert parameter_scatter(sizes[:1], tmp_path / "only", ylabel="HM (%)").is_file()
+
+
+def test_pictures_count_ties_as_the_score_does():
+    scores = np.array([[0.5, 0.5, 0.0], [0.2, 0.5, 0.3], [0.4, 0.2, 0.4], [1 / 3, 1 / 3, 1 / 3]], dtype=np.float32)
+    targets = np.array([0, 1, 2, 1])
+    found = Predicted(np.array(list("abcd")), targets, scores, None, None)
+    assert found.best.tolist() == [1, 1, 0, 0]
+    assert 100 * found.right.mean() == accuracy(Scores(targets, scores))["top1"]
