@@ -32,7 +32,7 @@ class Predicted:
 
     @property
     def best(self) -> np.ndarray:
-        """Each clip's best class (N,); where its own ties with others, one of these, as ``evaluate.accuracy`` counts."""
+        """Each clip's best class (N,); where its own ties with others, one of these, as scores count."""
         rows = np.arange(len(self.targets))
         others = self.scores.astype(np.float64)
         others[rows, self.targets] = -np.inf
