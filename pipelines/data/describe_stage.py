@@ -116,18 +116,20 @@ def ask_batch(
 async def _ask_all(
     questions: Sequence[Question], store: DescriptionStore, server: Server, api_key: SecretStr, *, may_ask: bool
 ) -> tuple[list[tuple[str, str]], Usage]:
+    held = set(store.keys())
     async with server.client(api_key, too_long=_longer_than(server.context)) as client:
 
         async def ask(question: Question) -> tuple[str, str]:
             """Return what went wrong, and what it ends: one "class", "all" for want of a server, this "run"."""
             key = server.key(question)
-            if store.get(key) is not None:  # this task is repeated, or another job was quicker
+            if key in held:  # this task is repeated, or another job was quicker
                 return "", ""
             if not may_ask:
                 return "the process that asks was lost, and with it the count of what it had spent", "run"
             try:
                 described = await client.describe(question.label, question.kind, question.n)
-                store.put(key, described.texts, described.provenance)
+                # In a thread: while a slow disk is written, the next questions leave.
+                await asyncio.to_thread(store.put, key, described.texts, described.provenance)
             except (BudgetError, LaterError) as error:
                 return str(error), "run"
             except DescriptionError as error:

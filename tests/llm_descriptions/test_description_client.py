@@ -13,12 +13,9 @@ from email.utils import format_datetime
 import pytest
 from llm_server import LlmServer, completion, cut, good, says, sends, sentences, slow, status
 
-from llm_descriptions import budget
-from llm_descriptions.budget import Budget, BudgetError
 from llm_descriptions.client import DescriptionClient
 from llm_descriptions.errors import DescriptionError
-from llm_descriptions.failures import AnswerError, LaterError, Retry, ServerError
-from llm_descriptions.prompts import MSTA_V1
+from llm_descriptions.failures import AnswerError, LaterError, ServerError
 
 KEY = "sk-very-secret-0123456789"
 GOOD = ("A video about phrase 0 of clap.", "A video about phrase 1 of clap.")
@@ -236,53 +233,6 @@ def test_a_model_without_system_messages(server):
     assert "exactly 2 strings" in last[0]["content"]
 
 
-def test_a_budget_of_calls_is_never_exceeded(server):
-    server.plan.append(status(500))
-    questions = [(f"class {i}", "spatial", 2) for i in range(10)]
-    answers, usage = run(server, *questions, concurrency=3, budget=Budget(calls=5))
-    assert len(server.asked) == usage.calls == 5
-    stopped = [answer for answer in answers if isinstance(answer, BudgetError)]
-    assert len(stopped) == 6
-    assert "the budget of 5 calls is spent" in str(stopped[0])
-    assert all(len(answer.texts) == 2 for answer in answers if answer not in stopped)
-
-
-@pytest.mark.parametrize("counted", [True, False])
-def test_a_budget_of_tokens_is_kept(server, counted):
-    usage = {"prompt_tokens": 300, "completion_tokens": 100} if counted else None
-    server.rule = lambda request: completion({"content": '{"sentences": ["a", "b"]}'}, usage=usage)
-    questions = [(f"class {i}", "spatial", 2) for i in range(10)]
-    answers, spent = run(server, *questions, concurrency=2, budget=Budget(tokens=1000))
-    assert 500 < spent.tokens <= 1000
-    stopped = [answer for answer in answers if isinstance(answer, BudgetError)]
-    assert len(stopped) == 10 - len(server.asked)
-    if counted:
-        assert len(server.asked) == 2
-    assert "the budget of 1000 tokens has no room for one more question" in str(stopped[0])
-
-
-@pytest.mark.parametrize("bad", [cut, slow(0.5), sends('{"choices": ['), sends('{"choices": null}')])
-def test_failed_calls_cost_what_they_are_estimated_at(server, bad):
-    server.plan.append(bad)
-    (described,), usage = run(server, ("clap", "spatial", 2), timeout_s=0.2)
-    asked = budget.prompt_tokens(MSTA_V1.instruction("spatial", 2), MSTA_V1.question("clap", "spatial", 2))
-    assert (usage.prompt_tokens, usage.completion_tokens) == (asked + 11, budget.completion_tokens(2) + 7)
-    assert described.provenance.prompt_tokens == usage.prompt_tokens
-
-
-def test_failed_calls_cost_what_the_server_counted(server):
-    counted = '{"prompt_tokens": 500, "completion_tokens": 40}'
-    server.plan.extend([sends(f'{{"choices": null, "usage": {counted}}}'), status(500), status(429)])
-    _, usage = run(server, ("clap", "spatial", 2))
-    assert (usage.prompt_tokens, usage.completion_tokens) == (511, 47), "a refusing status costs nothing"
-
-
-def test_a_budget_below_one_question_asks_nothing(server):
-    with pytest.raises(BudgetError, match="0 spent; about"):
-        run(server, ("clap", "spatial", 2), budget=Budget(tokens=10))
-    assert server.requests == []
-
-
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
@@ -442,12 +392,3 @@ def test_the_key_is_in_no_log(server, caplog):
     run(server, ("clap", "spatial", 2))
     assert caplog.records, "something was logged at this level"
     assert KEY not in caplog.text
-
-
-def test_back_off_doubles_up_to_a_bound():
-    delays = [Retry().delay(attempt, 0.5) for attempt in range(1, 12)]
-    for attempt, delay in enumerate(delays):
-        longest = min(0.5 * 2**attempt, 30)
-        assert longest / 2 <= delay <= longest
-    assert Retry(after_s=7).delay(3, 0.5) == 7
-    assert Retry(after_s=0).delay(4, 0.5) >= 2, "a server that says 0, or a date in the past, is not hammered"
