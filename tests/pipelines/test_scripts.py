@@ -41,7 +41,7 @@ def test_help_of_a_lone_copy_imports_nothing_heavy(script, tmp_path):
 
 def test_dry_run_prints_the_plan_and_makes_nothing(small_data, tmp_path):
     done = run("b2n", "--data", small_data, "--set", "method.layers=2-3", "--set", "method.alpha=0", "--dry-run",
-               "--set", "optim.batch_size=4", cwd=tmp_path)  # fmt: skip
+               "--set", "optim.batch_size=4", "--set", "protocol.shots=4", cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     for words in ("toy", "msta", "layers=2-3", "trains", "test 'novel'", "lr 0.001"):
         assert words in done.stdout

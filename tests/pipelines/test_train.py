@@ -57,13 +57,14 @@ def test_a_run_leaves_its_folder(undisturbed):
 
     folder = Path(undisturbed.run_dir)
     names = {p.name for p in folder.iterdir()}
-    assert {"adapter.safetensors", "config.json", "classes.json", "run.json", "predictions.npz", "report"} <= names
+    written = {"adapter.safetensors", "config.json", "classes.json", "run.json", "predictions.npz", "report"}
+    assert names == written | {"model_card.md"}
     record = json.loads((folder / "run.json").read_text())
     assert record["metrics"]["base"]["n_scored"] == record["metrics"]["base"]["n_listed"] > 0
     assert record["config"]["optim"]["epochs"] == 20
     assert len(record["history"]) == 20
     assert not (folder.parent / ".ray" / folder.name).exists()
-    for picture in ("accuracy", "curves", "confusion_base", "confusion_novel"):
+    for picture in ("accuracy", "curves", "confusion_base_0", "confusion_novel_1"):
         assert (folder / "report" / f"{picture}.png").stat().st_size > 5000
     with np.load(folder / "predictions.npz") as predictions:
         assert predictions["base/score"].shape == (record["metrics"]["base"]["n_scored"], 2)
