@@ -51,41 +51,6 @@ def reorder(clips: np.ndarray, order: str, clip_id: str) -> np.ndarray:
     return clips
 
 
-def score(
-    method: Method,
-    store: ClipStore,
-    examples: Sequence[Example],
-    data: DataConfig,
-    *,
-    device: torch.device,
-    batch: int,
-    rank: int = 0,
-    world: int = 1,
-    precision: str = "fp32",
-) -> Scores:
-    """Score ``examples`` among the classes that ``method`` holds; every rank returns the whole result.
-
-    Logits of each view become a softmax, and views are averaged (ViFi-CLIP's rule, used by all four papers).
-    Each example is scored by one rank, exactly once, however many ranks there are.
-
-    Raises:
-        DivergedError: if a score is not finite.
-    """
-    orders = score_orders(
-        method,
-        store,
-        examples,
-        data,
-        (NORMAL,),
-        device=device,
-        batch=batch,
-        rank=rank,
-        world=world,
-        precision=precision,
-    )
-    return orders[NORMAL]
-
-
 @torch.inference_mode()
 def score_orders(
     method: Method,
@@ -100,7 +65,14 @@ def score_orders(
     world: int = 1,
     precision: str = "fp32",
 ) -> dict[str, Scores]:
-    """As ``score``, with the frames in each of several orders; a clip is read once."""
+    """Score ``examples`` among the classes that ``method`` holds, for each order of frames; a clip is read once.
+
+    Logits of each view become a softmax, and views are averaged (ViFi-CLIP's rule, used by all four papers).
+    Each example is scored by one rank, exactly once, however many ranks there are; every rank returns the whole result.
+
+    Raises:
+        DivergedError: if a score is not finite.
+    """
     from vlmodels.preprocess import eval_views
 
     method.eval()

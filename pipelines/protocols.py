@@ -20,7 +20,7 @@ from pipelines.data.lists import ListFolder, VideoList
 from pipelines.own_splits import base_and_novel, few_shots, own_train_test, part_as_given
 from pipelines.pair_split import retrieval
 from pipelines.splits import NOTHING, Clip, Scoring, Source, Split
-from pipelines.task import TRAIN_LISTS, Finder, Task, Tested, present, test_names, train_list, usable
+from pipelines.task import TEST_LISTS, TRAIN_LISTS, Finder, Task, Tested, present, test_names, train_list, usable
 from vlmodels.errors import UserError, nearest
 
 
@@ -191,7 +191,7 @@ def _zero_shot_tests(task: Task, source: Source) -> tuple[list[Tested], list[Vid
     data = "" if source is task.data else source.folder
     chosen = task.config.test_lists
     folder = task.lists(
-        lambda name: name in (chosen or ("val1", "val2", "val3", "val", "validation", "test")),
+        lambda name: name in (chosen or ("val2", "val3", *TEST_LISTS)),
         source=source,
         dataset=source.name if source.name in DATASETS else None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
+
+from llm_descriptions.client import DescriptionClient
 
 MODELS = ["toy-chat", "other-chat"]
 
@@ -160,3 +163,16 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(ConnectionError):  # the asker may have lost patience
             self.end_headers()
             self.wfile.write(data)
+
+
+def run(server, *questions, **options):
+    """Ask all questions at once; returns results (or raises, if there is but one) and the usage."""
+
+    async def ask():
+        options.setdefault("first_delay_s", 0.01)
+        model = options.pop("model", "toy-chat")
+        async with DescriptionClient(model, base_url=server.url, **options) as client:
+            calls = [client.describe(*question) for question in questions]
+            return await asyncio.gather(*calls, return_exceptions=len(calls) > 1), client.usage
+
+    return asyncio.run(ask())

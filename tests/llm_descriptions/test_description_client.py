@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from llm_server import LlmServer, completion, cut, good, says, sends, sentences, slow, status
+from llm_server import LlmServer, completion, cut, good, run, says, sends, sentences, slow, status
 
 from llm_descriptions.client import DescriptionClient
 from llm_descriptions.errors import DescriptionError
@@ -26,19 +26,6 @@ def server(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with LlmServer() as server:
         yield server
-
-
-def run(server, *questions, **options):
-    """Ask all questions at once; returns results (or raises, if there is but one) and the usage."""
-
-    async def ask():
-        options.setdefault("first_delay_s", 0.01)
-        model = options.pop("model", "toy-chat")
-        async with DescriptionClient(model, base_url=server.url, **options) as client:
-            calls = [client.describe(*question) for question in questions]
-            return await asyncio.gather(*calls, return_exceptions=len(calls) > 1), client.usage
-
-    return asyncio.run(ask())
 
 
 def test_good_answer(server):
