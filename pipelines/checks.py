@@ -46,6 +46,21 @@ def check(config: TrainConfig) -> list[str]:
         (0 < p.test_fraction < 1, f"protocol.test_fraction={p.test_fraction} must be between 0 and 1"),
         (p.split_seed >= 0, f"protocol.split_seed={p.split_seed} must not be negative"),
         (0 <= p.holdout < 1, f"protocol.holdout={p.holdout} must be in [0, 1)"),
+        (0 <= p.holdout_classes < 1, f"protocol.holdout_classes={p.holdout_classes} must be in [0, 1)"),
+        (
+            not p.holdout_classes or (p.holdout > 0 and not config.test and p.name != "retrieval"),
+            "protocol.holdout_classes takes classes out of training that the test lists have: set test=false and "
+            "protocol.holdout, for instance 0.2 (pipelines/sweep.py trains its winner on all classes); retrieval has "
+            "no classes",
+        ),
+        (
+            config.test or p.holdout > 0,
+            "test=false leaves nothing to score: set protocol.holdout, for instance 0.2",
+        ),
+        (
+            config.test or config.selection != "test-best",
+            "selection=test-best scores the test list; it does not go with test=false",
+        ),
         (
             config.selection != "select" or p.holdout > 0,
             "selection=select needs clips to select on: set protocol.holdout, for instance 0.2",

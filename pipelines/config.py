@@ -94,6 +94,9 @@ class ProtocolConfig:
         default=1, metadata={"help": "what is test (own split); seed draws the shots from the rest"}
     )
     holdout: float = field(default=0.0, metadata={"help": "share of train held out to select the epoch"})
+    holdout_classes: float = field(
+        default=0.0, metadata={"help": "share of the training classes held out too, to select for unseen classes"}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +182,7 @@ class TrainConfig:
     selection: Literal["last", "select", "test-best"] = field(
         default="last", metadata={"help": "epoch to keep; 'test-best' as published (chosen on the test list)"}
     )
+    test: bool = field(default=True, metadata={"help": "score the test lists; a sweep leaves that to its winner"})
     seed: int = field(default=1, metadata={"help": "seed, and number of the published training subset"})
     out: str = field(default="runs", metadata={"help": "folder or URI for runs"})
 
@@ -374,7 +378,7 @@ def help_lines() -> str:
                 f"  {f.name}.{g.name}={getattr(value, g.name)}  {g.metadata.get('help', '')}".rstrip()
                 for g in fields(value)
             ]
-        elif f.name in ("start", "selection", "seed"):
+        elif f.name in ("start", "selection", "test", "seed"):
             lines.append(f"  {f.name}={value}  {f.metadata.get('help', '')}")
     lines.append("  method.<field>=...  any field of the method's own configuration")
     return "\n".join(lines)

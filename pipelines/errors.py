@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from vlmodels.errors import UserError
 
-class DivergedError(RuntimeError):
+
+class DivergedError(UserError):
     """The loss or the scores became NaN or infinite."""

@@ -179,6 +179,23 @@ def hold_out(clips: Sequence[Clip], fraction: float, seed: int) -> tuple[list[Cl
     return fit, [clip for clip, out in zip(clips, chosen, strict=True) if out]
 
 
+def hold_out_classes(classes: Sequence[str], fraction: float, seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The training classes that stay, and a seeded share of them, at least two, to select for unseen classes.
+
+    Raises:
+        UserError: fewer than two would stay or be held out.
+    """
+    count = max(2, round(fraction * len(classes)))
+    if len(classes) - count < 2:
+        raise UserError(
+            f"protocol.holdout_classes={fraction:g} of {len(classes)} training classes leaves fewer than 2 to train or "
+            "to select on; set it lower, or to 0"
+        )
+    held = set(np.random.default_rng([seed, 3]).permutation(len(classes))[:count].tolist())
+    parts = [tuple(name for i, name in enumerate(classes) if (i in held) == out) for out in (False, True)]
+    return parts[0], parts[1]
+
+
 def _by(clips: Iterable[Clip], attribute: str) -> dict[str, list[Clip]]:
     found: dict[str, list[Clip]] = defaultdict(list)
     for clip in clips:

@@ -115,7 +115,7 @@ def _chance_lines(axes: Axes, summaries: Sequence[Summary], columns: Sequence[Co
 def curves(history: Sequence[Mapping[str, float]], path: Path, *, selection: str = "select") -> Path:
     """Loss terms (left) and accuracies (right) by epoch; ``selection`` says on what ``select_top1`` was measured."""
     chosen_on = "test (as published)" if selection == "test-best" else "held out"
-    known = {"epoch", "lr", "seconds", "data_wait", "clips_per_second", "train_top1", "select_top1"}
+    known = {"epoch", "lr", "seconds", "data_wait", "clips_per_second", "train_top1"}
     epochs = [row["epoch"] for row in history]
     rates = [
         (key, label)
@@ -124,7 +124,7 @@ def curves(history: Sequence[Mapping[str, float]], path: Path, *, selection: str
     ]
     figure, every = plt.subplots(1, 1 + bool(rates), figsize=(4.5 + 4.5 * bool(rates), 3.2), squeeze=False)
     left = every[0, 0]
-    terms = [key for key in history[0] if key not in known]
+    terms = [key for key in history[0] if key not in known and not key.startswith("select_")]
     for name in terms if len(terms) > 2 else terms[:1]:  # a single term is the loss
         left.plot(epochs, [row[name] for row in history], marker=".", label=name)
     left.set(xlabel="epoch", ylabel="loss")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -39,19 +39,37 @@ class Mailbox:
         self._actor.put.remote(item)
 
 
+OnEpochNews = Callable[[Mapping[str, float]], None]
+
+
 class Progress:
-    """The driver's end: a thread that reads the mailbox until the run ends."""
+    """The driver's end: what the news mean, whoever brings it.
 
-    def __init__(self, name: str, epochs: int, tracker: Tracker, say: Callable[[str], None]) -> None:
-        import ray
+    Used as a context it is a thread that reads a mailbox until the run ends; a worker in this process tells ``hear``.
 
-        self.actor = ray.remote(num_cpus=0)(_Box).remote()
+    Args:
+        name: of the run.
+        epochs: that it trains.
+        tracker: gets each epoch's numbers.
+        say: gets lines for a reader.
+        on_epoch: called with each epoch's numbers, last.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        epochs: int,
+        tracker: Tracker,
+        say: Callable[[str], None],
+        on_epoch: OnEpochNews | None = None,
+    ) -> None:
         self.restarts = 0
         self.mistake = ""  # a user's, that ended a worker
         self.seen: set[int] = set()  # epochs trained while this driver ran
         self.logged: set[int] = set()  # epochs that the tracker has
         self.workers: dict[int, int] = {}  # rank -> pid
         self._name, self._epochs, self._tracker, self._say = name, epochs, tracker, say
+        self._notify = on_epoch
         self._started = time.monotonic()
         self._first_epoch: tuple[float, float] | None = None
         self._stop = threading.Event()
@@ -59,6 +77,9 @@ class Progress:
         self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
 
     def __enter__(self) -> Self:
+        import ray
+
+        self.actor = ray.remote(num_cpus=0)(_Box).remote()
         self._thread.start()
         return self
 
@@ -84,7 +105,11 @@ class Progress:
             except Exception:  # noqa: BLE001 - news is a courtesy: a lost mailbox must not end a run
                 return
             for item in news:
-                getattr(self, f"_on_{item.pop('kind')}")(item)
+                self.hear(item)
+
+    def hear(self, item: Mapping[str, Any]) -> None:
+        """Take note of a piece of news."""
+        getattr(self, f"_on_{item['kind']}")({key: value for key, value in item.items() if key != "kind"})
 
     def _on_worker(self, item: dict[str, Any]) -> None:
         if item["rank"] in self.workers:
@@ -119,6 +144,8 @@ class Progress:
             self.logged.add(epoch)
         except Exception as error:  # noqa: BLE001 - training goes on; the numbers are in run.json too
             self._say(f"{self._name}: MLflow did not take epoch {epoch} ({type(error).__name__}); going on")
+        if self._notify is not None:
+            self._notify(item)
 
     def _on_scoring(self, item: dict[str, Any]) -> None:
         self._say(f"{self._name}: scoring {item['videos']} {item['set']} videos")

@@ -20,7 +20,7 @@ from pyarrow import fs
 
 from vlmodels.errors import UserError
 
-SCRATCH = ".ray"  # Ray's own snapshots and checkpoints of unfinished runs
+SCRATCH = ".ray"  # Ray's own snapshots, and checkpoints of unfinished runs
 
 
 @dataclass(frozen=True)
@@ -74,20 +74,26 @@ class Home:
         return record
 
     def unfinished(self, name: str) -> bool:
-        """Whether Ray holds a state of this run to go on with."""
+        """Whether something was kept to go on with this run."""
         return bool(self.filesystem.get_file_info(f"{self.root}/{SCRATCH}/{name}").type == fs.FileType.Directory)
 
     def discard(self, name: str) -> None:
         """Forget the run, finished or not."""
-        for path in (f"{self.root}/{name}", f"{self.root}/{SCRATCH}/{name}"):
-            if self.filesystem.get_file_info(path).type == fs.FileType.Directory:
-                self.filesystem.delete_dir(path)
+        self._drop(name)
+        self.give_up(name)
+
+    def give_up(self, name: str) -> None:
+        """Forget what was kept to go on with the run."""
+        self._drop(f"{SCRATCH}/{name}")
+
+    def _drop(self, path: str) -> None:
+        if self.filesystem.get_file_info(f"{self.root}/{path}").type == fs.FileType.Directory:
+            self.filesystem.delete_dir(f"{self.root}/{path}")
 
     def publish(self, folder: Path, name: str) -> None:
         """Copy a whole run folder into place, ``run.json`` last, and drop what was kept to go on with it."""
         target = f"{self.root}/{name}"
-        if self.filesystem.get_file_info(target).type == fs.FileType.Directory:
-            self.filesystem.delete_dir(target)
+        self._drop(name)
         record = folder / "run.json"
         held = record.read_bytes()
         record.unlink()
@@ -101,19 +107,58 @@ class Home:
         with self.filesystem.open_output_stream(temporary) as stream:
             stream.write(held)
         self.filesystem.move(temporary, f"{target}/run.json")
-        if self.unfinished(name):
-            self.filesystem.delete_dir(f"{self.root}/{SCRATCH}/{name}")
+        self.give_up(name)
+
+    def keep(self, folder: Path, name: str) -> None:
+        """Keep a copy of ``folder`` to go on from, in place of the one that was kept before."""
+        place = f"{self.root}/{SCRATCH}/{name}"
+        before = self._latest(name)
+        target = f"checkpoint-{int(before.rpartition('-')[2]) + 1 if before else 1}"
+        if self.filesystem.get_file_info(f"{place}/{target}").type == fs.FileType.Directory:  # cut off while copying
+            self.filesystem.delete_dir(f"{place}/{target}")
+        fs.copy_files(
+            str(folder),
+            f"{place}/{target}",
+            source_filesystem=fs.LocalFileSystem(),
+            destination_filesystem=self.filesystem,
+        )
+        with self.filesystem.open_output_stream(f"{place}/.latest") as stream:
+            stream.write(target.encode())
+        self.filesystem.move(f"{place}/.latest", f"{place}/latest")
+        if before:
+            self.filesystem.delete_dir(f"{place}/{before}")
 
     @contextlib.contextmanager
-    def local_copy(self, name: str) -> Iterator[Path]:
+    def kept(self, name: str) -> Iterator[Path | None]:
+        """What :meth:`keep` kept last, on this machine, or None."""
+        latest = self._latest(name)
+        if latest is None:
+            yield None
+            return
+        with self._local(f"{SCRATCH}/{name}/{latest}") as folder:
+            yield folder
+
+    def _latest(self, name: str) -> str | None:
+        path = f"{self.root}/{SCRATCH}/{name}/latest"
+        if self.filesystem.get_file_info(path).type != fs.FileType.File:
+            return None
+        with self.filesystem.open_input_stream(path) as stream:
+            latest: str = stream.read().decode()
+        return latest
+
+    def local_copy(self, name: str) -> contextlib.AbstractContextManager[Path]:
         """The run's folder on this machine: itself, or a copy for as long as it is used."""
+        return self._local(name)
+
+    @contextlib.contextmanager
+    def _local(self, path: str) -> Iterator[Path]:
         if self.local:
-            yield Path(self.root) / name
+            yield Path(self.root) / path
             return
         with tempfile.TemporaryDirectory(prefix="vidadapt-") as scratch:
-            target = Path(scratch) / name
+            target = Path(scratch) / Path(path).name
             fs.copy_files(
-                f"{self.root}/{name}",
+                f"{self.root}/{path}",
                 str(target),
                 source_filesystem=self.filesystem,
                 destination_filesystem=fs.LocalFileSystem(),
@@ -121,19 +166,20 @@ class Home:
             yield target
 
 
-def assemble(folder: Path, checkpoint: Path, record: Mapping[str, Any]) -> None:
-    """Put adapter, predictions, configuration, classes, record, model card and report into ``folder``."""
-    from pipelines.model_card import write_model_card
-    from pipelines.run_report import write_run_report
-
+def assemble(folder: Path, checkpoint: Path, record: Mapping[str, Any], *, report: bool = True) -> None:
+    """Put adapter, predictions, configuration, classes and record into ``folder``, with model card and report."""
     for path in checkpoint.iterdir():
         if path.name != "outcome.json":
             shutil.copy2(path, folder / path.name)
     (folder / "config.json").write_text(json.dumps(record["config"], indent=2) + "\n")
     (folder / "classes.json").write_text(json.dumps(record["classes"], indent=2, ensure_ascii=False) + "\n")
     write_record(folder, record)
-    write_model_card(folder)
-    write_run_report(folder)
+    if report:
+        from pipelines.model_card import write_model_card
+        from pipelines.run_report import write_run_report
+
+        write_model_card(folder)
+        write_run_report(folder)
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:

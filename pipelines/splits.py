@@ -90,6 +90,7 @@ class Split:
     select: tuple[Example, ...]
     tests: tuple[EvalSet, ...]
     source: str
+    select_novel: EvalSet | None = None  # training classes that were held out whole
     scoring: Scoring | None = None
     dataset: str = ""
     captions: tuple[str, ...] = ()  # that the training examples' targets count, in retrieval
@@ -106,17 +107,19 @@ class Split:
                 [(e.clip_id, e.target) for e in self.train],
                 [(e.clip_id, e.target) for e in self.select],
                 None if self.scoring is None else asdict(self.scoring),
-                [
-                    [
-                        # a data set's folder may be called otherwise
-                        [t.name.rpartition("/")[2], t.classes, t.content, t.captions, t.lost_captions],
-                        [(e.clip_id, e.target) for e in t.examples],
-                        [uri for uri, _ in t.unscored],
-                    ]
-                    for t in self.tests
-                ],
+                [_parts(test) for test in self.tests],
+                *([_parts(self.select_novel)] if self.select_novel else []),
             ]
         )
+
+
+def _parts(test: EvalSet) -> list[object]:
+    """What is scored; a data set's folder may be called otherwise."""
+    return [
+        [test.name.rpartition("/")[2], test.classes, test.content, test.captions, test.lost_captions],
+        [(e.clip_id, e.target) for e in test.examples],
+        [uri for uri, _ in test.unscored],
+    ]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pipelines.config import ProtocolConfig
 from pipelines.data.keptlists import LISTS
 from pipelines.data.lists import ListFolder, VideoList
 from pipelines.data.locate import known_folders, may_be
-from pipelines.own_splits import hold_out
+from pipelines.own_splits import hold_out, hold_out_classes
 from pipelines.splits import NOTHING, Clip, Source, Split, content_of, eval_set, examples
 from vlmodels.errors import UserError
 
@@ -81,13 +81,18 @@ class Task:
         names = dict.fromkeys([*train_classes, *(name for test in tests for name in test.classes)])
         for folder in folders:
             told += folder.about_names(names) if folder is not None else []
-        fit, select = hold_out(train, self.config.holdout, self.seed)
+        unseen: tuple[str, ...] = ()
+        if self.config.holdout_classes and train:
+            train_classes, unseen = hold_out_classes(train_classes, self.config.holdout_classes, self.seed)
+        seen = [clip for clip in train if clip.label not in unseen]
+        fit, select = hold_out(seen, self.config.holdout, self.seed)
         return Split(
             protocol=self.config.name,
             seed=self.seed,
             train_classes=tuple(train_classes),
             train=examples(fit, train_classes),
             select=examples(select, train_classes),
+            select_novel=eval_set("select_novel", train, unseen) if unseen else None,
             tests=tuple(eval_set(*test) for test in tests),
             source=source,
             dataset=self._dataset(folders),

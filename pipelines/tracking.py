@@ -20,16 +20,28 @@ from vlmodels.errors import UserError
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
+RUN = "vidadapt.run"
+"""Tag that holds the name of a run's folder."""
+
+PARENT = "mlflow.parentRunId"
+
+
 def default_uri(out: str) -> str:
     """SQLite file beside the runs of ``out``."""
     return f"sqlite:///{Path(out).resolve()}/mlflow.db"
 
 
 class Tracker:
-    """Records one run; without a tracking URI every call does nothing."""
+    """Records one run; without a tracking URI every call does nothing.
 
-    def __init__(self, config: TrackingConfig) -> None:
-        self._config = config
+    Args:
+        config: where.
+        title: what MLflow shows as the run's name, if not the run's own.
+        parent: the MLflow run that it is a child of.
+    """
+
+    def __init__(self, config: TrackingConfig, *, title: str = "", parent: str | None = None) -> None:
+        self._config, self._title, self._parent = config, title, parent
         self._client: Any = None
         self.run_id: str | None = None
 
@@ -44,10 +56,11 @@ class Tracker:
         try:
             self._client = connect(self._config.uri)
             experiment = _experiment(self._client, self._config)
-            for left in self._client.search_runs([experiment], f"attributes.run_name = '{name}'"):
+            for left in self._client.search_runs([experiment], f"tags.\"{RUN}\" = '{name}'"):
                 if left.info.status == "RUNNING":
                     self._client.set_terminated(left.info.run_id, "KILLED")
-            self.run_id = self._client.create_run(experiment, run_name=name).info.run_id
+            tags = {RUN: name} | ({PARENT: self._parent} if self._parent else {})
+            self.run_id = self._client.create_run(experiment, run_name=self._title or name, tags=tags).info.run_id
             self._client.log_batch(self.run_id, params=_params({**shown(config), "facts": dict(facts)}))
         except UserError:
             raise
@@ -78,12 +91,12 @@ class Tracker:
         self._client.set_terminated(self.run_id, "FINISHED")
         self._client = None
 
-    def fail(self, reason: str) -> None:
-        """End the run as failed, with the reason as a tag."""
+    def fail(self, reason: str, *, stopped: bool = False) -> None:
+        """End the run as failed, or as stopped on purpose, with the reason as a tag."""
         if self._client is None:
             return
-        self._client.set_tag(self.run_id, "error", reason[:5000])
-        self._client.set_terminated(self.run_id, "FAILED")
+        self._client.set_tag(self.run_id, "outcome" if stopped else "error", reason[:5000])
+        self._client.set_terminated(self.run_id, "KILLED" if stopped else "FAILED")
         self._client = None
 
 

@@ -1,4 +1,4 @@
-"""``run_training``: one run from configuration to a finished folder; the only user of Ray's ``TorchTrainer``."""
+"""``run_training``: one run from configuration to a finished folder; scripts and the trials of sweeps call it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,17 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines import rundir
+from pipelines import launch, rundir
 from pipelines.config import TrainConfig, digest_of
 from pipelines.evaluate import harmonic_mean
 from pipelines.plan import Plan, code_version, plan_run
-from pipelines.progress import Mailbox, Progress
-from pipelines.ray_session import connect
+from pipelines.progress import Progress
 from pipelines.tracking import Tracker, flatten, register, shown
-from pipelines.worker import Job, train_worker
-from vlmodels.errors import UserError
 
 SCHEMA = 2
 """Version of ``run.json``; raised when a field changes its meaning."""
@@ -41,16 +38,39 @@ class RunResult:
         return self.record["metrics"]
 
 
+@dataclass(frozen=True)
+class Watch:
+    """How a sweep follows a run: as a child of its own MLflow run, and epoch by epoch.
+
+    Attributes:
+        title: what MLflow calls the run.
+        on_epoch: gets each epoch's numbers, with the accuracy on held-out clips; may raise to end the run.
+        parent: the MLflow run of the sweep.
+    """
+
+    title: str
+    on_epoch: Callable[[Mapping[str, float]], None]
+    parent: str | None = None
+
+
 def run_training(
-    config: TrainConfig, *, fresh: bool = False, say: Callable[[str], None] = print, plan: Plan | None = None
+    config: TrainConfig,
+    *,
+    fresh: bool = False,
+    say: Callable[[str], None] = print,
+    plan: Plan | None = None,
+    watch: Watch | None = None,
 ) -> RunResult:
     """Train and score as ``config`` says, and leave ``OUT/NAME/{adapter.safetensors, config.json, run.json, ...}``.
 
     A run that is finished is not repeated; one that was cut off goes on at its last whole epoch. Both are
     recognised by their name, which is a digest of all that the result depends on; ``fresh`` starts over.
+    A run that a sweep watches and that has one worker trains in this very process, and draws no report; one that its
+    ``watch`` ended is not gone on with.
 
     Raises:
         UserError: for everything that the user can mend, before any worker starts where it can be seen then.
+        DivergedError: the loss became no number.
         RuntimeError: if workers failed more often than ``scale.max_failures`` allows.
     """
     plan = plan or plan_run(config)
@@ -64,12 +84,13 @@ def run_training(
         return _registered(RunResult(home.path(plan.name), done, reused=True), home, config, say)
     if home.unfinished(plan.name):
         say(f"{plan.name}: found an unfinished run with the same settings; going on with it (--fresh starts over)")
-    tracker = Tracker(config.tracking)
+    tracker = Tracker(config.tracking, title=watch.title if watch else "", parent=watch.parent if watch else None)
     tracker.start(config, plan.name, facts := _facts(plan))
     started = time.time()
+    progress = Progress(plan.name, config.optim.epochs, tracker, say, watch.on_epoch if watch else None)
+    fit = launch.here if watch and config.scale.workers == 1 else launch.on_ray
     try:
-        place, progress = _fit(plan, home, tracker, say)
-        with place as folder:
+        with fit(plan, home, progress, watched=watch is not None) as folder:
             outcome = json.loads((folder / "outcome.json").read_text())
             for epoch in outcome["history"]:  # of an earlier driver, or while MLflow was away
                 if epoch["epoch"] not in progress.logged:
@@ -77,14 +98,17 @@ def run_training(
             record = _record(
                 plan, outcome, facts, run_id=tracker.run_id, seconds=time.time() - started, progress=progress
             )
-            tracker.results(_numbers(record["metrics"]))
+            tracker.results(_numbers(record["metrics"]) | _numbers({"cost": record["cost"]}))
             with tempfile.TemporaryDirectory(prefix="vidadapt-") as scratch:
-                rundir.assemble(Path(scratch), folder, record)
+                rundir.assemble(Path(scratch), folder, record, report=watch is None)
                 tracker.finish(Path(scratch))
                 home.publish(Path(scratch), plan.name)
     except BaseException as error:
+        stopped = watch is not None and isinstance(error, SystemExit)
         with contextlib.suppress(Exception):  # the first error is the one to show
-            tracker.fail(f"{type(error).__name__}: {error}")
+            if stopped:
+                home.give_up(plan.name)
+            tracker.fail("stopped by the sweep" if stopped else f"{type(error).__name__}: {error}", stopped=stopped)
         raise
     return _registered(RunResult(home.path(plan.name), record, reused=False), home, config, say)
 
@@ -104,68 +128,6 @@ def register_run(
         model = register(folder, config.tracking, result.record["tracking"].get("run_id"))
     say(f"{result.record['name']}: in the registry as {model}")
     return model
-
-
-def _fit(
-    plan: Plan, home: rundir.Home, tracker: Tracker, say: Callable[[str], None]
-) -> tuple[contextlib.AbstractContextManager[Path], Progress]:
-    """Run the workers; return the folder of the last checkpoint and what was heard of them."""
-    import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    config = plan.config
-    connect()
-    _check_resources(config, ray.cluster_resources())
-    with Progress(plan.name, config.optim.epochs, tracker, say) as progress:
-        start = plan.start.read_bytes() if plan.start else b""
-        job = Job(config, plan.split, plan.descriptions, Mailbox(progress.actor), start)
-        resources = {"CPU": config.scale.cpus_per_worker} | ({"GPU": 1} if config.scale.gpu else {})
-        trainer = TorchTrainer(
-            train_worker,
-            train_loop_config={"job": job},
-            torch_config=TorchConfig(backend="nccl" if config.scale.gpu else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=config.scale.workers, use_gpu=config.scale.gpu, resources_per_worker=resources
-            ),
-            run_config=RunConfig(
-                name=plan.name,
-                storage_path=home.scratch,
-                failure_config=FailureConfig(max_failures=config.scale.max_failures),
-                checkpoint_config=CheckpointConfig(num_to_keep=1),
-            ),
-        )
-        try:
-            result = trainer.fit()
-        except TrainingFailedError as error:
-            progress.catch_up()
-            if progress.mistake:
-                raise UserError(f"{progress.mistake}; what was trained is kept, the same command goes on") from error
-            raise RuntimeError(f"{plan.name}: workers failed again and again: {error}") from error
-    answer = result.return_value or {}
-    if "error" in answer:
-        raise UserError(answer["error"])
-    if result.checkpoint is None:
-        raise RuntimeError(f"{plan.name}: the workers ended without a result; see {result.path}")
-    return _as_folder(result.checkpoint), progress
-
-
-@contextlib.contextmanager
-def _as_folder(checkpoint: Any) -> Iterator[Path]:
-    with checkpoint.as_directory() as place:
-        yield Path(place)
-
-
-def _check_resources(config: TrainConfig, cluster: Mapping[str, float]) -> None:
-    scale = config.scale
-    wanted = {"CPU": scale.workers * scale.cpus_per_worker} | ({"GPU": scale.workers} if scale.gpu else {})
-    for kind, amount in wanted.items():
-        have = cluster.get(kind, 0)
-        if amount > have:
-            raise UserError(
-                f"{scale.workers} workers need {amount:g} {kind}s but Ray has {have:g}; "
-                f"set scale.workers or scale.cpus_per_worker lower, or add nodes"
-            )
 
 
 def _facts(plan: Plan) -> dict[str, Any]:
@@ -202,6 +164,7 @@ def _record(
     progress: Progress,
 ) -> dict[str, Any]:
     metrics = dict(outcome["metrics"])
+    tests = plan.split.tests if plan.config.test else ()
     if {"base", "novel"} <= set(metrics):
         metrics["hm"] = harmonic_mean(metrics["base"]["top1"], metrics["novel"]["top1"])
     return {
@@ -223,8 +186,8 @@ def _record(
         "selection": plan.config.selection,
         "epoch_kept": outcome["epoch_kept"],
         "facts": dict(facts),
-        "classes": {t.name: list(t.classes) for t in plan.split.tests},
-        "unscored": {t.name: [list(pair) for pair in t.unscored] for t in plan.split.tests},
+        "classes": {t.name: list(t.classes) for t in tests},
+        "unscored": {t.name: [list(pair) for pair in t.unscored] for t in tests},
         "seconds": {
             "total": seconds + sum(e["seconds"] for e in outcome["history"] if e["epoch"] not in progress.seen),
             "train": sum(epoch["seconds"] for epoch in outcome["history"]),

@@ -1,4 +1,4 @@
-"""What one Ray Train worker does: build, restore, train, score, and hand checkpoints to Ray."""
+"""What one worker does: build, restore, train, score, and hand checkpoints to what holds it."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pipelines.config import TrainConfig
     from pipelines.evaluate import Scores
+    from pipelines.harness import Harness
     from pipelines.plan import Descriptions
     from pipelines.splits import Example, Split
     from vlmodels.methods.base import Method
@@ -35,10 +36,18 @@ class Job:
     descriptions: Descriptions | None
     send: Callable[[dict[str, Any]], None]  # to the driver: progress and metrics
     start: bytes = b""  # adapter file to start from
+    watched: bool = False  # whether held-out accuracy is asked for after every epoch
 
 
 def train_worker(settings: dict[str, Job]) -> dict[str, Any]:
-    """Entry point of every rank.
+    """Entry point of every rank of Ray Train."""
+    from pipelines.harness import RayHarness
+
+    return work(settings["job"], RayHarness())
+
+
+def work(job: Job, harness: Harness) -> dict[str, Any]:
+    """Do the job.
 
     Returns ``{"error": ...}``, on all ranks alike, for what a retry would only repeat: a mistake of any rank's
     set-up, a loss that is no number. A mistake later on (a full disk) is told to the driver and raised, so that
@@ -46,10 +55,9 @@ def train_worker(settings: dict[str, Job]) -> dict[str, Any]:
     """
     from pipelines.errors import DivergedError
 
-    job = settings["job"]
     worker, problem = None, ""
     try:
-        worker = _Worker(job)
+        worker = _Worker(job, harness)
     except UserError as error:
         problem = str(error)
     problem = next(filter(None, _told_to_all(problem)), "")
@@ -58,7 +66,7 @@ def train_worker(settings: dict[str, Job]) -> dict[str, Any]:
     try:
         worker.run()
     except DivergedError as error:
-        return {"error": str(error)}
+        return {"error": str(error), "diverged": True}
     except UserError as error:
         job.send({"kind": "mistake", "message": str(error)})
         raise
@@ -77,22 +85,19 @@ def _told_to_all(problem: str) -> list[str]:
 
 
 class _Worker:
-    def __init__(self, job: Job) -> None:
-        import ray.train
-        import ray.train.torch
+    def __init__(self, job: Job, harness: Harness) -> None:
         import torch
 
         from pipelines.data.clipstore import ClipStore
         from pipelines.plan import build_method, classes_of
         from vlmodels.checkpoint import load_into
 
-        context = ray.train.get_context()
-        self.rank, self.world = context.get_world_rank(), context.get_world_size()
+        self.harness, self.rank, self.world = harness, harness.rank, harness.world
         self.job, self.config = job, job.config
-        self.device: torch.device = ray.train.torch.get_device()
+        self.device = harness.device()
         if self.device.type == "cpu":
             torch.set_num_threads(max(1, int(self.config.scale.cpus_per_worker)))
-        job.send({"kind": "worker", "rank": self.rank, "pid": os.getpid(), "node": context.get_node_rank()})
+        job.send({"kind": "worker", "rank": self.rank, "pid": os.getpid(), "node": harness.node})
         self.store = ClipStore(self.config.data.dir or job.split.tests[0].data)
         others = {test.data for test in job.split.tests} - {""}
         self.stores = {"": self.store} | {folder: ClipStore(folder) for folder in sorted(others)}  # fail now, not then
@@ -165,13 +170,14 @@ class _Worker:
     def _on_epoch(self, epoch: int, metrics: dict[str, float], optimizer: torch.optim.Optimizer) -> None:
         from vlmodels.checkpoint import save_tensors
 
-        if self.config.selection != "last":
-            metrics["select_top1"] = self._select_accuracy()
+        chooses, test_best = self.config.selection != "last", self.config.selection == "test-best"
+        if chooses or (self.job.watched and self.job.split.select):
+            metrics |= {f"select_{k}": v for k, v in (self._test_best() if test_best else self._held_out()).items()}
             self._set_training_classes()
         self.history.append({"epoch": float(epoch + 1), **metrics})
-        improved = metrics.get("select_top1", -1.0) > self.best[0]
-        if improved:
-            self.best = (metrics["select_top1"], epoch + 1)
+        reached = metrics.get("select_hm", metrics.get("select_top1", -1.0))
+        if chooses and reached > self.best[0]:
+            self.best = (reached, epoch + 1)
             save_tensors(self.folder / "best.safetensors", self.method.adapter_state_dict())  # every rank needs it
         if self.rank == 0:
             save_tensors(self.folder / "adapter.safetensors", self.method.adapter_state_dict())
@@ -184,25 +190,31 @@ class _Worker:
         if self.rank == 0:  # the news is of what cannot be lost any more
             self.job.send({"kind": "epoch", **self.history[-1]})
 
-    def _select_accuracy(self) -> float:
-        """What chooses the epoch: on held-out training videos, or on the first test list, as published."""
-        if self.config.selection == "select":
-            return self._held_out()["top1"]
+    def _test_best(self) -> dict[str, float]:
+        """Top-1 of the first test list, on which the papers choose the epoch."""
         test = self.job.split.tests[0]
         metrics, _ = self._test(test, probe=False)
-        return float(metrics["t2v"]["R@1"] if test.captions else metrics["top1"])
+        return {"top1": float(metrics["t2v"]["R@1"] if test.captions else metrics["top1"])}
 
     def _held_out(self) -> dict[str, float]:
-        """Top-1 and top-5 of the held-out training videos; recall of their captions, where pairs train."""
-        from pipelines.evaluate import accuracy
+        """Top-1 and top-5 of the held-out training videos; recall of their captions, where pairs train.
+
+        Where whole classes are held out too, also their own top-1 ("novel") and the harmonic mean of both ("hm").
+        """
+        from pipelines.evaluate import accuracy, harmonic_mean
 
         split = self.job.split
         if not split.captions:
             self._set_training_classes()
-            return accuracy(self._score(split.select))
+            metrics = accuracy(self._score(split.select))
+            if split.select_novel is not None:
+                self.method.set_classes(split.select_novel.classes)
+                metrics["novel"] = accuracy(self._score(split.select_novel.examples))["top1"]
+                metrics["hm"] = harmonic_mean(metrics["top1"], metrics["novel"])
+            return metrics
         captions = tuple((split.captions[e.target],) for e in split.select)
-        metrics, _ = self._test_pairs(EvalSet("select", (), split.select, captions=captions))
-        return {"top1": metrics["t2v"]["R@1"], "top5": metrics["t2v"]["R@5"]}
+        found, _ = self._test_pairs(EvalSet("select", (), split.select, captions=captions))
+        return {"top1": found["t2v"]["R@1"], "top5": found["t2v"]["R@5"]}
 
     # ------------------------------------------------------------------------------------------ evaluation
 
@@ -240,7 +252,7 @@ class _Worker:
         if self.job.split.select:
             metrics["select"] = self._held_out()
         started = time.perf_counter()
-        for test in self.job.split.tests:
+        for test in self.job.split.tests if self.config.test else ():
             if self.rank == 0:
                 self.job.send({"kind": "scoring", "set": test.name, "videos": len(test.examples)})
             metrics[test.name], found = self._test(test, probe=self.config.data.probe)
@@ -318,13 +330,15 @@ class _Worker:
 
         from pipelines.evaluate import ORDERS
 
-        views = self.config.data.clips * self.config.data.crops * sum(len(t.examples) for t in self.job.split.tests)
-        views *= 1 + len(ORDERS) * self.config.data.probe
+        videos = sum(len(test.examples) for test in self.job.split.tests) if self.config.test else 0
+        views = videos * self.config.data.clips * self.config.data.crops * (1 + len(ORDERS) * self.config.data.probe)
         if self.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(self.device) / 2**20
         else:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB
-        cost = {"peak_memory_mb": peak, "scored_views_per_second": views / max(scoring_seconds, 1e-9)}
+        cost = {"peak_memory_mb": peak}
+        if views:
+            cost["scored_views_per_second"] = views / max(scoring_seconds, 1e-9)
         if self.history:
             quick = min(self.history, key=lambda epoch: epoch["seconds"])  # the first one warms up
             steps = len(self.job.split.train) // self.config.optim.batch_size
@@ -335,22 +349,17 @@ class _Worker:
     # ----------------------------------------------------------------------------------------- checkpoints
 
     def _report(self, metrics: dict[str, Any], part: str = ".") -> None:
-        import ray.train
-
-        checkpoint = ray.train.Checkpoint.from_directory(str(self.folder / part)) if self.rank == 0 else None
-        ray.train.report(metrics, checkpoint=checkpoint, delete_local_checkpoint_after_upload=False)
+        self.harness.report(metrics, self.folder / part)
 
     def _restore(self, optimizer: torch.optim.Optimizer) -> int:
         """Take up the last reported epoch, if there is one; return the epoch to go on with (0-based)."""
-        import ray.train
         import torch
 
         from vlmodels.checkpoint import load_tensors
 
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            return 0
-        with checkpoint.as_directory() as place:
+        with self.harness.checkpoint() as place:
+            if place is None:
+                return 0
             shutil.copytree(place, self.folder, dirs_exist_ok=True)
         self.method.load_adapter_state_dict(load_tensors(self.folder / "adapter.safetensors"))
         optimizer.load_state_dict(torch.load(self.folder / "optimizer.pt", map_location=self.device, weights_only=True))
@@ -362,10 +371,5 @@ class _Worker:
 
     def _restore_final(self) -> bool:
         """Whether an earlier attempt had already reported the finished folder."""
-        import ray.train
-
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            return False
-        with checkpoint.as_directory() as place:
-            return (Path(place) / "outcome.json").is_file()
+        with self.harness.checkpoint() as place:
+            return place is not None and (place / "outcome.json").is_file()

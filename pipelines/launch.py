@@ -1,0 +1,111 @@
+"""How a job's workers are started: ranks of Ray Train, or one worker in this process."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import DivergedError
+from pipelines.harness import LocalHarness
+from pipelines.progress import Mailbox, Progress
+from pipelines.ray_session import connect
+from pipelines.worker import Job, train_worker, work
+from vlmodels.errors import UserError
+
+if TYPE_CHECKING:
+    from pipelines.config import ScaleConfig, TrainConfig
+    from pipelines.plan import Plan
+    from pipelines.rundir import Home
+
+
+@contextlib.contextmanager
+def here(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iterator[Path]:
+    """Run one worker in this process; yields the folder of the finished run.
+
+    Raises:
+        UserError: a mistake in the set-up, or a loss that is no number (``DivergedError``).
+    """
+    if plan.config.scale.workers != 1:
+        raise ValueError("one process holds one worker")
+    harness = LocalHarness(home, plan.name, gpu=plan.config.scale.gpu)
+    job = Job(plan.config, plan.split, plan.descriptions, progress.hear, _start_of(plan), watched)
+    _raise_said(work(job, harness))
+    with harness.checkpoint() as folder:
+        if folder is None:
+            raise RuntimeError(f"{plan.name}: the worker ended without a result")
+        yield folder
+
+
+@contextlib.contextmanager
+def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iterator[Path]:
+    """Run the workers on Ray; yields the folder of the finished run.
+
+    Raises:
+        UserError: too little in the cluster, a mistake in the set-up, or a loss that is no number (``DivergedError``).
+        RuntimeError: workers failed more often than ``scale.max_failures`` allows.
+    """
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    config = plan.config
+    connect()
+    _check_resources(config.scale, ray.cluster_resources())
+    with progress:
+        job = Job(config, plan.split, plan.descriptions, Mailbox(progress.actor), _start_of(plan), watched)
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={"job": job},
+            torch_config=TorchConfig(backend="nccl" if config.scale.gpu else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=config.scale.workers,
+                use_gpu=config.scale.gpu,
+                resources_per_worker=resources_of_worker(config),
+            ),
+            run_config=RunConfig(
+                name=plan.name,
+                storage_path=home.scratch,
+                failure_config=FailureConfig(max_failures=config.scale.max_failures),
+                checkpoint_config=CheckpointConfig(num_to_keep=1),
+            ),
+        )
+        try:
+            result = trainer.fit()
+        except TrainingFailedError as error:
+            progress.catch_up()
+            if progress.mistake:
+                raise UserError(f"{progress.mistake}; what was trained is kept, the same command goes on") from error
+            raise RuntimeError(f"{plan.name}: workers failed again and again: {error}") from error
+    _raise_said(result.return_value or {})
+    if result.checkpoint is None:
+        raise RuntimeError(f"{plan.name}: the workers ended without a result; see {result.path}")
+    with result.checkpoint.as_directory() as place:
+        yield Path(place)
+
+
+def resources_of_worker(config: TrainConfig) -> dict[str, float]:
+    """What one worker takes of a cluster."""
+    scale = config.scale
+    return {"CPU": scale.cpus_per_worker} | ({"GPU": 1.0} if scale.gpu else {})
+
+
+def _start_of(plan: Plan) -> bytes:
+    return plan.start.read_bytes() if plan.start else b""
+
+
+def _raise_said(answer: Mapping[str, Any]) -> None:
+    if "error" in answer:
+        raise (DivergedError if answer.get("diverged") else UserError)(answer["error"])
+
+
+def _check_resources(scale: ScaleConfig, cluster: Mapping[str, float]) -> None:
+    wanted = {"CPU": scale.workers * scale.cpus_per_worker} | ({"GPU": scale.workers} if scale.gpu else {})
+    for kind, amount in wanted.items():
+        have = cluster.get(kind, 0)
+        if amount > have:
+            raise UserError(
+                f"{scale.workers} workers need {amount:g} {kind}s but Ray has {have:g}; "
+                f"set scale.workers or scale.cpus_per_worker lower, or add nodes"
+            )
