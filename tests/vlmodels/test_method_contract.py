@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vlmodels import methods
 from vlmodels.checkpoint import load_adapter, save_adapter
+from vlmodels.clip import create
 from vlmodels.errors import UserError
 from vlmodels.methods.base import config_from_plain
 
@@ -151,6 +152,30 @@ def test_config_round_trips_json_and_each_field_has_help(cls, joint):
         assert field.metadata["help"], field.name
     with pytest.raises(UserError, match="has no settings nonsense"):
         config_from_plain(cls, {"nonsense": 1})
+
+
+def tried(tune, config):
+    """Values at the ends of what a search may try on the toy CLIP, with its towers of 4 blocks each."""
+    kind, given = next(iter(tune.items()))
+    assert len(tune) == 1
+    if kind in ("layers", "depth"):
+        assert given in ("video", "text", "both")
+        return {"layers": ("1-1", "2-3", "1-4", "4-4"), "depth": (1, 4)}[kind]
+    assert kind == "choice" or (kind in ("loguniform", "uniform") and given[0] < given[1])
+    assert kind != "choice" or (config in given and len(set(given)) == len(given) > 1)
+    return given
+
+
+@every_method
+def test_all_that_a_search_may_try_can_be_built(cls):
+    default = cls.Config()
+    towers = {"towers": "both"} if cls.__name__ == "LoRA" else {}
+    for field in dataclasses.fields(cls.Config):
+        for name, extra in (("tune", {}), ("tune_apart", towers)):
+            tune = field.metadata[name]
+            for value in tried(tune, getattr(default, field.name)) if tune else ():
+                with torch.device("meta"):
+                    cls(create("toy", weights=None), cls.Config(**extra | {field.name: value}), CLASSES)
 
 
 @every_method

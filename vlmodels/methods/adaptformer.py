@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlmodels.methods.base import LayerRange, Method, Preset, setting
+from vlmodels.layers import LayerRange, text_layers_rules, tower_ranges
+from vlmodels.methods.base import Method, Preset, setting
 from vlmodels.methods.msta import RECIPES
+from vlmodels.sites import Tower
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,7 +36,13 @@ class AdaptFormer(Method):
     class Config(Method.Config):
         """Size, place and weight of the bottlenecks."""
 
-        layers: str = setting("all", "blocks with adapters: a range such as 8-12, or all", {"choice": ("all", "8-12")})
+        layers: str = setting(
+            "all",
+            "blocks with adapters: a range such as 8-12, or all",
+            {"layers": "both"},
+            apart={"layers": "video"},
+        )
+        text_layers: str = setting("", "those of the text tower; empty: as layers", apart={"layers": "text"})
         dims: int = setting(256, "hidden units of an adapter", {"choice": (64, 128, 256)})
         scale: float = setting(0.1, "weight of the adapters", {"loguniform": (0.01, 1.0)})
         dropout: float = setting(0.1, "dropout of hidden units", {"choice": (0.0, 0.1)})
@@ -44,6 +52,7 @@ class AdaptFormer(Method):
             return [
                 *super().rules(),
                 LayerRange.rule(self.layers),
+                *text_layers_rules(self.text_layers),
                 (self.dims >= 1, f"dims={self.dims} must be at least 1"),
                 (self.scale > 0, f"scale={self.scale} must be above 0"),
                 (0 <= self.dropout < 1, f"dropout={self.dropout} must be in [0, 1)"),
@@ -60,11 +69,11 @@ class AdaptFormer(Method):
         """Put a bottleneck beside each chosen MLP."""
         config, spec = self.config, self.backbone.spec
         self.video_adapter, self.text_adapter = nn.ModuleDict(), nn.ModuleDict()
-        layers = LayerRange.parse(config.layers)
-        for layer in layers.within(spec.video_layers, f"the video tower of {spec.name}"):
+        layers = tower_ranges(spec, get_args(Tower), config.layers, config.text_layers)
+        for layer in layers["video"]:
             self.video_adapter[str(layer)] = video = Bottleneck(spec.video_width, config)
             self.backbone.add("video", layer, "parallel_mlp", video)
-        for layer in layers.within(spec.text_layers, f"the text tower of {spec.name}"):
+        for layer in layers["text"]:
             self.text_adapter[str(layer)] = text = Bottleneck(spec.text_width, config)
             self.backbone.add("text", layer, "parallel_mlp", text)
         return self.video_adapter, self.text_adapter

@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from vlmodels.errors import noted, refuse
 from vlmodels.heads import ClassHead, class_token_output
+from vlmodels.layers import LayerRange
 from vlmodels.layout import Tokens, join_tokens, split_tokens, temporal_positions
-from vlmodels.methods.base import LayerRange, Method, Output, Preset, Recipe, setting
+from vlmodels.methods.base import Method, Output, Preset, Recipe, setting
 from vlmodels.methods.msta import RECIPES
 from vlmodels.sites import attention
 
@@ -42,7 +43,7 @@ class AIM(Method):
     class Config(Method.Config):
         """Size, place and weight of the adapters, and what scores."""
 
-        layers: str = setting("all", "blocks with adapters: a range such as 8-12, or all", {"choice": ("all", "8-12")})
+        layers: str = setting("all", "blocks with adapters: a range such as 8-12, or all", {"layers": "video"})
         reduction: int = setting(4, "the width divided by an adapter's hidden units", {"choice": (2, 4, 8)})
         scale: float = setting(0.5, "weight of the adapters beside the MLP", {"loguniform": (0.1, 1.0)})
         head: Literal["text", "linear"] = setting("text", "what scores: class texts, or a classifier as published")

@@ -28,57 +28,20 @@ _GLUED = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _KEPT_AT_MOST = 16  # features, of a few lists of classes
 
 
-def setting(default: Any, text: str, tune: Mapping[str, Sequence[Any]] | None = None) -> Any:
+def setting(
+    default: Any, text: str, tune: Mapping[str, Any] | None = None, *, apart: Mapping[str, Any] | None = None
+) -> Any:
     """A field of a method's ``Config``: its default, help text and what a sweep may try.
 
-    ``tune`` is {"choice": values} or {"loguniform": (low, high)}.
+    Args:
+        default: the field's default.
+        text: its help text.
+        tune: what a search tries: {"choice": values}, {"loguniform": (low, high)} or {"uniform": (low, high)};
+            {"layers": tower}, a range of the tower's blocks; or {"depth": tower}, how many of its first or last
+            blocks, from 1. A tower is "video", "text", or "both": the shallower of the two. None: left as it is.
+        apart: what a search of where to insert tries instead of ``tune`` if it varies the towers separately.
     """
-    return field(default=default, metadata={"help": text, "tune": tune})
-
-
-@dataclass(frozen=True, slots=True)
-class LayerRange:
-    """Layers ``start`` to ``stop``, 1-based and inclusive; ``stop=None`` is the tower's last."""
-
-    start: int
-    stop: int | None
-
-    @classmethod
-    def parse(cls, text: str) -> LayerRange:
-        """Read "8-12", "8" or "all".
-
-        Raises:
-            UserError: any other text, or a range that runs backwards or begins below 1.
-        """
-        if text == "all":
-            return cls(1, None)
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
-        start, stop = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-        if not 1 <= start <= stop:
-            raise UserError(f"layers='{text}' is no range of layers; write 8-12 (1-based, inclusive), 8 or all")
-        return cls(start, stop)
-
-    @classmethod
-    def rule(cls, text: str) -> tuple[bool, str]:
-        """Whether ``text`` can be read, and what to say if not: for a ``Config``'s rules."""
-        try:
-            cls.parse(text)
-        except UserError as error:
-            return False, str(error)
-        return True, ""
-
-    def within(self, depth: int, where: str) -> range:
-        """The layer numbers in a tower of ``depth`` layers.
-
-        Raises:
-            UserError: the range reaches beyond the tower; names both.
-        """
-        stop = depth if self.stop is None else self.stop
-        if stop > depth:
-            raise UserError(
-                f"layers={self.start}-{stop} does not fit {where}, which has {depth} layers; use 1-{depth} or all"
-            )
-        return range(self.start, stop + 1)
+    return field(default=default, metadata={"help": text, "tune": tune, "tune_apart": apart})
 
 
 @dataclass(frozen=True, kw_only=True)

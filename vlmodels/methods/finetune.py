@@ -34,7 +34,9 @@ class FineTune(Method):
     class Config(Method.Config):
         """Which towers train."""
 
-        towers: Literal["both", "video", "text"] = setting("both", "towers that train")
+        towers: Literal["both", "video", "text"] = setting(
+            "both", "towers that train", {"choice": ("both", "video", "text")}
+        )
 
     config: Config
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from vlmodels.methods.base import LayerRange, Method, Preset, setting
+from vlmodels.layers import LayerRange, text_layers_rules, tower_ranges
+from vlmodels.methods.base import Method, Preset, setting
 from vlmodels.methods.msta import RECIPES
 from vlmodels.sites import Tower
 
@@ -34,8 +35,15 @@ class LoRA(Method):
     class Config(Method.Config):
         """Size and place of the updates."""
 
-        layers: str = setting("all", "blocks with updates: a range such as 8-12, or all", {"choice": ("all", "8-12")})
-        towers: Literal["video", "text", "both"] = setting("video", "towers that get updates")
+        layers: str = setting(
+            "all", "blocks with updates: a range such as 8-12, or all", {"layers": "both"}, apart={"layers": "video"}
+        )
+        text_layers: str = setting(
+            "", "those of the text tower if both get updates; empty: as layers", apart={"layers": "text"}
+        )
+        towers: Literal["video", "text", "both"] = setting(
+            "video", "towers that get updates", {"choice": ("video", "text", "both")}
+        )
         targets: Literal["q,v", "q,k,v"] = setting("q,v", "projections of queries, keys and values that are updated")
         rank: int = setting(256, "rank of an update", {"choice": (16, 64, 256)})
         alpha: float = setting(0.0, "an update's weight times its rank; 0: the rank", {"choice": (0.0, 16.0)})
@@ -45,6 +53,7 @@ class LoRA(Method):
             return [
                 *super().rules(),
                 LayerRange.rule(self.layers),
+                *text_layers_rules(self.text_layers, "towers", self.towers),
                 (self.rank >= 1, f"rank={self.rank} must be at least 1"),
                 (self.alpha >= 0, f"alpha={self.alpha} must not be negative"),
             ]
@@ -60,12 +69,10 @@ class LoRA(Method):
         """Put an update on the attention of each chosen block."""
         config, spec = self.config, self.backbone.spec
         self.video_update, self.text_update = nn.ModuleDict(), nn.ModuleDict()
-        layers = LayerRange.parse(config.layers)
-        for tower in get_args(Tower):
-            if config.towers not in ("both", tower):
-                continue
+        towers = [tower for tower in get_args(Tower) if config.towers in ("both", tower)]
+        for tower, layers in tower_ranges(spec, towers, config.layers, config.text_layers).items():
             updates = self.video_update if tower == "video" else self.text_update
-            for layer in layers.within(spec.layers(tower), f"the {tower} tower of {spec.name}"):
+            for layer in layers:
                 updates[str(layer)] = update = LowRank(spec.width(tower), config)
                 self.backbone.add(tower, layer, "qkv_weight", update)
         return self.video_update, self.text_update

@@ -16,8 +16,9 @@ from torch.nn import functional
 from vlmodels.classifier import cosine_logits, unit
 from vlmodels.errors import UserError, noted, refuse
 from vlmodels.heads import ClassHead, beside_texts
+from vlmodels.layers import LayerRange
 from vlmodels.masked_words import MaskedWords, WordMasker, word_loss
-from vlmodels.methods.base import LayerRange, Method, Output, Preset, setting
+from vlmodels.methods.base import Method, Output, Preset, setting
 from vlmodels.methods.st_adapter import RELEASED
 from vlmodels.sites import Site
 from vlmodels.ted import TED, Bottleneck
@@ -62,15 +63,19 @@ class M2CLIP(Method):
         """The choices of paper and release; the defaults are the release's for K400, with all four heads at work."""
 
         template: str = setting("a video of {}", "class prompt; {} stands for the class name")
-        layers: str = setting("all", "video blocks with TED adapters: a range such as 8-12, or all")
+        layers: str = setting(
+            "all", "video blocks with TED adapters: a range such as 8-12, or all", {"layers": "video"}
+        )
         dims: int = setting(384, "bottleneck of TE and of TD", {"choice": (128, 256, 384)})
         ted: Literal["parallel", "sequential", "te", "td"] = setting(
-            "parallel", "TE and TD of the same input, TD after TE, or one of them alone"
+            "parallel",
+            "TE and TD of the same input, TD after TE, or one of them alone",
+            {"choice": ("parallel", "sequential", "te", "td")},
         )
         site: Literal["pre_mlp", "pre_attn", "both"] = setting(
-            "pre_mlp", "where in a video block: before its attention, its MLP, or both"
+            "pre_mlp", "where in a video block: before its attention, its MLP, or both", {"choice": tuple(SITES)}
         )
-        text_layers: int = setting(1, "last text blocks with adapters", {"choice": (0, 1, 2)})
+        text_layers: int = setting(1, "last text blocks with adapters", {"choice": (0, 1, 2)}, apart={"depth": "text"})
         text_dims: int = setting(384, "bottleneck of a text adapter")
         text_site: Literal["pre_mlp", "pre_attn", "both"] = setting(
             "pre_mlp", "where in a text block, the CMLM one included"

@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from vlmodels.classifier import description_features, unit
 from vlmodels.errors import UserError
-from vlmodels.methods.base import LayerRange, Method, Output, Preset, Recipe, setting
+from vlmodels.layers import LayerRange, text_layers_rules, tower_ranges
+from vlmodels.methods.base import Method, Output, Preset, Recipe, setting
 from vlmodels.sites import Tower
 
 if TYPE_CHECKING:
@@ -37,8 +38,11 @@ class MSTA(Method):
 
     Trainable parameters, with widths Dv and Dt, m = dims and g = gcd(m, Dv), per layer:
     video (Dv m + m) + (m Dv + Dv) + (3 Dv m / g + Dv); text (Dt m + m) + (m Dt + Dt); shared m m + m.
-    On ViT-B/16: 348,800 for m = 128, 726,016 for m = 256. Of these the last block's temporal part reaches no output,
-    as it acts on patches only and the class token is what is read; it is in the published counts.
+    On ViT-B/16: 348,800 for m = 128, 726,016 for m = 256. Each tower has its part in its own layers, and the shared
+    one stands once where either tower has adapters; both go through it where both have.
+
+    Of these the last block's temporal part reaches no output, as it acts on patches only and the class token is what
+    is read; it is in the published counts.
     """
 
     paper: ClassVar[str] = "Chen et al., Efficient Transfer Learning for Video-language Foundation Models, CVPR 2025"
@@ -50,19 +54,29 @@ class MSTA(Method):
         """The published choices; the defaults are base-to-novel's."""
 
         layers: str = setting(
-            "all", "blocks with adapters, in both towers: a range such as 8-12, or all", {"choice": ("all", "8-12")}
+            "all",
+            "blocks with adapters, in both towers: a range such as 8-12, or all",
+            {"layers": "both"},
+            apart={"layers": "video"},
+        )
+        text_layers: str = setting(
+            "", "those of the text tower, where it has others; empty: as layers", apart={"layers": "text"}
         )
         dims: int = setting(256, "hidden units of an adapter", {"choice": (64, 128, 256, 512)})
         scale: float = setting(0.005, "lambda: weight of the adapters; 0 leaves them out", {"loguniform": (1e-3, 1.0)})
         dropout: float = setting(0.1, "dropout of hidden units", {"choice": (0.0, 0.1)})
-        alpha: float = setting(1.0, "weight of the consistency loss", {"choice": (0.0, 0.1, 1.0, 5.0)})
+        alpha: float = setting(1.0, "weight of the consistency loss", {"choice": (0.1, 1.0, 5.0)})
         consistency: Literal["both", "spatial", "temporal", "none"] = setting(
-            "both", "descriptions that the class features are kept close to"
+            "both",
+            "descriptions that the class features are kept close to",
+            {"choice": ("both", "spatial", "temporal", "none")},
         )
         descriptions: int = setting(2, "sentences used per class and kind, at most", {"choice": (2, 4, 8)})
         input: Literal["ln_1", "raw"] = setting("ln_1", "what adapters read: the block's normalised or raw input")
-        branches: Literal["both", "video", "text"] = setting("both", "towers that get adapters")
-        shared: bool = setting(True, "one hidden layer per depth that both branches use")
+        branches: Literal["both", "video", "text"] = setting(
+            "both", "towers that get adapters", {"choice": ("both", "video", "text")}
+        )
+        shared: bool = setting(True, "one hidden layer per depth that both branches use", {"choice": (True, False)})
         gradient_scaling: bool = setting(True, "undo lambda in the adapters' own gradients")
         zero_init_up: bool = setting(False, "start as the frozen backbone (not published)")
 
@@ -71,6 +85,7 @@ class MSTA(Method):
             return [
                 *super().rules(),
                 LayerRange.rule(self.layers),
+                *text_layers_rules(self.text_layers, "branches", self.branches),
                 (self.dims >= 1, f"dims={self.dims} must be at least 1"),
                 (self.scale >= 0, f"scale={self.scale} must not be negative"),
                 (0 <= self.dropout < 1, f"dropout={self.dropout} must be in [0, 1)"),
@@ -93,29 +108,40 @@ class MSTA(Method):
     def attach(self) -> Iterable[nn.Module | nn.Parameter]:
         """Put a pair of adapters and their shared layer beside each chosen block."""
         config, spec = self.config, self.backbone.spec
-        towers: list[Tower] = [tower for tower in get_args(Tower) if config.branches in ("both", tower)]
-        depth = min(spec.layers(tower) for tower in towers)
-        where = f"{spec.name} (blocks: {spec.video_layers} video, {spec.text_layers} text)"
-        layers = LayerRange.parse(config.layers).within(depth, where)
+        layers = self._layers()
         if config.scale == 0:
             return ()
         self.visual_adapter, self.text_adapter, self.shared_adapter = (nn.ModuleDict() for _ in range(3))
         site: Literal["parallel_block_ln", "parallel_block"] = (
             "parallel_block_ln" if config.input == "ln_1" else "parallel_block"
         )
-        for layer in layers:
+        for layer in sorted({layer for own in layers.values() for layer in own}):
             shared = hidden_layer(config.dims, config.dims) if config.shared else nn.Identity()
             self.shared_adapter[str(layer)] = shared
-            if "video" in towers:
+            if layer in layers.get("video", ()):
                 visual = VisualAdapter(spec.video_width, config.dims, config.dropout)
                 self.visual_adapter[str(layer)] = visual
                 self.backbone.add("video", layer, site, Beside(visual, shared, config))
-            if "text" in towers:
+            if layer in layers.get("text", ()):
                 text = TextAdapter(spec.text_width, config.dims, config.dropout)
                 self.text_adapter[str(layer)] = text
                 self.backbone.add("text", layer, site, Beside(text, shared, config))
         self._initialise()
         return self.visual_adapter, self.text_adapter, self.shared_adapter
+
+    def _layers(self) -> dict[Tower, range]:
+        """Layers of each tower that get adapters; in one range for both, "all" ends with the shallower tower.
+
+        Raises:
+            UserError: ranges that reach beyond their tower.
+        """
+        config, spec = self.config, self.backbone.spec
+        towers: list[Tower] = [tower for tower in get_args(Tower) if config.branches in ("both", tower)]
+        if config.text_layers:
+            return tower_ranges(spec, towers, config.layers, config.text_layers)
+        depth = min(spec.layers(tower) for tower in towers)
+        where = f"{spec.name} (blocks: {spec.video_layers} video, {spec.text_layers} text)"
+        return dict.fromkeys(towers, LayerRange.parse(config.layers).within(depth, where))
 
     def _initialise(self) -> None:
         """Kaiming-normal by fan-out, biases 0 ([P]: "all modules"); so step 0 is near, not at, the backbone."""

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from vlmodels.classifier import cosine_logits, unit
 from vlmodels.errors import noted, refuse
 from vlmodels.heads import ClassHead, beside_texts
-from vlmodels.methods.base import LayerRange, Method, Output, Preset, Recipe, setting
+from vlmodels.layers import LayerRange
+from vlmodels.methods.base import Method, Output, Preset, Recipe, setting
 from vlmodels.self_prompts import SelfPrompts
 from vlmodels.temporal_adapter import FrameAttention, InSeries, TemporalAdapter, TemporalEncoding
 from vlmodels.video_prompts import VideoPrompts
@@ -76,7 +77,7 @@ class OmniCLIP(Method):
         layers: str = setting(
             "all",
             "blocks with temporal adapters: a range such as 1-6, or all",
-            {"choice": ("1-3", "1-6", "1-9", "all")},
+            {"layers": "video"},
         )
         ratio: float = setting(
             0.25, "hidden units of a temporal adapter per unit of width", {"choice": (0.125, 0.25, 0.5, 1.0)}
@@ -86,7 +87,7 @@ class OmniCLIP(Method):
             "layer", "new self-prompts for each block, or once at the input", {"choice": ("layer", "input", "none")}
         )
         spg_pool: Literal["avg", "max"] = setting("avg", "how 2 x 2 patches become one", {"choice": ("avg", "max")})
-        spg_mlp: bool = setting(True, "project the pooled patches")
+        spg_mlp: bool = setting(True, "project the pooled patches", {"choice": (True, False)})
         spg_hidden: int = setting(0, "hidden units of that projector; 0: as many as the tower is wide")
         spg_share: bool = setting(False, "one projector for all blocks")
         mha_residual: bool = setting(True, "a residual around the attention over frames (eq. 5 has none)")

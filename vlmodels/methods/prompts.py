@@ -35,8 +35,8 @@ class Prompts(PromptedMethod):
 
         text_tokens: int = setting(10, "prompts per layer of the text tower; 0: none", {"choice": (4, 10, 16)})
         video_tokens: int = setting(10, "prompts per layer of the video tower; 0: none", {"choice": (4, 10, 16)})
-        text_depth: int = setting(0, "first layers of the text tower that get prompts; 0: all")
-        video_depth: int = setting(0, "first layers of the video tower that get prompts; 0: all")
+        text_depth: int = setting(0, "first layers of the text tower that get prompts; 0: all", {"depth": "text"})
+        video_depth: int = setting(0, "first layers of the video tower that get prompts; 0: all", {"depth": "video"})
 
         def rules(self) -> list[tuple[bool, str]]:
             """What must hold."""

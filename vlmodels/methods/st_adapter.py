@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from torch import Tensor, nn
 
 from vlmodels.heads import ClassHead, head_output
+from vlmodels.layers import LayerRange
 from vlmodels.layout import join_tokens, split_tokens
-from vlmodels.methods.base import LayerRange, Method, Output, Preset, Recipe, setting
+from vlmodels.methods.base import Method, Output, Preset, Recipe, setting
 from vlmodels.methods.msta import RECIPES
 
 if TYPE_CHECKING:
@@ -57,9 +58,11 @@ class STAdapter(Method):
     class Config(Method.Config):
         """Size and place of the adapters, and what scores."""
 
-        layers: str = setting("all", "blocks with adapters: a range such as 8-12, or all", {"choice": ("all", "8-12")})
+        layers: str = setting("all", "blocks with adapters: a range such as 8-12, or all", {"layers": "video"})
         dims: int = setting(384, "hidden units of an adapter", {"choice": (64, 128, 384)})
-        places: Literal["attention", "mlp", "both"] = setting("attention", "what an adapter stands before")
+        places: Literal["attention", "mlp", "both"] = setting(
+            "attention", "what an adapter stands before", {"choice": ("attention", "mlp", "both")}
+        )
         head: Literal["text", "linear"] = setting("text", "what scores: class texts, or a classifier as published")
 
         def rules(self) -> list[tuple[bool, str]]:

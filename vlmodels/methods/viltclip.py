@@ -55,15 +55,21 @@ class ViLTCLIP(PromptedMethod):
             "a video of a person doing {}.", "frozen text that a class's feature is kept near; {} stands for the name"
         )
         variant: Literal["coupled", "independent", "text_only"] = setting(
-            "coupled", "prompts joined by maps, of each tower by itself, or of the text tower alone"
+            "coupled",
+            "prompts joined by maps, of each tower by itself, or of the text tower alone",
+            {"choice": ("coupled", "independent", "text_only")},
         )
         tokens: int = setting(10, "b: prompts per layer", {"choice": (4, 6, 10, 16)})
         video_tokens: int = setting(0, "prompts per layer of the video tower if independent; 0: as many as tokens")
-        depth: int = setting(0, "J: first layers that get prompts of their own; 0: all of the shallower tower")
+        depth: int = setting(
+            0, "J: first layers that get prompts of their own; 0: all of the shallower tower", {"depth": "both"}
+        )
         split: int = setting(0, "K: first layers whose prompts the text tower learns; 0: half of the tower's layers")
         per_layer_maps: bool = setting(False, "maps of their own for each layer, as in MaPLe, instead of one each way")
         alpha: float = setting(8.0, "weight of the scenario-guided loss", {"choice": (0.0, 1.0, 8.0)})
-        temperature: float = setting(0.07, "tau: what cosines are divided by; 0: CLIP's own, 0.01")
+        temperature: float = setting(
+            0.07, "tau: what cosines are divided by; 0: CLIP's own, 0.01", {"loguniform": (0.01, 0.1)}
+        )
 
         def rules(self) -> list[tuple[bool, str]]:
             """What must hold."""

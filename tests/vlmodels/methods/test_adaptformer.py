@@ -49,6 +49,13 @@ def test_each_tower_has_its_own_depth_under_all():
         tiny_method(AdaptFormer, Config(layers="2-4"), video_layers=4, text_layers=2)
 
 
+def test_towers_may_have_ranges_of_their_own():
+    method = tiny_method(AdaptFormer, Config(dims=8, layers="3-4", text_layers="2"), video_layers=4, text_layers=2)
+    assert (list(method.video_adapter), list(method.text_adapter)) == (["3", "4"], ["2"])
+    with pytest.raises(UserError, match=r"layers='0' is no range.*text_layers='x' is no range"):
+        Config(layers="0", text_layers="x")
+
+
 def test_learns_the_clips_that_it_sees():
     losses = train(tiny_method(AdaptFormer, Config(dims=16, scale=1.0)), 60, lr=3e-3)
     assert losses[-1] < 0.5 * losses[0]

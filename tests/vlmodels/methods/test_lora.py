@@ -21,6 +21,7 @@ Config = LoRA.Config
         (Config(towers="both", rank=153), 9_400_320),  # the other reading of 9.4 M
         (Config(layers="8-12", rank=16), 5 * 4 * 768 * 16),
         (Config(towers="text", targets="q,k,v", rank=8), 12 * 6 * 512 * 8),
+        (Config(towers="both", layers="8-12", text_layers="1-2", rank=8), 5 * 4 * 768 * 8 + 2 * 4 * 512 * 8),
     ],
 )
 def test_parameter_count(backbone, config, expected):
@@ -52,6 +53,11 @@ def test_projections_are_the_equation(targets, alpha, scale):
     u = x + block.attn.out_proj(torch.cat(heads, -1))
     expected = u + block.mlp(block.ln_2(u))
     assert torch.allclose(method.backbone.encode_video(frames).hidden, expected, atol=1e-5)
+
+
+def test_a_range_for_the_text_tower_is_only_for_both_towers():
+    with pytest.raises(UserError, match="text_layers=2 needs towers=both; with towers=video, layers says which"):
+        Config(text_layers="2")
 
 
 @torch.no_grad()

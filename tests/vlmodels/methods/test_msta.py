@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method, train
 
+from vlmodels.checkpoint import load_adapter, save_adapter
 from vlmodels.clip import create
 from vlmodels.errors import UserError
 from vlmodels.methods.msta import MSTA, Beside, VisualAdapter, hidden_layer
@@ -50,6 +51,66 @@ def test_a_tower_that_is_deeper_gets_adapters_where_both_have_blocks():
     with pytest.raises(UserError, match=r"layers=2-3 .*4 video, 2 text.*1-2 or all"):
         tiny_method(MSTA, Config(layers="2-3"), video_layers=4, text_layers=2)
     assert list(tiny_method(MSTA, Config(layers="4", branches="video"), video_layers=4).visual_adapter) == ["4"]
+
+
+def sizes(width, dims):
+    """Of a text adapter, of what a visual one has beside, and of a shared layer."""
+    return 2 * width * dims + dims + width, 3 * width * dims // math.gcd(dims, width) + width, dims * dims + dims
+
+
+@pytest.mark.parametrize(
+    ("layers", "text_layers", "video", "text", "either"),
+    [("8-12", "1-6", 5, 6, 11), ("7-12", "8-10", 6, 3, 6), ("all", "12", 12, 1, 12), ("1-3", "2-5", 3, 4, 5)],
+)
+def test_ranges_of_each_tower_share_a_layer_where_either_has_adapters(layers, text_layers, video, text, either):
+    (of_video, temporal, shared), (of_text, _, _) = sizes(768, 128), sizes(512, 128)
+    expected = video * (of_video + temporal) + text * of_text + either * shared
+    assert count(Config(dims=128, layers=layers, text_layers=text_layers)) == expected
+    without = count(Config(dims=128, layers=layers, text_layers=text_layers, shared=False))
+    assert without == expected - either * shared
+
+
+def test_both_towers_go_through_the_one_layer_where_their_ranges_meet():
+    method = tiny_method(MSTA, Config(dims=16, layers="1-2", text_layers="2-3"))
+    assert [list(part) for part in (method.visual_adapter, method.text_adapter, method.shared_adapter)] == [
+        ["1", "2"],
+        ["2", "3"],
+        ["1", "2", "3"],
+    ]
+    tokens = method.backbone.tokenize(list(CLASSES))
+    losses = method.backbone.encode_video(tiny_frames()).clip.sum(), method.backbone.encode_text(tokens).sum()
+    reached = [
+        [
+            torch.autograd.grad(loss, method.shared_adapter[layer][0].weight, retain_graph=True, allow_unused=True)[0]
+            is not None
+            for layer in ("1", "2", "3")
+        ]
+        for loss in losses
+    ]
+    assert reached == [[True, True, False], [False, True, True]]
+
+
+def test_a_tower_with_its_own_range_may_use_its_own_depth():
+    config = Config(dims=16, layers="3-4", text_layers="all")
+    method = tiny_method(MSTA, config, video_layers=4, text_layers=2)
+    assert (list(method.visual_adapter), list(method.text_adapter)) == (["3", "4"], ["1", "2"])
+    with pytest.raises(UserError, match=r"(?s)layers=2-9 .*video tower.*4 layers.*text_layers=1-3 .*text.*2 layers"):
+        tiny_method(MSTA, Config(layers="2-9", text_layers="1-3"), video_layers=4, text_layers=2)
+    with pytest.raises(UserError, match=r"text_layers='3-2' is no range.*text_layers=3-2 needs branches=both"):
+        Config(text_layers="3-2", branches="video")
+
+
+def test_the_same_range_twice_is_one_range():
+    once, twice = (disturb(tiny_method(MSTA, Config(dims=16, layers="2", text_layers=own)).eval()) for own in ("", "2"))
+    assert torch.equal(once(tiny_frames()).logits, twice(tiny_frames()).logits)
+
+
+def test_ranges_of_each_tower_are_saved(tmp_path):
+    method = disturb(tiny_method(MSTA, Config(dims=16, layers="1-2", text_layers="3"))).eval()
+    save_adapter(tmp_path, method, classes=CLASSES)
+    loaded = load_adapter(tmp_path, tiny_backbone()).method
+    assert loaded.config == method.config
+    assert torch.equal(loaded(tiny_frames()).logits, method(tiny_frames()).logits)
 
 
 def test_names_follow_the_authors():
