@@ -16,13 +16,13 @@ PRESETS = {"zero_shot": "zeroshot", "few_shot": "fewshot", "b2n": "b2n", "superv
 """The preset of a method that is meant for a protocol."""
 
 
-def training_parser(description: str, protocol: str) -> argparse.ArgumentParser:
-    """Parser of the script of a protocol; few flags, everything else through ``--set``."""
+def training_parser(description: str, protocol: str, *, prog: str = "") -> argparse.ArgumentParser:
+    """Parser of the script of a protocol (or of ``prog``); few flags, everything else through ``--set``."""
     from pipelines.views import PAPERS
     from vlmodels import methods
 
     parser = argparse.ArgumentParser(
-        prog=f"{protocol}.py",
+        prog=prog or f"{protocol}.py",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="settings for --set, with their defaults:\n" + configs.help_lines(),

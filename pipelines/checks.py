@@ -34,6 +34,11 @@ def check(config: TrainConfig) -> list[str]:
             f"optim.batch_size={o.batch_size} is the total over all workers and must be at least "
             f"scale.workers={s.workers}",
         ),
+        (
+            0 < s.gpus_per_worker <= 1 and (s.gpus_per_worker == 1 or s.workers == 1),
+            f"scale.gpus_per_worker={s.gpus_per_worker:g} must be in (0, 1], and 1 with several workers: NCCL gives "
+            "each rank a GPU of its own",
+        ),
         (s.eval_batch >= 1, f"scale.eval_batch={s.eval_batch} must be at least 1"),
         (s.max_failures >= 0, f"scale.max_failures={s.max_failures} must not be negative"),
         (d.clips >= 1, f"data.clips={d.clips} must be at least 1"),

@@ -113,7 +113,7 @@ class TextConfig:
 class OptimConfig:
     """AdamW with warm-up and cosine decay (``pipelines/optimizer.py: learning_rate``)."""
 
-    lr: float = field(default=1e-3, metadata={"help": "peak learning rate"})
+    lr: float = field(default=1e-3, metadata={"help": "peak learning rate", "tune": {"loguniform": (1e-4, 1e-2)}})
     epochs: int = field(default=11, metadata={"help": "passes over the training clips"})
     warmup_epochs: float = field(default=5.0, metadata={"help": "epochs of linear warm-up"})
     batch_size: int = field(default=32, metadata={"help": "TOTAL clips per step, over all workers"})
@@ -124,7 +124,9 @@ class OptimConfig:
     schedule: Literal["through", "restarted"] = field(
         default="through", metadata={"help": "the cosine counts from step 0, or from the warm-up's end"}
     )
-    weight_decay: float = field(default=1e-3, metadata={"help": "AdamW weight decay"})
+    weight_decay: float = field(
+        default=1e-3, metadata={"help": "AdamW weight decay", "tune": {"loguniform": (1e-4, 1e-1)}}
+    )
     no_decay: Literal["none", "biases", "vectors"] = field(
         default="none", metadata={"help": "not decayed: nothing, biases, or all of one dimension (and scalars)"}
     )
@@ -146,6 +148,7 @@ class ScaleConfig:
 
     workers: int = field(default=1, metadata={"help": "DDP workers"})
     gpu: bool = field(default=False, metadata={"help": "one GPU for each worker"})
+    gpus_per_worker: float = field(default=1.0, metadata={"help": "share of a GPU, for trials of a sweep"})
     cpus_per_worker: float = field(default=1.0, metadata={"help": "CPU cores for each worker"})
     max_failures: int = field(default=2, metadata={"help": "worker failures to recover from"})
     eval_batch: int = field(default=32, metadata={"help": "clips per worker in one evaluation pass"})

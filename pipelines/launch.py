@@ -88,7 +88,7 @@ def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iter
 def resources_of_worker(config: TrainConfig) -> dict[str, float]:
     """What one worker takes of a cluster."""
     scale = config.scale
-    return {"CPU": scale.cpus_per_worker} | ({"GPU": 1.0} if scale.gpu else {})
+    return {"CPU": scale.cpus_per_worker} | ({"GPU": scale.gpus_per_worker} if scale.gpu else {})
 
 
 def _start_of(plan: Plan) -> bytes:
@@ -101,7 +101,8 @@ def _raise_said(answer: Mapping[str, Any]) -> None:
 
 
 def _check_resources(scale: ScaleConfig, cluster: Mapping[str, float]) -> None:
-    wanted = {"CPU": scale.workers * scale.cpus_per_worker} | ({"GPU": scale.workers} if scale.gpu else {})
+    wanted = {"CPU": scale.workers * scale.cpus_per_worker}
+    wanted |= {"GPU": scale.workers * scale.gpus_per_worker} if scale.gpu else {}
     for kind, amount in wanted.items():
         have = cluster.get(kind, 0)
         if amount > have:

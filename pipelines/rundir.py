@@ -97,12 +97,7 @@ class Home:
         record = folder / "run.json"
         held = record.read_bytes()
         record.unlink()
-        fs.copy_files(
-            str(folder),
-            target,
-            source_filesystem=fs.LocalFileSystem(),
-            destination_filesystem=self.filesystem,
-        )
+        self._copy_in(folder, target)
         temporary = f"{target}/.run.json"
         with self.filesystem.open_output_stream(temporary) as stream:
             stream.write(held)
@@ -116,17 +111,18 @@ class Home:
         target = f"checkpoint-{int(before.rpartition('-')[2]) + 1 if before else 1}"
         if self.filesystem.get_file_info(f"{place}/{target}").type == fs.FileType.Directory:  # cut off while copying
             self.filesystem.delete_dir(f"{place}/{target}")
-        fs.copy_files(
-            str(folder),
-            f"{place}/{target}",
-            source_filesystem=fs.LocalFileSystem(),
-            destination_filesystem=self.filesystem,
-        )
+        self._copy_in(folder, f"{place}/{target}")
         with self.filesystem.open_output_stream(f"{place}/.latest") as stream:
             stream.write(target.encode())
         self.filesystem.move(f"{place}/.latest", f"{place}/latest")
         if before:
             self.filesystem.delete_dir(f"{place}/{before}")
+
+    def _copy_in(self, folder: Path, target: str) -> None:
+        self.filesystem.create_dir(target, recursive=True)
+        fs.copy_files(
+            str(folder), target, source_filesystem=fs.LocalFileSystem(), destination_filesystem=self.filesystem
+        )
 
     @contextlib.contextmanager
     def kept(self, name: str) -> Iterator[Path | None]:

@@ -55,13 +55,13 @@ class Tracker:
             return
         try:
             self._client = connect(self._config.uri)
-            experiment = _experiment(self._client, self._config)
+            experiment = experiment_of(self._client, self._config)
             for left in self._client.search_runs([experiment], f"tags.\"{RUN}\" = '{name}'"):
                 if left.info.status == "RUNNING":
                     self._client.set_terminated(left.info.run_id, "KILLED")
             tags = {RUN: name} | ({PARENT: self._parent} if self._parent else {})
             self.run_id = self._client.create_run(experiment, run_name=self._title or name, tags=tags).info.run_id
-            self._client.log_batch(self.run_id, params=_params({**shown(config), "facts": dict(facts)}))
+            self._client.log_batch(self.run_id, params=params_of({**shown(config), "facts": dict(facts)}))
         except UserError:
             raise
         except Exception as error:
@@ -111,14 +111,15 @@ def connect(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def _experiment(client: Any, config: TrackingConfig) -> str:
+def experiment_of(client: Any, config: TrackingConfig) -> str:
+    """Id of the experiment, which is made if there is none."""
     found = client.get_experiment_by_name(config.experiment)
     if found is not None:
         return str(found.experiment_id)
     artifacts = None
     if config.uri is not None and config.uri.startswith("sqlite:///"):
         artifacts = (Path(config.uri.removeprefix("sqlite:///")).parent / "mlartifacts").resolve().as_uri()
-    return str(client.create_experiment(config.experiment, artifact_location=artifacts))
+    return str(client.createexperiment_of(config.experiment, artifact_location=artifacts))
 
 
 def register(run_dir: Path, config: TrackingConfig, run_id: str | None) -> str:
@@ -178,7 +179,8 @@ def _aliased_run(client: Any, config: TrackingConfig) -> str | None:
         return None
 
 
-def _params(config: Mapping[str, Any]) -> list[Any]:
+def params_of(config: Mapping[str, Any]) -> list[Any]:
+    """MLflow's parameters for nested values, by dotted names."""
     from mlflow.entities import Param
 
     return [Param(key, str(value)[:6000]) for key, value in flatten(config).items()]

@@ -98,7 +98,7 @@ def run_training(
             record = _record(
                 plan, outcome, facts, run_id=tracker.run_id, seconds=time.time() - started, progress=progress
             )
-            tracker.results(_numbers(record["metrics"]) | _numbers({"cost": record["cost"]}))
+            tracker.results(numbers_of(record["metrics"]) | numbers_of({"cost": record["cost"]}))
             with tempfile.TemporaryDirectory(prefix="vidadapt-") as scratch:
                 rundir.assemble(Path(scratch), folder, record, report=watch is None)
                 tracker.finish(Path(scratch))
@@ -199,7 +199,7 @@ def _record(
     }
 
 
-def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+def numbers_of(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Every number by its path; MLflow's names have no ``@``."""
     return {
         key.replace(".", "/").replace("@", ""): float(value)
