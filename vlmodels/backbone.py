@@ -19,6 +19,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
+from vlmodels import shared
 from vlmodels.errors import UserError, nearest
 from vlmodels.layout import Tokens, joint_sequence, split_tokens
 from vlmodels.sites import ClipContext, Hook, Hooks, Site, Tower, run_block
@@ -97,6 +98,7 @@ class Backbone(nn.Module):
         self.taken = False  # by a method
         self._hooks: dict[tuple[str, int], Hooks] = {}
         self._digest: str | None = None
+        self._digested: list[tuple[int, int]] = []  # the text tower's parameters and their versions then
         self.eval()
 
     @property
@@ -137,6 +139,7 @@ class Backbone(nn.Module):
         A method that trains base tensors takes it before its first step.
         """
         if self._digest is None:
+            self._digested = self._text_versions()
             sha = hashlib.sha256()
             for name, tensor in sorted(self.model.state_dict().items()):
                 sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -190,6 +193,30 @@ class Backbone(nn.Module):
         head = [*text.ln_final.parameters()]
         head += [*projection.parameters()] if isinstance(projection, nn.Linear) else [projection]
         return self.frozen_layers("text") == self.spec.text_layers and not any(p.requires_grad for p in head)
+
+    def _text_parameters(self) -> list[nn.Parameter]:
+        names = ("visual.", "logit_")
+        return [p for name, p in self.model.named_parameters() if not name.startswith(names)]
+
+    def _text_versions(self) -> list[tuple[int, int]]:
+        """Changes when a parameter of the text tower is written to or is another one, as in a copy of this backbone."""
+        return [(id(p), -1 if p.is_inference() else p._version) for p in self._text_parameters()]  # noqa: SLF001 - no public form
+
+    def _text_is_digested(self) -> bool:
+        """Whether ``digest`` tells what the text tower's weights are: none trains, and none was written to since."""
+        if any(p.requires_grad or p.is_meta or p.is_inference() for p in self._text_parameters()):
+            return False
+        _ = self.digest
+        return self._digested == self._text_versions()
+
+    def _once(self, what: str, tokens: Tensor, compute: Callable[[], Tensor]) -> Tensor:
+        """What the text tower without hooks gives for ``tokens``: once in this process for all equal backbones."""
+        if not self._text_is_digested():
+            return compute()
+        ids = hashlib.sha256(tokens.cpu().contiguous().numpy()).digest()
+        scale = self.logit_scale
+        key = (self.digest, what, ids, tuple(tokens.shape), scale.dtype, *shared.arithmetic(scale.device))
+        return shared.TEXT.get(key, scale.device, compute)
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Token ids (C,L) of texts, cut after the longest one: exact, as no token looks to its right."""
@@ -247,12 +274,20 @@ class Backbone(nn.Module):
         return features
 
     @torch.no_grad()
+    def frozen_text(self, tokens: Tensor) -> Tensor:
+        """As ``encode_text`` without hooks and without a graph; once in a process for equal backbones (``shared``)."""
+        return self._once("features", tokens, lambda: self.encode_text(tokens, hooked=False))
+
+    @torch.no_grad()
     def text_prefix(self, tokens: Tensor, layers: int) -> TextPrefix:
-        """Activations of the frozen tower after its first ``layers`` blocks, without a graph."""
+        """Activations of the frozen tower after its first ``layers`` blocks, without a graph; ``shared`` as well."""
         context = ClipContext(len(tokens), 1, (0, 0), 0, "text")
         mask = self._text.attn_mask[: tokens.shape[1], : tokens.shape[1]]
-        hidden = self._embed_text(tokens, context, hooked=False)
-        return TextPrefix(layers, self._run(hidden, mask, context, stop=layers, hooked=False))
+
+        def compute() -> Tensor:
+            return self._run(self._embed_text(tokens, context, hooked=False), mask, context, stop=layers, hooked=False)
+
+        return TextPrefix(layers, self._once(f"after {layers}", tokens, compute))
 
     def _embed_video(self, frames: Tensor, context: ClipContext) -> Tensor:
         visual = self._video

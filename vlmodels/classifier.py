@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,10 +37,18 @@ def check_names(names: Sequence[str]) -> None:
         raise UserError(f"class names must be distinct; more than once: {', '.join(double)}")
 
 
-def description_features(backbone: Backbone, sentences: Mapping[str, Sequence[str]], names: Sequence[str]) -> Tensor:
+def description_features(
+    backbone: Backbone, sentences: Mapping[str, Sequence[str]], names: Sequence[str], *, again: bool = True
+) -> Tensor:
     """One direction (C,E) per class: the mean of the L2-normalised frozen features of its sentences.
 
     Every sentence weighs the same whatever its feature's length, and classes may have unequal numbers.
+
+    Args:
+        backbone: whose text tower, without hooks, encodes.
+        sentences: of each class.
+        names: the classes.
+        again: whether the process may ask for the same again, so that features are worth keeping (``shared``).
 
     Raises:
         UserError: classes without a sentence, all named.
@@ -50,12 +59,10 @@ def description_features(backbone: Backbone, sentences: Mapping[str, Sequence[st
     flat = [sentence for name in names for sentence in sentences[name]]
     counts = [len(sentences[name]) for name in names]
     device = backbone.logit_scale.device
+    encode = backbone.frozen_text if again else partial(backbone.encode_text, hooked=False)
     with torch.inference_mode(mode=False), torch.no_grad():  # usable in training wherever it was computed
         parts = [
-            functional.normalize(
-                backbone.encode_text(backbone.tokenize(flat[i : i + _CHUNK]).to(device), hooked=False).float(),
-                dim=-1,
-            )
+            functional.normalize(encode(backbone.tokenize(flat[i : i + _CHUNK]).to(device)).float(), dim=-1)
             for i in range(0, len(flat), _CHUNK)
         ]
         return torch.stack([part.mean(dim=0) for part in torch.split(torch.cat(parts), counts)])

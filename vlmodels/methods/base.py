@@ -235,8 +235,9 @@ class Method(nn.Module, ABC):
     def encode_classes(self) -> Tensor:
         """L2-normalised features (C,E) of the class prompts.
 
-        A frozen text tower is run once. One that learns is run at each call with a graph, but for its layers
-        below the first that learns; without a graph, in eval mode, once for as long as no parameter changes.
+        A frozen text tower is run once, for all methods of a process that ask it the same. One that learns is run at
+        each call with a graph, but for its layers below the first that learns; without a graph, in eval mode, once
+        for as long as no parameter changes.
         """
         if self._tokens is None:
             raise UserError("no classes are set; call set_classes(names) first")
@@ -263,7 +264,13 @@ class Method(nn.Module, ABC):
         return self._tokens
 
     def _encode_tokens(self, prefix: TextPrefix | None) -> Tensor:
-        return unit(self.backbone.encode_text(self._placed(), prefix=prefix))
+        return unit(self._text_features(prefix))
+
+    def _text_features(self, prefix: TextPrefix | None) -> Tensor:
+        """Features (C,E) of the class prompts, not normalised."""
+        if self.backbone.text_is_frozen():
+            return self.backbone.frozen_text(self._placed())
+        return self.backbone.encode_text(self._placed(), prefix=prefix)
 
     def _keep(self, what: str, state: object, compute: Callable[[], _Kept]) -> _Kept:
         """Compute without a graph, once for the set classes and a state of things; other descriptions end it."""

@@ -186,7 +186,7 @@ class OmniCLIP(Method):
 
     def _encode_tokens(self, prefix: TextPrefix | None) -> Tensor:
         # not normalised: X-CLIP adds its prompts to CLIP's features as they are
-        return self.backbone.encode_text(self._placed(), prefix=prefix)
+        return self._text_features(prefix)
 
     def _by_classifier(self, video: Tensor) -> Output:
         pooled = self.head_norm(video)

@@ -204,7 +204,7 @@ class ViLTCLIP(PromptedMethod):
         if not self.config.alpha:
             return text
         own = {caption: [caption] for caption in captions}
-        return (*text, unit(description_features(self.backbone, own, captions)))
+        return (*text, unit(description_features(self.backbone, own, captions, again=False)))
 
     def pair_terms(self, video: Tensor, text: Tensor, *others: Tensor) -> dict[str, Tensor]:
         """InfoNCE both ways over the rows, at tau, and the scenario-guided loss to CLIP's features of the captions.

@@ -1,0 +1,190 @@
+"""Frozen text features that the methods of a process share: what is shared, what must not be, and how much."""
+
+from __future__ import annotations
+
+import copy
+import threading
+
+import pytest
+import torch
+from tiny_clip import CLASSES, DESCRIPTIONS, tiny_backbone, tiny_frames, tiny_method, train
+
+from vlmodels import methods, shared
+from vlmodels.classifier import description_features
+
+CPU = torch.device("cpu")
+
+
+def encoded(backbone):
+    """Rows of texts that this backbone encodes from now on, one number for each time that it does."""
+    rows = []
+    backbone.model.token_embedding.register_forward_hook(lambda _m, args, _o: rows.append(len(args[0])))
+    return rows
+
+
+def features(name, *, joint=False, config=None, seed=0):
+    """Class features of a method on a backbone of its own, and how often that ran its text tower for them."""
+    method = tiny_method(methods.get(name), config, joint=joint, seed=seed)
+    rows = encoded(method.backbone)
+    return method.eval().encode_classes(), rows
+
+
+@torch.no_grad()
+def test_equal_backbones_encode_equal_texts_once_whatever_the_method():
+    first, rows = features("zeroshot")
+    assert rows == [3]
+    for name in ("zeroshot", "st_adapter", "aim", "lora", "linear"):
+        found, rows = features(name)
+        assert rows == [], name
+        assert torch.equal(found, first)
+    template = methods.get("omniclip").Config(template=methods.get("zeroshot").Config().template)
+    found, rows = features("omniclip", config=template)  # which reads the features before they are normalised
+    assert rows == []
+    assert torch.equal(found, first)
+
+
+@torch.no_grad()
+def test_other_weights_texts_and_arithmetic_share_nothing():
+    features("zeroshot")
+    for other in ({"seed": 1}, {"joint": True}):  # other weights, if not of the text tower alone
+        assert features("zeroshot", **other)[1] == [3]
+    assert features("zeroshot", config=methods.get("zeroshot").Config(template="{}"))[1] == [3]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert features("zeroshot")[1] == [3]
+        assert features("zeroshot")[1] == []
+    half = tiny_backbone()
+    rows, tokens = encoded(half.half()), half.tokenize(["a", "b"])
+    tiny_backbone().frozen_text(tokens)
+    assert half.frozen_text(tokens).dtype == torch.float16
+    assert rows == [2]
+    assert features("zeroshot")[1] == []
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["msta", "viltclip"])
+def test_features_of_descriptions_and_scenarios_are_shared_and_those_of_captions_are_not(name):
+    counts = []
+    for _ in range(2):
+        method = tiny_method(methods.get(name))
+        rows = encoded(method.backbone)
+        labels = torch.tensor([0, 1])
+        out = method(tiny_frames())
+        before = len(rows)
+        method.losses(out, labels)
+        counts.append(len(rows) - before)
+        if name == "viltclip":
+            before, kept = len(rows), shared.TEXT.nbytes
+            method.caption_features(["a caption", "another"])
+            assert (len(rows) - before, shared.TEXT.nbytes) == (2, kept)
+    assert counts == [len(method.description_kinds) if name == "msta" else 1, 0]
+
+
+def test_the_frozen_layers_below_the_first_adapter_are_shared():
+    config = methods.get("msta").Config(dims=16, layers="3", dropout=0.0, alpha=0.0)
+    losses, runs = [], []
+    for layers in ("3", "3", "2-3"):
+        method = tiny_method(methods.get("msta"), config if layers == "3" else methods.get("msta").Config(dims=16))
+        runs.append(encoded(method.backbone))
+        losses.append(train(method, 3))
+    assert [len(rows) for rows in runs[:2]] == [1, 0]
+    assert losses[0] == losses[1]
+    assert runs[2]
+
+
+@torch.no_grad()
+def test_nobody_can_change_what_others_get():
+    first, _ = features("zeroshot")
+    before = first.clone()
+    backbone = tiny_backbone()
+    tokens = backbone.tokenize(list(CLASSES))
+    backbone.frozen_text(tokens).zero_()
+    assert backbone.frozen_text(tokens).any()
+    prefix = backbone.text_prefix(tokens, 2)
+    prefix.hidden.zero_()
+    assert backbone.text_prefix(tokens, 2).hidden.any()
+    first.zero_()
+    assert torch.equal(features("zeroshot")[0], before)
+
+
+def test_weights_that_train_or_were_written_to_are_not_those_of_the_digest():
+    features("zeroshot")
+    tuned = tiny_method(methods.get("finetune"))
+    train(tuned, 1)
+    tuned.eval().requires_grad_(False)  # as if it had been frozen after all
+    rows = encoded(tuned.backbone)
+    with torch.no_grad():
+        assert not torch.equal(tuned.encode_classes(), features("zeroshot")[0])
+    description_features(tuned.backbone, DESCRIPTIONS["spatial"], CLASSES)
+    assert rows
+    backbone = tiny_backbone()
+    tokens = backbone.tokenize(list(CLASSES))
+    whole = backbone.frozen_text(tokens)
+    with torch.no_grad():
+        backbone.text_norm.weight.mul_(2)
+    assert not torch.equal(backbone.frozen_text(tokens), whole)
+    assert torch.equal(tiny_backbone().frozen_text(tokens), whole)
+
+
+@torch.no_grad()
+def test_a_copy_that_is_changed_does_not_pass_for_the_original():
+    backbone = tiny_backbone()
+    tokens = backbone.tokenize(list(CLASSES))
+    whole = backbone.frozen_text(tokens)
+    twin = copy.deepcopy(backbone)
+    assert torch.equal(twin.frozen_text(tokens), whole)
+    twin.model.text_projection.mul_(2)
+    assert not torch.equal(twin.frozen_text(tokens), whole)
+
+
+def test_what_was_shared_under_inference_mode_serves_training():
+    config = methods.get("msta").Config(dims=16, layers="3")
+    first, second = (tiny_method(methods.get("msta"), config) for _ in range(2))
+    rows = encoded(second.backbone)
+    with torch.inference_mode():
+        first.eval().encode_classes()
+    train(second, 1)
+    assert len(rows) == 2  # descriptions of two kinds; the class prompts' lower layers come from the first
+
+
+def test_backbones_without_values_are_run_as_they_are():
+    with torch.device("meta"):
+        backbone = tiny_backbone()
+        tokens = torch.empty(2, 5, dtype=torch.long)
+    assert backbone.frozen_text(tokens).shape == (2, 40)
+    assert shared.TEXT.nbytes == 0
+
+
+def test_what_was_asked_for_last_is_kept_up_to_a_limit():
+    kept, computed = shared.Kept(limit=1000), []
+
+    def get(key, floats=100):
+        def compute():
+            computed.append(key)
+            return torch.full((floats,), float(ord(key)))
+
+        found = kept.get(key, CPU, compute)
+        assert found.shape == (floats,)
+        assert (found == ord(key)).all()
+
+    for key in "abacab":  # two have room
+        get(key)
+    assert computed == list("abcb")
+    get("d", floats=1000)
+    assert kept.nbytes == 800
+    get("b")
+    assert computed == list("abcbd")
+
+
+def test_threads_may_ask_at_once():
+    kept = shared.Kept(limit=4000)
+
+    def ask():
+        for number in range(300):
+            assert (kept.get(number % 30, CPU, lambda n=number: torch.full((50,), float(n % 30))) == number % 30).all()
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert kept.nbytes == sum(tensor.nbytes for tensor in kept._tensors.values()) <= 4000
