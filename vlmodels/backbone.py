@@ -213,7 +213,7 @@ class Backbone(nn.Module):
         """What the text tower without hooks gives for ``tokens``: once in this process for all equal backbones."""
         if not self._text_is_digested():
             return compute()
-        ids = hashlib.sha256(tokens.cpu().contiguous().numpy()).digest()
+        ids = hashlib.sha256(tokens.cpu().numpy().tobytes()).digest()
         scale = self.logit_scale
         key = (self.digest, what, ids, tuple(tokens.shape), scale.dtype, *shared.arithmetic(scale.device))
         return shared.TEXT.get(key, scale.device, compute)
