@@ -119,7 +119,7 @@ def experiment_of(client: Any, config: TrackingConfig) -> str:
     artifacts = None
     if config.uri is not None and config.uri.startswith("sqlite:///"):
         artifacts = (Path(config.uri.removeprefix("sqlite:///")).parent / "mlartifacts").resolve().as_uri()
-    return str(client.createexperiment_of(config.experiment, artifact_location=artifacts))
+    return str(client.create_experiment(config.experiment, artifact_location=artifacts))
 
 
 def register(run_dir: Path, config: TrackingConfig, run_id: str | None) -> str:

@@ -1,0 +1,61 @@
+"""Try many settings of a method: a paper's ablation, every range of layers, or a search for better ones.
+
+What is best on held-out training clips is trained again on all of them with several seeds, tested once and registered.
+The same command goes on with a sweep that was cut off; nothing that ended is run twice.
+
+Example:
+  python pipelines/sweep.py --data DIR --backbone ViT-B-16-quickgelu --pretrained openai --descriptions FILE
+                            --method msta --space insertion
+  python pipelines/sweep.py ... --space search --search tpe --samples 50 --scheduler asha
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipelines.cli import run_script
+from pipelines.sweep_arguments import parse
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Plan, run what has no record yet, choose, train the winner, report."""
+    args, protocol = parse(argv, __doc__ or "")
+
+    from pipelines.sweep_plan import plan_sweep
+    from pipelines.sweep_told import about, describe_sweep, ending, registered_name, winner_seeds
+
+    plan, seeds = plan_sweep(args, protocol), winner_seeds(args)
+    print(describe_sweep(plan, every=args.dry_run), flush=True)
+    if args.dry_run:
+        return 0
+
+    from pipelines.ray_session import connect
+    from pipelines.sweep_folder import SweepFolder
+    from pipelines.sweep_parent import parent_run
+    from pipelines.sweep_report import sweep_table, write_sweep_report
+    from pipelines.sweep_run import run_trials
+    from pipelines.sweep_winner import choose, crown
+
+    folder = SweepFolder.at(plan.base.out, plan.name)
+    if args.fresh:
+        folder.discard()
+    if address := connect(dashboard=None if args.dashboard == "none" else args.dashboard):
+        print(f"dashboard  http://{address}", flush=True)
+    earlier = folder.sweep() or {}
+    with parent_run(plan, earlier.get("tracking", {}).get("run_id")) as parent:
+        told = about(plan, parent.run_id, earlier.get("started"))
+        folder.write_sweep(told)
+        whole = run_trials(plan, folder, parent=parent.run_id, concurrent=args.concurrent)
+        winner = choose(plan, folder.trials()) if whole and seeds else None
+        if winner is not None:
+            print(f"\nbest on held-out clips: {winner.label} ({winner.objective} {winner.value:.1f})", flush=True)
+            parent.crowned(crown(plan, winner, folder, seeds=seeds, register=registered_name(args, plan)))
+        report = write_sweep_report(folder.path)
+        parent.attach(report.parent)
+    print(f"\n{sweep_table(told, folder.trials())}\n")
+    print(ending(plan, folder, report))
+    return 0 if whole else 1
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,104 @@
+"""The command line of ``pipelines/sweep.py``: that of the training scripts, and what is tried, how, and for what."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import get_args
+
+from pipelines.arguments import PRESETS, config_from, training_parser
+from pipelines.config import TrainConfig
+from pipelines.views import PROTOCOLS
+
+SEARCH, LAYERS, APART = "search", "layers", "layers-apart"
+"""Names of the spaces that follow from a method's settings: all that may be tuned; where it goes alone, in both towers
+alike or in each apart."""
+
+HOLDOUT = 0.2
+
+
+def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namespace, str]:
+    """The arguments and the protocol; its flags are those of the protocol's own script."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in ("--method", "--space", "--protocol"):
+        first.add_argument(flag)
+    known, _ = first.parse_known_args(argv)
+    protocol = known.protocol or _published_protocol(known.method or "msta", known.space)
+    if protocol not in PROTOCOLS:
+        protocol = "b2n"  # the parser refuses it
+    args = _parser(description, protocol).parse_args(argv)
+    return args, protocol
+
+
+def _published_protocol(method: str, space: str | None) -> str:
+    from tune_spaces.spaces import ablation, ablations
+    from vlmodels import methods
+
+    if space is None or method not in methods.names() or space not in ablations(method):
+        return "b2n"
+    return ablation(method, space, {"video": 12, "text": 12}).protocol
+
+
+def _parser(description: str, protocol: str) -> argparse.ArgumentParser:
+    from tune_spaces.search import Kind, Scheduler
+
+    parser = training_parser(description, protocol, prog="sweep.py")
+    group = parser.add_argument_group("what is tried")
+    add = group.add_argument
+    add("--protocol", choices=PROTOCOLS, help="protocol (default: that of the published ablation, else b2n)")
+    add(
+        "--space",
+        metavar="NAME",
+        help=f"a published ablation of the method (--space ? lists them), '{LAYERS}': every range of layers, '{APART}' "
+        f"of each tower, '{SEARCH}': all settings that may be tuned, or FILE.toml:NAME",
+    )
+    add("--grid", action="append", default=[], metavar="KEY=A,B,C", help="values of a setting; may be repeated")
+    group = parser.add_argument_group("how and for what")
+    add = group.add_argument
+    add("--search", choices=get_args(Kind), default=None, help="default: grid, or random where --samples is given")
+    add("--samples", type=int, default=0, metavar="N", help="settings that random and tpe try; more go on later")
+    add("--scheduler", choices=get_args(Scheduler), default="none", help="what stops poor trials early")
+    add("--grace", type=int, default=1, metavar="N", help="epochs before a trial may be stopped (default: 1)")
+    add(
+        "--objective",
+        action="append",
+        default=[],
+        metavar="METRIC[:min]",
+        help="default: select.top1, accuracy on held-out training clips (select.hm with protocol.holdout_classes); "
+        "a second one (cost.trainable:min, cost.step_seconds:min) asks for the front of both",
+    )
+    add("--search-seed", type=int, default=1, metavar="N", help="seed of the search itself")
+    add("--concurrent", type=int, default=0, metavar="N", help="trials at a time (default: as many as fit)")
+    add(
+        "--score-all",
+        action="store_true",
+        help="score every trial on the test lists too, for a table as published ablations have it; never to choose",
+    )
+    add(
+        "--winner-seeds",
+        default="1,2,3",
+        metavar="N[,N...]",
+        help="seeds with which the winner is trained again, on all training clips, and tested; 0: no winner",
+    )
+    add("--dashboard", default="127.0.0.1", metavar="HOST", help="where Ray's dashboard listens; none: no dashboard")
+    return parser
+
+
+def base_config(args: argparse.Namespace, protocol: str, *, preset: str | None = None) -> TrainConfig:
+    """The configuration that settings change: as a training script's, with clips held out to choose on.
+
+    ``preset`` is the published ablation's, where the user names none.
+
+    Raises:
+        UserError: unknown method, preset, paper or setting.
+    """
+    from vlmodels import methods
+
+    wanted = preset or PRESETS[protocol]
+    if args.preset is None and wanted in methods.get(args.method).presets:
+        args.preset = wanted
+    if not any(item.startswith("protocol.holdout=") for item in args.set):
+        args.set.append(f"protocol.holdout={HOLDOUT}")
+    config = config_from(args, protocol=protocol)
+    return replace(config, tracking=replace(config.tracking, register=None))

@@ -1,0 +1,176 @@
+"""Running a sweep's trials on Ray Tune, and keeping what each comes to as soon as it is known."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ray.tune import Callback
+
+from pipelines.launch import resources_of_worker
+from pipelines.sweep_folder import ENDED, STARTED, STATUS, SweepFolder
+from pipelines.trial import RECORD, Task, blank, epoch_numbers, numbers, trainable
+from vlmodels.errors import UserError
+
+if TYPE_CHECKING:
+    from pipelines.config import TrainConfig
+    from pipelines.sweep_plan import SweepPlan
+    from tune_spaces.search import Done
+
+MAX_FAILURES = 2
+"""How often a trial whose process was lost is taken up again."""
+
+
+def run_trials(
+    plan: SweepPlan, folder: SweepFolder, *, parent: str | None, concurrent: int, say: Callable[[str], None] = print
+) -> bool:
+    """Run the trials that have no record yet; returns whether all have one at the end.
+
+    Raises:
+        UserError: one trial needs more than the cluster has.
+    """
+    import ray
+
+    from tune_spaces.search import build_tuner
+
+    ended = folder.ended()
+    settings = _left(plan, folder)
+    if ended:
+        say(f"{len(ended)} of {plan.count} trials ended in an earlier session and are not repeated")
+    if len(ended) >= plan.count or (plan.candidates is not None and not settings):
+        return True
+    base = replace(plan.base, out=_home(plan, folder))
+    task = Task(base, parent)
+    objective = plan.search.objectives[0].metric
+    tuner = build_tuner(
+        trainable(task),
+        plan.search,
+        space=plan.space,
+        settings=settings,
+        done=[_done(record, objective) for record in ended],
+        resources=_resources(base),
+        concurrent=at_a_time(base, ray.cluster_resources(), concurrent),
+        storage=str(folder.path),
+        name="tune",
+        max_failures=MAX_FAILURES,
+        callbacks=[Keeper(task, folder, plan.count, objective, say)],
+    )
+    tuner.fit()
+    return len(folder.ended()) >= plan.count
+
+
+def _home(plan: SweepPlan, folder: SweepFolder) -> str:
+    """Where trials leave their runs: with the sweep, or in the shared place that the user named."""
+    out = plan.base.out
+    return f"{out.rstrip('/')}/sweeps/{plan.name}/runs" if "://" in out else str(folder.path / "runs")
+
+
+def _left(plan: SweepPlan, folder: SweepFolder) -> list[dict[str, Any]]:
+    """Trials to run; of a searcher's, those that it had suggested and that were cut off."""
+    if plan.candidates is None:
+        return [{"setting": record["setting"]} for record in folder.unfinished()]
+    ended = {record["id"] for record in folder.ended()}
+    return [{"setting": dict(c.setting), "seed": c.seed} for c in plan.candidates if c.id not in ended]
+
+
+def _done(record: Mapping[str, Any], objective: str) -> Done:
+    from tune_spaces.search import Done
+
+    by_epoch = {int(row["epoch"]): epoch_numbers(row).get(objective) for row in record["history"]}
+    known = {epoch: value for epoch, value in by_epoch.items() if value is not None}
+    return Done(setting=record["setting"], status=record[STATUS], metrics=numbers(record), by_epoch=known)
+
+
+def _resources(config: TrainConfig) -> dict[str, float]:
+    """What a trial itself takes: all that its one worker needs, or nothing where workers are started beside it."""
+    return resources_of_worker(config) if config.scale.workers == 1 else {"CPU": 0}
+
+
+def at_a_time(config: TrainConfig, cluster: Mapping[str, float], wanted: int) -> int:
+    """How many trials can run side by side; ``wanted=0``: as many as fit.
+
+    Raises:
+        UserError: not even one.
+    """
+    needs = {kind: config.scale.workers * amount for kind, amount in resources_of_worker(config).items()}
+    fit = min(int(cluster.get(kind, 0) / amount + 1e-6) for kind, amount in needs.items())
+    if not fit:
+        said = ", ".join(f"{amount:g} {kind}s of {cluster.get(kind, 0):g}" for kind, amount in needs.items())
+        raise UserError(
+            f"a trial of {config.scale.workers} workers needs {said}: set --workers or scale.cpus_per_worker lower, or "
+            "add nodes"
+        )
+    return min(fit, wanted) if wanted else fit
+
+
+class Keeper(Callback):
+    """Writes a trial's record when it ends, and says how it went."""
+
+    def __init__(self, task: Task, folder: SweepFolder, count: int, objective: str, say: Callable[[str], None]) -> None:
+        self._task, self._folder, self._count, self._objective, self._say = task, folder, count, objective, say
+        self._ended = len(folder.ended())
+        self._before, self._started = self._ended, time.monotonic()
+        self._history: dict[str, dict[int, dict[str, float]]] = {}
+        self._kept: set[str] = set()
+
+    def on_trial_start(self, *, trial: Any, **_: Any) -> None:
+        """Note that the trial is on its way: the next session begins with what this one leaves unfinished."""
+        self._folder.write_trial(blank(self._task.candidate(trial.config)) | {STATUS: STARTED})
+
+    def on_trial_result(self, *, trial: Any, result: Mapping[str, Any], **_: Any) -> None:
+        """Note an epoch, or the record that ends the trial."""
+        if RECORD in result:
+            self._keep(trial, json.loads(result[RECORD]))
+        elif "loss" in result:
+            epochs = self._history.setdefault(trial.trial_id, {})
+            epochs[int(result["epoch"])] = {k: v for k, v in result.items() if k in ("loss", "train_top1", "lr")} | {
+                k.replace("select.", "select_"): v for k, v in result.items() if k.startswith("select.")
+            }
+
+    def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
+        """A trial that left no record was stopped by the scheduler."""
+        if trial.trial_id not in self._kept:
+            self._keep(trial, self._so_far(trial) | {STATUS: "pruned", "message": "stopped by the scheduler"})
+
+    def on_trial_error(self, *, trial: Any, **_: Any) -> None:
+        """A trial that failed too often; the next session tries it again."""
+        said = str(trial.get_error() or "its process was lost").strip().splitlines()
+        self._keep(trial, self._so_far(trial) | {STATUS: "failed", "message": said[-1] if said else "unknown"})
+
+    def _so_far(self, trial: Any) -> dict[str, Any]:
+        record = blank(self._task.candidate(trial.config))
+        epochs = self._history.get(trial.trial_id, {})
+        last = trial.last_result or {}
+        record["history"] = [{"epoch": float(number), **epochs[number]} for number in sorted(epochs)]
+        record["epochs"] = len(epochs)
+        record["seconds"] = float(last.get("time_total_s", 0.0))
+        if epochs:
+            final = record["history"][-1]
+            record["metrics"] = {"select": {k[7:]: v for k, v in final.items() if k.startswith("select_")}}
+        if "cost.trainable" in last:
+            record["cost"] = {"trainable": int(last["cost.trainable"])}
+        return record
+
+    def _keep(self, trial: Any, record: dict[str, Any]) -> None:
+        self._kept.add(trial.trial_id)
+        self._folder.write_trial(record)
+        self._ended += record[STATUS] in ENDED
+        self._say(f"trial {self._ended}/{self._count}  {record['label']}  {self._told(record)}{self._time_left()}")
+
+    def _told(self, record: Mapping[str, Any]) -> str:
+        if record[STATUS] in ("invalid", "diverged", "failed"):
+            return f"{record[STATUS]}: {record['message'][:160]}"
+        value = numbers(record).get(self._objective)
+        said = f"{self._objective} {value:.1f}" if value is not None else "no score"
+        early = f", stopped after epoch {record['epochs']}" if record[STATUS] == "pruned" else ""
+        return f"{said}{early}, {record['seconds']:.0f} s"
+
+    def _time_left(self) -> str:
+        ended = self._ended - self._before
+        left = self._count - self._ended
+        if not ended or not left:
+            return ""
+        return f"  ({(time.monotonic() - self._started) / ended * left:.0f} s left)"

@@ -1,0 +1,123 @@
+"""The winner of a sweep: chosen on held-out training clips, trained again on all of them, tested, registered."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pipelines.config import TrainConfig
+from pipelines.sweep_folder import STATUS, SweepFolder
+from pipelines.sweep_plan import SweepPlan, overridden
+from pipelines.trial import numbers
+from vlmodels.errors import UserError
+
+if TYPE_CHECKING:
+    from pipelines.train import RunResult
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The setting that is best by ``objective``, the mean over its trials."""
+
+    label: str
+    setting: Mapping[str, str]
+    trials: tuple[str, ...]
+    objective: str
+    value: float
+
+
+def choose(plan: SweepPlan, records: Sequence[Mapping[str, Any]]) -> Winner | None:
+    """The best setting of those whose trials all finished; of equals the one with the fewest trainable parameters.
+
+    Of several objectives the first decides; the report shows the front of all.
+    """
+    objective = plan.search.objectives[0]
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        groups.setdefault(record["label"], []).append(record)
+    sign = 1 if objective.mode == "max" else -1
+    best: tuple[float, float] | None = None
+    winner = None
+    for label, group in groups.items():
+        if len(group) < len(plan.seeds) or any(record[STATUS] != "finished" for record in group):
+            continue
+        values = [numbers(record).get(objective.metric) for record in group]
+        if None in values:
+            continue
+        mean = statistics.fmean(value for value in values if value is not None)
+        reached = (sign * mean, -float(group[0]["cost"].get("trainable", 0)))
+        if best is None or reached > best:
+            best = reached
+            trials = tuple(record["id"] for record in group)
+            winner = Winner(label, group[0]["setting"], trials, objective.metric, mean)
+    return winner
+
+
+def crown(
+    plan: SweepPlan,
+    winner: Winner,
+    folder: SweepFolder,
+    *,
+    seeds: Sequence[int],
+    register: str | None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Train the winner with each seed, score it on the test lists, register the first seed's model.
+
+    Held-out clips go back into training, but where they choose the epoch (``selection=select``).
+
+    Raises:
+        UserError: the winner cannot be trained on all training clips.
+    """
+    from pipelines.plan import plan_run
+    from pipelines.train import run_training
+
+    plans = [plan_run(_final(plan.base, winner.setting, seed)) for seed in seeds]
+    results = [run_training(one.config, plan=one, say=say) for one in plans]
+    record = {
+        "label": winner.label,
+        "setting": dict(winner.setting),
+        "trials": list(winner.trials),
+        "chosen_on": winner.objective,
+        "chosen_value": winner.value,
+        "runs": [_told(result) for result in results],
+        "registered": _register(results, plan, register, say),
+    }
+    folder.write_winner(record)
+    return record
+
+
+def _final(base: TrainConfig, setting: Mapping[str, str], seed: int) -> TrainConfig:
+    config = overridden(base, setting, seed=seed, test=True)
+    held = config.protocol.holdout if config.selection == "select" else 0.0
+    return replace(config, protocol=replace(config.protocol, holdout=held, holdout_classes=0.0))
+
+
+def _told(result: RunResult) -> dict[str, Any]:
+    record = result.record
+    return {
+        "name": record["name"],
+        "run_dir": result.run_dir,
+        "seed": record["seed"],
+        "metrics": record["metrics"],
+        "cost": record["cost"],
+    }
+
+
+def _register(
+    results: Sequence[RunResult], plan: SweepPlan, name: str | None, say: Callable[[str], None]
+) -> str | None:
+    """Register the seed that is best on held-out clips, or the first where none are held out: never chosen on test."""
+    from pipelines.train import register_run
+
+    if name is None:
+        return None
+    best = max(results, key=lambda result: result.metrics.get("select", {}).get("top1", 0.0))
+    config = replace(plan.base, tracking=replace(plan.base.tracking, register=name))
+    try:
+        return register_run(best, config, say=say)
+    except UserError as error:
+        say(f"the winner is not in the registry: {error}")
+        return None

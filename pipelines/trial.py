@@ -1,0 +1,137 @@
+"""One trial of a sweep, in a process that Ray Tune keeps for the next: plan, train, tell.
+
+A trial is a run like any other (``run_training``): it has a name, is not repeated if it is finished, and goes on where
+it was cut off.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipelines.config import TrainConfig
+from pipelines.errors import DivergedError
+from pipelines.sweep_folder import STATUS
+from pipelines.sweep_plan import Candidate, overridden
+from vlmodels.errors import UserError
+
+if TYPE_CHECKING:
+    from pipelines.train import RunResult
+
+RECORD = "record"
+"""Key of the whole record in a trial's last report; its status and numbers stand beside it, for the search."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all trials of a sweep share."""
+
+    base: TrainConfig
+    parent: str | None  # the sweep's MLflow run
+
+    def candidate(self, config: Mapping[str, Any]) -> Candidate:
+        """What Ray Tune's configuration of a trial stands for; a searcher suggests no seed."""
+        return Candidate(config["setting"], config.get("seed", self.base.seed))
+
+
+def trainable(task: Task) -> Callable[[dict[str, Any]], None]:
+    """The function that Ray Tune calls for each trial."""
+
+    def trial(config: dict[str, Any]) -> None:
+        from ray import tune
+
+        try:
+            record = run_trial(task, task.candidate(config), tune.report)
+        finally:
+            gc.collect()  # the process stays: give the model's memory back
+        tune.report(
+            {**numbers(record), "epoch": max(1, record["epochs"]), STATUS: record[STATUS], RECORD: json.dumps(record)}
+        )
+
+    return trial
+
+
+def run_trial(task: Task, candidate: Candidate, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Train a candidate and return its record (DESIGN: a sweep's trials/ID.json).
+
+    ``report`` gets each epoch's numbers by their dotted names; it may raise to end the trial.
+
+    Raises:
+        UserError: what is no matter of the setting: a full disk, an MLflow server that is away.
+    """
+    from pipelines.plan import plan_run
+    from pipelines.train import Watch, run_training
+
+    started = time.monotonic()
+    record = blank(candidate)
+    try:
+        config = overridden(task.base, candidate.setting, seed=candidate.seed)
+        plan = plan_run(config)
+    except UserError as error:
+        return record | {"status": "invalid", "message": str(error)}
+    record |= {"run": plan.name, "cost": {"trainable": plan.facts["trainable"]}}
+
+    def on_epoch(epoch: Mapping[str, float]) -> None:
+        report({**epoch_numbers(epoch), **numbers(record)})
+
+    watch = Watch(f"{candidate.label}, seed {candidate.seed}", on_epoch, task.parent)
+    try:
+        result = run_training(config, plan=plan, say=_say_nothing, watch=watch)
+    except DivergedError as error:
+        return record | {"status": "diverged", "message": str(error), "seconds": time.monotonic() - started}
+    return record | _outcome(result) | {"status": "finished", "seconds": time.monotonic() - started}
+
+
+def blank(candidate: Candidate) -> dict[str, Any]:
+    """The record of a trial of which nothing is known yet."""
+    return {
+        "id": candidate.id,
+        "label": candidate.label,
+        "setting": dict(candidate.setting),
+        "seed": candidate.seed,
+        "status": "failed",
+        "message": "",
+        "run": "",
+        "epochs": 0,
+        "seconds": 0.0,
+        "history": [],
+        "metrics": {},
+        "cost": {},
+        "tracking": {"run_id": None},
+    }
+
+
+def epoch_numbers(epoch: Mapping[str, float]) -> dict[str, float]:
+    """An epoch's numbers as objectives name them: ``select_top1`` is select.top1."""
+    renamed = {
+        name.replace("select_", "select.") if name.startswith("select_") else name: value
+        for name, value in epoch.items()
+    }
+    return renamed | {"epoch": int(epoch["epoch"])}
+
+
+def numbers(record: Mapping[str, Any]) -> dict[str, float]:
+    """Every number of a record's metrics and cost by its dotted name."""
+    from pipelines.tracking import flatten
+
+    flat = flatten({**record["metrics"], "cost": record["cost"]})
+    return {key: float(value) for key, value in flat.items() if isinstance(value, (int, float))}
+
+
+def _outcome(result: RunResult) -> dict[str, Any]:
+    record = result.record
+    return {
+        "epochs": len(record["history"]),
+        "history": record["history"],
+        "metrics": record["metrics"],
+        "cost": record["cost"],
+        "tracking": {"run_id": record["tracking"]["run_id"]},
+    }
+
+
+def _say_nothing(_: str) -> None:
+    """Trials side by side would talk across each other; the sweep speaks for them."""
