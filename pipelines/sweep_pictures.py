@@ -32,6 +32,7 @@ from pipelines.sweep_plots import (
 from pipelines.sweep_tables import Tried, held_out, key_names, main_score, name_of, number, score_columns, summary_of
 
 _LEGEND = 8  # curves that a legend can tell apart
+_LONGEST = 30  # characters of a name there
 
 
 def sweep_pictures(sweep: Record, rows: Sequence[Tried], trials: Sequence[Record], out: Path) -> list[Picture]:
@@ -42,7 +43,7 @@ def sweep_pictures(sweep: Record, rows: Sequence[Tried], trials: Sequence[Record
             *_maps(sweep, trials, out),
             *_coordinates(sweep, rows, out),
             *_fronts(sweep, rows, out),
-            *_curves(sweep, trials, out),
+            *_curves(sweep, rows, trials, out),
         ]
 
 
@@ -181,18 +182,21 @@ def _names(sweep: Record, rows: Sequence[Tried]) -> list[str]:
 # ----------------------------------------------------------------------------------------------------- curves
 
 
-def _curves(sweep: Record, trials: Sequence[Record], out: Path) -> Iterator[Picture]:
+def _curves(sweep: Record, rows: Sequence[Tried], trials: Sequence[Record], out: Path) -> Iterator[Picture]:
     """Held-out accuracy by epoch of every trial that has epochs."""
     lines = [(trial, points) for trial in trials if (points := _epochs(trial["history"]))]
     if not lines:
         return
     lines.sort(key=lambda line: line[1][-1][1])
     figure, axes = plt.subplots(figsize=(7, 3.8))
-    several = len(sweep["seeds"]) > 1
+    several, few = len(sweep["seeds"]) > 1, len(lines) <= _LEGEND
+    named = [(frozenset(row.setting.items()), name) for row, name in zip(rows, _names(sweep, rows), strict=True)]
+    names = dict(reversed(named))  # of rows that are one setting the first
     for place, (trial, points) in enumerate(lines):
         whole = trial["status"] == "finished"
-        label = cut(trial["label"], 40) + (f", seed {trial['seed']}" if several else "")
-        few = len(lines) <= _LEGEND
+        short = len(trial["label"]) <= _LONGEST and not sweep["ablation"]
+        label = trial["label"] if short else names.get(frozenset(trial["setting"].items()), cut(trial["label"]))
+        label += f", seed {trial['seed']}" if several else ""
         colour = plots.colour(place) if few else plt.get_cmap("viridis")(0.93 * place / len(lines)) if whole else GREY
         axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, label=label if few else None, marker=".")
         if not whole:
@@ -201,10 +205,12 @@ def _curves(sweep: Record, trials: Sequence[Record], out: Path) -> Iterator[Pict
     axes.set(xlabel="epoch", ylabel=f"{name_of('select.top1', sweep)} (%)")
     axes.grid(alpha=0.25)
     bare(axes)
-    if len(lines) <= _LEGEND:
-        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    if few:
+        axes.legend(frameon=False, fontsize=8, reverse=True, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     ended = any(trial["status"] != "finished" for trial, _ in lines)
     caption = f"{name_of('select.top1', sweep)} by epoch" + ("; a cross: ended early" if ended else "")
+    if any(text.get_text().startswith("#") for text in (axes.get_legend().get_texts() if few else ())):
+        caption += "; numbers: as in the table"
     yield Picture(caption, saved(figure, out / "curves").name)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from matplotlib.transforms import Bbox
 
 from pipelines.plots import BASE, NOVEL, bare, saved
@@ -138,7 +138,9 @@ def numeric_scale(name: str, values: Sequence[float | None], *, linear: bool = F
 
 
 def _short(value: float) -> str:
-    return EngFormatter(sep="", places=None)(value) if value >= 1000 else f"{value:.3g}"
+    """Three digits: 0.00926, 59.7, 527k, 1.58M."""
+    size, suffix = next((pair for pair in ((1e6, "M"), (1e3, "k")) if value >= pair[0]), (1.0, ""))
+    return f"{value / size:.3g}{suffix}"
 
 
 def parallel_coordinates(scales: Sequence[Scale], colours: Sequence[Any], thin: int, path: Path) -> Path:

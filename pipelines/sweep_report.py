@@ -95,10 +95,11 @@ def _about(sweep: Record, trials: Sequence[Record]) -> Iterator[tuple[str, str]]
 
 
 def _settings(sweep: Record) -> list[str]:
-    """What every trial starts from, as ``--set`` takes it."""
+    """What every trial starts from, a line for each, by the keys of ``--set``."""
     from pipelines.tracking import flatten
 
-    return [f"{key}={'' if value is None else value}" for key, value in sorted(flatten(sweep["config"]).items())]
+    flat = sorted(flatten(sweep["config"]).items())
+    return [f"{key.replace('method_config.', 'method.')}={'' if value is None else value}" for key, value in flat]
 
 
 def _winner(sweep: Record, winner: Record | None) -> Iterator[tuple[str, str]]:
@@ -153,7 +154,7 @@ _PAGE = (
     _MACROS
     + """<table>{% for key, value in about %}<tr><td>{{ key }}</td><td>{{ value }}</td></tr>{% endfor %}</table>
 <details><summary>Settings that every trial starts from</summary>
-<pre class="small">{% for line in settings %}--set {{ line }}
+<pre class="small">{% for line in settings %}{{ line }}
 {% endfor %}</pre></details>
 <h2>Winner</h2>{% if winner %}<table>{% for key, value in winner %}<tr><td>{{ key }}</td><td>{{ value }}</td></tr>
 {% endfor %}</table>{% else %}<p>None yet.</p>{% endif %}
