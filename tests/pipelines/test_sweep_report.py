@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from fakes import record_of
 
+from pipelines import plots
 from pipelines.sweep_plots import insertion_matrix, numeric_scale, scales_of
 from pipelines.sweep_report import sweep_table, write_sweep_report
 from pipelines.sweep_tables import pareto, settings_tried, table_columns
@@ -298,10 +299,7 @@ def test_pictures_are_drawn_where_the_records_are_enough(tmp_path):
 
 
 def test_published_diamonds_stand_at_columns_of_the_same_name(tmp_path, monkeypatch):
-    seen = []
-    from pipelines import plots
-
-    draw = plots.accuracy_bars
+    seen, draw = [], plots.accuracy_bars
 
     def spy(*args, printed, **kwargs):
         seen.append({(n, column.metric): value for (n, column), value in printed.items()})
