@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from pipelines.config import OptimConfig, TrainConfig, digest_of, resolve
+from pipelines.config import OptimConfig, TrainConfig, digest_of, resolve, to_plain
 from pipelines.sweep_arguments import APART, LAYERS, SEARCH, base_config
-from vlmodels.errors import UserError, nearest
+from vlmodels.errors import UserError, nearest, refuse
 
 if TYPE_CHECKING:
     from pipelines.plan import Plan
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tune_spaces.search import Search
     from tune_spaces.spaces import Ablation, Depths
 
+_TITLES = {LAYERS: "Layers", APART: "Layers of each tower", SEARCH: "Search"}
+_COMMON = ("backbone", "data", "out", "protocol", "scale", "seed", "start", "test", "tracking")  # seeds have a flag
 _TUNED = ("optim.lr", "optim.weight_decay")  # what a search varies beside the method's own settings
 
 
@@ -97,10 +99,10 @@ def plan_sweep(args: argparse.Namespace, protocol: str) -> SweepPlan:
         candidates = None
         first = _first_buildable(base, sample(space, 16, search.seed))
     else:
-        distinct = {digest_of(dict(setting)): setting for setting in _listed(space, ablation, search)}.values()
+        distinct = _distinct(base, _listed(space, ablation, search))
         candidates = tuple(Candidate(setting, seed) for setting in distinct for seed in seeds)
-        first = _first_buildable(base, list(distinct))
-    title = ablation.title if ablation else "Where it is inserted" if args.space in (LAYERS, APART) else "Search"
+        first = _first_buildable(base, distinct)
+    title = ablation.title if ablation else _TITLES.get(args.space, "Given values")
     notes = tuple(dict.fromkeys([*(ablation.notes if ablation else ()), *first.notes]))
     plan = SweepPlan("", base, first, title, space, depths, ablation, search, candidates, seeds, notes)
     what = ablation.name if ablation else args.space or "grid"
@@ -113,6 +115,24 @@ def _listed(space: Space, ablation: Ablation | None, search: Search) -> list[Set
     if ablation is not None:
         return [{**row.setting, **more} for row in ablation.rows for more in grid(space)]
     return grid(space) if search.kind == "grid" else sample(space, search.samples, search.seed)
+
+
+def _distinct(base: TrainConfig, settings: Sequence[Setting]) -> list[Setting]:
+    """Each setting once; two texts of one would be trained side by side as the same run.
+
+    Raises:
+        UserError: there are two texts of one setting.
+    """
+    found: dict[str, Setting] = {}
+    for setting in settings:
+        try:
+            key = digest_of(to_plain(overridden(base, setting)))
+        except UserError:  # its trial will tell
+            key = digest_of(dict(setting))
+        same = found.setdefault(key, setting)
+        if same != setting:
+            raise UserError(f"{label_of(same)} and {label_of(setting)} are one setting: write it once, or alike")
+    return list(found.values())
 
 
 def _first_buildable(base: TrainConfig, settings: Sequence[Setting]) -> Plan:
@@ -185,15 +205,30 @@ def _space(args: argparse.Namespace, ablation: Ablation | None, depths: Depths) 
         space |= space_of(config, depths=depths)
         names = [key.removeprefix("optim.") for key in _TUNED if key.removeprefix("optim.") in _names(OptimConfig)]
         space |= space_of(OptimConfig, depths=depths, prefix="optim.", names=names)
-    space |= dict(map(parse_grid, args.grid))
     fixed = {item.partition("=")[0] for item in args.set}
-    if clash := sorted(fixed & {*space, *(ablation.rows[0].setting if ablation else ())}):
-        raise UserError(f"{', '.join(clash)}: set by --set and tried by the sweep; leave out one of both")
+    space = {key: domain for key, domain in space.items() if key not in fixed}  # what the user sets is not searched
+    given = dict(map(parse_grid, args.grid))
+    rows = {key for row in ablation.rows for key in row.setting} if ablation else set()
+    space |= given
+    _check_keys(fixed, set(given), rows, {*space, *rows})
     if not space and ablation is None:
         raise UserError(
             "nothing to try: name a --space (--space ? lists those of the method) or give values with --grid KEY=A,B,C"
         )
     return space
+
+
+def _check_keys(fixed: set[str], given: set[str], rows: set[str], tried: set[str]) -> None:
+    """Raise UserError for keys that are said twice, and for those that all trials must have in common."""
+    common = {key for key in tried if key.partition(".")[0] in _COMMON}
+    refuse(
+        [f"{key} is the same for all trials, which are compared on the same clips: no values to try" for key in common]
+        + [f"{key}: given by --grid and by the ablation's rows; leave out one of the two" for key in given & rows]
+        + [
+            f"{key}: given by --set and tried by the sweep too; leave out one of the two"
+            for key in sorted(fixed & tried - common)
+        ]
+    )
 
 
 def _names(config: type) -> set[str]:
@@ -209,7 +244,7 @@ def _search(args: argparse.Namespace, base: TrainConfig, ablation: Ablation | No
     objectives = tuple(map(Objective.parse, args.objective or [default]))
     _check_objectives([objective.metric for objective in objectives], base)
     return Search(
-        kind=args.search or ("random" if args.samples else "grid"),
+        kind=args.search or ("random" if args.samples and ablation is None else "grid"),
         samples=args.samples,
         scheduler=args.scheduler,
         objectives=objectives,

@@ -23,6 +23,15 @@ def paint(path, settings):
     return frames, VideoInfo(width, 16, 25.0, 40, "pyav")
 
 
+def fitting(path, settings):
+    """Return frames as small as may be stored, which depend on the file's bytes alone."""
+    size = settings.size
+    frames = np.random.default_rng(list(Path(path).read_bytes())).integers(
+        0, 255, (settings.stored_frames, size, size, 3)
+    )
+    return frames.astype(np.uint8), VideoInfo(size, size, 25.0, 40, "pyav")
+
+
 def slowly(path, settings):
     """Take a moment over each clip."""
     time.sleep(0.1)
