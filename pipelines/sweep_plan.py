@@ -72,15 +72,23 @@ class SweepPlan:
     @property
     def count(self) -> int:
         """Trials in all."""
-        return self.search.samples * len(self.seeds) if self.candidates is None else len(self.candidates)
+        from tune_spaces.domains import sample
+
+        if self.candidates is not None:
+            return len(self.candidates)
+        return len(sample(self.space, self.search.samples, self.search.seed))  # a finite space may have fewer
 
 
 def plan_sweep(args: argparse.Namespace, protocol: str) -> SweepPlan:
     """Resolve the command line.
 
     Raises:
-        UserError: an unknown space, method or setting; nothing to try; or no setting at all that can be built.
+        UserError: an unknown space, method or setting; nothing to try; no setting at all that can be built; or seeds
+            with which no winner can be trained.
     """
+    from pipelines.plan import plan_run
+    from pipelines.sweep_told import winner_seeds
+    from pipelines.sweep_winner import final
     from tune_spaces.domains import sample
 
     depths = _depths(args.backbone)
@@ -102,6 +110,8 @@ def plan_sweep(args: argparse.Namespace, protocol: str) -> SweepPlan:
         distinct = _distinct(base, _listed(space, ablation, search))
         candidates = tuple(Candidate(setting, seed) for setting in distinct for seed in seeds)
         first = _first_buildable(base, distinct)
+    for seed in winner_seeds(args):  # not hours later: a list that this seed has none of, a class without descriptions
+        plan_run(final(first.config, seed))
     title = ablation.title if ablation else _TITLES.get(args.space, "Given values")
     notes = tuple(dict.fromkeys([*(ablation.notes if ablation else ()), *first.notes]))
     plan = SweepPlan("", base, first, title, space, depths, ablation, search, candidates, seeds, notes)

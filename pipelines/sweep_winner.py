@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pipelines.config import TrainConfig
+from pipelines.config import TrainConfig, digest_of
 from pipelines.sweep_folder import STATUS, SweepFolder
 from pipelines.sweep_plan import SweepPlan, overridden
 from pipelines.trial import numbers
@@ -36,22 +37,20 @@ def choose(plan: SweepPlan, records: Sequence[Mapping[str, Any]]) -> Winner | No
     objective = plan.search.objectives[0]
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
-        groups.setdefault(record["label"], []).append(record)
+        groups.setdefault(digest_of(record["setting"]), []).append(record)
     sign = 1 if objective.mode == "max" else -1
     best: tuple[float, float] | None = None
     winner = None
-    for label, group in groups.items():
+    for group in groups.values():
         if len(group) < len(plan.seeds) or any(record[STATUS] != "finished" for record in group):
             continue
-        values = [numbers(record).get(objective.metric) for record in group]
-        if None in values:
-            continue
-        mean = statistics.fmean(value for value in values if value is not None)
+        values = [numbers(record).get(objective.metric, math.nan) for record in group]
+        mean = statistics.fmean(values)
         reached = (sign * mean, -float(group[0]["cost"].get("trainable", 0)))
-        if best is None or reached > best:
+        if math.isfinite(mean) and (best is None or reached > best):
             best = reached
             trials = tuple(record["id"] for record in group)
-            winner = Winner(label, group[0]["setting"], trials, objective.metric, mean)
+            winner = Winner(group[0]["label"], group[0]["setting"], trials, objective.metric, mean)
     return winner
 
 
@@ -74,7 +73,8 @@ def crown(
     from pipelines.plan import plan_run
     from pipelines.train import run_training
 
-    plans = [plan_run(_final(plan.base, winner.setting, seed)) for seed in seeds]
+    setting = overridden(plan.base, winner.setting)
+    plans = [plan_run(final(setting, seed)) for seed in seeds]
     results = [run_training(one.config, plan=one, say=say) for one in plans]
     record = {
         "label": winner.label,
@@ -89,10 +89,11 @@ def crown(
     return record
 
 
-def _final(base: TrainConfig, setting: Mapping[str, str], seed: int) -> TrainConfig:
-    config = overridden(base, setting, seed=seed, test=True)
+def final(config: TrainConfig, seed: int) -> TrainConfig:
+    """A trial's configuration as the winner is trained with it: on all training clips and classes, and tested."""
     held = config.protocol.holdout if config.selection == "select" else 0.0
-    return replace(config, protocol=replace(config.protocol, holdout=held, holdout_classes=0.0))
+    protocol = replace(config.protocol, holdout=held, holdout_classes=0.0)
+    return replace(config, protocol=protocol, seed=seed, test=True)
 
 
 def _told(result: RunResult) -> dict[str, Any]:

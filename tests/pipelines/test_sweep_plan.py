@@ -247,6 +247,11 @@ def test_winner_seeds(clips):
         seeds("1,b")
 
 
+def test_seeds_that_no_winner_can_have_are_told_before_the_first_trial(planned):
+    with pytest.raises(UserError, match="seed=-1 must not be negative"):
+        planned("--space", "layers", "--winner-seeds=1,-1")
+
+
 def test_the_name_in_the_registry(planned, clips):
     plan = planned("--space", "insertion")
 
