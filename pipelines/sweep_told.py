@@ -104,12 +104,12 @@ def winner_seeds(args: argparse.Namespace) -> tuple[int, ...]:
     """
     if args.winner_seeds == "0":
         return ()
-    try:
-        return tuple(dict.fromkeys(int(part) for part in args.winner_seeds.split(",")))
-    except ValueError:
+    parts = [part.strip() for part in args.winner_seeds.split(",")]
+    if not all(part.isdecimal() for part in parts):
         raise UserError(
             f"--winner-seeds '{args.winner_seeds}' is no list of whole numbers; write 1,2,3, or 0 for no winner"
-        ) from None
+        )
+    return tuple(dict.fromkeys(map(int, parts)))
 
 
 def registered_name(args: argparse.Namespace, plan: SweepPlan) -> str | None:

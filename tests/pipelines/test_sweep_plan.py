@@ -13,6 +13,7 @@ from pipelines.data import shards
 from pipelines.data.batchjob import decode_planned, worker_decoder
 from pipelines.data.decode import DecodeSettings
 from pipelines.data.inputs import find_inputs
+from pipelines.plan import plan_run
 from pipelines.sweep_arguments import parse
 from pipelines.sweep_plan import label_of, overridden, plan_sweep
 from pipelines.sweep_run import at_a_time
@@ -72,9 +73,6 @@ def settings_of(plan):
 
 def ranges(plan, key="method.layers"):
     return [setting[key] for setting in settings_of(plan)]
-
-
-# ------------------------------------------------------------------------------------------------------- spaces
 
 
 def test_a_published_ablation_is_its_rows_and_equal_ones_are_one_trial(planned):
@@ -195,9 +193,6 @@ def test_no_setting_that_can_be_built_ends_it_here_with_the_first_reasons(planne
     assert str(told.value).count("did you mean") == 1  # the same of each setting is said once
 
 
-# --------------------------------------------------------------------------------------------------- names, seeds
-
-
 def test_more_samples_are_the_same_sweep_and_another_question_is_another(planned):
     random = ("--space", "search", "--search", "random")
     three, five = (planned(*random, "--samples", count) for count in ("3", "5"))
@@ -238,18 +233,28 @@ def test_a_candidate_is_the_setting_on_top_of_the_base(planned):
 
 def test_winner_seeds(clips):
     def seeds(text):
-        return winner_seeds(parse(["--data", str(clips), "--winner-seeds", text], "")[0])
+        return winner_seeds(parse(["--data", str(clips), f"--winner-seeds={text}"], "")[0])
 
     assert winner_seeds(parse(["--data", str(clips)], "")[0]) == (1, 2, 3)
     assert seeds("4,5,4") == (4, 5)
     assert seeds("0") == ()
     with pytest.raises(UserError, match="no list of whole numbers"):
         seeds("1,b")
+    with pytest.raises(UserError, match="no list of whole numbers"):
+        seeds("-1")
 
 
-def test_seeds_that_no_winner_can_have_are_told_before_the_first_trial(planned):
-    with pytest.raises(UserError, match="seed=-1 must not be negative"):
-        planned("--space", "layers", "--winner-seeds=1,-1")
+def test_what_keeps_a_winner_from_being_trained_is_told_before_the_first_trial(planned, monkeypatch):
+    def without_list_of_3(config):
+        if config.test and config.seed == 3:
+            raise UserError("there is no training list of seed 3")
+        return plan_run(config)
+
+    monkeypatch.setattr("pipelines.plan.plan_run", without_list_of_3)
+    with pytest.raises(UserError, match="no training list of seed 3"):
+        planned("--space", "layers")
+    assert planned("--space", "layers", "--winner-seeds", "1,2").name
+    assert planned("--space", "layers", "--winner-seeds", "0").name
 
 
 def test_the_name_in_the_registry(planned, clips):
@@ -262,9 +267,6 @@ def test_the_name_in_the_registry(planned, clips):
     assert name("--register", "my model") == "my-model"
     random = replace(plan, base=replace(plan.base, backbone=replace(plan.base.backbone, pretrained=None)))
     assert registered_name(parse(["--data", str(clips)], "")[0], random) is None
-
-
-# ------------------------------------------------------------------------------------------- what is chosen by
 
 
 def test_clips_are_held_out_unless_the_user_says_how_many(planned):
@@ -324,9 +326,6 @@ def test_two_objectives_and_which_way_each_goes(planned):
         planned("--space", "layers", "--objective", "select.top1", "--objective", "select.top1:min")
 
 
-# ------------------------------------------------------------------------------------------------- side by side
-
-
 @pytest.mark.parametrize(
     ("scale", "cluster", "wanted", "count"),
     [
@@ -356,9 +355,6 @@ def test_as_many_trials_as_fit(scale, cluster, wanted, count):
 def test_a_trial_that_fits_nowhere_is_told(scale, words):
     with pytest.raises(UserError, match=words):
         at_a_time(TrainConfig(scale=ScaleConfig(**scale)), {"CPU": 2}, 0)
-
-
-# ----------------------------------------------------------------------------------------------------- what it says
 
 
 def test_a_dry_run_tells_each_setting_and_why_one_cannot_be_trained(planned):
