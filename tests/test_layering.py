@@ -16,7 +16,7 @@ FORBIDDEN = {
 ALLOWED = {("vlmodels/predictor.py", "mlflow")}  # lazily, to pull a model from the registry
 SCRIPTS = (
     *("ingest", "check_data", "make_splits", "describe", "zero_shot", "few_shot", "b2n", "supervised", "retrieval"),
-    *("report", "attention", "predict", "demo"),
+    *("report", "attention", "predict", "demo", "sweep"),
 )
 
 

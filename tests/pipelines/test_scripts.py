@@ -13,7 +13,18 @@ import pytest
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 PROTOCOLS = ("zero_shot", "few_shot", "b2n", "supervised", "retrieval")
-SCRIPTS = ("ingest", "check_data", "make_splits", "describe", *PROTOCOLS, "report", "attention", "predict", "demo")
+SCRIPTS = (
+    "ingest",
+    "check_data",
+    "make_splits",
+    "describe",
+    *PROTOCOLS,
+    "report",
+    "attention",
+    "predict",
+    "demo",
+    "sweep",
+)
 
 
 def run(script, *arguments, cwd):
