@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray.tune import Callback
@@ -137,8 +138,9 @@ class Keeper(Callback):
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
         """A trial that failed too often; the next session tries it again."""
-        said = str(trial.get_error() or "its process was lost").strip().splitlines()
-        self._keep(trial, self._so_far(trial) | {STATUS: "failed", "message": said[-1] if said else "unknown"})
+        said = _last_line(Path(trial.error_file)) if trial.error_file else ""
+        said = said or "its process was lost again and again"
+        self._keep(trial, self._so_far(trial) | {STATUS: "failed", "message": said})
 
     def _so_far(self, trial: Any) -> dict[str, Any]:
         record = blank(self._task.candidate(trial.config))
@@ -174,3 +176,12 @@ class Keeper(Callback):
         if not ended or not left:
             return ""
         return f"  ({(time.monotonic() - self._started) / ended * left:.0f} s left)"
+
+
+def _last_line(path: Path) -> str:
+    """What a traceback ends with; "" if there is none."""
+    try:
+        lines = path.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1] if lines else ""

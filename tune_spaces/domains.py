@@ -16,6 +16,8 @@ from vlmodels.errors import UserError, refuse
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+_SHUFFLED = 100_000  # combinations that are put in order at once
+
 Setting = Mapping[str, str]  # "method.layers" -> "8-12": keys and texts as in ``--set key=value``
 
 
@@ -198,7 +200,7 @@ def grid(space: Space) -> list[Setting]:
 
 
 def sample(space: Space, count: int, seed: int) -> list[Setting]:
-    """``count`` random settings, the same for the same seed.
+    """``count`` random settings, the same for the same seed; more begin with the same ones.
 
     Where all domains are finite, they are distinct, and no more than there are.
     """
@@ -208,13 +210,25 @@ def sample(space: Space, count: int, seed: int) -> list[Setting]:
         return [{key: domain.draw(generator) for key, domain in space.items()} for _ in range(count)]
     total = math.prod(map(len, listed))
     settings: list[Setting] = []
-    for drawn in generator.sample(range(total), min(count, total)):
+    for drawn in _distinct(generator, total, min(count, total)):
         number, setting = drawn, dict[str, str]()
         for key, options in zip(space, listed, strict=True):  # its digits choose a value of each key
             number, digit = divmod(number, len(options))
             setting[key] = options[digit]
         settings.append(setting)
     return settings
+
+
+def _distinct(generator: random.Random, total: int, count: int) -> list[int]:
+    """``count`` different numbers below ``total``; fewer are the first of these (``random.sample``'s need not be)."""
+    if total <= _SHUFFLED:
+        order = list(range(total))
+        generator.shuffle(order)
+        return order[:count]
+    drawn: dict[int, None] = {}
+    while len(drawn) < count:
+        drawn[generator.randrange(total)] = None
+    return list(drawn)
 
 
 def parse_grid(text: str) -> tuple[str, Choice]:

@@ -1,0 +1,113 @@
+"""A sweep of equal trials beside one such trial alone; what Ray Tune, records and MLflow add to a trial.
+
+Alone: ``run_training`` in a process that has imported everything, on one core. Sweeps: N and 2 N trials on two cores,
+two at a time. The difference between the two sweeps is N trials without what a sweep does once (processes, imports).
+
+  python benchmarks/sweep.py [--trials 4] [--epochs 4]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+
+CLASSES, VIDEOS, CORES = 10, 32, 2
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=4, help="N")
+    parser.add_argument("--epochs", type=int, default=4)
+    args = parser.parse_args()
+
+    from pipelines.ray_session import connect
+
+    connect(num_cpus=CORES)
+    with tempfile.TemporaryDirectory() as place:
+        data = make_data(Path(place))
+        alone = one_alone(data, Path(place), args.epochs)
+        few, _ = sweep(data, Path(place) / "few", args.epochs, args.trials)
+        many, seconds = sweep(data, Path(place) / "many", args.epochs, 2 * args.trials)
+    added = (many - few) * CORES / args.trials - statistics.fmean(seconds)
+    print(f"one trial alone               {alone:7.1f} s")
+    for count, wall in ((args.trials, few), (2 * args.trials, many)):
+        ratio = wall / (count * alone)
+        print(f"{count:3d} trials                    {wall:7.1f} s, {ratio:.2f} x N x one (target <= 1.15)")
+    print(f"a trial in a full sweep       {statistics.fmean(seconds):7.1f} s (the other core is busy too)")
+    print(f"added to a trial              {added:7.2f} s (target <= 2)")
+
+
+def make_data(place: Path) -> Path:
+    """Videos of noise in class folders, ingested."""
+    import torch
+
+    from pipelines import ingest
+    from pipelines.data.toyworld import write_video
+
+    random = np.random.default_rng(0)
+    for number in range(CLASSES):
+        folder = place / "videos" / f"class {number}"
+        folder.mkdir(parents=True)
+        for video in range(VIDEOS):
+            frames = random.integers(0, 256, (8, 56, 64, 3), dtype=np.uint8)
+            write_video(torch.from_numpy(frames), folder / f"{number}_{video}.mp4")
+    with contextlib.redirect_stdout(io.StringIO()):
+        ingest.main(["--videos", str(place / "videos"), "--out", str(place / "data"), "--size", "48", "--frames", "4"])
+    return place / "data"
+
+
+def flags(data: Path, out: Path, epochs: int) -> list[str]:
+    """The training, as a script takes it."""
+    settings = [f"optim.epochs={epochs}", "optim.warmup_epochs=1", "optim.batch_size=16"]
+    given = ["--data", str(data), "--out", str(out), "--method", "adaptformer"]
+    return given + [part for setting in settings for part in ("--set", setting)]
+
+
+def one_alone(data: Path, out: Path, epochs: int) -> float:
+    """Seconds of the second of two runs in this process; the first imports."""
+    from pipelines.sweep_arguments import base_config, parse
+    from pipelines.sweep_plan import Candidate
+    from pipelines.trial import Task, run_trial
+
+    seconds = 0.0
+    for number in range(2):
+        args, protocol = parse([*flags(data, out / f"alone{number}", epochs), "--protocol", "supervised"], "")
+        task = Task(base_config(args, protocol), None)
+        started = time.perf_counter()
+        record = run_trial(task, Candidate({"optim.weight_decay": "0.001"}, 1), lambda _: None)
+        seconds = time.perf_counter() - started
+        assert record["status"] == "finished", record
+    return seconds
+
+
+def sweep(data: Path, out: Path, epochs: int, count: int) -> tuple[float, list[float]]:
+    """Seconds of a sweep of ``count`` settings that cost the same, and of each trial."""
+    from pipelines import sweep as script
+
+    decays = ",".join(f"{0.001 + 0.0001 * number:g}" for number in range(count))
+    arguments = [*flags(data, out, epochs), "--protocol", "supervised", "--score-all", "--winner-seeds", "0"]
+    started = time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()):
+        script.main([*arguments, "--grid", f"optim.weight_decay={decays}"])
+    wall = time.perf_counter() - started
+    from pipelines.sweep_folder import SweepFolder
+
+    (folder,) = (out / "sweeps").iterdir()
+    records = SweepFolder(folder).trials()
+    assert [record["status"] for record in records] == ["finished"] * count
+    return wall, [record["seconds"] for record in records]
+
+
+if __name__ == "__main__":
+    main()
