@@ -27,6 +27,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/describe.py
 	$(BIN)/python benchmarks/retrieval_metrics.py
+	$(BIN)/python benchmarks/sweep.py
 
 # uv where it can be had (seconds), plain pip otherwise (minutes); the same pins for both.
 $(VENV)/.installed: pyproject.toml constraints.txt

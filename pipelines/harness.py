@@ -19,6 +19,7 @@ class Harness(Protocol):
     rank: int
     world: int
     node: int
+    own_process: bool  # whether all that the process ever used was for this run
 
     def device(self) -> torch.device:
         """The device that is the worker's own."""
@@ -32,6 +33,8 @@ class Harness(Protocol):
 
 class RayHarness:
     """A rank of Ray Train, to be made inside of it."""
+
+    own_process = True
 
     def __init__(self) -> None:
         import ray.train
@@ -71,6 +74,7 @@ class LocalHarness:
     """The only worker of a run, in this process: nothing has to start, and what was imported and read stays."""
 
     rank, world, node = 0, 1, 0
+    own_process = False
 
     def __init__(self, home: Home, name: str, *, gpu: bool) -> None:
         self._home, self._name, self._gpu = home, name, gpu

@@ -268,7 +268,8 @@ def _check_objectives(metrics: Sequence[str], base: TrainConfig) -> None:
     """Raise UserError for what a sweep must not choose by, or has no number of."""
     unseen = ("select.novel", "select.hm")
     known = ["select.top1", "select.top5", *(unseen if base.protocol.holdout_classes else ())]
-    known += ["cost.trainable", "cost.step_seconds", "cost.gmacs_video", "cost.peak_memory_mb"]
+    known += ["cost.trainable", "cost.step_seconds", "cost.gmacs_video"]
+    known += ["cost.peak_memory_mb"] if base.scale.gpu else []  # a process that is kept knows no other trial's peak
     for metric in metrics:
         if metric in known:
             continue

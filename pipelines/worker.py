@@ -95,7 +95,9 @@ class _Worker:
         self.harness, self.rank, self.world = harness, harness.rank, harness.world
         self.job, self.config = job, job.config
         self.device = harness.device()
-        if self.device.type == "cpu":
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
             torch.set_num_threads(max(1, int(self.config.scale.cpus_per_worker)))
         job.send({"kind": "worker", "rank": self.rank, "pid": os.getpid(), "node": harness.node})
         self.store = ClipStore(self.config.data.dir or job.split.tests[0].data)
@@ -332,11 +334,11 @@ class _Worker:
 
         videos = sum(len(test.examples) for test in self.job.split.tests) if self.config.test else 0
         views = videos * self.config.data.clips * self.config.data.crops * (1 + len(ORDERS) * self.config.data.probe)
+        cost: dict[str, float] = {}
         if self.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(self.device) / 2**20
-        else:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB
-        cost = {"peak_memory_mb": peak}
+            cost["peak_memory_mb"] = torch.cuda.max_memory_allocated(self.device) / 2**20
+        elif self.harness.own_process:
+            cost["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB
         if views:
             cost["scored_views_per_second"] = views / max(scoring_seconds, 1e-9)
         if self.history:
