@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ray.tune import Callback
 
 from pipelines.launch import resources_of_worker
+from pipelines.rundir import SCRATCH, Home
 from pipelines.sweep_folder import ENDED, STARTED, STATUS, SweepFolder
 from pipelines.trial import RECORD, Task, blank, epoch_numbers, numbers, trainable
 from vlmodels.errors import UserError
@@ -60,7 +62,17 @@ def run_trials(
         callbacks=[Keeper(task, folder, plan.count, objective, say)],
     )
     tuner.fit()
-    return len(folder.ended()) >= plan.count
+    whole = len(folder.ended()) >= plan.count
+    if whole:
+        _clear(base)
+    return whole
+
+
+def _clear(base: TrainConfig) -> None:
+    """Drop what trials left to go on with that diverged, or were stopped as their session was cut off."""
+    home = Home.at(base.out)
+    with contextlib.suppress(OSError):  # a process may still be giving up its own
+        home.filesystem.delete_dir_contents(f"{home.root}/{SCRATCH}")
 
 
 def _home(plan: SweepPlan, folder: SweepFolder) -> str:
@@ -116,6 +128,10 @@ class Keeper(Callback):
         self._before, self._started = self._ended, time.monotonic()
         self._history: dict[str, dict[int, dict[str, float]]] = {}
         self._kept: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What Ray Tune pickles, and nobody reads: without ``print``, which Ray replaces and then cannot pickle."""
+        return self.__dict__ | {"_say": None}
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:
         """Note that the trial is on its way: the next session begins with what this one leaves unfinished."""
