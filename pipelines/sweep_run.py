@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -61,6 +62,7 @@ def run_trials(
         max_failures=MAX_FAILURES,
         callbacks=[Keeper(task, folder, plan.count, objective, say)],
     )
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it stops trials like poor ones: all epochs lost
     tuner.fit()
     whole = len(folder.ended()) >= plan.count
     if whole:

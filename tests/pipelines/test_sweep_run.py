@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pipelines import sweep, sweep_run
 from pipelines.sweep_folder import SweepFolder
+from pipelines.sweep_plan import Candidate
 from pipelines.tracking import PARENT, RUN, connect
-from pipelines.trial import trainable
+from pipelines.trial import blank, trainable
 
 SETTINGS = (
     *("method.dims=8", "optim.batch_size=4", "optim.epochs=2", "optim.warmup_epochs=1", "optim.label_smoothing=0"),
@@ -24,6 +27,18 @@ def arguments(small_data, ray_session):
     sets = [part for setting in SETTINGS for part in ("--set", setting)]
     common = ["--data", str(small_data), "--method", "adaptformer", "--protocol", "supervised", "--dashboard", "none"]
     return [*common, *sets, "--concurrent", "1"]
+
+
+def test_a_searcher_begins_with_what_it_had_suggested_and_a_list_with_what_has_not_ended(tmp_path):
+    candidates = [Candidate({"method.dims": dims}, seed) for dims in ("8", "16") for seed in (1, 2)]
+    folder = SweepFolder(tmp_path)
+    for candidate, status in zip(candidates, ("finished", "failed", "started"), strict=False):
+        folder.write_trial(blank(candidate) | {"status": status})
+    listed = sweep_run._left(SimpleNamespace(candidates=candidates), folder)
+    assert [(config["setting"]["method.dims"], config["seed"]) for config in listed] == [("8", 2), ("16", 1), ("16", 2)]
+    suggested = sweep_run._left(SimpleNamespace(candidates=None), folder)
+    assert suggested == [{"setting": {"method.dims": "8"}}, {"setting": {"method.dims": "16"}}]
+    assert [trial["status"] for trial in folder.trials()] == ["finished", "failed"]
 
 
 class Sweep:
@@ -215,7 +230,7 @@ def test_a_sweep_survives_a_killed_trial_and_an_interruption_and_asha_remembers(
     def interrupted(self, trial, record):
         keep(self, trial, record)
         if record["status"] == "pruned":
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)  # Ctrl-C
 
     with monkeypatch.context() as patch:
         patch.setattr(sweep_run.Keeper, "_keep", interrupted)
