@@ -106,7 +106,8 @@ def plan_run(config: TrainConfig) -> Plan:
             stores, sources = _sources(config)
             config = _with_absolute_paths(config, stores[0])
             data, *tests = sources if config.data.dir else [NOTHING, *sources]
-            split = make_split(config.protocol, data, config.seed, tests=tests, scoring=_scoring(config, stores[0]))
+            if config.seed >= 0:  # ``check`` has told otherwise
+                split = make_split(config.protocol, data, config.seed, tests=tests, scoring=_scoring(config, stores[0]))
     if stores and split is not None:
         for store in stores:
             with noted(problems):

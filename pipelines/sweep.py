@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         told = about(plan, parent.run_id, earlier.get("started"))
         folder.write_sweep(told)
         whole = run_trials(plan, folder, parent=parent.run_id, concurrent=args.concurrent)
+        write_sweep_report(folder.path)  # what follows may take long, or fail
         winner = choose(plan, folder.trials()) if whole and seeds else None
         if winner is not None:
             print(f"\nbest on held-out clips: {winner.label} ({winner.objective} {winner.value:.1f})", flush=True)

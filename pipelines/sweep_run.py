@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -62,7 +61,6 @@ def run_trials(
         max_failures=MAX_FAILURES,
         callbacks=[Keeper(task, folder, plan.count, objective, say)],
     )
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it stops trials like poor ones: all epochs lost
     tuner.fit()
     whole = len(folder.ended()) >= plan.count
     if whole:
@@ -142,7 +140,10 @@ class Keeper(Callback):
     def on_trial_result(self, *, trial: Any, result: Mapping[str, Any], **_: Any) -> None:
         """Note an epoch, or the record that ends the trial."""
         if RECORD in result:
-            self._keep(trial, json.loads(result[RECORD]))
+            record = json.loads(result[RECORD])
+            if not record["history"]:  # of a trial that diverged, what was heard before
+                record |= {key: self._so_far(trial)[key] for key in ("history", "epochs")}
+            self._keep(trial, record)
         elif "loss" in result:
             epochs = self._history.setdefault(trial.trial_id, {})
             epochs[int(result["epoch"])] = {k: v for k, v in result.items() if k in ("loss", "train_top1", "lr")} | {

@@ -32,6 +32,7 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer output has a banner even when it is off
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths of the command line stay valid
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, which would drop all keys that the first report lacks
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it stops trials like poor ones: all their epochs would be lost
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # what can't be built has no score
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the sweep says it in its own words
 }

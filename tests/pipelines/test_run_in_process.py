@@ -97,7 +97,7 @@ def test_what_was_stopped_is_given_up(small_data, tmp_path):
 
 
 def test_a_loss_that_is_no_number_ends_the_run(small_data, tmp_path):
-    with pytest.raises(DivergedError, match="lower optim.lr"):
+    with pytest.raises(DivergedError, match=r"lower optim\.lr"):
         quietly(config_of(small_data, tmp_path, "optim.lr=1e30", "method.scale=100"))
 
 
