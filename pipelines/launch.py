@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +74,8 @@ def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iter
             ),
         )
         try:
-            result = trainer.fit()
+            with _own_interrupt():
+                result = trainer.fit()
         except TrainingFailedError as error:
             progress.catch_up()
             if progress.mistake:
@@ -83,6 +86,17 @@ def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iter
         raise RuntimeError(f"{plan.name}: the workers ended without a result; see {result.path}")
     with result.checkpoint.as_directory() as place:
         yield Path(place)
+
+
+@contextlib.contextmanager
+def _own_interrupt() -> Iterator[None]:
+    """Put Ctrl-C's handler back: Ray Train leaves its own, which would end what comes later with exit code 0."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
 
 
 def resources_of_worker(config: TrainConfig) -> dict[str, float]:

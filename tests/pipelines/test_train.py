@@ -49,7 +49,10 @@ def losses(result):
 @pytest.fixture(scope="module")
 def undisturbed(small_data, ray_session, tmp_path_factory):
     """Two workers, nothing goes wrong."""
-    return run_training(config_of(small_data, tmp_path_factory.mktemp("undisturbed")))
+    handler = signal.getsignal(signal.SIGINT)
+    result = run_training(config_of(small_data, tmp_path_factory.mktemp("undisturbed")))
+    assert signal.getsignal(signal.SIGINT) is handler  # Ray Train puts one of its own
+    return result
 
 
 def test_a_run_leaves_its_folder(undisturbed):
