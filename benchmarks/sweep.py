@@ -39,6 +39,7 @@ def main() -> None:
         alone = one_alone(data, Path(place), args.epochs)
         few, _ = sweep(data, Path(place) / "few", args.epochs, args.trials)
         many, seconds = sweep(data, Path(place) / "many", args.epochs, 2 * args.trials)
+    seconds = seconds[CORES:]  # the first of each process imports
     added = (many - few) * CORES / args.trials - statistics.fmean(seconds)
     print(f"one trial alone               {alone:7.1f} s")
     for count, wall in ((args.trials, few), (2 * args.trials, many)):
