@@ -11,6 +11,7 @@ from pipelines.arguments import PRESETS, config_from, training_parser
 from pipelines.config import TrainConfig
 from pipelines.views import PROTOCOLS
 
+LIST = "list"
 SEARCH, LAYERS, APART = "search", "layers", "layers-apart"
 """Names of the spaces that follow from a method's settings: all that may be tuned; where it goes alone, in both towers
 alike or in each apart."""
@@ -50,7 +51,7 @@ def _parser(description: str, protocol: str) -> argparse.ArgumentParser:
     add(
         "--space",
         metavar="NAME",
-        help=f"a published ablation of the method (--space ? lists them), '{LAYERS}': every range of layers, '{APART}' "
+        help=f"a published ablation of the method (see --space list), '{LAYERS}': every range of layers, '{APART}' "
         f"of each tower, '{SEARCH}': all settings that may be tuned, or FILE.toml:NAME",
     )
     add("--grid", action="append", default=[], metavar="KEY=A,B,C", help="values of a setting; may be repeated")

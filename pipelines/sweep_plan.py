@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config import OptimConfig, TrainConfig, digest_of, resolve, to_plain
-from pipelines.sweep_arguments import APART, LAYERS, SEARCH, base_config
+from pipelines.sweep_arguments import APART, LAYERS, LIST, SEARCH, base_config
 from vlmodels.errors import UserError, nearest, refuse
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def _ablation(args: argparse.Namespace, depths: Depths) -> Ablation | None:
 
     if args.space in (None, SEARCH, LAYERS, APART):
         return None
-    if args.space != "?" and ".toml:" in args.space:
+    if ".toml:" in args.space:
         path, _, name = args.space.rpartition(":")
         found = read_ablation(path, name)
         if found.method != args.method:
@@ -197,7 +197,7 @@ def _ablation(args: argparse.Namespace, depths: Depths) -> Ablation | None:
     known = [*published, LAYERS, APART, SEARCH]
     if args.space in published:
         return ablation(args.method, args.space, depths)
-    said = "" if args.space == "?" else f"unknown space '{args.space}'{nearest(args.space, known)}; "
+    said = "" if args.space == LIST else f"unknown space '{args.space}'{nearest(args.space, known)}; "
     raise UserError(f"{said}spaces of {args.method}: {', '.join(known)}, or FILE.toml:NAME")
 
 
@@ -223,7 +223,7 @@ def _space(args: argparse.Namespace, ablation: Ablation | None, depths: Depths) 
     _check_keys(fixed, set(given), rows, {*space, *rows})
     if not space and ablation is None:
         raise UserError(
-            "nothing to try: name a --space (--space ? lists those of the method) or give values with --grid KEY=A,B,C"
+            "nothing to try: name a --space (see --space list) or give values with --grid KEY=A,B,C"
         )
     return space
 

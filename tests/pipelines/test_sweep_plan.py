@@ -154,7 +154,7 @@ def test_the_protocol_is_the_published_ablations_or_the_users(clips):
     ("arguments", "words"),
     [
         ([], "nothing to try: name a --space"),
-        (["--space", "?"], "^spaces of msta: variants, .*insertion.*layers-apart, search"),
+        (["--space", "list"], "^spaces of msta: variants, .*insertion.*layers-apart, search"),
         (["--space", "insertions"], "unknown space 'insertions' .did you mean 'insertion'"),
         (["--space", "none.toml:mine"], "none.toml cannot be read"),
         (["--grid", "optim.lr"], "not of the form key=a,b,c"),
