@@ -222,9 +222,7 @@ def _space(args: argparse.Namespace, ablation: Ablation | None, depths: Depths) 
     space |= given
     _check_keys(fixed, set(given), rows, {*space, *rows})
     if not space and ablation is None:
-        raise UserError(
-            "nothing to try: name a --space (see --space list) or give values with --grid KEY=A,B,C"
-        )
+        raise UserError("nothing to try: name a --space (see --space list) or give values with --grid KEY=A,B,C")
     return space
 
 
