@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config import OptimConfig, TrainConfig, digest_of, resolve, to_plain
@@ -98,6 +99,7 @@ def plan_sweep(args: argparse.Namespace, protocol: str) -> SweepPlan:
     base = replace(base, test=base.test and scored)
     space = _space(args, ablation, depths)
     search = _search(args, base, ablation)
+    _refuse_misfits(args, base, search)
     seeds = tuple(args.seeds or (base.seed,))
     if search.kind == "tpe":
         if len(seeds) > 1:
@@ -105,6 +107,8 @@ def plan_sweep(args: argparse.Namespace, protocol: str) -> SweepPlan:
                 "tpe learns from one run of each setting: give one seed (the winner is trained with several)"
             )
         candidates = None
+        for key, values in ((key, domain.every()) for key, domain in space.items()):
+            _distinct(base, [{key: value} for value in values or ()])  # two texts of one value train one run twice
         first = _first_buildable(base, sample(space, 16, search.seed))
     else:
         distinct = _distinct(base, _listed(space, ablation, search))
@@ -117,6 +121,25 @@ def plan_sweep(args: argparse.Namespace, protocol: str) -> SweepPlan:
     plan = SweepPlan("", base, first, title, space, depths, ablation, search, candidates, seeds, notes)
     what = ablation.name if ablation else args.space or "grid"
     return replace(plan, name=f"sweep-{base.method}-{what}-{_digest(plan)[:10]}")
+
+
+def _refuse_misfits(args: argparse.Namespace, base: TrainConfig, search: Search) -> None:
+    """What is right by itself and would make a sweep's result mean nothing, or never end."""
+    keys = [text.partition("=")[0].strip() for text in args.grid]
+    rules = [
+        (
+            base.selection != "test-best",
+            "selection=test-best lets test scores choose, and stop, trials: take selection=last or select",
+        ),
+        (
+            search.scheduler == "none" or base.scale.workers == 1,
+            f"--scheduler {search.scheduler} stops trials of one worker alone; leave it out, or pass --workers 1",
+        ),
+        (len(set(keys)) == len(keys), "a key is given by --grid twice; write all its values in one: KEY=A,B,C"),
+        (args.concurrent >= 0, f"--concurrent {args.concurrent} must not be negative (0: as many as fit)"),
+        (base.optim.epochs > 0, "optim.epochs=0 trains nothing: every setting would be the same"),
+    ]
+    refuse([message for holds, message in rules if not holds])
 
 
 def _listed(space: Space, ablation: Ablation | None, search: Search) -> list[Setting]:
@@ -286,7 +309,7 @@ def _digest(plan: SweepPlan) -> str:
     """Of what is asked: more samples are the same question."""
     from pipelines.plan import code_version
 
-    search, ablation, first = plan.search, plan.ablation, plan.first
+    search, ablation, first, text = plan.search, plan.ablation, plan.first, plan.base.text
     return digest_of(
         [
             replace(plan.base, seed=0).digest(),
@@ -295,7 +318,15 @@ def _digest(plan: SweepPlan) -> str:
             [search.kind, search.scheduler, search.seed, search.grace],
             [[objective.metric, objective.mode] for objective in search.objectives],
             list(plan.seeds),
-            [first.data_digest, first.facts["weights_digest"], digest_of(first.descriptions), dict(first.split.lists)],
+            [first.data_digest, first.facts["weights_digest"], first.split.digest, dict(first.split.lists)],
+            [_file_digest(first.start), _file_digest(text.descriptions), text.n, text.model, text.prompt_id],
             code_version(),
         ]
     )
+
+
+def _file_digest(path: str | Path | None) -> str:
+    """Of a file's content: not every setting reads it, but trials that do depend on it."""
+    from pipelines.data.folder import file_sha256
+
+    return file_sha256(path) if path is not None and Path(path).is_file() else ""

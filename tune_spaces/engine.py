@@ -216,7 +216,8 @@ class Stopping(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped here
         if values is None or STATUS in result or result[EPOCH] >= self._epochs:
             return str(TrialScheduler.CONTINUE)
         seen = {EPOCH: result[EPOCH], self._objective.metric: values[0]}
-        return str(self._rule.on_trial_result(_Alone(), trial, seen))
+        said = str(self._rule.on_trial_result(_Alone(), trial, seen))
+        return str(TrialScheduler.STOP) if said == TrialScheduler.PAUSE else said
 
 
 class Boards(TBXLoggerCallback):  # type: ignore[misc]  # Ray is untyped here

@@ -204,7 +204,7 @@ def _scheduler(search: Search, done: Sequence[Done]) -> TrialScheduler | None:
     rule = (
         ASHAScheduler(**common, max_t=search.epochs, reduction_factor=search.reduction, stop_last_trials=False)
         if search.scheduler == "asha"
-        else MedianStoppingRule(**common)
+        else MedianStoppingRule(**common, hard_stop=False)  # else replaying a trial that went on would end in an error
     )
     return engine.Stopping(rule, search, done)
 

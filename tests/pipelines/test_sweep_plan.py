@@ -154,6 +154,11 @@ def test_the_protocol_is_the_published_ablations_or_the_users(clips):
     ("arguments", "words"),
     [
         ([], "nothing to try: name a --space"),
+        (["--space", "layers", "--set", "selection=test-best"], "lets test scores choose"),
+        (["--space", "layers", "--workers", "2", "--scheduler", "asha"], "pass --workers 1"),
+        (["--grid", "optim.lr=1e-3", "--grid", "optim.lr=3e-3"], "by --grid twice"),
+        (["--space", "layers", "--concurrent", "-1"], "must not be negative"),
+        (["--grid", "optim.lr=1e-3,0.001", "--search", "tpe", "--samples", "2"], "are one setting"),
         (["--space", "list"], "^spaces of msta: variants, .*insertion.*layers-apart, search"),
         (["--space", "insertions"], "unknown space 'insertions' .did you mean 'insertion'"),
         (["--space", "none.toml:mine"], "none.toml cannot be read"),

@@ -221,6 +221,16 @@ def test_a_rule_remembers_earlier_sessions(scheduler):
     assert Trained(rule(scheduler, done))(1.0) == 1
 
 
+@pytest.mark.parametrize("scheduler", ["asha", "median"])
+def test_a_rule_remembers_trials_that_it_would_have_stopped(scheduler):
+    """Side by side they had too few to be compared with; one after the other, the rule would stop some that went on."""
+    done = [
+        Done(setting={}, status="finished", by_epoch={epoch: 60.0 - 10 * number - epoch for epoch in range(1, 6)})
+        for number in range(5)
+    ]
+    assert Trained(rule(scheduler, done))(1.0) == 1
+
+
 def test_folders_have_safe_names():
     from tune_spaces.engine import folder_name
 
