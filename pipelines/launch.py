@@ -29,8 +29,6 @@ def here(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iterat
     Raises:
         UserError: a mistake in the set-up, or a loss that is no number (``DivergedError``).
     """
-    if plan.config.scale.workers != 1:
-        raise ValueError("one process holds one worker")
     harness = LocalHarness(home, plan.name, gpu=plan.config.scale.gpu)
     job = Job(plan.config, plan.split, plan.descriptions, progress.hear, _start_of(plan), watched)
     _raise_said(work(job, harness))

@@ -11,6 +11,7 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from pipelines.cli import run_script
@@ -37,24 +38,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pipelines.sweep_winner import choose, crown
 
     folder = SweepFolder.at(plan.base.out, plan.name)
-    if args.fresh:
-        folder.discard()
-    if address := connect(dashboard=None if args.dashboard == "none" else args.dashboard):
-        print(f"dashboard  http://{address}", flush=True)
-    earlier = folder.sweep() or {}
-    with parent_run(plan, earlier.get("tracking", {}).get("run_id")) as parent:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(folder.locked())
+        if args.fresh:
+            folder.discard()
+        if address := connect(dashboard=None if args.dashboard == "none" else args.dashboard):
+            print(f"dashboard  http://{address}", flush=True)
+        earlier = folder.sweep() or {}
+        parent = stack.enter_context(parent_run(plan, earlier.get("tracking", {}).get("run_id")))
         told = about(plan, parent.run_id, earlier.get("started"))
         folder.write_sweep(told)
         whole = run_trials(plan, folder, parent=parent.run_id, concurrent=args.concurrent)
         write_sweep_report(folder.path)  # what follows may take long, or fail
-        winner = choose(plan, folder.trials()) if whole and seeds else None
-        if winner is not None:
+        winner = choose(plan, folder.trials()) if whole else None
+        if winner is None or list(winner.trials) != (folder.winner() or {}).get("trials"):
+            folder.forget_winner()
+        if winner is not None and seeds:
             print(f"\nbest on held-out clips: {winner.label} ({winner.objective} {winner.value:.1f})", flush=True)
-            parent.crowned(crown(plan, winner, folder, seeds=seeds, register=registered_name(args, plan)))
+            name = registered_name(args, plan)
+            parent.crowned(crown(plan, winner, folder, seeds=seeds, register=name, fresh=args.fresh))
         report = write_sweep_report(folder.path)
         parent.attach(report.parent)
     print(f"\n{sweep_table(told, folder.trials())}\n")
-    print(ending(plan, folder, report))
+    print(ending(plan, folder, report, wanted=bool(seeds)))
     return 0 if whole else 1
 
 

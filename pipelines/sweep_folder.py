@@ -5,14 +5,18 @@ It is the sweep's memory: a trial that has a record here is never run again.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.data.folder import write_whole
+from vlmodels.errors import UserError
 
 SCHEMA = 1
 """Version of the three kinds of file."""
@@ -21,6 +25,9 @@ Record = Mapping[str, Any]
 STATUS = "status"
 ENDED = ("finished", "pruned", "diverged", "invalid")
 """How a trial ends for good; one that failed (a lost machine, a full disk) is tried again by the next session."""
+
+GIVEN_UP = 2
+"""In how many sessions a trial must have failed to be taken for one that always will."""
 
 STARTED = "started"
 """The status of a trial that is running, or was when its session was cut off."""
@@ -37,6 +44,24 @@ class SweepFolder:
         """The folder of the sweep ``name``: below ``out``, or below runs/ here where ``out`` is a URI."""
         return cls(Path("runs" if "://" in out else out).resolve() / "sweeps" / name)
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes of this machine from running the same sweep; the system ends it with the process.
+
+        Raises:
+            UserError: one is running it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        held = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(f"{self.path.name} is running already; wait for it, or stop it first") from error
+            yield
+        finally:
+            os.close(held)
+
     def sweep(self) -> dict[str, Any] | None:
         """What the sweep is, or None before its first session."""
         return _read(self.path / "sweep.json")
@@ -51,11 +76,15 @@ class SweepFolder:
 
     def ended(self) -> list[dict[str, Any]]:
         """Records of trials that are not to be run again."""
-        return [record for record in self._records() if record[STATUS] in ENDED]
+        return [record for record in self._records() if has_ended(record)]
 
     def unfinished(self) -> list[dict[str, Any]]:
         """Records of trials that were started and have not ended for good."""
-        return [record for record in self._records() if record[STATUS] not in ENDED]
+        return [record for record in self._records() if not has_ended(record)]
+
+    def trial(self, number: str) -> dict[str, Any] | None:
+        """The record of a trial, or None."""
+        return _read(self.path / "trials" / f"{number}.json")
 
     def _records(self) -> list[dict[str, Any]]:
         found = sorted((self.path / "trials").glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
@@ -73,9 +102,22 @@ class SweepFolder:
         """Write the record of a trial."""
         _write(self.path / "trials" / f"{record['id']}.json", record)
 
+    def forget_winner(self) -> None:
+        """Drop ``winner.json``, where another trial is best by now, or none is."""
+        (self.path / "winner.json").unlink(missing_ok=True)
+
     def discard(self) -> None:
-        """Forget the sweep and its trials' runs."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Forget the sweep, and its trials' runs where they are kept with it."""
+        for path in self.path.iterdir():  # the folder itself is what is locked
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def has_ended(record: Record) -> bool:
+    """Whether a trial is not to be run again."""
+    return record[STATUS] in ENDED or record["failures"] >= GIVEN_UP
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -23,9 +23,9 @@ class Parent:
     client: Any = None
     run_id: str | None = None
 
-    def crowned(self, winner: Mapping[str, Any]) -> None:
+    def crowned(self, winner: Mapping[str, Any] | None) -> None:
         """Tell what won, and its scores as means over seeds."""
-        if self.client is None:
+        if self.client is None or winner is None:
             return
         from pipelines.train import numbers_of
 

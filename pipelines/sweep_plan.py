@@ -137,6 +137,16 @@ def _refuse_misfits(args: argparse.Namespace, base: TrainConfig, search: Search)
         ),
         (len(set(keys)) == len(keys), "a key is given by --grid twice; write all its values in one: KEY=A,B,C"),
         (args.concurrent >= 0, f"--concurrent {args.concurrent} must not be negative (0: as many as fit)"),
+        (
+            args.winner_seeds == "0" or search.objectives[0].metric.startswith("select."),
+            f"the first --objective chooses the winner, and the least {search.objectives[0].metric} says nothing of "
+            "accuracy: put a select one first, or pass --winner-seeds 0",
+        ),
+        (
+            not (args.score_all and base.protocol.holdout_classes),
+            "--score-all does not go with protocol.holdout_classes: the test lists have classes that trials do not "
+            "learn; leave one out",
+        ),
         (base.optim.epochs > 0, "optim.epochs=0 trains nothing: every setting would be the same"),
     ]
     refuse([message for holds, message in rules if not holds])

@@ -14,7 +14,7 @@ from ray.tune import Callback
 
 from pipelines.launch import resources_of_worker
 from pipelines.rundir import SCRATCH, Home
-from pipelines.sweep_folder import ENDED, STARTED, STATUS, SweepFolder
+from pipelines.sweep_folder import STARTED, STATUS, SweepFolder, has_ended
 from pipelines.trial import RECORD, Task, blank, epoch_numbers, numbers, trainable
 from vlmodels.errors import UserError
 
@@ -43,7 +43,7 @@ def run_trials(
     settings = _left(plan, folder)
     if ended:
         say(f"{len(ended)} of {plan.count} trials ended in an earlier session and are not repeated")
-    if len(ended) >= plan.count or (plan.candidates is not None and not settings):
+    if _whole(plan, folder):
         return True
     base = replace(plan.base, out=_home(plan, folder))
     task = Task(base, parent)
@@ -62,10 +62,14 @@ def run_trials(
         callbacks=[Keeper(task, folder, plan.count, objective, say)],
     )
     tuner.fit()
-    whole = len(folder.ended()) >= plan.count
+    whole = _whole(plan, folder)
     if whole:
         _clear(base)
     return whole
+
+
+def _whole(plan: SweepPlan, folder: SweepFolder) -> bool:
+    return len(folder.ended()) >= plan.count if plan.candidates is None else not _left(plan, folder)
 
 
 def _clear(base: TrainConfig) -> None:
@@ -126,7 +130,7 @@ class Keeper(Callback):
         self._task, self._folder, self._count, self._objective, self._say = task, folder, count, objective, say
         self._ended = len(folder.ended())
         self._before, self._started = self._ended, time.monotonic()
-        self._history: dict[str, dict[int, dict[str, float]]] = {}
+        self._running: dict[str, dict[str, Any]] = {}  # records by Ray's name of the trial
         self._kept: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -134,51 +138,48 @@ class Keeper(Callback):
         return self.__dict__ | {"_say": None}
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:
-        """Note that the trial is on its way: the next session begins with what this one leaves unfinished."""
-        self._folder.write_trial(blank(self._task.candidate(trial.config)) | {STATUS: STARTED})
+        """Note that the trial is on its way, with what an earlier start of it told; a later one begins with that."""
+        record = blank(self._task.candidate(trial.config)) | {STATUS: STARTED}
+        known = self._folder.trial(record["id"]) or {}
+        record |= {key: known[key] for key in ("failures", "history", "epochs", "metrics") if key in known}
+        self._running[trial.trial_id] = record
+        self._folder.write_trial(record)
 
     def on_trial_result(self, *, trial: Any, result: Mapping[str, Any], **_: Any) -> None:
         """Note an epoch, or the record that ends the trial."""
+        running = self._running[trial.trial_id]
         if RECORD in result:
-            record = json.loads(result[RECORD])
+            record = json.loads(result[RECORD]) | {"failures": running["failures"]}
             if not record["history"]:  # of a trial that diverged, what was heard before
-                record |= {key: self._so_far(trial)[key] for key in ("history", "epochs")}
+                record |= {key: running[key] for key in ("history", "epochs")}
             self._keep(trial, record)
         elif "loss" in result:
-            epochs = self._history.setdefault(trial.trial_id, {})
-            epochs[int(result["epoch"])] = {k: v for k, v in result.items() if k in ("loss", "train_top1", "lr")} | {
-                k.replace("select.", "select_"): v for k, v in result.items() if k.startswith("select.")
-            }
+            row = {"epoch": float(result["epoch"])}
+            row |= {key: value for key, value in result.items() if key in ("loss", "train_top1", "lr")}
+            chosen_by = {key[7:]: value for key, value in result.items() if key.startswith("select.")}
+            row |= {f"select_{key}": value for key, value in chosen_by.items()}
+            before = [known for known in running["history"] if known["epoch"] < row["epoch"]]
+            running |= {"history": [*before, row], "epochs": int(row["epoch"]), "metrics": {"select": chosen_by}}
+            running["cost"] = {"trainable": int(result["cost.trainable"])}
+            running["seconds"] = float(result.get("time_total_s", 0.0))
+            self._folder.write_trial(running)
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
         """A trial that left no record was stopped by the scheduler."""
         if trial.trial_id not in self._kept:
-            self._keep(trial, self._so_far(trial) | {STATUS: "pruned", "message": "stopped by the scheduler"})
+            self._keep(trial, self._running[trial.trial_id] | {STATUS: "pruned", "message": "stopped by the scheduler"})
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
-        """A trial that failed too often; the next session tries it again."""
+        """A trial that failed too often for this session; the next tries it again, once."""
         said = _last_line(Path(trial.error_file)) if trial.error_file else ""
         said = said or "its process was lost again and again"
-        self._keep(trial, self._so_far(trial) | {STATUS: "failed", "message": said})
-
-    def _so_far(self, trial: Any) -> dict[str, Any]:
-        record = blank(self._task.candidate(trial.config))
-        epochs = self._history.get(trial.trial_id, {})
-        last = trial.last_result or {}
-        record["history"] = [{"epoch": float(number), **epochs[number]} for number in sorted(epochs)]
-        record["epochs"] = len(epochs)
-        record["seconds"] = float(last.get("time_total_s", 0.0))
-        if epochs:
-            final = record["history"][-1]
-            record["metrics"] = {"select": {k[7:]: v for k, v in final.items() if k.startswith("select_")}}
-        if "cost.trainable" in last:
-            record["cost"] = {"trainable": int(last["cost.trainable"])}
-        return record
+        running = self._running[trial.trial_id]
+        self._keep(trial, running | {STATUS: "failed", "message": said, "failures": running["failures"] + 1})
 
     def _keep(self, trial: Any, record: dict[str, Any]) -> None:
         self._kept.add(trial.trial_id)
         self._folder.write_trial(record)
-        self._ended += record[STATUS] in ENDED
+        self._ended += has_ended(record)
         self._say(f"trial {self._ended}/{self._count}  {record['label']}  {self._told(record)}{self._time_left()}")
 
     def _told(self, record: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipelines.sweep_folder import SweepFolder
+from pipelines.sweep_folder import SweepFolder, has_ended
 from pipelines.sweep_plan import Candidate, SweepPlan, overridden
 from pipelines.tracking import shown
 from vlmodels.errors import UserError
@@ -80,9 +80,13 @@ def about(plan: SweepPlan, run_id: str | None, started: str | None = None) -> di
     }
 
 
-def ending(plan: SweepPlan, folder: SweepFolder, report: Path) -> str:
-    """What a reader may want to know at the end: the winner, and where everything is."""
+def ending(plan: SweepPlan, folder: SweepFolder, report: Path, *, wanted: bool) -> str:
+    """What a reader may want to know at the end: what failed, the winner if one was ``wanted``, where everything is."""
     winner, lines = folder.winner(), []
+    if again := sum(not has_ended(record) for record in folder.trials()):
+        lines.append(f"failed     {again} trials; the same command tries them again, and then chooses the winner")
+    elif winner is None and wanted:
+        lines.append("winner     none: no setting finished with all its seeds")
     if winner is not None:
         lines.append(f"winner     {winner['label']}, chosen by {winner['chosen_on']} {winner['chosen_value']:.1f}")
         lines += [f"           seed {run['seed']}: {run['run_dir']}" for run in winner["runs"]]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config import TrainConfig, digest_of
+from pipelines.errors import DivergedError
 from pipelines.sweep_folder import STATUS, SweepFolder
 from pipelines.sweep_plan import SweepPlan, overridden
 from pipelines.trial import numbers
@@ -61,11 +62,14 @@ def crown(
     *,
     seeds: Sequence[int],
     register: str | None,
+    fresh: bool = False,
     say: Callable[[str], None] = print,
-) -> dict[str, Any]:
-    """Train the winner with each seed, score it on the test lists, register the first seed's model.
+) -> dict[str, Any] | None:
+    """Train the winner with each seed, score it on the test lists, register a seed's model.
 
-    Held-out clips go back into training, but where they choose the epoch (``selection=select``).
+    Held-out clips go back into training, but where they choose the epoch (``selection=select``). A seed that diverges
+    is told and left out; None if all do. What an earlier session has registered is not registered again: the alias may
+    have moved on.
 
     Raises:
         UserError: the winner cannot be trained on all training clips.
@@ -75,15 +79,29 @@ def crown(
 
     setting = overridden(plan.base, winner.setting)
     plans = [plan_run(final(setting, seed)) for seed in seeds]
-    results = [run_training(one.config, plan=one, say=say) for one in plans]
+    results = []
+    for one in plans:
+        try:
+            results.append(run_training(one.config, plan=one, fresh=fresh, say=say))
+        except DivergedError as error:
+            say(f"the winner diverged with seed {one.config.seed} and is left out of its scores: {error}")
+    if not results:
+        return None
+    runs = [_told(result) for result in results]
+    known = folder.winner() or {}
+    before = known.get("registered") if known.get("runs") == runs else None
+    if before is not None and register is not None and before.startswith(f"models:/{register}@"):
+        registered: str | None = before
+    else:
+        registered = _register(results, plan, register, say)
     record = {
         "label": winner.label,
         "setting": dict(winner.setting),
         "trials": list(winner.trials),
         "chosen_on": winner.objective,
         "chosen_value": winner.value,
-        "runs": [_told(result) for result in results],
-        "registered": _register(results, plan, register, say),
+        "runs": runs,
+        "registered": registered,
     }
     folder.write_winner(record)
     return record

@@ -1,7 +1,7 @@
-"""MLflow: runs and the model registry, written by one process (the driver), never by workers.
+"""MLflow: runs and the model registry, written by the one process that started a run, never by its workers.
 
-The client is used directly: runs always end, as FINISHED or FAILED, and a run that a killed driver left
-open is closed when the same run starts again.
+The client is used directly: runs always end, as FINISHED, FAILED, or KILLED where a sweep stopped them, and a run that
+a killed process left open is closed when the same run starts again.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def trainable(task: Task) -> Callable[[dict[str, Any]], None]:
 
 
 def run_trial(task: Task, candidate: Candidate, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Train a candidate and return its record (DESIGN: a sweep's trials/ID.json).
+    """Train a candidate and return its record (the content of trials/ID.json).
 
     ``report`` gets each epoch's numbers by their dotted names; it may raise to end the trial.
 
@@ -78,11 +78,16 @@ def run_trial(task: Task, candidate: Candidate, report: Callable[[dict[str, Any]
     def on_epoch(epoch: Mapping[str, float]) -> None:
         report({**epoch_numbers(epoch), **numbers(record)})
 
+    from torch import OutOfMemoryError
+
     watch = Watch(f"{candidate.label}, seed {candidate.seed}", on_epoch, task.parent)
     try:
         result = run_training(config, plan=plan, say=_say_nothing, watch=watch)
     except DivergedError as error:
         return record | {"status": "diverged", "message": str(error), "seconds": time.monotonic() - started}
+    except OutOfMemoryError:
+        said = "the GPU's memory is too small for it; set optim.micro_batch, or scale.gpus_per_worker higher"
+        return record | {"status": "invalid", "message": said, "seconds": time.monotonic() - started}
     return record | _outcome(result) | {"status": "finished", "seconds": time.monotonic() - started}
 
 
@@ -98,6 +103,7 @@ def blank(candidate: Candidate) -> dict[str, Any]:
         "run": "",
         "epochs": 0,
         "seconds": 0.0,
+        "failures": 0,
         "history": [],
         "metrics": {},
         "cost": {},

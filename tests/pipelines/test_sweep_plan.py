@@ -158,6 +158,8 @@ def test_the_protocol_is_the_published_ablations_or_the_users(clips):
         (["--space", "layers", "--workers", "2", "--scheduler", "asha"], "pass --workers 1"),
         (["--grid", "optim.lr=1e-3", "--grid", "optim.lr=3e-3"], "by --grid twice"),
         (["--space", "layers", "--concurrent", "-1"], "must not be negative"),
+        (["--space", "layers", "--objective", "cost.trainable:min"], "says nothing of accuracy"),
+        (["--space", "layers", "--score-all", "--set", "protocol.holdout_classes=0.2"], "--score-all does not go"),
         (["--grid", "optim.lr=1e-3,0.001", "--search", "tpe", "--samples", "2"], "are one setting"),
         (["--space", "list"], "^spaces of msta: variants, .*insertion.*layers-apart, search"),
         (["--space", "insertions"], "unknown space 'insertions' .did you mean 'insertion'"),
@@ -206,8 +208,8 @@ def test_more_samples_are_the_same_sweep_and_another_question_is_another(planned
     base = ("--grid", "optim.lr=1e-3,3e-3")
     others = [
         (*base, "--objective", "select.top5"),
-        (*base, "--objective", "cost.step_seconds:max"),
-        (*base, "--objective", "cost.step_seconds:min"),
+        (*base, "--objective", "select.top1", "--objective", "cost.step_seconds:max"),
+        (*base, "--objective", "select.top1", "--objective", "cost.step_seconds:min"),
         ("--grid", "optim.lr=1e-3,4e-3"),
         (*base, "--seeds", "2"),
         (*base, "--seeds", "1,2"),

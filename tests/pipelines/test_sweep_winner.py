@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipelines.config import ProtocolConfig, TrainConfig, resolve
+from pipelines.errors import DivergedError
 from pipelines.sweep_folder import SweepFolder
 from pipelines.sweep_plan import Candidate
 from pipelines.sweep_winner import choose, crown, final
@@ -110,10 +111,13 @@ def test_clips_that_choose_the_epoch_stay_held_out():
 @pytest.fixture
 def runs(monkeypatch):
     """What was trained and registered; nothing is."""
-    done = SimpleNamespace(trained=[], registered=[], select={}, error=None)
+    done = SimpleNamespace(trained=[], registered=[], select={}, error=None, diverging=())
 
-    def run_training(config, *, plan, say):
+    def run_training(config, *, plan, fresh, say):
         done.trained.append(config)
+        assert not fresh
+        if config.seed in done.diverging:
+            raise DivergedError("the loss is nan")
         record = record_of(seed=config.seed, scores=50.0 + config.seed)
         if config.seed in done.select:
             record["metrics"]["select"] = {"top1": done.select[config.seed]}
@@ -167,3 +171,43 @@ def test_without_a_name_or_a_registry_there_is_a_winner_all_the_same(runs, tmp_p
     runs.error = UserError("registering needs a run that MLflow tracks")
     assert crowned(tmp_path, said=said.append)["registered"] is None
     assert said == ["the winner is not in the registry: registering needs a run that MLflow tracks"]
+
+
+def test_a_seed_that_diverges_is_told_and_left_out(runs, tmp_path):
+    runs.diverging, said = (2,), []
+    assert [run["seed"] for run in crowned(tmp_path, said=said.append)["runs"]] == [1, 3]
+    assert said == ["the winner diverged with seed 2 and is left out of its scores: the loss is nan"]
+    runs.diverging = (1, 2, 3)
+    plan, winner = plan_of(), choose(plan_of(), [trial("3-4", 61.0)])
+    folder = SweepFolder(tmp_path / "another")
+    assert crown(plan, winner, folder, seeds=(1, 2, 3), register="mine", say=said.append) is None
+    assert folder.winner() is None
+
+
+def test_a_winner_is_registered_once(runs, tmp_path):
+    """The alias may have moved on to another sweep's winner by the time the command is repeated."""
+    first = crowned(tmp_path)
+    assert crowned(tmp_path) == first
+    assert len(runs.registered) == 1
+    crowned(tmp_path, register="other")
+    assert [name for _, name, _ in runs.registered] == ["mine", "other"]
+
+
+def test_a_sweep_has_one_process_at_a_time(tmp_path):
+    folder = SweepFolder(tmp_path / "sweep-a")
+    with folder.locked():
+        with SweepFolder(tmp_path / "sweep-b").locked():
+            pass
+        with pytest.raises(UserError, match="sweep-a is running already"), folder.locked():
+            pass
+    with folder.locked():
+        pass
+
+
+def test_what_fails_in_two_sessions_is_not_waited_for(tmp_path):
+    folder = SweepFolder(tmp_path / "sweep")
+    once, twice = (trial(layers, None, status="failed") | {"failures": n} for layers, n in (("1-1", 1), ("2-2", 2)))
+    folder.write_trial(once)
+    folder.write_trial(twice)
+    assert [record["id"] for record in folder.unfinished()] == [once["id"]]
+    assert [record["id"] for record in folder.ended()] == [twice["id"]]
