@@ -35,6 +35,15 @@ def check(config: TrainConfig) -> list[str]:
             f"scale.workers={s.workers}",
         ),
         (
+            0 <= s.min_workers <= s.workers,
+            f"scale.min_workers={s.min_workers} must be at most scale.workers={s.workers} (0: all of them)",
+        ),
+        (
+            d.parts == 1 or s.workers <= d.parts <= o.batch_size,
+            f"data.parts={d.parts} must be between scale.workers={s.workers}, so that each has one, and "
+            f"optim.batch_size={o.batch_size}; or 1",
+        ),
+        (
             0 < s.gpus_per_worker <= 1 and (s.gpus_per_worker == 1 or s.workers == 1),
             f"scale.gpus_per_worker={s.gpus_per_worker:g} must be in (0, 1], and 1 with several workers: NCCL gives "
             "each rank a GPU of its own",

@@ -29,9 +29,13 @@ class BackboneConfig:
 class DataConfig:
     """Where the ingested clips lie and how many views of a clip are scored."""
 
-    dir: str = field(default="", metadata={"help": "folder that pipelines/ingest.py made"})
+    dir: str = field(default="", metadata={"help": "folder or URI that pipelines/ingest.py made"})
     clips: int = field(default=1, metadata={"help": "temporal views of a test video"})
     crops: int = field(default=1, metadata={"help": "spatial views of a test video (1, 3 or 4)"})
+    parts: int = field(
+        default=1,
+        metadata={"help": "parts of the training clips, each read by one worker alone; 1: every worker reads any clip"},
+    )
     probe: bool = field(
         default=False, metadata={"help": "also score shuffled, reversed and single frames: does order matter?"}
     )
@@ -147,6 +151,9 @@ class ScaleConfig:
     """
 
     workers: int = field(default=1, metadata={"help": "DDP workers"})
+    min_workers: int = field(
+        default=0, metadata={"help": "go on with as few while machines are lost (elastic); 0: wait for all"}
+    )
     gpu: bool = field(default=False, metadata={"help": "one GPU for each worker"})
     gpus_per_worker: float = field(default=1.0, metadata={"help": "share of a GPU, for trials of a sweep"})
     cpus_per_worker: float = field(default=1.0, metadata={"help": "CPU cores for each worker"})

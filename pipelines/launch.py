@@ -67,6 +67,7 @@ def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iter
             run_config=RunConfig(
                 name=plan.name,
                 storage_path=home.scratch,
+                storage_filesystem=home.filesystem,  # ours: it waits for a store that is away
                 failure_config=FailureConfig(max_failures=config.scale.max_failures),
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
             ),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from typing import Any
 
 OBJECT_STORE_BYTES = 1 << 30
@@ -37,3 +39,29 @@ def connect(num_cpus: int | None = None, *, dashboard: str | None = None) -> str
         where |= {} if dashboard is None else {"dashboard_host": dashboard}
         where["object_store_memory"] = OBJECT_STORE_BYTES
     return str(ray.init(**where, logging_level=level, log_to_driver=debug).dashboard_url or "")
+
+
+@contextlib.contextmanager
+def given_back() -> Iterator[None]:
+    """Give back what this process holds of the cluster when the block is interrupted.
+
+    Ray Tune cleans up after an ``Exception`` alone: after Ctrl-C its trials would keep their CPUs for as long as this
+    process lives (a notebook, a test session).
+    """
+    import ray
+    from ray.util import placement_group_table, remove_placement_group
+    from ray.util.placement_group import PlacementGroup
+
+    job = ray.get_runtime_context().get_job_id()
+
+    def held() -> set[str]:
+        groups = placement_group_table()
+        return {key for key in groups if key.endswith(job) and groups[key]["state"] != "REMOVED"}
+
+    before = held()
+    try:
+        yield
+    except BaseException:
+        for key in held() - before:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(key))))
+        raise

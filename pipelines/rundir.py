@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from typing import Any
 
 from pyarrow import fs
 
+from pipelines.storage import QUICK, Place, why
 from vlmodels.errors import UserError
 
 SCRATCH = ".ray"  # Ray's own snapshots, and checkpoints of unfinished runs
@@ -39,26 +41,14 @@ class Home:
         Raises:
             UserError: if it cannot be written.
         """
-        try:
-            if "://" in out:
-                filesystem, root = fs.FileSystem.from_uri(out)
-                local, uri = False, out.rstrip("/")
-            else:
-                filesystem, root = fs.LocalFileSystem(), str(Path(out).resolve())
-                local, uri = True, root
-            filesystem.create_dir(f"{root}/{SCRATCH}", recursive=True)
-            probe = f"{root}/{SCRATCH}/.writable-{os.getpid()}"
-            with filesystem.open_output_stream(probe) as stream:
-                stream.write(b"1")
-            filesystem.delete_file(probe)
-        except (OSError, ValueError) as error:
-            raise UserError(f"runs cannot be written to {out} ({error}); pass another --out") from error
-        return cls(filesystem, root, local, uri)
+        check_writable(out)
+        place = Place.open(out)
+        return cls(place.filesystem, place.root, place.local, place.uri)
 
     @property
     def scratch(self) -> str:
-        """Where Ray Train keeps what it needs to go on."""
-        return f"{self.uri}/{SCRATCH}"
+        """Where on ``filesystem`` Ray Train keeps what it needs to go on."""
+        return f"{self.root}/{SCRATCH}"
 
     def path(self, name: str) -> str:
         """Path or URI of the run ``name``."""
@@ -160,6 +150,22 @@ class Home:
                 destination_filesystem=fs.LocalFileSystem(),
             )
             yield target
+
+
+def check_writable(out: str) -> None:
+    """Write a file to where runs are kept, and remove it.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    place = Place.open(out, attempts=QUICK)
+    try:
+        place.filesystem.create_dir(f"{place.root}/{SCRATCH}", recursive=True)
+        probe = place / f"{SCRATCH}/.writable-{socket.gethostname()}-{os.getpid()}"
+        probe.write(b"1")
+        place.filesystem.delete_file(probe.root)
+    except OSError as error:
+        raise UserError(f"runs cannot be written to {out}: {why(error)}; mend it, or pass another --out") from error
 
 
 def assemble(folder: Path, checkpoint: Path, record: Mapping[str, Any], *, report: bool = True) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ray.tune import Callback
 
 from pipelines.launch import resources_of_worker
+from pipelines.ray_session import given_back
 from pipelines.rundir import SCRATCH, Home
 from pipelines.sweep_folder import STARTED, STATUS, SweepFolder, has_ended
 from pipelines.trial import RECORD, Task, blank, epoch_numbers, numbers, trainable
@@ -61,7 +62,8 @@ def run_trials(
         max_failures=MAX_FAILURES,
         callbacks=[Keeper(task, folder, plan.count, objective, say)],
     )
-    tuner.fit()
+    with given_back():
+        tuner.fit()
     whole = _whole(plan, folder)
     if whole:
         _clear(base)

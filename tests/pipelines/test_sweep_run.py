@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -74,6 +75,16 @@ class Sweep:
         runs = client.search_runs([experiment], order_by=["attributes.start_time ASC"])
         parents = [run for run in runs if run.data.tags[RUN] == self.folder.path.name]
         return parents, [run for run in runs if run not in parents]
+
+
+def free_cpus(wanted=2, seconds=30):
+    """CPUs that nothing holds, once they are ``wanted`` or time is up."""
+    import ray
+
+    ends = time.monotonic() + seconds
+    while (free := ray.available_resources().get("CPU", 0)) != wanted and time.monotonic() < ends:
+        time.sleep(0.2)
+    return free
 
 
 def disturbed(task, change):
@@ -236,6 +247,7 @@ def test_a_sweep_survives_a_killed_trial_and_an_interruption_and_asha_remembers(
         patch.setattr(sweep_run.Keeper, "_keep", interrupted)
         with pytest.raises(KeyboardInterrupt):
             asha.run()
+    assert free_cpus() == 2
     assert asha.statuses() == {"layers=1-2": "finished", "layers=2-3": "pruned"}
     assert [epoch["epoch"] for epoch in asha.trials["layers=1-2"]["history"]] == [1, 2, 3, 4]
     (parent,), _ = asha.tracked()
