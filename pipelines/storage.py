@@ -1,0 +1,131 @@
+"""Folders on any file system that pyarrow or fsspec knows; a store that is away for a while is waited for."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from pyarrow import fs
+
+from vlmodels.errors import UserError
+
+PATIENT, QUICK = 12, 3
+"""Attempts of S3's standard retries: minutes of a store that is away, or the seconds that a wrong address may take."""
+
+
+def is_uri(where: str | Path) -> bool:
+    """Whether this names a store rather than a local path."""
+    return "://" in str(where) and not str(where).startswith("file://")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder: ``root`` on ``filesystem``; ``uri`` is its name for people, a path if it is local."""
+
+    filesystem: fs.FileSystem
+    root: str
+    uri: str
+    local: bool
+
+    @classmethod
+    def open(cls, where: str | Path, *, attempts: int = PATIENT) -> Place:
+        """Open a local path or a URI (``s3://BUCKET/FOLDER``, ``gs://``, ``abfs://``, ``hdfs://``, or fsspec's).
+
+        S3's endpoint and region are those of the URI's query (``?endpoint_override=HOST:PORT&scheme=http&region=R``),
+        else of ``AWS_ENDPOINT_URL`` and ``AWS_REGION``. Nothing is read or written yet.
+
+        Raises:
+            UserError: no such kind of store, or its driver is not installed.
+        """
+        text = str(where)
+        if not is_uri(text):
+            path = str(Path(text.removeprefix("file://")).resolve())
+            return cls(fs.LocalFileSystem(), path, path, local=True)
+        address = urlsplit(text)
+        root = f"{address.netloc.rpartition('@')[2]}{address.path}".rstrip("/")
+        uri = f"{address.scheme}://{root}"
+        try:
+            if address.scheme == "s3":
+                return cls(_s3(dict(parse_qsl(address.query)), attempts), root, uri, local=False)
+            filesystem, root = _other(text)
+        except (OSError, ValueError, ImportError, TypeError) as error:
+            raise UserError(f"{uri} cannot be opened: {error}") from error
+        return cls(filesystem, root.rstrip("/"), uri, local=False)
+
+    def __truediv__(self, name: str) -> Place:
+        return Place(self.filesystem, f"{self.root}/{name}", f"{self.uri}/{name}", self.local)
+
+    def size(self) -> int | None:
+        """Bytes of the file of this name; None if there is no such file."""
+        info = self.filesystem.get_file_info(self.root)
+        return int(info.size) if info.type == fs.FileType.File else None
+
+    def is_dir(self) -> bool:
+        """Whether there is a folder of this name, or a file below it."""
+        return bool(self.filesystem.get_file_info(self.root).type == fs.FileType.Directory)
+
+    def read(self) -> bytes:
+        """Return the file's content.
+
+        Raises:
+            OSError: it cannot be read; ``FileNotFoundError`` if it is not there.
+        """
+        with self.filesystem.open_input_stream(self.root) as stream:
+            content: bytes = stream.read()
+        return content
+
+    def write(self, content: bytes) -> None:
+        """Put a file in place, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        part = f"{self.root}.{os.getpid()}.tmp" if self.local else self.root  # objects appear when they are whole
+        with self.filesystem.open_output_stream(part) as stream:
+            stream.write(content)
+        if self.local:
+            self.filesystem.move(part, self.root)
+
+
+def _s3(query: dict[str, str], attempts: int) -> fs.S3FileSystem:
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    options: dict[str, Any] = {"endpoint_override": endpoint} if endpoint else {}
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    options |= {"region": region} if region else {}
+    truth = {key: value == "true" for key, value in query.items() if value in ("true", "false")}
+    retries = fs.AwsStandardS3RetryStrategy(max_attempts=attempts)
+    return fs.S3FileSystem(**options | query | truth, retry_strategy=retries, connect_timeout=5, request_timeout=10)
+
+
+def _other(uri: str) -> tuple[fs.FileSystem, str]:
+    try:
+        filesystem, root = fs.FileSystem.from_uri(uri)
+    except (NotImplementedError, ValueError):  # not one of Arrow's own
+        import fsspec
+
+        wrapped, root = fsspec.core.url_to_fs(uri)
+        filesystem = fs.PyFileSystem(fs.FSSpecHandler(wrapped))
+    return filesystem, str(root)
+
+
+def why(error: Exception) -> str:
+    """What went wrong with a store, in few words, with the remedy where the cause is known."""
+    said = " ".join(str(error).split())
+    for sign, meaning in _KNOWN.items():
+        if sign in said:
+            return f"{meaning} ({said[:300]})"
+    return said[:300]
+
+
+_KNOWN = {
+    "Bucket '": "there is no such bucket; create it, or correct the name",
+    "NO_SUCH_BUCKET": "there is no such bucket; create it, or correct the name",
+    "ACCESS_DENIED": "these credentials may not; see AWS_ACCESS_KEY_ID or the machine's role",
+    "INVALID_ACCESS_KEY_ID": "the store does not know this key; see AWS_ACCESS_KEY_ID",
+    "SIGNATURE_DOES_NOT_MATCH": "the secret key is wrong; see AWS_SECRET_ACCESS_KEY",
+    "NETWORK_CONNECTION": "the store cannot be reached; see AWS_ENDPOINT_URL and the network",
+    "No space left": "the disk is full",
+}
