@@ -39,7 +39,7 @@ def check(config: TrainConfig) -> list[str]:
             f"scale.min_workers={s.min_workers} must be at most scale.workers={s.workers} (0: all of them)",
         ),
         (
-            d.parts == 1 or s.workers <= d.parts <= o.batch_size,
+            d.parts == 1 or 1 <= s.workers <= d.parts <= o.batch_size,
             f"data.parts={d.parts} must be between scale.workers={s.workers}, so that each has one, and "
             f"optim.batch_size={o.batch_size}; or 1",
         ),

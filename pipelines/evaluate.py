@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from pipelines.data.batches import prefetched, views
+from pipelines.data.parts import in_shard_order
 from pipelines.errors import DivergedError
 
 if TYPE_CHECKING:
@@ -107,13 +108,17 @@ def score_orders(
 def read_views(
     store: ClipStore, examples: Sequence[Example], data: DataConfig, *, batch: int, rank: int, world: int
 ) -> Iterator[tuple[list[int], list[np.ndarray]]]:
-    """This rank's share of ``examples``, ``batch`` views at a time: numbers, and frames (clips,T,H,W,3) of each."""
-    mine = range(rank, len(examples), world)
+    """This rank's share of ``examples``, ``batch`` views at a time: numbers, and frames (clips,T,H,W,3) of each.
+
+    A share is a run of clips as they lie in the shards, so that few shards are read by two ranks.
+    """
+    order = in_shard_order(store, examples)
+    mine = order[len(order) * rank // world : len(order) * (rank + 1) // world]
     at_once = max(1, batch // (data.clips * data.crops))
 
     def read() -> Iterator[tuple[list[int], list[np.ndarray]]]:
         for start in range(0, len(mine), at_once):
-            part = list(mine[start : start + at_once])
+            part = mine[start : start + at_once]
             yield part, [views(store, examples[i].clip_id, data.clips) for i in part]
 
     return prefetched(read())

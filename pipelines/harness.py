@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,7 +19,7 @@ class Harness(Protocol):
 
     rank: int
     world: int
-    node: int
+    host: str  # name or address of the machine
     own_process: bool  # whether all that the process ever used was for this run
 
     def device(self) -> torch.device:
@@ -38,10 +39,11 @@ class RayHarness:
 
     def __init__(self) -> None:
         import ray.train
+        import ray.util
 
         context = ray.train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
-        self.node = context.get_node_rank()
+        self.host = ray.util.get_node_ip_address()
 
     def device(self) -> torch.device:
         """The device that Ray assigned."""
@@ -73,7 +75,7 @@ class RayHarness:
 class LocalHarness:
     """The only worker of a run, in this process: nothing has to start, and what was imported and read stays."""
 
-    rank, world, node = 0, 1, 0
+    rank, world, host = 0, 1, platform.node()
     own_process = False
 
     def __init__(self, home: Home, name: str, *, gpu: bool) -> None:

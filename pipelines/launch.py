@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DivergedError
 from pipelines.harness import LocalHarness
-from pipelines.progress import Mailbox, Progress
+from pipelines.progress import Mailbox, Progress, losses_told
 from pipelines.ray_session import connect
 from pipelines.worker import Job, train_worker, work
 from vlmodels.errors import UserError
@@ -60,7 +60,7 @@ def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iter
             train_loop_config={"job": job},
             torch_config=TorchConfig(backend="nccl" if config.scale.gpu else "gloo"),
             scaling_config=ScalingConfig(
-                num_workers=config.scale.workers,
+                num_workers=_workers(config.scale),
                 use_gpu=config.scale.gpu,
                 resources_per_worker=resources_of_worker(config),
             ),
@@ -70,6 +70,7 @@ def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iter
                 storage_filesystem=home.filesystem,  # ours: it waits for a store that is away
                 failure_config=FailureConfig(max_failures=config.scale.max_failures),
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
+                callbacks=[losses_told(job.send)],
             ),
         )
         try:
@@ -85,6 +86,11 @@ def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iter
         raise RuntimeError(f"{plan.name}: the workers ended without a result; see {result.path}")
     with result.checkpoint.as_directory() as place:
         yield Path(place)
+
+
+def _workers(scale: ScaleConfig) -> int | tuple[int, int]:
+    """Ray Train's number of workers; of two, it goes on with what it can have, at least the first."""
+    return (scale.min_workers, scale.workers) if 0 < scale.min_workers < scale.workers else scale.workers
 
 
 @contextlib.contextmanager

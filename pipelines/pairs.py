@@ -91,6 +91,13 @@ def pair_problems(config: TrainConfig, method: Method) -> list[str]:
             f"each worker must have as many pairs as the others, but optim.batch_size={optim.batch_size} is no "
             f"multiple of scale.workers={workers}; set optim.batch_size={-(-optim.batch_size // workers) * workers}"
         )
+    elif config.data.parts % workers and config.data.parts > 1:
+        problems.append(
+            f"each worker must have as many pairs as the others, but data.parts={config.data.parts} is no multiple of "
+            f"scale.workers={workers}; set data.parts={workers}"
+        )
+    elif config.scale.min_workers:
+        problems.append("pairs are compared over all workers, whose number cannot change; set scale.min_workers=0")
     elif workers * (optim.batch_size // workers // passes_per_step(optim.batch_size, optim.micro_batch, workers)) < 2:
         problems.append(
             f"a caption is told from the others of its pass, but optim.batch_size={optim.batch_size} with "

@@ -239,9 +239,10 @@ def _batch_problems(config: TrainConfig, split: Split, method: Method | None) ->
             "nothing to train on: zero_shot trains on --data and scores other data (--test DIR); to score without "
             "training set optim.epochs=0, with --start RUN for a model that is trained already"
         ]
-    if config.scale.workers < 1 or optim.micro_batch < 0 or optim.batch_size < config.scale.workers:
+    workers, parts = config.scale.workers, config.data.parts
+    if workers < 1 or optim.micro_batch < 0 or optim.batch_size < max(workers, parts) or 1 < parts < workers:
         return []  # told by ``check``
-    return batch_problems(len(split.train), optim.batch_size, optim.micro_batch, config.scale.workers, pairs=pairs)
+    return batch_problems(len(split.train), optim.batch_size, optim.micro_batch, workers, parts=parts, pairs=pairs)
 
 
 def _misfits(config: TrainConfig, stores: Sequence[ClipStore], split: Split, method: Method) -> list[str]:

@@ -39,6 +39,26 @@ class Mailbox:
         self._actor.put.remote(item)
 
 
+def losses_told(send: Callable[[dict[str, Any]], None]) -> Any:
+    """Ray Train's callback that sends news of lost workers; a mistake of the user's is told by the worker itself."""
+    from ray.train import UserCallback
+
+    from vlmodels.errors import UserError
+
+    class Losses(UserCallback):  # type: ignore[misc]  # Ray is untyped here
+        def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:  # noqa: ARG002
+            causes = {rank: getattr(error, "cause", None) or error for rank, error in worker_exceptions.items()}
+            if not any(isinstance(cause, UserError) for cause in causes.values()):
+                send({"kind": "lost", "ranks": sorted(causes), "reason": _short(min(causes.items())[1])})
+
+    return Losses()
+
+
+def _short(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
+
+
 OnEpochNews = Callable[[Mapping[str, float]], None]
 
 
@@ -68,9 +88,11 @@ class Progress:
         self.seen: set[int] = set()  # epochs trained while this driver ran
         self.logged: set[int] = set()  # epochs that the tracker has
         self.workers: dict[int, int] = {}  # rank -> pid
+        self.hosts: dict[int, str] = {}  # rank -> machine, of those that work now
         self._name, self._epochs, self._tracker, self._say = name, epochs, tracker, say
         self._notify = on_epoch
         self._started = time.monotonic()
+        self._arrived: set[int] = set()
         self._first_epoch: tuple[float, float] | None = None
         self._stop = threading.Event()
         self._reading = threading.Lock()
@@ -112,11 +134,28 @@ class Progress:
         getattr(self, f"_on_{item['kind']}")({key: value for key, value in item.items() if key != "kind"})
 
     def _on_worker(self, item: dict[str, Any]) -> None:
-        if item["rank"] in self.workers:
-            self.restarts += item["rank"] == 0
-        elif item["rank"] == 0:
-            self._say(f"{self._name}: workers are up after {time.monotonic() - self._started:.0f} s")
-        self.workers[item["rank"]] = item["pid"]
+        if item["rank"] == 0:
+            self.restarts += 0 in self.workers
+        self.hosts = {rank: host for rank, host in self.hosts.items() if rank < item["world"]}
+        self.workers[item["rank"]], self.hosts[item["rank"]] = item["pid"], item["host"]
+        self._arrived.add(item["rank"])
+        if len(self._arrived) == item["world"]:
+            self._arrived.clear()
+            self._say(
+                f"{self._name}: {item['world']} {'workers are' if item['world'] > 1 else 'worker is'} up after "
+                f"{time.monotonic() - self._started:.0f} s, on {_hosts(self.hosts)}"
+            )
+
+    def _on_fetched(self, item: dict[str, Any]) -> None:
+        if item["shards"]:
+            self._say(
+                f"{self._name}: rank {item['rank']} has fetched {item['shards']} shards in {item['seconds']:.0f} s"
+            )
+
+    def _on_lost(self, item: dict[str, Any]) -> None:
+        self._arrived.clear()
+        ranks = ", ".join(f"{rank} on {self.hosts.get(rank, 'an unknown machine')}" for rank in item["ranks"])
+        self._say(f"{self._name}: lost rank {ranks} ({item['reason']}); starting again from the last epoch kept")
 
     def _on_mistake(self, item: dict[str, Any]) -> None:
         self.mistake = item["message"]
@@ -149,3 +188,14 @@ class Progress:
 
     def _on_scoring(self, item: dict[str, Any]) -> None:
         self._say(f"{self._name}: scoring {item['videos']} {item['set']} videos")
+
+
+def _hosts(hosts: Mapping[int, str]) -> str:
+    """``10.0.0.1 (rank 0), 10.0.0.2 (ranks 1-4)``: contiguous ranks share a machine in Ray Train."""
+    ranks: dict[str, list[int]] = {}
+    for rank, host in sorted(hosts.items()):
+        ranks.setdefault(host, []).append(rank)
+    return ", ".join(
+        f"{host} (rank{'s' if len(own) > 1 else ''} {'-'.join(map(str, dict.fromkeys((own[0], own[-1]))))})"
+        for host, own in ranks.items()
+    )

@@ -194,6 +194,7 @@ def _record(
             "data_wait": sum(epoch["data_wait"] for epoch in outcome["history"]),
         },
         "restarts": progress.restarts,
+        "workers": {str(rank): host for rank, host in sorted(progress.hosts.items())},
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "tracking": {"run_id": run_id},
     }

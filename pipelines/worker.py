@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.splits import EvalSet
 from vlmodels.errors import UserError
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from pipelines.plan import Descriptions
     from pipelines.splits import Example, Split
     from vlmodels.methods.base import Method
+
+
+Said = TypeVar("Said")
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def work(job: Job, harness: Harness) -> dict[str, Any]:
         worker = _Worker(job, harness)
     except UserError as error:
         problem = str(error)
-    problem = next(filter(None, _told_to_all(problem)), "")
+    problem = next(filter(None, _of_all_ranks(problem)), "")
     if worker is None or problem:
         return {"error": problem}
     try:
@@ -73,14 +76,14 @@ def work(job: Job, harness: Harness) -> dict[str, Any]:
     return {}
 
 
-def _told_to_all(problem: str) -> list[str]:
+def _of_all_ranks(own: Said) -> list[Said]:
     """What every rank says, on every rank."""
     from torch import distributed as dist
 
     if not dist.is_initialized():
-        return [problem]
-    said = [""] * dist.get_world_size()
-    dist.all_gather_object(said, problem)
+        return [own]
+    said = [own] * dist.get_world_size()
+    dist.all_gather_object(said, own)
     return said
 
 
@@ -99,7 +102,8 @@ class _Worker:
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
             torch.set_num_threads(max(1, int(self.config.scale.cpus_per_worker)))
-        job.send({"kind": "worker", "rank": self.rank, "pid": os.getpid(), "node": harness.node})
+        about = {"rank": self.rank, "world": self.world, "pid": os.getpid(), "host": harness.host}
+        job.send({"kind": "worker", **about})
         self.store = ClipStore(self.config.data.dir or job.split.tests[0].data)
         others = {test.data for test in job.split.tests} - {""}
         self.stores = {"": self.store} | {folder: ClipStore(folder) for folder in sorted(others)}  # fail now, not then
@@ -151,6 +155,8 @@ class _Worker:
             seed=self.config.seed,
             device=self.device,
             mixing=Mixing(self.config.augment, optim.label_smoothing, len(self.job.split.train_classes)),
+            parts=self.config.data.parts,
+            group=self._group(),
         )
         loop = Loop(
             self.method,
@@ -164,6 +170,25 @@ class _Worker:
             captions=self.job.split.captions or None,
         )
         loop.run(self._on_epoch, start_epoch=self._restore(loop.optimizer))
+
+    def _group(self) -> int:
+        """Which parts of the clips this rank reads; fetches their shards if the data lies in a store."""
+        from pipelines.data.parts import Parts, groups_by_rank
+
+        store, examples, count = self.store, self.job.split.train, self.config.data.parts
+        if store.uri is None:
+            return self.rank
+        parts = Parts.cut(store, examples, self.config.optim.batch_size, count)
+        needed = [
+            {store.place(examples[i].clip_id)[0] for i in parts.own(group, self.world)} for group in range(self.world)
+        ]
+        held = [sum(store.cached(shard) for shard in shards) for shards in needed]
+        group = groups_by_rank(_of_all_ranks(held))[self.rank] if count > 1 else self.rank
+        started, missing = time.perf_counter(), [shard for shard in sorted(needed[group]) if not store.cached(shard)]
+        store.fetch(missing)
+        seconds = time.perf_counter() - started
+        self.job.send({"kind": "fetched", "rank": self.rank, "shards": len(missing), "seconds": seconds})
+        return group
 
     def _on_step(self, step: int, steps: int) -> None:
         if step % max(1, steps // 4) == 0:

@@ -26,6 +26,9 @@ class FakeStore:
     def frames(self, clip_id):
         return self.frames_of[clip_id]
 
+    def place(self, clip_id):
+        return f"{int(clip_id[4:]) % 5}.arrow", int(clip_id[4:]) // 5
+
     @property
     def examples(self):
         return tuple(Example(f"clip{i}", target) for i, target in enumerate(self.targets))

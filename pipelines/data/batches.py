@@ -1,7 +1,7 @@
 """Batches for training and views for evaluation, read by rank from the memory-mapped shards.
 
-Which clips form a global batch, which frames are drawn and how a clip is augmented depend on the seed, the
-epoch and the clip alone: one worker or many, resumed or not, a step sees the same numbers. Mixing alone pairs the
+Which clips form a global batch (``parts.py``), which frames are drawn and how a clip is augmented depend on the seed,
+the epoch and the clip alone: one worker or many, resumed or not, a step sees the same numbers. Mixing alone pairs the
 clips of one pass, so that it depends on the number of workers too.
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipelines.data.parts import Parts, shares
 from vlmodels.errors import UserError
 from vlmodels.sampling import Starts, view_offset, view_start
 
@@ -51,7 +52,7 @@ class _HostBatch(NamedTuple):
 
 
 class TrainBatches:
-    """The training clips of one rank, epoch by epoch."""
+    """The training clips of one rank, epoch by epoch; of ``parts`` of the data it reads those of its ``group``."""
 
     def __init__(
         self,
@@ -66,12 +67,16 @@ class TrainBatches:
         seed: int,
         device: torch.device,
         mixing: Mixing | None = None,
+        parts: int = 1,
+        group: int | None = None,
     ) -> None:
         pairs = mixing is not None and mixing.needs_pairs
-        if problems := batch_problems(len(examples), batch_size, micro_batch, world, pairs=pairs):
+        if problems := batch_problems(len(examples), batch_size, micro_batch, world, parts=parts, pairs=pairs):
             raise UserError("; ".join(problems))
         self._store, self._examples, self._augment, self._mixing = store, examples, augment, mixing
-        self.batch_size, self._passes = batch_size, passes_per_step(batch_size, micro_batch, world)
+        self.batch_size, self._passes = batch_size, passes_per_step(batch_size, micro_batch, world, parts)
+        self._parts = Parts.cut(store, examples, batch_size, parts)
+        self._group = rank if group is None else group
         self._rank, self._world, self._seed, self._device = rank, world, seed, device
         self.steps_per_epoch = len(examples) // batch_size  # the last partial batch is dropped, as published
 
@@ -80,9 +85,7 @@ class TrainBatches:
         return self._on_device(prefetched(self._host_batches(epoch)), epoch)
 
     def _host_batches(self, epoch: int) -> Iterator[_HostBatch]:
-        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._examples))
-        for step in range(self.steps_per_epoch):
-            mine = order[step * self.batch_size : (step + 1) * self.batch_size][self._rank :: self._world]
+        for step, mine in enumerate(self._parts.steps(self._seed, epoch, self._group, self._world)):
             for part, indices in enumerate(np.array_split(mine, self._passes)):
                 clips = [self._draw_frames(int(i), epoch) for i in indices]
                 share = len(indices) * self._world / self.batch_size
@@ -121,12 +124,15 @@ class TrainBatches:
             yield MicroBatch(frames, targets, batch.share, batch.last)
 
 
-def passes_per_step(batch_size: int, micro_batch: int, world: int) -> int:
+def passes_per_step(batch_size: int, micro_batch: int, world: int, parts: int = 1) -> int:
     """Micro-batches of a step: as many on every rank, none of them empty, so that DDP's collectives pair up."""
-    return min(-(-batch_size // (world * (micro_batch or batch_size))), batch_size // world)
+    clips = shares(batch_size, parts, world)
+    return min(-(-max(clips) // (micro_batch or batch_size)), *clips)
 
 
-def batch_problems(clips: int, batch_size: int, micro_batch: int, world: int, *, pairs: bool) -> list[str]:
+def batch_problems(
+    clips: int, batch_size: int, micro_batch: int, world: int, *, parts: int = 1, pairs: bool
+) -> list[str]:
     """Why these batches cannot be made of ``clips`` training clips, each reason with the remedy.
 
     ``pairs``: every pass must have two clips to mix.
@@ -137,12 +143,14 @@ def batch_problems(clips: int, batch_size: int, micro_batch: int, world: int, *,
             f"optim.batch_size={batch_size} is larger than the {clips} training clips; "
             f"set optim.batch_size to at most {clips}"
         )
-    share = batch_size // world
-    if pairs and share // passes_per_step(batch_size, micro_batch, world) < 2:
+    share = min(shares(batch_size, parts, world))
+    if pairs and share // passes_per_step(batch_size, micro_batch, world, parts) < 2:
         remedy = f"optim.batch_size to at least {2 * world}" + (" and optim.micro_batch=0" if micro_batch == 1 else "")
         if share >= 2:
             larger = (
-                m for m in range(micro_batch, batch_size + 1) if share // passes_per_step(batch_size, m, world) > 1
+                m
+                for m in range(micro_batch, batch_size + 1)
+                if share // passes_per_step(batch_size, m, world, parts) > 1
             )
             remedy = f"optim.micro_batch={next(larger)}"
         problems.append(

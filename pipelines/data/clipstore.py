@@ -81,6 +81,10 @@ class ClipStore:
             raise UserError(f"{self.folder / SHARDS / shard} holds other clips than the manifest says; ingest again")
         return frames
 
+    def place(self, clip_id: str) -> tuple[str, int]:
+        """Return the shard file that a decoded clip is in, and its row there."""
+        return self._place[clip_id]
+
     def n_frames(self, clip_id: str) -> int:
         """Return how many frames the video of a decoded clip has."""
         return self._n_frames[clip_id]
