@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pipelines.config import OptimConfig
 from pipelines.data.batches import MicroBatch, TrainBatches
 from pipelines.errors import DivergedError
+from pipelines.network import Traffic
 from pipelines.optimizer import learning_rate, make_optimizer, set_rate
 from pipelines.pairs import PairModel
 from vlmodels.methods.base import Method, Output
@@ -58,6 +59,7 @@ class Loop:
         self.optimizer = make_optimizer(self.method, self.optim)
         self._model: nn.Module = self.method if self.captions is None else PairModel(self.method, self.world)
         self._parallel: DistributedDataParallel | None = None
+        self._traffic = Traffic()
         if self.world > 1:
             for parameter in self.parameters:  # frozen weights are the same everywhere: only adapters travel
                 dist.broadcast(parameter.data, src=0)
@@ -68,6 +70,7 @@ class Loop:
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
             )
+            self._parallel.register_comm_hook(self._traffic, Traffic.reduce)
 
     def run(self, on_epoch: OnEpoch, start_epoch: int = 0) -> None:
         """Train from ``start_epoch`` (0-based) to the last epoch.
@@ -118,10 +121,13 @@ class Loop:
         metrics = self._mean(sums, steps)
         seconds = time.perf_counter() - started
         clips = steps * self.batches.batch_size
+        network_wait, sent = self._traffic.taken()
         return metrics | {
             "lr": rate,
             "seconds": seconds,
             "data_wait": waited,
+            "network_wait": network_wait,
+            "network_bytes_per_step": sent / steps,
             "clips_per_second": clips / seconds,
         }
 
