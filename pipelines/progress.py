@@ -147,10 +147,8 @@ class Progress:
             )
 
     def _on_fetched(self, item: dict[str, Any]) -> None:
-        if item["shards"]:
-            self._say(
-                f"{self._name}: rank {item['rank']} has fetched {item['shards']} shards in {item['seconds']:.0f} s"
-            )
+        said = f"{item['shards']} shards in {item['seconds']:.0f} s"
+        self._say(f"{self._name}: rank {item['rank']} has fetched {said}")
 
     def _on_lost(self, item: dict[str, Any]) -> None:
         self._arrived.clear()

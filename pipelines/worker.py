@@ -172,22 +172,25 @@ class _Worker:
         loop.run(self._on_epoch, start_epoch=self._restore(loop.optimizer))
 
     def _group(self) -> int:
-        """Which parts of the clips this rank reads; fetches their shards if the data lies in a store."""
+        """Which parts of the clips this rank reads; their shards are fetched if the data lies in a store."""
         from pipelines.data.parts import Parts, groups_by_rank
 
         store, examples, count = self.store, self.job.split.train, self.config.data.parts
-        if store.uri is None:
-            return self.rank
         parts = Parts.cut(store, examples, self.config.optim.batch_size, count)
-        needed = [
-            {store.place(examples[i].clip_id)[0] for i in parts.own(group, self.world)} for group in range(self.world)
+        needed = [  # shards by group; a single part is read by all
+            {store.place(examples[i].clip_id)[0] for i in parts.own(group, self.world)}
+            for group in range(self.world if count > 1 else 1)
         ]
-        held = [sum(store.cached(shard) for shard in shards) for shards in needed]
-        group = groups_by_rank(_of_all_ranks(held))[self.rank] if count > 1 else self.rank
-        started, missing = time.perf_counter(), [shard for shard in sorted(needed[group]) if not store.cached(shard)]
+        group = self.rank
+        if count > 1:
+            held = [sum(store.cached(shard) for shard in shards) for shards in needed]
+            group = groups_by_rank(_of_all_ranks(held))[self.rank]
+        missing = [shard for shard in sorted(needed[group if count > 1 else 0]) if not store.cached(shard)]
+        started = time.perf_counter()
         store.fetch(missing)
         seconds = time.perf_counter() - started
-        self.job.send({"kind": "fetched", "rank": self.rank, "shards": len(missing), "seconds": seconds})
+        if missing:
+            self.job.send({"kind": "fetched", "rank": self.rank, "shards": len(missing), "seconds": seconds})
         return group
 
     def _on_step(self, step: int, steps: int) -> None:

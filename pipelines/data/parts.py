@@ -94,8 +94,7 @@ class Parts:
 def groups_by_rank(held: Sequence[Sequence[int]]) -> list[int]:
     """Which group each rank takes, so that most is on its machine already.
 
-    ``held[rank][group]``: bytes of the group's shards that the rank's machine holds. Equal everywhere: rank r takes
-    group r.
+    ``held[rank][group]``: shards of the group that the rank's machine holds. Equal everywhere: rank r takes group r.
     """
     from scipy.optimize import linear_sum_assignment
 
