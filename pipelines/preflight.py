@@ -1,0 +1,238 @@
+"""A cluster before workers start: what would fail on some machine is found at once, and told by machine."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines import node_facts
+from pipelines.config import ScaleConfig, TrainConfig
+from pipelines.room import check_room, places
+from pipelines.rundir import SCRATCH
+from pipelines.storage import is_uri
+from vlmodels.errors import UserError, refuse
+
+LOOSE = ("pyarrow", "numpy", "safetensors")
+"""Packages of which another minor version computes and reads the same."""
+_INSTALL = "install there what this machine has (cluster.yaml: setup_commands)"
+Facts = Mapping[str, Any]
+
+
+def check_cluster(config: TrainConfig, *, data: Sequence[str], timeout_s: float = 120) -> list[str]:
+    """Ask every machine that could hold a worker whether one can run there; to be called once Ray is connected.
+
+    Versions, sources, data, weight file, folder of runs, cache and GPUs are compared with this process' own. A cluster
+    of one machine, this one, is asked for room and GPUs alone. Machines that join later are not asked.
+
+    Args:
+        config: of the run, with absolute paths.
+        data: folders or URIs of all ingested data that it reads.
+        timeout_s: seconds within which a machine must answer.
+
+    Returns:
+        What a reader should know, one line each.
+
+    Raises:
+        UserError: naming every machine that could not run a worker, with the remedy; or too few workers fit.
+    """
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    notes = check_room(config.scale, nodes)
+    if len(nodes) == 1:
+        _check_own_gpus(config.scale, nodes[0])
+        return notes
+    able = {node["NodeID"]: node for node in nodes if places(config.scale, node["Resources"])}
+    request = _request(config, data)
+    here = node_facts.facts({**request, "out": "", "cache": False, "gpus": False})
+    share = 1 / len(able) if config.data.parts > 1 and able else 1.0
+    with _marker(config.out) as shared:
+        there = _ask(list(able), {**request, "shared": shared, "sources": here["sources"]}, timeout_s)
+        here["shared"] = Path(shared).read_text() if shared else ""
+    problems, remarks = {}, {}
+    for node_id, found in there.items():
+        if isinstance(found, str):
+            problems[node_id] = [found]
+            continue
+        promised = int(able[node_id]["Resources"].get("GPU", 0))
+        problems[node_id], remarks[node_id] = compare(here, found, promised=promised, share=share)
+    refuse(_told(able, problems))
+    return notes + _told(able, remarks)
+
+
+def _request(config: TrainConfig, data: Sequence[str]) -> dict[str, Any]:
+    weights = config.backbone.pretrained or ""
+    return {
+        "data": list(data),
+        "weights": weights if Path(weights).is_file() else "",
+        "out": config.out if is_uri(config.out) else str(_local(config.out)),
+        "shared": "",
+        "sources": "",
+        "cache": any(is_uri(where) for where in data),
+        "gpus": config.scale.gpu,
+    }
+
+
+def _local(out: str) -> Path:
+    return Path(out.removeprefix("file://")).resolve()
+
+
+def _check_own_gpus(scale: ScaleConfig, node: Mapping[str, Any]) -> None:
+    if not scale.gpu:
+        return
+    import torch
+
+    promised = int(node["Resources"].get("GPU", 0))
+    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if seen < promised:
+        raise UserError(f"{node['NodeManagerAddress']}: {_no_gpu(promised, {'seen': seen, 'said': ''})}")
+
+
+def _no_gpu(promised: int, found: Mapping[str, Any]) -> str:
+    said = f" ({found['said']})" if found["said"] else ""
+    return (
+        f"Ray promises {promised} GPUs there, PyTorch sees {found['seen']}{said}: mend its driver, install a torch "
+        f"that has CUDA, or start Ray there with --num-gpus={found['seen']}"
+    )
+
+
+@contextlib.contextmanager
+def _marker(out: str) -> Iterator[str]:
+    """A file in a local ``out``, by which other machines know that it is the same folder; "" for a store."""
+    if is_uri(out):
+        yield ""
+        return
+    path = _local(out) / SCRATCH / f".shared-{secrets.token_hex(8)}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.write_text(secrets.token_hex(16))
+        yield str(path)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _ask(nodes: Sequence[str], request: Mapping[str, Any], timeout_s: float) -> dict[str, Facts | str]:
+    """Facts of each node, or what went wrong there; a node that is gone by then is left out."""
+    import ray
+    from ray.exceptions import RayError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    asked = {}
+    ray.cloudpickle.register_pickle_by_value(node_facts)
+    try:
+        task = ray.remote(num_cpus=0, num_gpus=0, max_retries=0)(node_facts.facts)
+        for node in nodes:
+            there = NodeAffinitySchedulingStrategy(node, soft=False)
+            asked[task.options(scheduling_strategy=there).remote(request)] = node
+    finally:
+        ray.cloudpickle.unregister_pickle_by_value(node_facts)
+    done, late = ray.wait(list(asked), num_returns=len(asked), timeout=timeout_s) if asked else ([], [])
+    answers: dict[str, Facts | str] = {}
+    for reference in late:
+        ray.cancel(reference, force=True)
+        answers[asked[reference]] = f"no answer within {timeout_s:g} s; see that machine's load and 'ray status'"
+    for reference in done:
+        try:
+            answers[asked[reference]] = ray.get(reference)
+        except RayError as error:
+            answers[asked[reference]] = f"no task can run there: {str(error).strip().rpartition(chr(10))[2][:300]}"
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    return {node: answer for node, answer in answers.items() if node in alive}
+
+
+def compare(here: Facts, there: Facts, *, promised: int = 0, share: float = 1.0) -> tuple[list[str], list[str]]:
+    """Compare a machine's facts (``node_facts.facts``) with this process'.
+
+    Args:
+        here: facts of this process.
+        there: facts of the other machine.
+        promised: GPUs that Ray says are there.
+        share: part of the shards that a machine may have to keep.
+
+    Returns:
+        What forbids a worker there, each with its remedy; and what is merely worth a note.
+    """
+    problems, notes = _versions(here, there)
+    for where, found in there["data"].items():
+        if "error" in found:
+            problems.append(f"{where} cannot be read there: {found['error']}; put the data in a store or shared folder")
+        elif found and found["digest"] != here["data"][where].get("digest"):
+            problems.append(f"{where} holds other data there; copy it anew, or use a store or shared folder")
+    weights = there["weights"]
+    if "error" in weights:
+        problems.append(f"the weight file cannot be read there ({weights['error']}); copy it to the same path")
+    elif weights != here["weights"]:
+        problems.append(
+            f"the weight file is another one there ({weights['bytes']} bytes, sha256 {weights['sha256'][:12]}); copy it"
+        )
+    if there["shared"] != here["shared"]:
+        problems.append(
+            "runs would be kept on each machine by itself; --out must be a shared folder or a store (s3://...)"
+        )
+    elif there["out"]:
+        problems.append(f"runs cannot be written from there: {there['out']}")
+    if there["gpus"] and there["gpus"]["seen"] < promised:
+        problems.append(_no_gpu(promised, there["gpus"]))
+    if there["cache"]:
+        _judge_cache(here["data"], there["cache"], share, problems, notes)
+    return problems, notes
+
+
+def _versions(here: Facts, there: Facts) -> tuple[list[str], list[str]]:
+    problems: list[str] = []
+    told: list[str] = []
+    notes: list[str] = []
+    if not there["sources"]:
+        problems.append("vidadapt is not installed; pip install it there (cluster.yaml: setup_commands)")
+    elif there["sources"] != here["sources"]:
+        told.append(
+            f"vidadapt {there['packages']['vidadapt']} with sources {there['sources'][:8]} instead of "
+            f"{here['packages']['vidadapt']} with {here['sources'][:8]}"
+        )
+    if there["python"] != here["python"]:
+        same = _parts(there["python"], 2) == _parts(here["python"], 2)
+        (notes if same else told).append(f"Python {there['python']} instead of {here['python']}")
+    for name, own in here["packages"].items():
+        found = there["packages"][name]
+        if name == "vidadapt" or not own or found == own:
+            continue
+        if not found:
+            told.append(f"{name} {own} is not installed")
+            continue
+        same = _parts(found, 1 if name in LOOSE else None) == _parts(own, 1 if name in LOOSE else None)
+        (notes if same else told).append(f"{name} {found} instead of {own}")
+    problems += [f"{', '.join(told)}: {_INSTALL}"] if told else []
+    return problems, notes
+
+
+def _parts(version: str, count: int | None) -> list[str]:
+    """The first parts of a version; what follows a ``+`` names the build, and may differ with the hardware."""
+    return version.partition("+")[0].split(".")[:count]
+
+
+def _judge_cache(data: Facts, cache: Mapping[str, Any], share: float, problems: list[str], notes: list[str]) -> None:
+    stores = [found for where, found in data.items() if is_uri(where)]
+    need = share * sum(found.get("bytes", 0) for found in stores)
+    remedy = "set VIDADAPT_CACHE there to a larger disk"
+    if not cache["writable"]:
+        problems.append(f"shards cannot be kept in {cache['folder']} there; set VIDADAPT_CACHE to a writable folder")
+    elif cache["free"] + cache["held"] < max((found.get("largest", 0) for found in stores), default=0):
+        problems.append(f"{cache['folder']} has {cache['free'] / 1e9:.1f} GB free, less than one shard; {remedy}")
+    elif cache["free"] + cache["held"] < need:
+        notes.append(
+            f"{cache['folder']} has {cache['free'] / 1e9:.1f} GB free, shards may take {need / 1e9:.1f} GB; {remedy}"
+        )
+
+
+def _told(nodes: Mapping[str, Mapping[str, Any]], said: Mapping[str, Sequence[str]]) -> list[str]:
+    """Lines ``10.0.0.7, 10.0.0.8: what is said of both``."""
+    addresses = [node["NodeManagerAddress"] for node in nodes.values()]
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for node_id, words in said.items():
+        address = nodes[node_id]["NodeManagerAddress"]
+        name = address if addresses.count(address) == 1 else f"{address} ({node_id[:6]})"  # several Rays on a machine
+        alike.setdefault(tuple(words), []).append(name)
+    return [f"{', '.join(names)}: {'; '.join(words)}" for words, names in alike.items() if words]

@@ -1,0 +1,94 @@
+"""Room for workers on a cluster: how many fit, whether machines may still come, what is waited for."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import ScaleConfig, TrainConfig
+from vlmodels.errors import UserError
+
+
+def places(scale: ScaleConfig, resources: Mapping[str, float]) -> int:
+    """How many workers fit on a machine of these resources."""
+    room = resources.get("CPU", 0) / scale.cpus_per_worker
+    if scale.gpu:
+        room = min(room, resources.get("GPU", 0) / scale.gpus_per_worker)
+    return int(room + 1e-6)
+
+
+def check_room(scale: ScaleConfig, nodes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Compare the workers wanted with what fits on ``nodes`` (as ``ray.nodes()`` tells) when nothing else runs.
+
+    Returns a line about workers that have to wait for machines.
+
+    Raises:
+        UserError: too few fit, and no autoscaler can add machines.
+    """
+    fit = sum(places(scale, node["Resources"]) for node in nodes)
+    least = scale.min_workers or scale.workers
+    if fit >= scale.workers:
+        return []
+    each = f"{scale.cpus_per_worker:g} CPUs" + (f" and {scale.gpus_per_worker:g} GPU" if scale.gpu else "")
+    most = f"{fit} of {scale.workers} workers fit on the cluster ({each} each, {len(nodes)} machines)"
+    if can_grow(len(nodes)):
+        return [f"{most}: waiting for {scale.workers - fit} more, for which the autoscaler may start machines"]
+    if fit >= least:
+        return [f"{most}: going on with these (scale.min_workers={scale.min_workers})"]
+    have = {kind: sum(node["Resources"].get(kind, 0) for node in nodes) for kind in ("CPU", "GPU")}
+    raise UserError(
+        f"{least} workers need {each} each, on one machine, but Ray has {have['CPU']:g} CPUs and {have['GPU']:g} GPUs "
+        f"on {len(nodes)} machines, on which {fit} fit; set scale.workers or scale.cpus_per_worker lower, set "
+        "scale.min_workers, or add machines"
+    )
+
+
+def can_grow(nodes: int) -> bool:
+    """Whether an autoscaler may add machines to the ``nodes`` that are up; False where none answers.
+
+    Ray keeps no public record of an autoscaler's limits: one is at work where machines have a type of its
+    configuration (one started by hand is a type of its own, ``node_ID``); on the head of a cluster that ``ray up``
+    made, its configuration tells the limit.
+    """
+    with contextlib.suppress(Exception):  # what a version of Ray does not tell is no reason to end a run
+        if all(name.startswith("node_") for name in _node_types()):
+            return False
+        import yaml  # type: ignore[import-untyped]
+
+        kept = Path("~/ray_bootstrap_config.yaml").expanduser()
+        limit = yaml.safe_load(kept.read_text())["max_workers"] if kept.is_file() else nodes
+        return bool(nodes - 1 < limit)
+    return False
+
+
+def _node_types() -> set[str]:
+    import ray
+    from ray.autoscaler.v2.sdk import get_cluster_status
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    types = {node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes)}
+    first = json.loads(_internal_kv_get("__autoscaling_status") or b"{}")  # of the autoscaler's first version
+    report = first.get("autoscaler_report") or {}
+    return types | set(report.get("active_nodes") or ()) | set(report.get("pending_launches") or ())
+
+
+def waiting(config: TrainConfig) -> str | None:
+    """One line about what workers of this job wait for; None if none waits for room."""
+    import ray
+    from ray.util import placement_group_table
+
+    job = ray.get_runtime_context().get_job_id()
+    groups = placement_group_table()
+    if not any(key.endswith(job) and group["state"] == "PENDING" for key, group in groups.items()):
+        return None
+    scale, free, have = config.scale, ray.available_resources(), ray.cluster_resources()
+    each = {"CPU": scale.cpus_per_worker} | ({"GPU": scale.gpus_per_worker} if scale.gpu else {})
+    parts = [f"{n:g} {kind}s each, {free.get(kind, 0):g} of {have.get(kind, 0):g} free" for kind, n in each.items()]
+    return (
+        f"waiting for room for {scale.min_workers or scale.workers} workers ({'; '.join(parts)}); "
+        "'ray status' shows who holds the rest"
+    )
