@@ -146,4 +146,4 @@ def _gpus() -> dict[str, Any]:
     command = [sys.executable, "-c", _COUNT]
     done = subprocess.run(command, env=shown, capture_output=True, text=True, check=False, timeout=90)  # noqa: S603
     said = done.stderr.strip().rpartition("\n")[2]
-    return {"seen": int(done.stdout or 0), "said": said[:200]}
+    return {"seen": int((done.stdout.split() or ["0"])[-1]), "said": said[:200]}

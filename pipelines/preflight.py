@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,9 @@ def check_cluster(config: TrainConfig, *, data: Sequence[str], timeout_s: float 
     with _marker(config.out) as shared:
         there = _ask(list(able), {**request, "shared": shared, "sources": here["sources"]}, timeout_s)
         here["shared"] = Path(shared).read_text() if shared else ""
+    if lost := able.keys() - there.keys():
+        notes = check_room(config.scale, [node for node in ray.nodes() if node["Alive"]])
+        notes += _told(able, {node_id: ["left the cluster while it was checked"] for node_id in lost})
     problems, remarks = {}, {}
     for node_id, found in there.items():
         if isinstance(found, str):
@@ -81,7 +85,7 @@ def _local(out: str) -> Path:
 
 
 def _check_own_gpus(scale: ScaleConfig, node: Mapping[str, Any]) -> None:
-    if not scale.gpu:
+    if not scale.gpu or os.environ.get("CUDA_VISIBLE_DEVICES") == "":  # hidden from this process alone
         return
     import torch
 

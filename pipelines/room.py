@@ -32,18 +32,22 @@ def check_room(scale: ScaleConfig, nodes: Sequence[Mapping[str, Any]]) -> list[s
     least = scale.min_workers or scale.workers
     if fit >= scale.workers:
         return []
-    each = f"{scale.cpus_per_worker:g} CPUs" + (f" and {scale.gpus_per_worker:g} GPU" if scale.gpu else "")
-    most = f"{fit} of {scale.workers} workers fit on the cluster ({each} each, {len(nodes)} machines)"
+    each = {"CPU": scale.cpus_per_worker} | ({"GPU": scale.gpus_per_worker} if scale.gpu else {})
+    most = f"{fit} of {scale.workers} workers fit on the cluster ({_amounts(each)} each, {len(nodes)} machines)"
     if can_grow(len(nodes)):
         return [f"{most}: waiting for {scale.workers - fit} more, for which the autoscaler may start machines"]
     if fit >= least:
         return [f"{most}: going on with these (scale.min_workers={scale.min_workers})"]
-    have = {kind: sum(node["Resources"].get(kind, 0) for node in nodes) for kind in ("CPU", "GPU")}
+    wanted = {kind: least * amount for kind, amount in each.items()}
+    have = {kind: sum(node["Resources"].get(kind, 0) for node in nodes) for kind in each}
     raise UserError(
-        f"{least} workers need {each} each, on one machine, but Ray has {have['CPU']:g} CPUs and {have['GPU']:g} GPUs "
-        f"on {len(nodes)} machines, on which {fit} fit; set scale.workers or scale.cpus_per_worker lower, set "
-        "scale.min_workers, or add machines"
+        f"{least} workers need {_amounts(wanted)} but Ray has {_amounts(have)} on {len(nodes)} machines, where {fit} "
+        "fit; set scale.workers or scale.cpus_per_worker lower, set scale.min_workers, or add machines"
     )
+
+
+def _amounts(resources: Mapping[str, float]) -> str:
+    return " and ".join(f"{amount:g} {kind}s" for kind, amount in resources.items())
 
 
 def can_grow(nodes: int) -> bool:
