@@ -166,6 +166,13 @@ def test_aws_accepts_the_nodes(tmp_path, monkeypatch):
             assert (node.instance_lifecycle == "spot") == (name != "head")
 
 
+def test_readme_submits_what_the_cluster_can_hold():
+    text = re.sub(r"\\\n", " ", (ROOT / "README.md").read_text())
+    args = arguments(re.search(r"^ray submit cluster.yaml pipelines/b2n.py .*$", text, re.MULTILINE)[0], "--")
+    types = yaml.safe_load(CLUSTERS["cluster.yaml"].read_text())["available_node_types"]
+    assert (args.workers, args.gpu) == (types["gpu_worker"]["max_workers"], True)
+
+
 # KubeRay
 
 
