@@ -34,10 +34,10 @@ def check_room(scale: ScaleConfig, nodes: Sequence[Mapping[str, Any]]) -> list[s
         return []
     each = {"CPU": scale.cpus_per_worker} | ({"GPU": scale.gpus_per_worker} if scale.gpu else {})
     most = f"{fit} of {scale.workers} workers fit on the cluster ({_amounts(each)} each, {len(nodes)} machines)"
-    if can_grow(len(nodes)):
-        return [f"{most}: waiting for {scale.workers - fit} more, for which the autoscaler may start machines"]
     if fit >= least:
         return [f"{most}: going on with these (scale.min_workers={scale.min_workers})"]
+    if can_grow(len(nodes)):
+        return [f"{most}: waiting for {scale.workers - fit} more, for which the autoscaler may start machines"]
     wanted = {kind: least * amount for kind, amount in each.items()}
     have = {kind: sum(node["Resources"].get(kind, 0) for node in nodes) for kind in each}
     raise UserError(
