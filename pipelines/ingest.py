@@ -6,9 +6,12 @@ Examples:
   python pipelines/ingest.py --dataset hmdb51 --lists REPO --root VIDEOS --protocol b2n --out DATA  # published lists
   python pipelines/ingest.py --videos val.txt --labels labels.csv --root VIDEOS --out DATA          # any list
   python pipelines/ingest.py --videos base.txt novel.txt --labels base.csv novel.csv --out DATA
+  python pipelines/ingest.py --videos mine.csv --root s3://BUCKET/videos --out s3://BUCKET/data/mine       # in a store
 
 Lists and their label files are kept in DATA/lists, where protocols find them. In a CSV, clips of one group (source
 video) are never torn apart by a split, and split says train, val or test where you have decided that.
+
+In a cluster whose machines share no disk, --out and the videos lie in a store: s3://, gs://, abfs://, hdfs://.
 
 A rerun does only what is missing or changed; an interrupted ingest is completed by the same command. Videos that
 cannot be decoded are set aside in the manifest with the reason. Exit code: 0 if clips were stored; 2 with one
@@ -21,7 +24,6 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.cli import run_script
@@ -38,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add_input_flags(parser)
-    add("--out", required=True, metavar="DIR", help="where shards, manifest and index go")
+    add("--out", required=True, metavar="DIR|URI", help="where shards, manifest and index go")
     add("--frames", type=int, default=8, metavar="T", help="segments of a clip (default: 8)")
     add("--size", type=int, default=224, metavar="PIXELS", help="crop size to leave room for (default: 224)")
     add(
@@ -57,14 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
 
     from pipelines.data.decode import DecodeSettings
+    from pipelines.data.destination import Destination
     from pipelines.data.shards import ingest
     from vlmodels.errors import UserError
 
     settings = DecodeSettings(args.frames, args.size, args.pool, args.sampling, args.stride)
-    out = Path(args.out)
-    inputs = inputs_from(args, exclude=out)
+    out = Destination.at(args.out)
+    inputs = inputs_from(args, exclude=None if out.uri else out.desk)
     lists = f" ({', '.join(one.name for one in inputs.lists)})" if inputs.lists else ""
-    print(f"{len(inputs.videos)} videos of {len(inputs.classes)} classes in {inputs.root}{lists}", flush=True)
+    print(f"{len(inputs.videos)} videos of {len(inputs.classes)} classes in {inputs.place}{lists}", flush=True)
     labels = {video.label for video in inputs.videos}
     if empty := [name for name in inputs.classes if name not in labels]:
         shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
@@ -100,7 +103,7 @@ def summary(report: IngestReport) -> str:
         lines += [f"      {uri}: {reason}" for uri, reason in clips[:3]]
         if len(clips) > 3:
             lines.append(f"      and {len(clips) - 3} more")
-    lines.append(f"manifest  {report.out / 'manifest.parquet'}\ndigest    {report.digest}")
+    lines.append(f"manifest  {report.manifest}\ndigest    {report.digest}")
     return "\n".join(lines)
 
 

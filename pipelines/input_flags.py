@@ -20,7 +20,7 @@ def add_input_flags(parser: argparse.ArgumentParser) -> None:
     add("--dataset", metavar="NAME", help="published data set: hmdb51, ucf101, ssv2, k400 or k600; with --lists")
     add("--lists", metavar="DIR", help="a published repository, or a folder of lists with their label files")
     add("--protocol", choices=PROTOCOLS, help="take only the lists that it needs (default: all that are there)")
-    add("--root", metavar="DIR", help="where the videos of lists are (default: the lists' folder, or its videos/)")
+    add("--root", metavar="DIR|URI", help="where videos of lists are (default: the lists' folder, or its videos/)")
     add("--workers", type=int, metavar="N", help="decoding processes (default: one for each CPU)")
     add("--timeout", type=float, default=60, metavar="S", help="seconds for one video (default: 60)")
 
@@ -33,8 +33,11 @@ def inputs_from(args: argparse.Namespace, exclude: Path | None = None, *, scan: 
     """
     from pipelines.data.inputs import find_inputs, find_listed, wanted_lists
     from pipelines.data.lists import ListFolder
+    from pipelines.storage import is_uri
     from vlmodels.errors import UserError
 
+    if scan and any(is_uri(where) for where in (*args.videos, args.root or "")):
+        raise UserError("videos in a store are not checked here; ingest.py's manifest says what is missing or broken")
     for name in ("workers", "timeout"):
         value = getattr(args, name)
         if value is not None and not value > 0:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 import json
 import os
+import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +20,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.data.decode import DecodeSettings
+from pipelines.data.destination import Destination
 from pipelines.data.folder import PARTS, SHARDS, file_sha256, write_whole
 from pipelines.data.isolation import Decoded, IsolatedDecoder
 from pipelines.data.manifest import FACTS
 from pipelines.data.shardfile import Shard, ShardWriter
+from pipelines.data.storedvideos import copies
+from pipelines.shared_folder import look
 from vlmodels.errors import UserError
 
 Facts = dict[str, Any]
+CLAIM = f"{PARTS}/lock"
+"""Locked by the ingest that writes to the folder; its text tells the folder from one of the same name elsewhere."""
+SHARE_OUT = "on several machines --out must be a shared folder or a store (s3://...)"
 FATAL = "fatal"
 """Status of the one row that a batch returns if the run cannot go on; never stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file to decode."""
+    """A file to decode; of one in a store (``path`` is then below the videos' URI), bytes and time as listed."""
 
     clip_id: str
     path: str
+    listed: tuple[int, int] | None = None
 
 
 def quarantined(clip_id: str, error: str, **known: Any) -> Facts:
@@ -46,32 +55,50 @@ def quarantined(clip_id: str, error: str, **known: Any) -> Facts:
     }
 
 
-def decode_batch(name: str, sources: Sequence[Source], out: Path, decoder: IsolatedDecoder) -> pa.Table:
+def decode_batch(
+    name: str, sources: Sequence[Source], out: Path | Destination, decoder: IsolatedDecoder, videos: str = ""
+) -> pa.Table:
     """Decode a batch into shard files and a part; return its facts (schema ``FACTS``).
 
-    If the output cannot be written or no decoder can run, nothing half-written stays and one fatal row says why.
+    ``videos`` is the URI that sources are below, if they lie in a store. If the output cannot be written or no decoder
+    can run, nothing half-written stays and one fatal row says why.
     """
-    writer = ShardWriter(out / SHARDS, name)
-    rows = []
+    to = Destination.of(out)
     try:
-        for source, decoded in zip(sources, decoder([source.path for source in sources]), strict=True):
-            rows.append(_store(source, decoded, writer))
-        write_part(out, name, rows, writer.close())
+        with to.workplace() as folder, _here(videos, sources) as paths:
+            rows = []
+            writer = ShardWriter(folder / SHARDS, name)
+            try:
+                for number, (source, decoded) in enumerate(zip(sources, decoder(paths), strict=True)):
+                    rows.append(_store(source, paths[number], decoded, writer))
+                write_part(folder, name, rows, writer.close())
+            finally:
+                writer.abort()
+            to.deliver(folder)
     except UserError as error:
         return _fatal(str(error))
     except OSError as error:
-        return _fatal(f"cannot write to {out}: {error.strerror or error}; free some space or choose another --out")
-    finally:
-        writer.abort()
+        return _fatal(to.unwritable(error, "free some space or choose another --out"))
     return pa.Table.from_pylist(rows, schema=FACTS)
 
 
-def _store(source: Source, decoded: Decoded, writer: ShardWriter) -> Facts:
+def _here(videos: str, sources: Sequence[Source]) -> AbstractContextManager[Sequence[str]]:
+    paths = [source.path for source in sources]
+    return copies(videos, paths) if videos else nullcontext(paths)
+
+
+def _store(source: Source, path: str, decoded: Decoded, writer: ShardWriter) -> Facts:
     try:
-        stat = os.stat(source.path)  # noqa: PTH116 - both numbers of one call
-        found = {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": file_sha256(source.path)}
+        stat = os.stat(path)  # noqa: PTH116 - both numbers of one call
+        found = {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": file_sha256(path)}
     except OSError as error:
-        return quarantined(source.clip_id, f"cannot be read: {error.strerror}")
+        gone = "missing: it was in the store when the run began" if source.listed else ""
+        return quarantined(source.clip_id, gone or f"cannot be read: {error.strerror}")
+    if source.listed:
+        Path(path).unlink()  # a copy, which has served
+        if stat.st_size != source.listed[0]:
+            return quarantined(source.clip_id, "cannot be read: it changed in the store while this ran")
+        found["mtime_ns"] = source.listed[1]
     if decoded.info is None or decoded.frames is None:
         return quarantined(source.clip_id, decoded.error, **found)
     info = decoded.info
@@ -109,11 +136,23 @@ def read_part(path: Path) -> tuple[list[Facts], list[Shard]]:
     return table.to_pylist(), [Shard.from_json(entry) for entry in shards]
 
 
-def decode_planned(plan: pa.Table, out: Path, settings: DecodeSettings, time_limit: float, decode: str) -> pa.Table:
-    """Run one planned batch (a row ``name``, ``clip_ids``, ``paths``): the function that Ray Data maps."""
+def decode_planned(
+    plan: pa.Table, out: Path | Destination, settings: DecodeSettings, time_limit: float, decode: str
+) -> pa.Table:
+    """Run one planned batch, the function that Ray Data maps.
+
+    The batch is a row ``name``, ``clip_ids``, ``paths``, ``listed`` (of each, where they are in a store), ``videos``
+    (the URI that paths are below, or "") and ``token`` (what ``CLAIM`` in a folder ``out`` says, if it is the same).
+    """
     (row,) = plan.to_pylist()
+    to = Destination.of(out)
+    claim = look(str(to.desk / CLAIM))
+    if not to.uri and (claim is None or claim[1] != row["token"].encode()):
+        return _fatal(f"{to.desk} is another folder on {socket.gethostname()}; {SHARE_OUT}")
     sources = [Source(*pair) for pair in zip(row["clip_ids"], row["paths"], strict=True)]
-    return decode_batch(row["name"], sources, out, worker_decoder(decode, settings, time_limit))
+    if row["videos"]:
+        sources = [replace(source, listed=tuple(stat)) for source, stat in zip(sources, row["listed"], strict=True)]
+    return decode_batch(row["name"], sources, to, worker_decoder(decode, settings, time_limit), row["videos"])
 
 
 @functools.lru_cache(maxsize=1)

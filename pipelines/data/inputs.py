@@ -10,6 +10,8 @@ from pipelines.data.catalog import part_of
 from pipelines.data.lists import ListFolder, VideoList
 from pipelines.data.locate import VIDEO_SUFFIXES, Locator, known_folders, loosely, videos_below
 from pipelines.data.manifest import clip_id, group_of, is_table, list_stem, read_labels, read_list, read_videos
+from pipelines.data.storedvideos import StoredLocator, StoredVideos
+from pipelines.storage import is_uri
 from vlmodels.errors import UserError, nearest
 
 SPLIT_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
@@ -53,12 +55,13 @@ class Inputs:
     """All videos, sorted by uri.
 
     Attributes:
-        root: the folder that their paths are relative to.
+        root: the folder that their paths are relative to, "." if they lie in a store.
         classes: class names in label order.
         videos: one for each uri.
         lists: the lists that name them, if lists with label files do.
         dataset: the published data set that the lists are of.
         files: every video below the root, where that was asked for.
+        store: where they lie, if not in a folder of this machine.
     """
 
     root: Path
@@ -67,6 +70,12 @@ class Inputs:
     lists: tuple[VideoList, ...] = ()
     dataset: str | None = None
     files: frozenset[str] = frozenset()
+    store: StoredVideos | None = None
+
+    @property
+    def place(self) -> str:
+        """Path or URI that the videos' paths are relative to."""
+        return self.store.uri if self.store else str(self.root)
 
 
 def find_inputs(
@@ -81,23 +90,26 @@ def find_inputs(
 
     A folder holds class folders, split folders (train, val, test) of class folders, or just videos.
     ``labels`` are label CSVs: one for everything, or one for each list; own data with class names needs none.
-    ``root`` is where the videos of lists are (default: the folder of the lists, or its ``videos/``). Nothing below
-    ``exclude`` is looked at. With ``scan``, all files below the root are found out.
+    ``root`` is where the videos of lists are (default: the folder of the lists, or its ``videos/``). It, or the folder
+    of videos, may be a URI. Nothing below ``exclude`` is looked at. With ``scan``, all files below the root are found
+    out.
 
     Raises:
         UserError: naming what is wrong and how to mend it.
     """
+    stores = [str(path) for path in videos if is_uri(path)]
     paths = [Path(path) for path in videos]
-    for path in paths:
+    for path in [] if stores else paths:
         if not path.exists():
             raise UserError(f"{path}: no such folder or list of videos")
     folders = [path for path in paths if path.is_dir()]
-    if folders:
+    if folders or stores:
         if len(paths) > 1:
             raise UserError("--videos takes one folder, or one or more lists")
         if root is not None:
             raise UserError("--root says where the videos of lists are; a folder needs none")
-        return _folder(folders[0], [read_labels(path) for path in labels], exclude)
+        label_files = [read_labels(path) for path in labels]
+        return _store(stores[0], label_files) if stores else _folder(folders[0], label_files, exclude)
     for path in paths:
         if path.suffix.lower() in VIDEO_SUFFIXES:
             raise UserError(f"{path} is a video; --videos takes its folder, or a list of 'path label' lines")
@@ -161,8 +173,18 @@ def wanted_lists(folder: ListFolder, protocol: str | None) -> tuple[list[str], l
 # --------------------------------------------------------------------------------------------------- folders
 
 
+def _store(where: str, label_files: list[list[str]]) -> Inputs:
+    if is_table(Path(where)) or where.endswith(".txt"):
+        raise UserError(f"{where}: copy the list to this machine; --root URI says where its videos are")
+    store = StoredVideos.below(where)
+    return replace(_in_folders(store.uri, store.videos(), label_files), store=store)
+
+
 def _folder(root: Path, label_files: list[list[str]], exclude: Path | None) -> Inputs:
-    found = sorted(videos_below(root, exclude))
+    return replace(_in_folders(root, sorted(videos_below(root, exclude)), label_files), root=root.resolve())
+
+
+def _in_folders(root: str | Path, found: Sequence[str], label_files: list[list[str]]) -> Inputs:
     if not found:
         raise UserError(
             f"{root}: no videos here or in its folders (looked for {' '.join(sorted(VIDEO_SUFFIXES))}); "
@@ -181,7 +203,7 @@ def _folder(root: Path, label_files: list[list[str]], exclude: Path | None) -> I
         videos = [replace(video, label=to_class.get(video.label, "")) for video in videos]
     else:
         classes = sorted({video.label for video in videos} - {""})
-    return Inputs(root.resolve(), tuple(classes), tuple(videos))
+    return Inputs(Path(), tuple(classes), tuple(videos))
 
 
 def _match_folders(folders: set[str], classes: Sequence[str]) -> dict[str, str]:
@@ -219,19 +241,21 @@ def _own(paths: Sequence[Path], root: str | Path | None, *, scan: bool) -> Input
     return replace(inputs, classes=tuple(sorted(inputs.classes)))
 
 
-def _root(folders: Sequence[Path], root: str | Path | None) -> Path:
-    """The folder of the videos: ``root``, else the one of the lists."""
+def _root(folders: Sequence[Path], root: str | Path | None) -> Path | StoredVideos:
+    """The place of the videos: ``root``, else the folder of the lists."""
     if root is None:
         places = {folder.resolve() for folder in folders}
         if len(places) > 1:
             raise UserError("the lists lie in different folders; --root DIR says where the videos are")
         return places.pop()
+    if is_uri(root):
+        return StoredVideos.below(str(root))
     if not Path(root).is_dir():
         raise UserError(f"--root {root}: no such folder")
     return Path(root).resolve()
 
 
-def _listed(lists: Sequence[VideoList], root: Path, *, scan: bool) -> Inputs:
+def _listed(lists: Sequence[VideoList], root: Path | StoredVideos, *, scan: bool) -> Inputs:
     """Join the videos of lists, by uri, and find them."""
     videos: dict[str, Input] = {}
     first_seen: dict[str, str] = {}
@@ -252,7 +276,8 @@ def _listed(lists: Sequence[VideoList], root: Path, *, scan: bool) -> Inputs:
             elif split not in known.split.split("|"):
                 videos[uri] = replace(known, split="|".join(filter(None, (known.split, split))))
     classes = _union([one.classes for one in sorted(lists, key=lambda one: bool(part_of(one.name)))])
-    locate = Locator(root, known_folders(videos, classes))
+    folders = known_folders(videos, classes)
+    locate = Locator(root, folders) if isinstance(root, Path) else StoredLocator(root, folders)
     if scan:
         locate.scan()
     found = []
@@ -263,7 +288,8 @@ def _listed(lists: Sequence[VideoList], root: Path, *, scan: bool) -> Inputs:
         raise UserError(
             f"none of the {len(found)} listed videos is below {root} (for instance {found[0].uri}); set --root"
         )
-    return Inputs(root, tuple(classes), tuple(found), files=locate.files)
+    local, store = (root, None) if isinstance(root, Path) else (Path(), root)
+    return Inputs(local, tuple(classes), tuple(found), files=locate.files, store=store)
 
 
 def uri_of(listed: str) -> str:

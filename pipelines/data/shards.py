@@ -2,7 +2,7 @@
 
 Ray Data runs over *batches of paths*: each task decodes its clips one by one into shard files and returns a
 small table of facts, so no frame crosses the object store. The index is written last: a folder without one is an
-unfinished ingest, which the same command completes.
+unfinished ingest, which the same command completes. In a store it is the same (``pipelines.data.destination``).
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import re
+import os
+import secrets
 import shutil
 import time
 from collections import Counter
@@ -24,17 +25,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.data.batchjob import FATAL, Facts, decode_planned, quarantined, read_part
+from pipelines.data.batchjob import CLAIM, FATAL, SHARE_OUT, Facts, decode_planned, quarantined, read_part
 from pipelines.data.decode import DecodeSettings
+from pipelines.data.destination import OUR_SHARD, Destination
 from pipelines.data.folder import INDEX, MANIFEST, PARTS, SHARDS, Index, file_sha256, write_whole
 from pipelines.data.inputs import Input, Inputs
 from pipelines.data.keptlists import keep_lists
 from pipelines.data.manifest import FACTS, SCHEMA
 from pipelines.data.shardfile import Shard
+from pipelines.shared_folder import blind_nodes
 from vlmodels.errors import UserError
 
 LARGEST_BATCH, SMALLEST_BATCH, BATCHES = 64, 8, 32
-OUR_SHARD = re.compile(r"[0-9a-f]{16}-\d+x\d+x\d+\.arrow(\.\d+\.tmp)?")
 SETTINGS = "settings.json"
 SAY_EVERY_S = 3.0
 DECODE = "pipelines.data.decode:decode_clip"
@@ -44,7 +46,7 @@ DECODE = "pipelines.data.decode:decode_clip"
 class IngestReport:
     """What an ingest did: clips decoded now or kept from before, and those set aside with the reason."""
 
-    out: Path
+    manifest: str
     ok: int
     decoded: int
     kept: int
@@ -68,7 +70,7 @@ class _Known:
 
 def ingest(
     inputs: Inputs,
-    out: Path,
+    out: Path | Destination,
     settings: DecodeSettings,
     *,
     workers: int | None = None,
@@ -85,31 +87,39 @@ def ingest(
 
     Raises:
         UserError: ``out`` cannot be written, or holds clips of other settings and not ``overwrite``; the
-            decoder cannot run at all; no video at all could be decoded (the manifest then says why).
+            decoder cannot run at all; no video at all could be decoded (the manifest then says why); a machine of
+            the cluster has not the same ``out`` or videos.
     """
     started = time.monotonic()
-    with _claimed(out):
-        _check_settings(out, settings, overwrite=overwrite)
-        known = _known(out)
-        stats = {video.clip_id: _stat(inputs.root, video) for video in inputs.videos}
-        facts = _still_true(known, stats, out, retry=retry)
+    to = Destination.of(out)
+    with _claimed(to) as token:
+        if overwrite:
+            to.clear()
+        to.begin()
+        _check_settings(to.desk, settings, overwrite=overwrite)
+        to.put(f"{PARTS}/{SETTINGS}")
+        known = _known(to.desk)
+        stats = {video.clip_id: _stat(inputs, video) for video in inputs.videos}
+        facts = _still_true(known, stats, to.shard_sizes(), retry=retry)
         missing = [video for video in inputs.videos if video.clip_id not in facts]
         for video in [video for video in missing if not video.path]:
             facts[video.clip_id] = quarantined(video.clip_id, f"missing: {video.reason}")
         kept = len(facts)
         pending = [video for video in missing if video.path]
         if pending:
-            plan = _batches(inputs, pending, stats, settings)
-            for row in _run(plan, out, settings, (workers, time_limit, decode), say):
+            plan = [batch | {"token": token} for batch in _batches(inputs, pending, stats, settings)]
+            for row in _run(plan, to, settings, (workers, time_limit, decode), say):
                 facts[row["clip_id"]] = row
-        known = _known(out)
-        digest = _finish(inputs, facts, known.shards, out, settings)
+        to.fetch_parts()
+        known = _known(to.desk)
+        digest = _finish(inputs, facts, known.shards, to, settings)
     bad = [(video.uri, facts[video.clip_id]["error"]) for video in inputs.videos if not _is_ok(facts[video.clip_id])]
     if len(bad) == len(inputs.videos):
         reason, _ = Counter(reason for _, reason in bad).most_common(1)[0]
-        raise UserError(f"none of the {len(bad)} videos could be decoded (most often: {reason}); see {out / MANIFEST}")
+        manifest = to.name(MANIFEST)
+        raise UserError(f"none of the {len(bad)} videos could be decoded (most often: {reason}); see {manifest}")
     return IngestReport(
-        out=out,
+        manifest=to.name(MANIFEST),
         ok=len(facts) - len(bad),
         decoded=len(pending),
         kept=kept,
@@ -123,25 +133,31 @@ def ingest(
 
 
 @contextmanager
-def _claimed(out: Path) -> Iterator[None]:
-    """Make the folder, and keep other ingests out of it for as long as this process lives."""
+def _claimed(out: Path | Destination) -> Iterator[str]:
+    """Make the folder, and keep other ingests out of it for as long as this process lives; yield what it is told by."""
+    to, token = Destination.of(out), secrets.token_hex(8)
+    out = to.desk
     try:
         (out / SHARDS).mkdir(parents=True, exist_ok=True)
         (out / PARTS).mkdir(exist_ok=True)
-        lock = (out / PARTS / "lock").open("w")
+        lock = (out / CLAIM).open("a")
     except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from error
+        raise UserError(to.unwritable(error)) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another ingest is writing to {out}; wait for it or choose another --out") from None
+            raise UserError(f"another ingest is writing to {to}; wait for it or choose another --out") from None
         except OSError:
             pass  # a file system without locks
         try:
-            yield
+            lock.truncate(0)
+            lock.write(token)
+            lock.flush()
+            os.fsync(lock.fileno())
+            yield token
         except OSError as error:
-            raise UserError(f"cannot write to {out}: {error.strerror or error}; choose another --out") from error
+            raise UserError(to.unwritable(error)) from error
         finally:
             if [path.name for path in (out / PARTS).glob("*")] == ["lock"]:
                 shutil.rmtree(out / PARTS, ignore_errors=True)
@@ -187,13 +203,9 @@ def _known(out: Path) -> _Known:
     return known
 
 
-def _still_true(known: _Known, stats: dict[str, Any], out: Path, *, retry: bool) -> dict[str, Facts]:
+def _still_true(known: _Known, stats: dict[str, Any], sizes: dict[str, int], *, retry: bool) -> dict[str, Facts]:
     """Return the facts of clips whose file is unchanged and whose frames are where they should be."""
-    whole = {
-        name
-        for name, shard in known.shards.items()
-        if (out / SHARDS / name).exists() and (out / SHARDS / name).stat().st_size == shard.bytes
-    }
+    whole = {name for name, shard in known.shards.items() if sizes.get(name) == shard.bytes}
     facts = {}
     for clip_id, stat in stats.items():
         row = known.facts.get(clip_id)
@@ -212,11 +224,14 @@ def _same(one: Facts, other: Facts) -> bool:
     return (one["bytes"], one["mtime_ns"]) == (other["bytes"], other["mtime_ns"])
 
 
-def _stat(root: Path, video: Input) -> Facts | None:
+def _stat(inputs: Inputs, video: Input) -> Facts | None:
     if not video.path:
         return None
+    if inputs.store:
+        size, mtime_ns = inputs.store.stats[video.path]
+        return {"bytes": size, "mtime_ns": mtime_ns}
     try:
-        stat = (root / video.path).stat()
+        stat = (inputs.root / video.path).stat()
     except OSError:
         return None
     return {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
@@ -229,6 +244,7 @@ def _batches(
     inputs: Inputs, pending: Sequence[Input], stats: dict[str, Any], settings: DecodeSettings
 ) -> list[dict[str, Any]]:
     """Cut the work into batches whose names tell what is in them: the same work gets the same files."""
+    store = inputs.store
     size = max(SMALLEST_BATCH, min(LARGEST_BATCH, len(inputs.videos) // BATCHES))
     plan = []
     for start in range(0, len(pending), size):
@@ -238,7 +254,9 @@ def _batches(
             {
                 "name": hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16],
                 "clip_ids": [video.clip_id for video in videos],
-                "paths": [str(inputs.root / video.path) for video in videos],
+                "paths": [video.path if store else str(inputs.root / video.path) for video in videos],
+                "videos": store.where if store else "",
+                "listed": [store.stats[video.path] for video in videos] if store else [],
             }
         )
     return plan
@@ -246,7 +264,7 @@ def _batches(
 
 def _run(
     plan: Sequence[dict[str, Any]],
-    out: Path,
+    to: Destination,
     settings: DecodeSettings,
     how: tuple[int | None, float, str],
     say: Callable[[str], None],
@@ -257,13 +275,14 @@ def _run(
 
     workers, time_limit, decode = how
     connect()
+    _check_machines(plan, to.resolve())
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
     workers = min(workers or cpus, cpus, len(plan))
     clips = sum(len(batch["paths"]) for batch in plan)
     say(f"decoding {clips} clips in {len(plan)} batches with {workers} workers")
     facts = ray.data.from_items(list(plan), override_num_blocks=len(plan)).map_batches(
         decode_planned,
-        fn_args=(out.resolve(), settings, time_limit, decode),
+        fn_args=(to.resolve(), settings, time_limit, decode),
         batch_size=1,
         batch_format="pyarrow",
         concurrency=workers,
@@ -275,7 +294,7 @@ def _run(
         rows = table.select(FACTS.names).to_pylist()
         fatal = next((row["error"] for row in rows if row["status"] == FATAL), None)
         if fatal is not None:
-            _sweep(out, set(_known(out).shards))
+            _sweep(to.desk, set(_known(to.desk).shards))
             raise UserError(fatal)
         yield from rows
         done += len(rows)
@@ -289,13 +308,29 @@ def _run(
             said = now
 
 
+def _check_machines(plan: Sequence[dict[str, Any]], to: Destination) -> None:
+    """Refuse a cluster of which a machine has not the same folder, or not the videos."""
+    first = plan[0]
+    videos = [] if first["videos"] else first["paths"][:1]
+    claim = [] if to.uri else [str(to.desk / CLAIM)]
+    for path, nodes in zip([*claim, *videos], blind_nodes([*claim, *videos]), strict=True):
+        if nodes and path in claim:
+            raise UserError(f"{to.desk} is not the same folder on {', '.join(nodes)}; {SHARE_OUT}")
+        if nodes:
+            raise UserError(
+                f"{path} is not there, or another file, on {', '.join(nodes)}; on several machines videos must be in a "
+                "shared folder or a store (--root s3://...)"
+            )
+
+
 # -------------------------------------------------------------------------------------------------- the result
 
 
 def _finish(
-    inputs: Inputs, facts: dict[str, Facts], shards: dict[str, Shard], out: Path, settings: DecodeSettings
+    inputs: Inputs, facts: dict[str, Facts], shards: dict[str, Shard], to: Destination, settings: DecodeSettings
 ) -> str:
     """Write manifest and index, then remove what they do not need; return the digest."""
+    out = to.desk
     rows = []
     for video in inputs.videos:
         own = {"uri": video.uri, "path": video.path, "label": video.label, "group": video.group, "split": video.split}
@@ -311,13 +346,15 @@ def _finish(
         Index(
             decode=settings.to_json(),
             decode_digest=settings.digest,
-            root=str(inputs.root),
+            root=inputs.place,
             classes=inputs.classes,
             shards=tuple(shards[name] for name in used),
             digest=digest,
             manifest_sha256=file_sha256(out / MANIFEST),
             code_version=_code_version(),
         ).write(out)
+    to.publish([shards[name] for name in used])
+    if used:
         _sweep(out, set(used))
         for path in (*out.glob(".*.tmp"), *(out / PARTS).glob("*.*")):
             path.unlink(missing_ok=True)
