@@ -30,9 +30,9 @@ def training_parser(description: str, protocol: str, *, prog: str = "") -> argpa
     add = parser.add_argument
     zero_shot = protocol == "zero_shot"
     data = "folder that pipelines/ingest.py made" + ("; trains if other data is tested" if zero_shot else "")
-    add("--data", required=not zero_shot, default="", metavar="DIR", help=data)
+    add("--data", required=not zero_shot, default="", metavar="DIR|URI", help=data)
     if zero_shot:
-        add("--test", action="append", default=[], metavar="[NAME=]DIR", help="ingested data to score; may be repeated")
+        add("--test", action="append", default=[], metavar="[NAME=]DIR|URI", help="ingested data to score; repeatable")
     if protocol == "retrieval":
         add("--captions", metavar="FILE", help="captions (default: captions.json of the data)")
     add("--method", default="msta", metavar="NAME", help=f"one of {', '.join(methods.names())} (default: msta)")
@@ -49,7 +49,7 @@ def training_parser(description: str, protocol: str, *, prog: str = "") -> argpa
     add("--views", metavar="PAPER", help=f"score with the frames, clips and crops of a paper: {', '.join(PAPERS)}")
     add("--start", metavar="RUN|URI", help="start from a trained run of the same method, or models:/NAME@ALIAS")
     add("--probe", action="store_true", help="also score shuffled, reversed and single frames")
-    add("--descriptions", metavar="FILE", help="description store that pipelines/describe.py made")
+    add("--descriptions", metavar="FILE|URI", help="description store that pipelines/describe.py made")
     add("--workers", type=int, default=1, metavar="N", help="DDP workers, over the whole cluster (default: 1)")
     add("--gpu", action="store_true", help="one GPU for each worker")
     add(
@@ -84,17 +84,25 @@ def config_from(args: argparse.Namespace, *, protocol: str) -> TrainConfig:
         UserError: unknown method, preset, paper or setting.
     """
     from pipelines import views
+    from pipelines.data.clipstore import ClipStore
     from pipelines.data.keptlists import LISTS
     from pipelines.data.lists import kept_dataset
+    from pipelines.data.shardcache import check_readable
+    from pipelines.plan import named_test
+    from pipelines.storage import is_uri
     from vlmodels import methods
 
+    for place in (args.data, *(named_test(item)[1] for item in getattr(args, "test", ()))):
+        if is_uri(place):
+            check_readable(place)
     preset = args.preset
     if preset is None and PRESETS[protocol] in methods.get(args.method).presets:
         preset = PRESETS[protocol]
     defaults = TrainConfig()
     data = replace(defaults.data, dir=args.data, probe=args.probe)
     if args.views is not None:
-        known = args.dataset or (kept_dataset(Path(args.data) / LISTS) if args.data else "")
+        folder = ClipStore(args.data).folder if is_uri(args.data) else Path(args.data)
+        known = args.dataset or (kept_dataset(folder / LISTS) if args.data else "")
         seen = views.views(args.views, protocol, known)
         data = replace(data, clips=seen.clips, crops=seen.crops)
     base = replace(
@@ -156,6 +164,7 @@ def _weights(args: argparse.Namespace) -> str | None:
 
 def tracking_uri(given: str | None, out: str) -> str:
     """The given URI, the environment's, or a SQLite file beside local runs."""
+    from pipelines.storage import is_uri
     from pipelines.tracking import default_uri
 
-    return given or os.environ.get("MLFLOW_TRACKING_URI") or default_uri("runs" if "://" in out else out)
+    return given or os.environ.get("MLFLOW_TRACKING_URI") or default_uri("runs" if is_uri(out) else out)

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--run", required=True, type=Path, metavar="DIR", help="folder of a finished run")
-    add("--data", required=True, type=Path, metavar="DIR", help="ingested data that it was tested on")
+    add("--data", required=True, metavar="DIR|URI", help="ingested data that it was tested on")
     add("--clips", type=int, default=4, metavar="N", help="clips to draw, spread over the classes (default: 4)")
     add("--set", metavar="NAME", help="test set to take them from, such as novel (default: the first)")
     add("--out", type=Path, default=Path("attention"), metavar="DIR", help="where to write (default: attention)")
@@ -106,7 +106,7 @@ def choose(
     there = {clip for clip, status in zip(*columns, strict=True) if status == "ok"}
     clips = [(str(c), int(t)) for c, t in zip(ids, targets, strict=True) if str(c) in there]
     if not clips:
-        raise UserError(f"no test clip of {run} is in {store.folder}; give the data that the run was tested on")
+        raise UserError(f"no test clip of {run} is in {store.uri}; give the data that the run was tested on")
     nth: dict[int, int] = {}  # of its class
     ranked = []
     for clip, target in clips:

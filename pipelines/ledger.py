@@ -8,11 +8,12 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from pipelines.beside import Beside, beside, method_changes, recipe_changes, views_of
 from pipelines.recorded import problem
+from pipelines.storage import QUICK, Place, why
 from pipelines.summary import SELECTIONS, Column, Record, Summary, columns_of, summarise, title
 from vlmodels.errors import UserError
 
@@ -74,21 +75,17 @@ def read_runs(places: Sequence[str], say: Callable[[str], None] = print) -> list
 
 
 def _below(place: str, say: Callable[[str], None]) -> Iterator[Run]:
-    from pyarrow import fs
 
+    opened = Place.open(unquote(place) if place.startswith("file://") else place, attempts=QUICK)
+    filesystem, root = opened.filesystem, opened.root
     try:
-        if "://" in place:
-            filesystem, root = fs.FileSystem.from_uri(place)
-        else:
-            filesystem, root = fs.LocalFileSystem(), str(Path(place).resolve())
-        there = filesystem.get_file_info(root).type == fs.FileType.Directory
-    except (OSError, ValueError) as error:
-        raise UserError(f"runs cannot be read from {place} ({error}); pass another --runs") from error
+        there = opened.is_dir()
+    except OSError as error:
+        raise UserError(f"runs cannot be read from {opened.uri}: {why(error)}; pass another --runs") from error
     if not there:
         raise UserError(f"--runs {place}: no such folder; give the folder that a training script's --out named")
-    prefix = place.rstrip("/") if "://" in place else root
     for path in _folders(filesystem, root):
-        shown = prefix + path.removeprefix(root)
+        shown = opened.uri + path.removeprefix(root)
         record = _record(filesystem, path, shown, say)
         if record is not None:
             yield Run(record, filesystem, path, shown)

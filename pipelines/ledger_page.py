@@ -13,6 +13,7 @@ from urllib.parse import quote
 from pipelines.data.folder import write_whole
 from pipelines.ledger import Ledger, Placed, Run, Table, about, label_of, views
 from pipelines.page import markdown, write_page
+from pipelines.storage import is_uri
 from pipelines.summary import SELECTIONS, Column, Summary, title
 from pipelines.views import PROTOCOLS
 from vlmodels.errors import UserError
@@ -174,7 +175,7 @@ def _kept(summary: Summary) -> str:
 
 def _link(place: str, out: Path) -> str:
     page = f"{place}/report/report.html"
-    if "://" in place:
+    if is_uri(place):
         return quote(page, safe="/:?=&@%")  # what the user wrote may be quoted already
     return quote(Path(os.path.relpath(page, out.resolve())).as_posix())
 

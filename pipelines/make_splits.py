@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         prog="make_splits.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--data", required=True, metavar="DIR", help="folder that pipelines/ingest.py made")
+    add("--data", required=True, metavar="DIR|URI", help="folder that pipelines/ingest.py made")
     add("--out", required=True, metavar="DIR", help="where the lists go; replaced if it holds lists made here")
     add("--split-seed", type=_seed, default=1, metavar="N", help="decides what is test (default: 1)")
     add("--seeds", type=_numbers, default=(1, 2, 3), metavar="N,N", help="draws of the K-shot lists (default: 1,2,3)")
@@ -73,8 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pipelines.splits import clips_of
     from vlmodels.errors import UserError
 
-    data, out = Path(args.data), Path(args.out)
-    store = ClipStore(data)
+    out, store = Path(args.out), ClipStore(args.data)
     if not 0 < args.test_fraction < 1:
         raise UserError(f"--test-fraction {args.test_fraction:g}: choose a share between 0 and 1")
     clips = clips_of(store.manifest)
@@ -89,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     facts = {
         "schema": SCHEMA,
-        "data": data.resolve().name,
+        "data": store.name,
         "data_digest": store.digest,
         "seeds": args.seeds,
         "split_seed": args.split_seed,

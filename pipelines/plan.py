@@ -18,9 +18,11 @@ from pipelines.data.batches import batch_problems, view_positions
 from pipelines.data.clipstore import ClipStore
 from pipelines.data.keptlists import LISTS
 from pipelines.data.lists import kept_dataset
+from pipelines.data.shardcache import local_file, local_run
 from pipelines.protocols import make_split
 from pipelines.rundir import about_start
 from pipelines.splits import NOTHING, EvalSet, Scoring, Source, Split, clips_of
+from pipelines.storage import is_uri
 from vlmodels.errors import UserError, noted, refuse
 
 if TYPE_CHECKING:
@@ -108,6 +110,7 @@ def plan_run(config: TrainConfig) -> Plan:
             data, *tests = sources if config.data.dir else [NOTHING, *sources]
             if config.seed >= 0:  # ``check`` has told otherwise
                 split = make_split(config.protocol, data, config.seed, tests=tests, scoring=_scoring(config, stores[0]))
+                split = _anywhere(split, stores)
     if stores and split is not None:
         for store in stores:
             with noted(problems):
@@ -147,20 +150,20 @@ def plan_run(config: TrainConfig) -> Plan:
 def _sources(config: TrainConfig) -> tuple[list[ClipStore], list[Source]]:
     """The ingested data sets: the one that trains first (if there is one), then those that are only scored."""
     named = [("", config.data.dir)] if config.data.dir else []
-    named += [_named_test(item) for item in config.protocol.tests]
+    named += [named_test(item) for item in config.protocol.tests]
     stores = [ClipStore(folder) for _, folder in named]
     sources: list[Source] = []
     for (name, _), store in zip(named, stores, strict=True):
         title = name or (config.protocol.dataset if not sources else "") or kept_dataset(store.folder / LISTS)
-        sources.append(Source(title or store.folder.name, str(store.folder), clips_of(store.manifest), store.classes))
+        sources.append(Source(title or store.name, str(store.folder), clips_of(store.manifest), store.classes))
     problems = [
-        f"{store.folder} has {store.segments} frames a clip and {stores[0].folder} {stores[0].segments}: ingest both "
+        f"{store.uri} has {store.segments} frames a clip and {stores[0].uri} {stores[0].segments}: ingest both "
         "with the same --frames"
         for store in stores[1:]
         if store.segments != stores[0].segments
     ]
     problems += [
-        f"{store.folder} is sampled in {store.sampling} (stride {store.stride}), {stores[0].folder} in "
+        f"{store.uri} is sampled in {store.sampling} (stride {store.stride}), {stores[0].uri} in "
         f"{stores[0].sampling} (stride {stores[0].stride}): ingest both with the same --sampling and --stride"
         for store in stores[1:]
         if (store.sampling, store.stride) != (stores[0].sampling, stores[0].stride)
@@ -169,6 +172,12 @@ def _sources(config: TrainConfig) -> tuple[list[ClipStore], list[Source]]:
     problems += [f"two data sets are called {name}: write NAME=DIR" for name in set(names) if names.count(name) > 1]
     refuse(problems)
     return stores, sources
+
+
+def _anywhere(split: Split, stores: Sequence[ClipStore]) -> Split:
+    """Test sets by what opens their data on any machine, not by the copies on this one."""
+    uris = {str(store.folder): store.uri for store in stores}
+    return replace(split, tests=tuple(replace(test, data=uris.get(test.data, test.data)) for test in split.tests))
 
 
 def classes_of(split: Split) -> tuple[str, ...]:
@@ -199,7 +208,7 @@ def _view_notes(config: TrainConfig, split: Split) -> list[str]:
 def _start_notes(start: Path | None, stores: Sequence[ClipStore]) -> list[str]:
     about = about_start(start)
     return [
-        f"{about['name']}, from which this starts, was trained on {store.folder.name}: its training videos may be "
+        f"{about['name']}, from which this starts, was trained on {store.name}: its training videos may be "
         "among those scored"
         for store in stores
         if about and about["data_digest"] == store.digest and about["protocol"] != "zero_shot"
@@ -207,7 +216,7 @@ def _start_notes(start: Path | None, stores: Sequence[ClipStore]) -> list[str]:
 
 
 def start_file(start: str) -> Path:
-    """The adapter file of a run's folder or of a registered model.
+    """The adapter file of a run's folder or URI, or of a registered model.
 
     Raises:
         UserError: there is none, or there are several.
@@ -215,11 +224,11 @@ def start_file(start: str) -> Path:
     from vlmodels.checkpoint import ADAPTER
     from vlmodels.predictor import model_folder
 
-    folder = model_folder(start)
+    folder = model_folder(local_run(start))
     found = [folder / ADAPTER] if (folder / ADAPTER).is_file() else sorted(folder.rglob(ADAPTER))
     if len(found) != 1:
         what = f"{len(found)} of them" if found else f"no {ADAPTER}"
-        raise UserError(f"{folder}: {what} to start from; give the folder of one run, or models:/NAME@ALIAS")
+        raise UserError(f"{start}: {what} to start from; give the folder of one run, or models:/NAME@ALIAS")
     return found[0]
 
 
@@ -258,7 +267,7 @@ def _misfits(config: TrainConfig, stores: Sequence[ClipStore], split: Split, met
         problems += pair_problems(config, method)
     size = min(method.backbone.spec.image_size)
     problems += [
-        f"the clips of {store.folder} are stored {min(store.shape[1:3])} pixels small but {config.backbone.name} sees "
+        f"the clips of {store.uri} are stored {min(store.shape[1:3])} pixels small but {config.backbone.name} sees "
         f"{size}; ingest again with --size {size}"
         for store in stores
         if min(store.shape[1:3]) < size
@@ -273,22 +282,23 @@ def _with_absolute_paths(config: TrainConfig, store: ClipStore) -> TrainConfig:
         weights = str(Path(weights).resolve())
     return replace(
         config,
-        data=replace(config.data, dir=str(store.folder) if config.data.dir else ""),
+        data=replace(config.data, dir=store.uri if config.data.dir else ""),
         protocol=replace(config.protocol, tests=tuple(map(_absolute_test, config.protocol.tests))),
         start=str(Path(config.start).resolve()) if config.start and Path(config.start).exists() else config.start,
         backbone=replace(config.backbone, pretrained=weights),
     )
 
 
-def _named_test(item: str) -> tuple[str, str]:
-    """Name ("" if none is given) and folder of ``NAME=DIR`` or ``DIR``."""
+def named_test(item: str) -> tuple[str, str]:
+    """Name ("" if none is given) and folder or URI of ``NAME=DIR`` or ``DIR``."""
     name, equals, folder = item.partition("=")
-    return ("", item) if not equals or Path(item).is_dir() else (name, folder)
+    return ("", item) if not equals or is_uri(name) or Path(item).is_dir() else (name, folder)
 
 
 def _absolute_test(item: str) -> str:
-    name, folder = _named_test(item)
-    return f"{name}={Path(folder).resolve()}" if name else str(Path(folder).resolve())
+    name, folder = named_test(item)
+    place = folder if is_uri(folder) else str(Path(folder).resolve())
+    return f"{name}={place}" if name else place
 
 
 def build_method(config: TrainConfig, *, frames: int, classes: Sequence[str], meta: bool = False) -> Method:
@@ -317,9 +327,10 @@ def _descriptions(config: TrainConfig, method: Method, split: Split) -> Descript
         )
     from llm_descriptions.store import DescriptionStore
 
-    if not Path(config.text.descriptions).is_file():
+    path = local_file(config.text.descriptions)
+    if not path.is_file():
         raise UserError(f"--descriptions {config.text.descriptions}: no such file; pipelines/describe.py makes one")
-    store = DescriptionStore(Path(config.text.descriptions))
+    store = DescriptionStore(path)
     text = config.text
     return store.bank(split.train_classes, kinds, n=text.n, model=text.model, prompt_id=text.prompt_id)
 
@@ -366,8 +377,8 @@ def _among(test: EvalSet) -> str:
     return f"with {sum(map(len, test.captions))} captions" if test.captions else f"of {len(test.classes)} classes"
 
 
-def describe_plan(plan: Plan) -> str:
-    """The resolved run, as ``--dry-run`` prints it."""
+def describe_plan(plan: Plan, *, ahead: bool = False) -> str:
+    """The resolved run; with what it will take if ``ahead``, as ``--dry-run`` prints it."""
     c, f = plan.config, plan.facts
     share = -(-c.optim.batch_size // c.scale.workers)
     lines = [
@@ -390,4 +401,8 @@ def describe_plan(plan: Plan) -> str:
         f"views      {c.data.clips} x {c.data.crops} per test video; epoch kept: {c.selection}",
         f"protocol   {plan.split.protocol} on {plan.split.dataset}, digest {plan.split.digest[:12]}",
     ]
+    if ahead:
+        from pipelines.forecast import forecast
+
+        lines += forecast(plan)
     return "\n".join(lines)

@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--topk {args.topk}: at least 1")
 
     from pipelines.arguments import tracking_uri
+    from pipelines.data.shardcache import local_run
     from vlmodels import load
     from vlmodels.errors import UserError
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"there is no MLflow store {store}; say with --mlflow URI where the model was registered")
     os.environ["MLFLOW_TRACKING_URI"] = uri
 
-    predictor = load(args.model)
+    predictor = load(local_run(args.model))
     labels = [name.strip() for name in args.labels.split(",") if name.strip()] if args.labels else None
     failed = 0
     for video in args.videos:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.data.folder import write_whole
+from pipelines.storage import is_uri
 from vlmodels.errors import UserError
 
 SCHEMA = 1
@@ -42,7 +43,7 @@ class SweepFolder:
     @classmethod
     def at(cls, out: str, name: str) -> SweepFolder:
         """The folder of the sweep ``name``: below ``out``, or below runs/ here where ``out`` is a URI."""
-        return cls(Path("runs" if "://" in out else out).resolve() / "sweeps" / name)
+        return cls(Path("runs" if is_uri(out) else out).resolve() / "sweeps" / name)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

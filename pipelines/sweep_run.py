@@ -15,6 +15,7 @@ from ray.tune import Callback
 from pipelines.launch import resources_of_worker
 from pipelines.ray_session import given_back
 from pipelines.rundir import SCRATCH, Home
+from pipelines.storage import is_uri
 from pipelines.sweep_folder import STARTED, STATUS, SweepFolder, has_ended
 from pipelines.trial import RECORD, Task, blank, epoch_numbers, numbers, trainable
 from vlmodels.errors import UserError
@@ -83,8 +84,9 @@ def _clear(base: TrainConfig) -> None:
 
 def _home(plan: SweepPlan, folder: SweepFolder) -> str:
     """Where trials leave their runs: with the sweep, or in the shared place that the user named."""
-    out = plan.base.out
-    return f"{out.rstrip('/')}/sweeps/{plan.name}/runs" if "://" in out else str(folder.path / "runs")
+    out, mark, query = plan.base.out.partition("?")
+    shared = f"{out.rstrip('/')}/sweeps/{plan.name}/runs{mark}{query}"
+    return shared if is_uri(out) else str(folder.path / "runs")
 
 
 def _left(plan: SweepPlan, folder: SweepFolder) -> list[dict[str, Any]]:

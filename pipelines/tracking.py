@@ -28,7 +28,7 @@ PARENT = "mlflow.parentRunId"
 
 def default_uri(out: str) -> str:
     """SQLite file beside the runs of ``out``."""
-    return f"sqlite:///{Path(out).resolve()}/mlflow.db"
+    return f"sqlite:///{Path(out.removeprefix('file://')).resolve()}/mlflow.db"
 
 
 class Tracker:

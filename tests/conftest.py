@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,3 +66,23 @@ def small_data(ray_session, tmp_path_factory):
     settings = ["--frames", "4", "--size", "48", "--pool", "1"]
     ingest.main(["--videos", str(root / "videos"), "--out", str(root / "data"), *settings])
     return root / "data"
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """One S3-compatible server for all tests that need it."""
+    pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    from tests import s3_store
+
+    with s3_store.serve() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server, tmp_path):
+    """URI of a fresh folder in a store that the environment names; copies lie below ``tmp_path``."""
+    from tests import s3_store
+
+    # Not monkeypatch: a test's ``undo`` must not lead it to a store outside.
+    with s3_store.environment(s3_server.environment | {"VIDADAPT_CACHE": str(tmp_path / "cache")}):
+        yield f"s3://{s3_store.BUCKET}/{uuid.uuid4().hex}"

@@ -1,8 +1,9 @@
-"""Reads what ingest left: any clip's frames, memory-mapped, without decoding and without Ray."""
+"""Reads what ingest left, here or in a store: any clip's frames, memory-mapped, without decoding and without Ray."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.data.folder import INDEX, MANIFEST, SHARDS, Index, file_sha256
+from pipelines.data.shardcache import ShardCache
 from pipelines.data.shardfile import Shard
+from pipelines.storage import Place, is_uri
 from vlmodels.errors import UserError
 from vlmodels.resize import Frames
 from vlmodels.sampling import Sampling, Starts
@@ -22,7 +25,12 @@ OPEN_SHARDS = 256
 class ClipStore:
     """An ingested data set. Cheap to pickle: another process opens the same folder again.
 
+    Of a URI, each machine keeps a copy (``pipelines.data.shardcache``), with the shards that were read there.
+
     Attributes:
+        folder: where the small files lie on this machine.
+        uri: what to open it by on any machine: the URI as given, or the folder's absolute path.
+        name: last part of the URI or path.
         manifest: one row for every input video (``pipelines.data.manifest.SCHEMA``).
         digest: names this content: settings, classes, labels, files.
         classes: class names in label order.
@@ -31,12 +39,16 @@ class ClipStore:
         sampling: "segments" or "dense"; dense frames are ``stride`` apart.
 
     Raises:
-        UserError: no finished ingest in ``folder``, or a shard of it is gone or cut.
+        UserError: no finished ingest in ``folder``, a shard of it is gone or cut, or the store cannot be read.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder).resolve()
-        index = Index.read(self.folder)
+        self._cache = ShardCache(str(folder)) if is_uri(folder) else None
+        self.folder = self._cache.folder if self._cache else Path(Place.open(folder).root)
+        self.uri = str(folder if self._cache else self.folder)
+        self._shown = self._cache.place.uri if self._cache else self.uri
+        self.name = Path(self._shown).name
+        index = self._cache.index if self._cache else Index.read(self.folder)
         if index is None:
             raise UserError(self._unfinished())
         self.index = index
@@ -53,10 +65,11 @@ class ClipStore:
         self._n_frames = {clip: n for clip, _, _, _, n in decoded}
         self._check_shards()
         # Not a method: a cache that refers to its owner would keep the files open until the next collection.
-        self._reader = functools.lru_cache(OPEN_SHARDS)(functools.partial(_open_shard, self.folder / SHARDS))
+        self._file = self._cache.ready if self._cache else (self.folder / SHARDS).joinpath
+        self._reader = functools.lru_cache(OPEN_SHARDS)(functools.partial(_open_shard, self._file))
 
-    def __reduce__(self) -> tuple[type[ClipStore], tuple[Path]]:
-        return (ClipStore, (self.folder,))
+    def __reduce__(self) -> tuple[type[ClipStore], tuple[str]]:
+        return (ClipStore, (self.uri,))
 
     def __len__(self) -> int:
         return len(self._place)
@@ -73,13 +86,27 @@ class ClipStore:
 
         Raises:
             KeyError: no clip of that name was decoded.
+            UserError: its shard cannot be fetched, or is damaged.
         """
         shard, row = self._place[clip_id]
         batch = self._reader(shard).get_batch(row)
         frames: Frames = batch.column("frames").to_numpy_ndarray()[0]
         if batch.column("clip_id")[0].as_py() != clip_id:
-            raise UserError(f"{self.folder / SHARDS / shard} holds other clips than the manifest says; ingest again")
+            raise UserError(f"{self._shown}/{SHARDS}/{shard} holds other clips than the manifest says; ingest again")
         return frames
+
+    def cached(self, shard: str) -> bool:
+        """Whether the shard can be read without the network."""
+        return self._cache is None or self._cache.cached(shard)
+
+    def fetch(self, shards: Iterable[str]) -> None:
+        """Bring shards to this machine, several at a time; those that are not fetched come when they are read.
+
+        Raises:
+            UserError: one cannot be fetched, is damaged, or the disk is full.
+        """
+        if self._cache is not None:
+            self._cache.fetch(shards)
 
     def place(self, clip_id: str) -> tuple[str, int]:
         """Return the shard file that a decoded clip is in, and its row there."""
@@ -95,9 +122,10 @@ class ClipStore:
         Raises:
             UserError: naming the first shard that differs.
         """
+        remedy = "it will be fetched again" if self._cache else "ingest again"
         for shard in self.index.shards:
-            if file_sha256(self.folder / SHARDS / shard.file) != shard.sha256:
-                raise UserError(f"{self.folder / SHARDS / shard.file} is damaged; remove it and ingest again")
+            if file_sha256(path := self._file(shard.file)) != shard.sha256:
+                raise UserError(f"{path} is damaged; remove it and {remedy}")
 
     def _read_manifest(self) -> pa.Table:
         path = self.folder / MANIFEST
@@ -118,15 +146,17 @@ class ClipStore:
         for shard, row in self._place.values():
             rows[shard] = max(rows.get(shard, 0), row + 1)
         listed: dict[str, Shard] = {shard.file: shard for shard in self.index.shards}
+        stored = self._cache.sizes() if self._cache else None
+        remedy = "copy the ingested folder there" if self._cache else "run the same pipelines/ingest.py command"
         for name, least in rows.items():
             path, shard = self.folder / SHARDS / name, listed.get(name)
             if shard is None or shard.rows < least:
-                raise UserError(f"{self.folder}: manifest and {INDEX} disagree about {name}; ingest again")
-            size = path.stat().st_size if path.exists() else 0
+                raise UserError(f"{self._shown}: manifest and {INDEX} disagree about {name}; ingest again")
+            size = (path.stat().st_size if path.exists() else 0) if stored is None else stored.get(name, 0)
             if size != shard.bytes:
                 what = f"has {size} bytes instead of {shard.bytes}" if size else "is missing"
-                raise UserError(f"{path} {what}; run the same pipelines/ingest.py command again")
+                raise UserError(f"{self._shown}/{SHARDS}/{name} {what}; {remedy} again")
 
 
-def _open_shard(folder: Path, name: str) -> Any:
-    return pa.ipc.open_file(pa.memory_map(str(folder / name)))
+def _open_shard(file: Callable[[str], Path], name: str) -> Any:
+    return pa.ipc.open_file(pa.memory_map(str(file(name))))

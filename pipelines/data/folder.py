@@ -40,15 +40,27 @@ class Index:
             UserError: if it was written by another format.
         """
         try:
-            plain = json.loads((folder / INDEX).read_text())
+            content = (folder / INDEX).read_bytes()
         except FileNotFoundError:
             return None
-        except (OSError, json.JSONDecodeError) as error:
+        except OSError as error:
             raise UserError(f"{folder / INDEX}: not readable as an index ({error})") from error
+        return cls.parse(content, str(folder / INDEX))
+
+    @classmethod
+    def parse(cls, content: bytes, name: str) -> Index:
+        """Return the index that a file holds, which messages call ``name``.
+
+        Raises:
+            UserError: if it was written by another format.
+        """
+        try:
+            plain = json.loads(content)
+        except ValueError as error:
+            raise UserError(f"{name}: not readable as an index ({error})") from error
         if plain.get("format") != FORMAT:
             raise UserError(
-                f"{folder / INDEX}: format {plain.get('format')}, this version reads {FORMAT}; "
-                "ingest again with --overwrite"
+                f"{name}: format {plain.get('format')}, this version reads {FORMAT}; ingest again with --overwrite"
             )
         shards = tuple(Shard.from_json(entry) for entry in plain["shards"])
         names = ("decode", "decode_digest", "root", "digest", "manifest_sha256", "code_version")

@@ -62,7 +62,7 @@ def test_lora_attends_by_its_own_weight():
 
 def store_of(clips, bad=()):
     status = ["corrupt" if clip in bad else "ok" for clip in clips]
-    return SimpleNamespace(manifest=pa.table({"clip_id": list(clips), "status": status}), folder="data")
+    return SimpleNamespace(manifest=pa.table({"clip_id": list(clips), "status": status}), uri="data")
 
 
 def choose(run, *rest):
