@@ -13,7 +13,7 @@ import pytest
 from pipelines.config import TrainConfig, resolve
 from pipelines.plan import plan_run
 from pipelines.progress import Progress
-from pipelines.train import run_training
+from pipelines.train import Watch, run_training
 from vlmodels.errors import UserError
 
 pytestmark = pytest.mark.ray
@@ -107,6 +107,28 @@ def test_a_killed_worker_changes_nothing(undisturbed, small_data, tmp_path, monk
     assert result.record["restarts"] == 1
     assert losses(result) == losses(undisturbed)
     assert result.record["metrics"] == undisturbed.record["metrics"]
+
+
+def test_fewer_workers_go_on_with_the_same_parts(small_data, ray_session, tmp_path, monkeypatch):
+    """Two workers, one is killed for good; the same command with one worker ends as if there had been one only."""
+    parts, said = ("data.parts=4", "scale.max_failures=0", "optim.epochs=60"), []
+    alone = run_training(config_of(small_data, tmp_path / "alone", *parts, workers=1), watch=Watch("", lambda _: None))
+    follow = Progress._on_epoch
+
+    def kill_then_follow(progress, item):
+        if item["epoch"] == 3:
+            os.kill(progress.workers[1], signal.SIGKILL)
+        follow(progress, item)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "_on_epoch", kill_then_follow)
+        with pytest.raises(RuntimeError, match="again and again"):
+            run_training(config_of(small_data, tmp_path, *parts), say=said.append)
+    assert any("lost rank" in line for line in said)
+    result = run_training(config_of(small_data, tmp_path, *parts, workers=1), say=said.append)
+    assert any("going on after epoch" in line for line in said)
+    assert losses(result) == pytest.approx(losses(alone), rel=1e-4)
+    assert list(result.record["workers"]) == ["0"]
 
 
 def test_a_mistake_in_the_worker_is_told_once(small_data, ray_session, tmp_path):
