@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DivergedError
 from pipelines.harness import LocalHarness
+from pipelines.preflight import check_cluster
 from pipelines.progress import Mailbox, Progress, losses_told
 from pipelines.ray_session import connect
 from pipelines.worker import Job, train_worker, work
@@ -43,16 +44,17 @@ def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iter
     """Run the workers on Ray; yields the folder of the finished run.
 
     Raises:
-        UserError: too little in the cluster, a mistake in the set-up, or a loss that is no number (``DivergedError``).
+        UserError: a machine that cannot run a worker, too little in the cluster, a mistake in the set-up, or a loss
+            that is no number (``DivergedError``).
         RuntimeError: workers failed more often than ``scale.max_failures`` allows.
     """
-    import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     config = plan.config
     connect()
-    _check_resources(config.scale, ray.cluster_resources())
+    for note in check_cluster(config, data=sorted({config.data.dir, *(t.data for t in plan.split.tests)} - {""})):
+        progress.note(note)
     with progress:
         job = Job(config, plan.split, plan.descriptions, Mailbox(progress.actor), _start_of(plan), watched)
         trainer = TorchTrainer(
@@ -117,15 +119,3 @@ def _start_of(plan: Plan) -> bytes:
 def _raise_said(answer: Mapping[str, Any]) -> None:
     if "error" in answer:
         raise (DivergedError if answer.get("diverged") else UserError)(answer["error"])
-
-
-def _check_resources(scale: ScaleConfig, cluster: Mapping[str, float]) -> None:
-    wanted = {"CPU": scale.workers * scale.cpus_per_worker}
-    wanted |= {"GPU": scale.workers * scale.gpus_per_worker} if scale.gpu else {}
-    for kind, amount in wanted.items():
-        have = cluster.get(kind, 0)
-        if amount > have:
-            raise UserError(
-                f"{scale.workers} workers need {amount:g} {kind}s but Ray has {have:g}; "
-                f"set scale.workers or scale.cpus_per_worker lower, or add nodes"
-            )

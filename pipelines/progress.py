@@ -59,6 +59,7 @@ def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
 
 
+SAY_WAITING_S = 60.0
 OnEpochNews = Callable[[Mapping[str, float]], None]
 
 
@@ -73,6 +74,7 @@ class Progress:
         tracker: gets each epoch's numbers.
         say: gets lines for a reader.
         on_epoch: called with each epoch's numbers, last.
+        why_waiting: asked every minute that passes without workers.
     """
 
     def __init__(
@@ -81,7 +83,9 @@ class Progress:
         epochs: int,
         tracker: Tracker,
         say: Callable[[str], None],
+        *,
         on_epoch: OnEpochNews | None = None,
+        why_waiting: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.restarts = 0
         self.mistake = ""  # a user's, that ended a worker
@@ -93,6 +97,8 @@ class Progress:
         self._notify = on_epoch
         self._started = time.monotonic()
         self._arrived: set[int] = set()
+        self._working = False  # whether all workers are up
+        self._why_waiting = why_waiting
         self._first_epoch: tuple[float, float] | None = None
         self._stop = threading.Event()
         self._reading = threading.Lock()
@@ -114,8 +120,19 @@ class Progress:
         ray.kill(self.actor)
 
     def _follow(self) -> None:
+        quiet = time.monotonic()
         while not self._stop.wait(0.5):
             self.catch_up()
+            if self._working:
+                quiet = time.monotonic()
+            elif time.monotonic() - quiet > SAY_WAITING_S:
+                quiet = time.monotonic()
+                if said := self._why_waiting():
+                    self.note(said)
+
+    def note(self, line: str) -> None:
+        """Tell the reader something about the run."""
+        self._say(f"{self._name}: {line}")
 
     def catch_up(self) -> None:
         """Read what is in the mailbox now."""
@@ -141,6 +158,7 @@ class Progress:
         self._arrived.add(item["rank"])
         if len(self._arrived) == item["world"]:
             self._arrived.clear()
+            self._working = True
             self._say(
                 f"{self._name}: {item['world']} {'workers are' if item['world'] > 1 else 'worker is'} up after "
                 f"{time.monotonic() - self._started:.0f} s, on {_hosts(self.hosts)}"
@@ -148,10 +166,11 @@ class Progress:
 
     def _on_fetched(self, item: dict[str, Any]) -> None:
         said = f"{item['shards']} shards in {item['seconds']:.0f} s"
-        self._say(f"{self._name}: rank {item['rank']} has fetched {said}")
+        self.note(f"rank {item['rank']} has fetched {said}")
 
     def _on_lost(self, item: dict[str, Any]) -> None:
         self._arrived.clear()
+        self._working = False
         ranks = ", ".join(f"{rank} on {self.hosts.get(rank, 'an unknown machine')}" for rank in item["ranks"])
         self._say(f"{self._name}: lost rank {ranks} ({item['reason']}); starting again from the last epoch kept")
 

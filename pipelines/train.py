@@ -18,6 +18,7 @@ from pipelines.config import TrainConfig, digest_of
 from pipelines.evaluate import harmonic_mean
 from pipelines.plan import Plan, code_version, plan_run
 from pipelines.progress import Progress
+from pipelines.room import waiting
 from pipelines.tracking import Tracker, flatten, register, shown
 
 SCHEMA = 2
@@ -87,7 +88,14 @@ def run_training(
     tracker = Tracker(config.tracking, title=watch.title if watch else "", parent=watch.parent if watch else None)
     tracker.start(config, plan.name, facts := _facts(plan))
     started = time.time()
-    progress = Progress(plan.name, config.optim.epochs, tracker, say, watch.on_epoch if watch else None)
+    progress = Progress(
+        plan.name,
+        config.optim.epochs,
+        tracker,
+        say,
+        on_epoch=watch.on_epoch if watch else None,
+        why_waiting=lambda: waiting(config),
+    )
     fit = launch.here if watch and config.scale.workers == 1 else launch.on_ray
     try:
         with fit(plan, home, progress, watched=watch is not None) as folder:
