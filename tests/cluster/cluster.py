@@ -1,0 +1,68 @@
+"""The cluster of the two hosts, used only through Ray's own commands; its file is the one that users edit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from tests.cluster.commands import Command, Commands
+from tests.cluster.hosts import CHECKOUT, HEAD, WORKER
+from tests.cluster.services import MLFLOW, STORE
+
+SSH = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR")
+# Seconds, not minutes, until a host that is cut off counts as dead.
+NOTICES = "RAY_health_check_initial_delay_ms=10000 RAY_health_check_period_ms=1000 RAY_health_check_timeout_ms=4000"
+INSTALL = (
+    "~/.vidadapt/bin/python -m pip install --quiet --no-deps --no-build-isolation --no-index --editable ~/vidadapt"
+)
+
+
+def cluster_file(key: Path) -> dict:
+    """``deploy/local-hosts.yaml`` with what a user edits edited.
+
+    The hosts have the pinned packages already (``hosts.py``), and one CPU each, so that a worker fills a host.
+    """
+    text = (CHECKOUT / "deploy" / "local-hosts.yaml").read_text()
+    text = text.replace("http://10.0.0.10:5000", MLFLOW).replace("http://10.0.0.10:9000", STORE)
+    config = yaml.safe_load(text)
+    config["provider"] |= {"head_ip": HEAD, "worker_ips": [WORKER]}
+    config["auth"] = {"ssh_user": "root", "ssh_private_key": str(key)}
+    config["file_mounts"] |= {"~/.aws/credentials": str(Path.home() / ".aws/credentials")}
+    config["setup_commands"] = [config["setup_commands"][0], INSTALL]
+    for commands in (config["head_start_ray_commands"], config["worker_start_ray_commands"]):
+        commands[-1] = re.sub("ray start", f"{NOTICES} ray start --num-cpus=1", commands[-1])
+    return config
+
+
+class Cluster:
+    """What a user does with it."""
+
+    def __init__(self, commands: Commands, folder: Path, ray: str) -> None:
+        self.commands, self.ray, self.key = commands, ray, folder / "key"
+        self.file = str(folder / "cluster.yaml")
+        Path(self.file).write_text(yaml.safe_dump(cluster_file(self.key), sort_keys=False))
+
+    def up(self) -> str:
+        """Start it."""
+        self.commands.run("token", self.ray, "get-auth-token", "--generate")
+        return self.commands.run("up", self.ray, "up", "--yes", "--no-config-cache", self.file, seconds=400)
+
+    def down(self) -> str:
+        """End it."""
+        return self.commands.run("down", self.ray, "down", "--yes", self.file, seconds=200)
+
+    def on_head(self, name: str, command: str, seconds: float = 120) -> str:
+        """What a command says on the head."""
+        return self.commands.run(name, self.ray, "exec", self.file, command, seconds=seconds)
+
+    def submit(self, name: str, script: str, arguments: Sequence[str]) -> Command:
+        """Start a script on the head."""
+        return self.commands.start(name, self.ray, "submit", self.file, str(CHECKOUT / script), "--", *arguments)
+
+    def ssh(self, name: str, address: str, command: str, seconds: float = 120) -> str:
+        """What a command says on a host; for what a user, or fate, does without Ray."""
+        whole = f". ~/.vidadapt.env; {command}"
+        return self.commands.run(name, "ssh", "-i", str(self.key), *SSH, f"root@{address}", whole, seconds=seconds)

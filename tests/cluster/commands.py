@@ -1,0 +1,88 @@
+"""Commands of the test: what each says goes to a file of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.cluster.hosts import CHECKOUT
+
+
+class Failed(Exception):  # noqa: N818 - no mistake of a program
+    """A command or a check did not come out as it must."""
+
+
+class Command:
+    """A command that runs; it gets no input and has a session of its own."""
+
+    def __init__(self, argv: Sequence[str], log: Path, env: Mapping[str, str]) -> None:
+        self.argv, self.log = argv, log
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                argv,
+                cwd=CHECKOUT,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def said(self) -> str:
+        """What it has said until now."""
+        return self.log.read_text(errors="replace")
+
+    def wait_for(self, pattern: str, seconds: float = 180) -> re.Match[str]:
+        """Wait until it says something."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            ended = self.process.poll() is not None
+            if found := re.search(pattern, self.said):
+                return found
+            if ended:
+                raise Failed(f"ended without '{pattern}': {self}")
+            time.sleep(0.1)
+        raise Failed(f"no '{pattern}' in {seconds:.0f} s: {self}")
+
+    def end(self, seconds: float = 300) -> int:
+        """Wait for its end; return the exit code."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.stop()
+            raise Failed(f"not done in {seconds:.0f} s: {self}") from None
+
+    def stop(self) -> None:
+        """End it now."""
+        self.process.kill()
+        self.process.wait()
+
+    def __str__(self) -> str:
+        return f"{' '.join(map(str, self.argv))[:200]} (output in {self.log})"
+
+
+class Commands:
+    """Starts commands and numbers their logs."""
+
+    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
+        self.folder, self.env = folder, {**os.environ, **env}
+        self._count = 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def start(self, name: str, *argv: str) -> Command:
+        """Start a command."""
+        self._count += 1
+        return Command(argv, self.folder / f"{self._count:02d}-{name}.log", self.env)
+
+    def run(self, name: str, *argv: str, seconds: float = 300) -> str:
+        """Run a command to its end, which must be good; return what it said."""
+        command = self.start(name, *argv)
+        code = command.end(seconds)
+        if code:
+            raise Failed(f"exit code {code}: {command}")
+        return command.said

@@ -1,0 +1,89 @@
+"""Everything that the steps share: hosts, services, cluster, commands, and the run that all of them repeat."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.commands import Command, Commands, Failed
+from tests.cluster.hosts import CHECKOUT, HEAD, PRIVATE, WORKER, Host, build_bridge, cover, run
+from tests.cluster.services import BUCKET, ENVIRONMENT, Services
+
+DATA = "/root/data/toy-ucf"
+EPOCHS = 6
+RUN = (
+    *(
+        "--method",
+        "adaptformer",
+        "--set",
+        "method.dims=32",
+        "--set",
+        "optim.lr=3e-3",
+        "--set",
+        f"optim.epochs={EPOCHS}",
+    ),
+    *("--set", "optim.warmup_epochs=1", "--set", "optim.batch_size=32"),
+)
+
+
+class Lab:
+    """Two hosts on a bridge, and this process as the user beside them."""
+
+    def __init__(self, work: Path) -> None:
+        self.work, self.python = work, sys.executable
+        cover(work / "outside", PRIVATE, keep_writable=[work, CHECKOUT, Path(sys.prefix)], keep=[Path(sys.base_prefix)])
+        build_bridge()
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(work / "key"))
+        public = (work / "key.pub").read_text()
+        self.head, self.worker = (
+            Host(name, address, work / name, public) for name, address in (("head", HEAD), ("worker", WORKER))
+        )
+        self.commands = Commands(work / "logs", ENVIRONMENT)
+        self.services = Services(self.commands, self.python, work)
+        self.cluster = Cluster(self.commands, work, str(Path(sys.executable).with_name("ray")))
+
+    def tool(self, name: str, module: str, *arguments: str, seconds: float = 300) -> str:
+        """Run one of the project's modules here."""
+        return self.commands.run(name, self.python, "-m", module, *arguments, seconds=seconds)
+
+    def b2n(self, name: str, out: str, *more: str, workers: int = 2) -> Command:
+        """Submit the run."""
+        places = ("--data", DATA, "--out", out, "--workers", str(workers))
+        return self.cluster.submit(name, "pipelines/b2n.py", [*places, *RUN, *more])
+
+
+def check(true: bool, message: str) -> None:
+    """Fail with ``message`` unless it is true."""
+    if not true:
+        raise Failed(message)
+
+
+def record(out: str) -> dict[str, Any]:
+    """``run.json`` of the only run below ``out``."""
+    found = [info.path for info in files(out) if info.path.endswith("/run.json")]
+    check(len(found) == 1, f"{out} has {len(found)} finished runs")
+    with store().open_input_stream(found[0]) as stream:
+        return json.loads(stream.read())
+
+
+def store() -> Any:
+    """The S3 store."""
+    from pipelines.storage import Place
+
+    return Place.open(f"s3://{BUCKET}").filesystem
+
+
+def files(uri: str) -> Sequence[Any]:
+    """What lies below ``uri``."""
+    from pyarrow import fs
+
+    return store().get_file_info(fs.FileSelector(uri.removeprefix("s3://"), recursive=True, allow_not_found=True))
+
+
+def losses(of: dict[str, Any]) -> list[float]:
+    """The loss of each epoch."""
+    return [epoch["loss"] for epoch in of["history"]]

@@ -1,0 +1,113 @@
+"""What must work on two hosts when nothing goes wrong."""
+
+from __future__ import annotations
+
+import math
+import re
+import socket
+from pathlib import Path
+
+from tests.cluster.hosts import HEAD, WORKER
+from tests.cluster.lab import DATA, EPOCHS, RUN, Lab, check, losses, record, store
+from tests.cluster.services import BUCKET
+
+RUNS = f"s3://{BUCKET}/runs"
+MODEL = "two-hosts"
+
+
+def make_data(lab: Lab) -> None:
+    """Toy videos, ingested here, copied into the store."""
+    from pyarrow import fs
+
+    world = lab.work / "world" / "toy-ucf"
+    lab.commands.run("world", lab.python, "-m", "tests.cluster.world", str(lab.work / "world"))
+    files = ["fs_base_s1_train", "base_val", "novel_val"]
+    arguments = ["--videos", *(str(world / f"{name}.txt") for name in files), "--labels"]
+    arguments += [str(world / f"{part}_labels.csv") for part in ("base", "base", "novel")]
+    data = lab.work / "data" / "toy-ucf"
+    lab.tool(
+        "ingest", "pipelines.ingest", *arguments, "--out", str(data), "--size", "48", "--frames", "4", "--pool", "1"
+    )
+    lab.services.wait()
+    import shutil
+
+    for host in (lab.head, lab.worker):
+        shutil.copytree(data, host.folder / "root" / "data" / "toy-ucf")
+    fs.copy_files(str(data), f"{BUCKET}/data", source_filesystem=fs.LocalFileSystem(), destination_filesystem=store())
+
+
+def bring_up(lab: Lab) -> None:
+    """``ray up`` starts both hosts; each has its own copy of the project; the dashboard is private."""
+    lab.cluster.up()
+    wait_for_nodes(lab, 2)
+    where = lab.cluster.on_head("where", "python -c 'import pipelines; print(pipelines.__file__)'")
+    check("/root/vidadapt/pipelines" in where, f"the hosts import {where}")
+    for address in (HEAD, WORKER):
+        try:
+            socket.create_connection((address, 8265), 2).close()
+        except OSError:
+            continue
+        check(False, f"the dashboard of {address} answers strangers")
+
+
+def wait_for_nodes(lab: Lab, count: int, seconds: int = 200) -> None:
+    """Wait until Ray has as many live nodes."""
+    code = f"""
+import ray, sys, time
+ray.init(logging_level="ERROR")
+until = time.time() + {seconds}
+while time.time() < until:
+    alive = sorted(node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"])
+    if len(alive) == {count}:
+        sys.exit(print("alive:", *alive))
+    time.sleep(0.5)
+sys.exit(f"only {{alive}} are alive")
+"""
+    script = lab.work / "nodes.py"
+    script.write_text(code)
+    lab.commands.run("nodes", lab.cluster.ray, "submit", lab.cluster.file, str(script), seconds=seconds + 60)
+
+
+def train(lab: Lab) -> None:
+    """``ray submit``: one model trained on both hosts, with the numbers of one process; tracked and registered."""
+    command = lab.b2n("train", RUNS, "--register", MODEL)
+    check(command.end(400) == 0, f"failed: {command}")
+    for address in (HEAD, WORKER):
+        check(address in command.said, f"{address} did not say that it works: {command}")
+    done = record(RUNS)
+    check(len(losses(done)) == EPOCHS, f"{len(losses(done))} epochs")
+    sent = {epoch["network_bytes_per_step"] for epoch in done["history"]}
+    check(sent == {4 * done["cost"]["trainable"]}, f"{sent} bytes a step for {done['cost']['trainable']} parameters")
+    compare(done, alone(lab), 1e-4)
+
+
+def alone(lab: Lab) -> dict:
+    """The same run in one process; made once."""
+    out = f"s3://{BUCKET}/alone"
+    lab.tool("alone", "tests.cluster.alone", "--data", str(lab.work / "data" / "toy-ucf"), "--out", out, *RUN)
+    return record(out)
+
+
+def compare(one: dict, other: dict, tolerance: float = 0.0) -> None:
+    """Two runs that must have the same losses and scores."""
+    check(one["name"] == other["name"], f"{one['name']} is another run than {other['name']}")
+    pairs = list(zip(losses(one), losses(other), strict=True))
+    check(all(math.isclose(*pair, rel_tol=tolerance) for pair in pairs), f"losses differ: {pairs}")
+
+
+def pull(lab: Lab) -> None:
+    """The other host, which trained nothing by itself, pulls the model from the registry and predicts."""
+    video = min((lab.work / "world" / "toy-ucf" / "videos").glob("*.mp4"))
+    lab.cluster.ssh("copy", WORKER, "mkdir -p ~/clips")
+    (Path(lab.worker.folder) / "root" / "clips" / video.name).write_bytes(video.read_bytes())
+    predict = f"python -m pipelines.predict ~/clips/{video.name} --model models:/{MODEL}@champion --topk 3"
+    said = lab.cluster.ssh("predict", WORKER, predict)
+    check(len(re.findall(r"%  \w+", said)) == 3, f"no three classes in: {said}")
+
+
+def take_down(lab: Lab) -> None:
+    """``ray down`` ends Ray on both hosts."""
+    lab.cluster.down()
+    for address in (HEAD, WORKER):
+        left = lab.cluster.ssh("left", address, "pgrep -l 'raylet|gcs_server|ray::' || true")
+        check(not left.strip(), f"still running on {address}: {left}")
