@@ -1,0 +1,102 @@
+"""A data set as large as Kinetics-400 for checks that read no frame: a true manifest and index over empty shards.
+
+python benchmarks/big_data.py OUT [--train 234619] [--test 19760] [--classes 400]
+
+The shards are sparse files of the right size, so a terabyte takes no space; names and labels are made up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.data.decode import DecodeSettings
+from pipelines.data.folder import MANIFEST, SHARDS, Index, file_sha256
+from pipelines.data.manifest import SCHEMA
+from pipelines.data.shardfile import Shard
+
+ROWS = 64  # clips of a shard, as ingest makes them of many videos
+K400 = {"train": 234_619, "test": 19_760, "classes": 400}
+SHAPE = (16, 256, 340, 3)  # 16 stored frames of the usual 4:3 video
+
+
+def main() -> None:
+    """Make the folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    for name, count in K400.items():
+        parser.add_argument(f"--{name}", type=int, default=count)
+    args = parser.parse_args()
+    make(args.out, train=args.train, test=args.test, classes=args.classes)
+
+
+def make(
+    out: Path,
+    *,
+    train: int,
+    test: int,
+    classes: int,
+    shape: tuple[int, ...] = SHAPE,
+    settings: DecodeSettings | None = None,
+) -> Path:
+    """Fill ``out`` as a finished ingest of ``train`` + ``test`` videos would be, but for the shards' content."""
+    settings = settings or DecodeSettings(frames=shape[0], pool=1)
+    (out / SHARDS).mkdir(parents=True)
+    count = train + test
+    names = [f"doing thing {number}" for number in range(classes)]
+    labels = [names[i] for i in np.arange(count) % classes]
+    uris = [f"{label}/v{number:06d}.mp4" for number, label in enumerate(labels)]
+    files = [
+        f"{hashlib.sha256(str(n).encode()).hexdigest()[:16]}-{'x'.join(map(str, shape[:3]))}.arrow"
+        for n in range(-(-count // ROWS))
+    ]
+    columns = {
+        "clip_id": [hashlib.sha256(uri.encode()).hexdigest()[:16] for uri in uris],
+        "uri": uris,
+        "path": uris,
+        "label": labels,
+        "group": uris,
+        "split": ["train"] * train + ["test"] * test,
+        "start_s": [None] * count,
+        "end_s": [None] * count,
+        "bytes": [1_000_000] * count,
+        "mtime_ns": [0] * count,
+        "sha256": [hashlib.sha256(b"file" + uri.encode()).hexdigest() for uri in uris],
+        "width": [340] * count,
+        "height": [256] * count,
+        "fps": [30.0] * count,
+        "n_frames": [300] * count,
+        "decoder": ["decord"] * count,
+        "status": ["ok"] * count,
+        "error": [""] * count,
+        "shard": [files[n // ROWS] for n in range(count)],
+        "row": (np.arange(count) % ROWS).astype(np.int32),
+    }
+    pq.write_table(pa.table(columns, schema=SCHEMA), out / MANIFEST)
+    clip_bytes = int(np.prod(shape)) + 1024  # a record batch's header
+    shards = []
+    for number, file in enumerate(files):
+        rows = min(ROWS, count - number * ROWS)
+        with (out / SHARDS / file).open("wb") as sparse:
+            sparse.truncate(rows * clip_bytes)
+        shards.append(Shard(file, rows, shape, rows * clip_bytes, hashlib.sha256(file.encode()).hexdigest()))
+    Index(
+        decode=settings.to_json(),
+        decode_digest=settings.digest,
+        root=str(out),
+        classes=tuple(names),
+        shards=tuple(shards),
+        digest=hashlib.sha256(repr((count, shape)).encode()).hexdigest(),
+        manifest_sha256=file_sha256(out / MANIFEST),
+        code_version="0",
+    ).write(out)
+    return out
+
+
+if __name__ == "__main__":
+    main()
