@@ -25,6 +25,7 @@ from pipelines.errors import DivergedError
 from pipelines.network import Traffic
 from pipelines.optimizer import learning_rate, make_optimizer, set_rate
 from pipelines.pairs import PairModel
+from vlmodels import shared
 from vlmodels.methods.base import Method, Output
 
 Epoch = dict[str, float]
@@ -60,6 +61,7 @@ class Loop:
         self._model: nn.Module = self.method if self.captions is None else PairModel(self.method, self.world)
         self._parallel: DistributedDataParallel | None = None
         self._traffic = Traffic()
+        self._together = self.world > 1 and self.captions is None  # in the first pass
         if self.world > 1:
             for parameter in self.parameters:  # frozen weights are the same everywhere: only adapters travel
                 dist.broadcast(parameter.data, src=0)
@@ -105,7 +107,9 @@ class Loop:
             # DDP averages over workers; a pass counts by its share of the global batch.
             with contextlib.nullcontext() if batch.last or self._parallel is None else self._parallel.no_sync():
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.optim.precision == "bf16"):
-                    terms, correct = self._forward(batch)
+                    with shared.together() if self._together else contextlib.nullcontext():
+                        terms, correct = self._forward(batch)
+                    self._together = False
                     loss = torch.stack(list(terms.values())).sum()
                 (loss * batch.share).backward()
             for name, value in {"loss": loss, **terms, "train_top1": 100 * correct}.items():

@@ -16,7 +16,7 @@ Mark = float | torch.cuda.Event
 class Traffic:
     """State of a DDP communication hook: averages gradients as DDP itself does, bit for bit, and keeps count.
 
-    Register it with ``ddp.register_comm_hook(traffic, Traffic.reduce)``.
+    Register it with ``ddp.register_comm_hook(traffic, Traffic.reduce)``; gradients must be None before each step.
 
     Counted are the gradients that this rank hands to all-reduce: those of what trains, once a step, whatever the
     number of passes; nothing frozen ever travels. A ring of n ranks sends each such byte 2 (n - 1) / n times.
@@ -35,7 +35,7 @@ class Traffic:
     def reduce(self, bucket: dist.GradBucket) -> Future[Tensor]:  # type: ignore[name-defined]  # not everywhere
         """Average a bucket of gradients over the default group: DDP's hook."""
         gradients = bucket.buffer()
-        gradients.mul_(1 / dist.get_world_size())  # DDP multiplies too: a division would round otherwise
+        gradients.mul_(1 / dist.get_world_size())  # as DDP; a division rounds otherwise unless the world is 2, 4, ...
         self.nbytes += gradients.nbytes
         launched = _now(gradients.device) if bucket.is_last() else None
 

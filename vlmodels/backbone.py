@@ -209,14 +209,14 @@ class Backbone(nn.Module):
         _ = self.digest
         return self._digested == self._text_versions()
 
-    def _once(self, what: str, tokens: Tensor, compute: Callable[[], Tensor]) -> Tensor:
+    def _once(self, what: str, tokens: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
         """What the text tower without hooks gives for ``tokens``: once in this process for all equal backbones."""
         if not self._text_is_digested():
-            return compute()
+            return compute(tokens)
         ids = hashlib.sha256(tokens.cpu().numpy().tobytes()).digest()
         scale = self.logit_scale
         key = (self.digest, what, ids, tuple(tokens.shape), scale.dtype, *shared.arithmetic(scale.device))
-        return shared.TEXT.get(key, scale.device, compute)
+        return shared.TEXT.get(key, tokens, compute)
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Token ids (C,L) of texts, cut after the longest one: exact, as no token looks to its right."""
@@ -276,16 +276,16 @@ class Backbone(nn.Module):
     @torch.no_grad()
     def frozen_text(self, tokens: Tensor) -> Tensor:
         """As ``encode_text`` without hooks and without a graph; once in a process for equal backbones (``shared``)."""
-        return self._once("features", tokens, lambda: self.encode_text(tokens, hooked=False))
+        return self._once("features", tokens, lambda some: self.encode_text(some, hooked=False))
 
     @torch.no_grad()
     def text_prefix(self, tokens: Tensor, layers: int) -> TextPrefix:
         """Activations of the frozen tower after its first ``layers`` blocks, without a graph; ``shared`` as well."""
-        context = ClipContext(len(tokens), 1, (0, 0), 0, "text")
         mask = self._text.attn_mask[: tokens.shape[1], : tokens.shape[1]]
 
-        def compute() -> Tensor:
-            return self._run(self._embed_text(tokens, context, hooked=False), mask, context, stop=layers, hooked=False)
+        def compute(some: Tensor) -> Tensor:
+            context = ClipContext(len(some), 1, (0, 0), 0, "text")
+            return self._run(self._embed_text(some, context, hooked=False), mask, context, stop=layers, hooked=False)
 
         return TextPrefix(layers, self._once(f"after {layers}", tokens, compute))
 

@@ -7,12 +7,15 @@ import threading
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pair_ranks import in_two_ranks
 from tiny_clip import CLASSES, DESCRIPTIONS, tiny_backbone, tiny_frames, tiny_method, train
 
 from vlmodels import methods, shared
 from vlmodels.classifier import description_features
 
-CPU = torch.device("cpu")
+TEXTS = torch.zeros(1, 1, dtype=torch.long)
 
 
 def encoded(backbone):
@@ -158,11 +161,11 @@ def test_what_was_asked_for_last_is_kept_up_to_a_limit():
     kept, computed = shared.Kept(limit=1000), []
 
     def get(key, floats=100):
-        def compute():
+        def compute(_):
             computed.append(key)
             return torch.full((floats,), float(ord(key)))
 
-        found = kept.get(key, CPU, compute)
+        found = kept.get(key, TEXTS, compute)
         assert found.shape == (floats,)
         assert (found == ord(key)).all()
 
@@ -180,7 +183,9 @@ def test_threads_may_ask_at_once():
 
     def ask():
         for number in range(300):
-            assert (kept.get(number % 30, CPU, lambda n=number: torch.full((50,), float(n % 30))) == number % 30).all()
+            assert (
+                kept.get(number % 30, TEXTS, lambda _, n=number: torch.full((50,), float(n % 30))) == number % 30
+            ).all()
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
@@ -188,3 +193,120 @@ def test_threads_may_ask_at_once():
     for thread in threads:
         thread.join()
     assert kept.nbytes == sum(tensor.nbytes for tensor in kept._tensors.values()) <= 4000
+
+
+# ------------------------------------------------------------------------------------------- divided among ranks
+
+
+def texts(count):
+    return [f"video {i} of a {'very ' * (i % 3)}red bike" for i in range(count)]
+
+
+def asked(rank, _world):
+    """What two ranks get of texts that they ask for alike and otherwise, with the rows that each encodes itself."""
+    backbone = tiny_backbone()
+    many, more, few = (backbone.tokenize(texts(count)) for count in (70, 71, 63))
+    rows, found = encoded(backbone), {}
+
+    def note(name, features):
+        found[name] = (features, rows.copy())
+        rows.clear()
+
+    note("alone", backbone.frozen_text(many))
+    shared.TEXT.clear()
+    with shared.together():
+        note("divided", backbone.frozen_text(many))
+        note("uneven", backbone.text_prefix(more, 2).hidden)
+        note("few", backbone.frozen_text(few))
+        sentences = {name: texts(40) for name in CLASSES}
+        note("described", description_features(backbone, sentences, CLASSES))
+    note("kept", backbone.frozen_text(many))
+    if rank == 0:
+        shared.TEXT.clear()
+    with shared.together():
+        note("kept by one", backbone.frozen_text(many))
+    note("kept by both", backbone.frozen_text(many))
+    shared.TEXT.clear()
+    with shared.together():
+        if rank == 0:
+            note("other", backbone.frozen_text(more))
+        note("after other", backbone.frozen_text(many))
+        if rank == 1:
+            note("other", backbone.frozen_text(more))
+
+    def compute(some):
+        if rank == 1:
+            raise ValueError("out of memory")
+        return some.float()
+
+    try:
+        with shared.together():
+            note("failed elsewhere", shared.TEXT.get("failing", many, compute))
+            note("left elsewhere", backbone.frozen_text(more[:, 1:]))
+    except ValueError as error:
+        note("failed", str(error))
+    return found
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    return in_two_ranks(asked, tmp_path_factory.mktemp("ranks"))
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("divided", [35]),
+        ("uneven", [36]),
+        ("few", [63]),
+        ("described", [60]),
+        ("kept", []),
+        ("kept by one", [35]),
+        ("kept by both", []),
+    ],
+)
+def test_ranks_that_ask_together_encode_a_share_each_and_get_the_same(ranks, name, rows):
+    (first, own), (second, others) = (found[name] for found in ranks)
+    assert own == others == rows
+    assert torch.equal(first, second)
+
+
+def test_divided_features_are_those_of_one_process_in_order(ranks):
+    backbone = tiny_backbone()
+    many, more = backbone.tokenize(texts(70)), backbone.tokenize(texts(71))
+    alone = backbone.frozen_text(many)
+    prefix = backbone.text_prefix(more, 2).hidden
+    described = description_features(backbone, {name: texts(40) for name in CLASSES}, CLASSES)
+    for found in ranks:
+        for name in ("alone", "divided", "kept", "kept by one", "kept by both", "after other"):
+            assert torch.allclose(found[name][0], alone, atol=1e-5), name
+        assert torch.allclose(found["uneven"][0], prefix, atol=1e-5)
+        assert torch.allclose(found["other"][0], backbone.frozen_text(more), atol=1e-5)
+        assert torch.allclose(found["described"][0], described, atol=1e-5)
+
+
+def test_ranks_that_ask_otherwise_or_fail_keep_nobody_waiting(ranks):
+    first, second = ranks
+    assert first["other"][1] == second["other"][1] == [71]
+    assert first["after other"][1] == second["after other"][1] == [70]
+    assert second["failed"][0] == "out of memory"
+    assert len(first["failed elsewhere"][0]) == 70
+    assert first["left elsewhere"][1] == [71]
+
+
+@given(st.integers(1, 300), st.integers(1, 70))
+def test_shares_are_equal_and_leave_no_row_out(count, world):
+    size = -(-count // world)
+    rows = []
+    for first, new in shared._shares(count, world):
+        assert 0 <= first <= count - size
+        rows += range(new, first + size)
+    assert rows == list(range(count))
+
+
+def test_without_a_group_everyone_is_alone():
+    backbone = tiny_backbone()
+    rows = encoded(backbone)
+    with shared.together():
+        backbone.frozen_text(backbone.tokenize(texts(70)))
+    assert rows == [70]
