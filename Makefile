@@ -1,4 +1,4 @@
-# make demo | test | check | bench; the first call makes .venv from the pins in constraints.txt
+# make demo | test | check | bench | cluster-test; the first call makes .venv from the pins in constraints.txt
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench cluster-test clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python pipelines/demo.py
@@ -28,6 +28,10 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/describe.py
 	$(BIN)/python benchmarks/retrieval_metrics.py
 	$(BIN)/python benchmarks/sweep.py
+
+# Two hosts with SSH on this machine, as namespaces: needs Linux and root, says so elsewhere.
+cluster-test: $(VENV)/.installed
+	$(BIN)/python -m tests.cluster
 
 # uv where it can be had (seconds), plain pip otherwise (minutes); the same pins for both.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -19,14 +19,20 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.cluster import steps
+from tests.cluster import faults, refusals, steps
 from tests.cluster.commands import Failed
-from tests.cluster.hosts import CHECKOUT, isolated
+from tests.cluster.hosts import CHECKOUT, HEAD, isolated
 from tests.cluster.lab import Lab
 
 NEEDED = ("make_data", "bring_up")  # nothing works without them
 STEPS: dict[str, Callable[[Lab], None]] = {
-    step.__name__: step for step in (steps.make_data, steps.bring_up, steps.train, steps.pull, steps.take_down)
+    step.__name__: step
+    for step in (
+        *(steps.make_data, steps.bring_up, steps.train, steps.pull, steps.submit_job),
+        *(faults.worker_killed, faults.host_cut_off, faults.driver_killed, faults.store_away),
+        *(refusals.wrong_bucket, refusals.too_many_workers, refusals.other_version, refusals.missing_package),
+        steps.take_down,
+    )
 }
 TOOLS = {"/usr/sbin/sshd": "openssh-server", "ssh": "openssh-client", "rsync": "rsync", "ip": "iproute2"}
 
@@ -99,10 +105,7 @@ def _inside(work: Path, wanted: Sequence[str], *, keep: bool) -> int:
             print(f"PASS {time.monotonic() - before:.0f} s", flush=True)
     print(f"{'FAILED: ' + ', '.join(failed) if failed else 'all passed'} in {time.monotonic() - started:.0f} s")
     if keep:
-        print(
-            f"kept: nsenter --all --target $(pgrep -f {work} | tail -1), then ssh -i {lab.cluster.key} root@{lab.head.address}",
-            flush=True,
-        )
+        print(f"kept: nsenter --all --target PID of --inside {work}; ssh -i {lab.cluster.key} {HEAD}", flush=True)
         signal.pause()
     return int(bool(failed))
 

@@ -9,23 +9,23 @@ from pathlib import Path
 import yaml
 
 from tests.cluster.commands import Command, Commands
-from tests.cluster.hosts import CHECKOUT, HEAD, WORKER
+from tests.cluster.hosts import HEAD, WORKER
 from tests.cluster.services import MLFLOW, STORE
 
 SSH = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR")
 # Seconds, not minutes, until a host that is cut off counts as dead.
-NOTICES = "RAY_health_check_initial_delay_ms=10000 RAY_health_check_period_ms=1000 RAY_health_check_timeout_ms=4000"
+NOTICES = "RAY_health_check_period_ms=1000 RAY_health_check_timeout_ms=4000"
 INSTALL = (
     "~/.vidadapt/bin/python -m pip install --quiet --no-deps --no-build-isolation --no-index --editable ~/vidadapt"
 )
 
 
-def cluster_file(key: Path) -> dict:
+def cluster_file(project: Path, key: Path) -> dict:
     """``deploy/local-hosts.yaml`` with what a user edits edited.
 
     The hosts have the pinned packages already (``hosts.py``), and one CPU each, so that a worker fills a host.
     """
-    text = (CHECKOUT / "deploy" / "local-hosts.yaml").read_text()
+    text = (project / "deploy" / "local-hosts.yaml").read_text()
     text = text.replace("http://10.0.0.10:5000", MLFLOW).replace("http://10.0.0.10:9000", STORE)
     config = yaml.safe_load(text)
     config["provider"] |= {"head_ip": HEAD, "worker_ips": [WORKER]}
@@ -40,10 +40,10 @@ def cluster_file(key: Path) -> dict:
 class Cluster:
     """What a user does with it."""
 
-    def __init__(self, commands: Commands, folder: Path, ray: str) -> None:
-        self.commands, self.ray, self.key = commands, ray, folder / "key"
+    def __init__(self, commands: Commands, project: Path, folder: Path, ray: str) -> None:
+        self.commands, self.project, self.ray, self.key = commands, project, ray, folder / "key"
         self.file = str(folder / "cluster.yaml")
-        Path(self.file).write_text(yaml.safe_dump(cluster_file(self.key), sort_keys=False))
+        Path(self.file).write_text(yaml.safe_dump(cluster_file(project, self.key), sort_keys=False))
 
     def up(self) -> str:
         """Start it."""
@@ -60,7 +60,18 @@ class Cluster:
 
     def submit(self, name: str, script: str, arguments: Sequence[str]) -> Command:
         """Start a script on the head."""
-        return self.commands.start(name, self.ray, "submit", self.file, str(CHECKOUT / script), "--", *arguments)
+        return self.commands.start(name, self.ray, "submit", self.file, script, "--", *arguments)
+
+    def tunnel(self) -> Command:
+        """Open the way to the dashboard, which listens on the head's loopback alone."""
+        command = self.commands.start("dashboard", self.ray, "dashboard", self.file, "--port", "8265")
+        command.wait_for_port("127.0.0.1", 8265)
+        return command
+
+    def job(self, name: str, entry: Sequence[str]) -> Command:
+        """Submit a job through the tunnel."""
+        address = "http://127.0.0.1:8265"
+        return self.commands.start(name, self.ray, "job", "submit", "--address", address, "--", *entry)
 
     def ssh(self, name: str, address: str, command: str, seconds: float = 120) -> str:
         """What a command says on a host; for what a user, or fate, does without Ray."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from tests.cluster.hosts import CHECKOUT
 
 
 class Failed(Exception):  # noqa: N818 - no mistake of a program
@@ -19,12 +19,12 @@ class Failed(Exception):  # noqa: N818 - no mistake of a program
 class Command:
     """A command that runs; it gets no input and has a session of its own."""
 
-    def __init__(self, argv: Sequence[str], log: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, argv: Sequence[str], log: Path, cwd: Path, env: Mapping[str, str]) -> None:
         self.argv, self.log = argv, log
         with log.open("wb") as file:
             self.process = subprocess.Popen(
                 argv,
-                cwd=CHECKOUT,
+                cwd=cwd,
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -49,6 +49,18 @@ class Command:
             time.sleep(0.1)
         raise Failed(f"no '{pattern}' in {seconds:.0f} s: {self}")
 
+    def wait_for_port(self, address: str, port: int, seconds: float = 120) -> None:
+        """Wait until somebody listens there."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and self.process.poll() is None:
+            try:
+                socket.create_connection((address, port), 1).close()
+            except OSError:
+                time.sleep(0.2)
+            else:
+                return
+        raise Failed(f"{address}:{port} does not answer: {self}")
+
     def end(self, seconds: float = 300) -> int:
         """Wait for its end; return the exit code."""
         try:
@@ -58,8 +70,8 @@ class Command:
             raise Failed(f"not done in {seconds:.0f} s: {self}") from None
 
     def stop(self) -> None:
-        """End it now."""
-        self.process.kill()
+        """End it and what it started, now."""
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def __str__(self) -> str:
@@ -69,15 +81,15 @@ class Command:
 class Commands:
     """Starts commands and numbers their logs."""
 
-    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
-        self.folder, self.env = folder, {**os.environ, **env}
+    def __init__(self, folder: Path, cwd: Path, env: Mapping[str, str]) -> None:
+        self.folder, self.cwd, self.env = folder, cwd, {**os.environ, **env}
         self._count = 0
         folder.mkdir(parents=True, exist_ok=True)
 
     def start(self, name: str, *argv: str) -> Command:
         """Start a command."""
         self._count += 1
-        return Command(argv, self.folder / f"{self._count:02d}-{name}.log", self.env)
+        return Command(argv, self.folder / f"{self._count:02d}-{name}.log", self.cwd, self.env)
 
     def run(self, name: str, *argv: str, seconds: float = 300) -> str:
         """Run a command to its end, which must be good; return what it said."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from tests.cluster.commands import Command, Commands, Failed
 from tests.cluster.hosts import CHECKOUT, HEAD, PRIVATE, WORKER, Host, build_bridge, cover, run
 from tests.cluster.services import BUCKET, ENVIRONMENT, Services
 
-DATA = "/root/data/toy-ucf"
+DATA = f"s3://{BUCKET}/data/toy-ucf"
 EPOCHS = 6
 RUN = (
     *(
@@ -30,6 +31,17 @@ RUN = (
 )
 
 
+PROJECT = (
+    *("vlmodels", "llm_descriptions", "tune_spaces", "pipelines", "tests", "deploy"),
+    *("pyproject.toml", "constraints.txt", "README.md", "LICENSE"),
+)
+
+
+def run_flags(out: str, workers: int = 2) -> list[str]:
+    """Flags of the run that all steps repeat."""
+    return ["--data", DATA, "--out", out, "--workers", str(workers), *RUN]
+
+
 class Lab:
     """Two hosts on a bridge, and this process as the user beside them."""
 
@@ -42,9 +54,15 @@ class Lab:
         self.head, self.worker = (
             Host(name, address, work / name, public) for name, address in (("head", HEAD), ("worker", WORKER))
         )
-        self.commands = Commands(work / "logs", ENVIRONMENT)
+        # A copy: what is edited meanwhile would be another version on each host.
+        self.project = work / "project"
+        for name in PROJECT:
+            copy = shutil.copytree if (CHECKOUT / name).is_dir() else shutil.copy2
+            self.project.mkdir(exist_ok=True)
+            copy(CHECKOUT / name, self.project / name)
+        self.commands = Commands(work / "logs", self.project, ENVIRONMENT)
         self.services = Services(self.commands, self.python, work)
-        self.cluster = Cluster(self.commands, work, str(Path(sys.executable).with_name("ray")))
+        self.cluster = Cluster(self.commands, self.project, work, str(Path(sys.executable).with_name("ray")))
 
     def tool(self, name: str, module: str, *arguments: str, seconds: float = 300) -> str:
         """Run one of the project's modules here."""
@@ -52,8 +70,7 @@ class Lab:
 
     def b2n(self, name: str, out: str, *more: str, workers: int = 2) -> Command:
         """Submit the run."""
-        places = ("--data", DATA, "--out", out, "--workers", str(workers))
-        return self.cluster.submit(name, "pipelines/b2n.py", [*places, *RUN, *more])
+        return self.cluster.submit(name, "pipelines/b2n.py", [*run_flags(out, workers), *more])
 
 
 def check(true: bool, message: str) -> None:

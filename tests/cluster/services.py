@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.cluster.commands import Command, Commands, Failed
+from tests.cluster.commands import Commands
 from tests.cluster.hosts import OUTSIDE
 
 BUCKET = "vidadapt"
@@ -41,19 +39,7 @@ class Services:
         """Wait until both answer; make the bucket."""
         from pyarrow import fs
 
-        _answers(self.store, 9000)
+        self.store.wait_for_port(OUTSIDE, 9000)
         os.environ.update(ENVIRONMENT)
         fs.S3FileSystem(endpoint_override=STORE, allow_bucket_creation=True).create_dir(BUCKET)
-        _answers(self.mlflow, 5000)
-
-
-def _answers(server: Command, port: int, seconds: float = 120) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until and server.process.poll() is None:
-        try:
-            socket.create_connection((OUTSIDE, port), 1).close()
-        except OSError:
-            time.sleep(0.2)
-        else:
-            return
-    raise Failed(f"does not answer: {server}")
+        self.mlflow.wait_for_port(OUTSIDE, 5000)

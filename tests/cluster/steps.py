@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 from tests.cluster.hosts import HEAD, WORKER
-from tests.cluster.lab import DATA, EPOCHS, RUN, Lab, check, losses, record, store
+from tests.cluster.lab import DATA, EPOCHS, RUN, Lab, check, losses, record, run_flags
 from tests.cluster.services import BUCKET
 
 RUNS = f"s3://{BUCKET}/runs"
@@ -16,24 +16,14 @@ MODEL = "two-hosts"
 
 
 def make_data(lab: Lab) -> None:
-    """Toy videos, ingested here, copied into the store."""
-    from pyarrow import fs
-
+    """Toy videos, ingested into the store."""
     world = lab.work / "world" / "toy-ucf"
     lab.commands.run("world", lab.python, "-m", "tests.cluster.world", str(lab.work / "world"))
     files = ["fs_base_s1_train", "base_val", "novel_val"]
     arguments = ["--videos", *(str(world / f"{name}.txt") for name in files), "--labels"]
     arguments += [str(world / f"{part}_labels.csv") for part in ("base", "base", "novel")]
-    data = lab.work / "data" / "toy-ucf"
-    lab.tool(
-        "ingest", "pipelines.ingest", *arguments, "--out", str(data), "--size", "48", "--frames", "4", "--pool", "1"
-    )
     lab.services.wait()
-    import shutil
-
-    for host in (lab.head, lab.worker):
-        shutil.copytree(data, host.folder / "root" / "data" / "toy-ucf")
-    fs.copy_files(str(data), f"{BUCKET}/data", source_filesystem=fs.LocalFileSystem(), destination_filesystem=store())
+    lab.tool("ingest", "pipelines.ingest", *arguments, "--out", DATA, "--size", "48", "--frames", "4", "--pool", "1")
 
 
 def bring_up(lab: Lab) -> None:
@@ -84,7 +74,7 @@ def train(lab: Lab) -> None:
 def alone(lab: Lab) -> dict:
     """The same run in one process; made once."""
     out = f"s3://{BUCKET}/alone"
-    lab.tool("alone", "tests.cluster.alone", "--data", str(lab.work / "data" / "toy-ucf"), "--out", out, *RUN)
+    lab.tool("alone", "tests.cluster.alone", "--data", DATA, "--out", out, *RUN)
     return record(out)
 
 
@@ -103,6 +93,17 @@ def pull(lab: Lab) -> None:
     predict = f"python -m pipelines.predict ~/clips/{video.name} --model models:/{MODEL}@champion --topk 3"
     said = lab.cluster.ssh("predict", WORKER, predict)
     check(len(re.findall(r"%  \w+", said)) == 3, f"no three classes in: {said}")
+
+
+def submit_job(lab: Lab) -> None:
+    """``ray job submit`` through the tunnel of ``ray dashboard``; the run in the store is found and not repeated."""
+    tunnel = lab.cluster.tunnel()
+    try:
+        command = lab.cluster.job("job", ["python", "-m", "pipelines.b2n", *run_flags(RUNS)])
+        check(command.end(240) == 0, f"failed: {command}")
+        check("unchanged, finished before" in command.said, f"trained again: {command}")
+    finally:
+        tunnel.stop()
 
 
 def take_down(lab: Lab) -> None:

@@ -1,0 +1,54 @@
+"""What cannot work: found at the start, told in one line that names the place, and nothing is left running."""
+
+from __future__ import annotations
+
+import time
+
+from tests.cluster.cluster import INSTALL
+from tests.cluster.hosts import HEAD, WORKER
+from tests.cluster.lab import Lab, check
+from tests.cluster.services import BUCKET
+
+RUNNING = "ps -eo args | grep -E '^(ray::|python .*b2n)' | grep -vE '^ray::(IDLE|DashboardAgent)' || true"
+
+
+def wrong_bucket(lab: Lab) -> None:
+    """A bucket that does not exist."""
+    _refused(lab, "bucket", "no such bucket", out="s3://vidadept/runs")
+
+
+def too_many_workers(lab: Lab) -> None:
+    """More workers than the hosts have room for."""
+    _refused(lab, "room", "3 workers need 3 CPUs but Ray has 2", workers=3)
+
+
+def other_version(lab: Lab) -> None:
+    """Another version of the code on the second host."""
+    lab.cluster.ssh("edit", WORKER, "echo '# edited on this host' >> ~/vidadapt/vlmodels/spec.py")
+    try:
+        _refused(lab, "version", f"{WORKER}: vidadapt 0.1.0 with sources")
+    finally:
+        lab.cluster.ssh("mend", WORKER, "sed -i '$d' ~/vidadapt/vlmodels/spec.py")
+
+
+def missing_package(lab: Lab) -> None:
+    """The project is not installed on the second host."""
+    lab.cluster.ssh("uninstall", WORKER, "python -m pip uninstall --yes vidadapt")
+    try:
+        _refused(lab, "package", f"{WORKER}: vidadapt is not installed")
+    finally:
+        lab.cluster.ssh("install", WORKER, INSTALL)
+
+
+def _refused(lab: Lab, name: str, words: str, *, out: str = f"s3://{BUCKET}/refused", workers: int = 2) -> None:
+    command = lab.b2n(name, out, workers=workers)
+    check(command.end(240) != 0, f"was not refused: {command}")
+    errors = [line for line in command.said.splitlines() if line.startswith("error: ")]
+    check(len(errors) == 1 and words in errors[0], f"not told in one line with '{words}': {command}")
+    check("Traceback" not in command.said, f"a traceback: {command}")
+    print(f"     {errors[0]}", flush=True)
+    for address in (HEAD, WORKER):
+        until = time.monotonic() + 30
+        while (left := lab.cluster.ssh("left", address, RUNNING)).strip() and time.monotonic() < until:
+            time.sleep(1)
+        check(not left.strip(), f"still running on {address}: {left}")
