@@ -117,6 +117,7 @@ def read_views(
     at_once = max(1, batch // (data.clips * data.crops))
 
     def read() -> Iterator[tuple[list[int], list[np.ndarray]]]:
+        store.fetch(store.place(examples[i].clip_id)[0] for i in mine)
         for start in range(0, len(mine), at_once):
             part = mine[start : start + at_once]
             yield part, [views(store, examples[i].clip_id, data.clips) for i in part]

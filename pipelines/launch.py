@@ -49,7 +49,9 @@ def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iter
         RuntimeError: workers failed more often than ``scale.max_failures`` allows.
     """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
+
+    from pipelines.torch_group import TorchGroup
 
     config = plan.config
     connect()
@@ -60,7 +62,7 @@ def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iter
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"job": job},
-            torch_config=TorchConfig(backend="nccl" if config.scale.gpu else "gloo"),
+            torch_config=TorchGroup(backend="nccl" if config.scale.gpu else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=_workers(config.scale),
                 use_gpu=config.scale.gpu,

@@ -115,7 +115,8 @@ def _chance_lines(axes: Axes, summaries: Sequence[Summary], columns: Sequence[Co
 def curves(history: Sequence[Mapping[str, float]], path: Path, *, selection: str = "select") -> Path:
     """Loss terms (left) and accuracies (right) by epoch; ``selection`` says on what ``select_top1`` was measured."""
     chosen_on = "test (as published)" if selection == "test-best" else "held out"
-    known = {"epoch", "lr", "seconds", "data_wait", "clips_per_second", "train_top1"}
+    known = {"epoch", "lr", "seconds", "data_wait", "network_wait", "network_bytes_per_step"}
+    known |= {"clips_per_second", "train_top1"}
     epochs = [row["epoch"] for row in history]
     rates = [
         (key, label)

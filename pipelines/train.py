@@ -200,6 +200,7 @@ def _record(
             "total": seconds + sum(e["seconds"] for e in outcome["history"] if e["epoch"] not in progress.seen),
             "train": sum(epoch["seconds"] for epoch in outcome["history"]),
             "data_wait": sum(epoch["data_wait"] for epoch in outcome["history"]),
+            "network_wait": sum(epoch["network_wait"] for epoch in outcome["history"]),
         },
         "restarts": progress.restarts,
         "workers": {str(rank): host for rank, host in sorted(progress.hosts.items())},

@@ -130,7 +130,19 @@ class _Worker:
 
     def _set_training_classes(self) -> None:
         if self.job.split.train_classes:  # retrieval has none
-            self.method.set_classes(self.job.split.train_classes, self.job.descriptions)
+            self._set_classes(self.job.split.train_classes, self.job.descriptions)
+
+    def _set_classes(self, names: Sequence[str], descriptions: Descriptions | None = None) -> None:
+        """Set the classes; what a frozen text tower gives for them the ranks compute together, here."""
+        import torch
+
+        from vlmodels.shared import together
+
+        self.method.set_classes(names, descriptions)
+        if self.method.backbone.text_is_frozen():
+            bf16 = self.config.optim.precision == "bf16"
+            with together(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                self.method.encode_classes()
 
     def _trains(self) -> bool:
         return bool(self.method.trainable_parameters()) and bool(self.config.optim.epochs and self.job.split.train)
@@ -238,7 +250,7 @@ class _Worker:
             self._set_training_classes()
             metrics = accuracy(self._score(split.select))
             if split.select_novel is not None:
-                self.method.set_classes(split.select_novel.classes)
+                self._set_classes(split.select_novel.classes)
                 metrics["novel"] = accuracy(self._score(split.select_novel.examples))["top1"]
                 metrics["hm"] = harmonic_mean(metrics["top1"], metrics["novel"])
             return metrics
@@ -306,7 +318,7 @@ class _Worker:
 
         if test.captions:
             return self._test_pairs(test)
-        self.method.set_classes(test.classes, None)
+        self._set_classes(test.classes)
         orders = (NORMAL, *ORDERS) if probe else (NORMAL,)
         results = self._score_orders(test.examples, test.data, orders)
         metrics = set_metrics(test, results[NORMAL])

@@ -26,6 +26,9 @@ class FakeStore:
     def frames(self, clip_id):
         return self.frames_of[clip_id]
 
+    def fetch(self, shards):
+        pass
+
     def place(self, clip_id):
         return f"{int(clip_id[4:]) % 5}.arrow", int(clip_id[4:]) // 5
 

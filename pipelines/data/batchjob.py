@@ -27,12 +27,14 @@ from pipelines.data.manifest import FACTS
 from pipelines.data.shardfile import Shard, ShardWriter
 from pipelines.data.storedvideos import copies
 from pipelines.shared_folder import look
+from pipelines.storage import is_uri
 from vlmodels.errors import UserError
 
 Facts = dict[str, Any]
 CLAIM = f"{PARTS}/lock"
 """Locked by the ingest that writes to the folder; its text tells the folder from one of the same name elsewhere."""
 SHARE_OUT = "on several machines --out must be a shared folder or a store (s3://...)"
+SHARE_VIDEOS = "on several machines videos must be in a shared folder or a store (--root s3://...)"
 FATAL = "fatal"
 """Status of the one row that a batch returns if the run cannot go on; never stored."""
 
@@ -76,7 +78,7 @@ def decode_batch(
                 writer.abort()
             to.deliver(folder)
     except UserError as error:
-        return _fatal(str(error))
+        return _fatal(f"{error} (on {socket.gethostname()})" if to.uri or videos else str(error))
     except OSError as error:
         return _fatal(to.unwritable(error, "free some space or choose another --out"))
     return pa.Table.from_pylist(rows, schema=FACTS)
@@ -142,17 +144,20 @@ def decode_planned(
     """Run one planned batch, the function that Ray Data maps.
 
     The batch is a row ``name``, ``clip_ids``, ``paths``, ``listed`` (of each, where they are in a store), ``videos``
-    (the URI that paths are below, or "") and ``token`` (what ``CLAIM`` in a folder ``out`` says, if it is the same).
+    (folder or URI that they are below) and ``token`` (what ``CLAIM`` in a folder ``out`` says, if it is the same).
     """
     (row,) = plan.to_pylist()
     to = Destination.of(out)
     claim = look(str(to.desk / CLAIM))
     if not to.uri and (claim is None or claim[1] != row["token"].encode()):
         return _fatal(f"{to.desk} is another folder on {socket.gethostname()}; {SHARE_OUT}")
+    stored = row["videos"] if is_uri(row["videos"]) else ""
+    if not stored and not Path(row["videos"]).is_dir():
+        return _fatal(f"{row['videos']} is not on {socket.gethostname()}; {SHARE_VIDEOS}")
     sources = [Source(*pair) for pair in zip(row["clip_ids"], row["paths"], strict=True)]
-    if row["videos"]:
+    if stored:
         sources = [replace(source, listed=tuple(stat)) for source, stat in zip(sources, row["listed"], strict=True)]
-    return decode_batch(row["name"], sources, to, worker_decoder(decode, settings, time_limit), row["videos"])
+    return decode_batch(row["name"], sources, to, worker_decoder(decode, settings, time_limit), stored)
 
 
 @functools.lru_cache(maxsize=1)

@@ -79,7 +79,8 @@ class Destination:
         """Say that files cannot be written on this machine, and what helps."""
         reason = error.strerror or error
         if self.uri:
-            return f"cannot write to {cache_root()}: {reason}; make room, or set VIDADAPT_CACHE to a larger disk"
+            where = f"{cache_root()} on {socket.gethostname()}"
+            return f"cannot write to {where}: {reason}; make room, or set VIDADAPT_CACHE to a larger disk"
         return f"cannot write to {self.desk}: {reason}; {remedy}"
 
     def shard_sizes(self) -> dict[str, int]:

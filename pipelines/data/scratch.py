@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ def scratch(purpose: str) -> Iterator[Path]:
         OSError: it cannot be made.
     """
     work = cache_root() / "ingest" / "work"
-    own = work / _name(os.getpid(), purpose)
+    own = work / f"{socket.gethostname()}.{os.getpid()}.{purpose}"  # several machines may share the disk
     shutil.rmtree(own, ignore_errors=True)  # of an earlier process with this number
     own.mkdir(parents=True)
     for left in work.iterdir():
@@ -34,16 +35,12 @@ def scratch(purpose: str) -> Iterator[Path]:
         shutil.rmtree(own, ignore_errors=True)
 
 
-def _name(process: int, purpose: str) -> str:
-    return f"{socket.gethostname()}.{process}.{purpose}"  # several machines may share the disk
-
-
 def _is_left(name: str) -> bool:
-    _, process, purpose = name.rsplit(".", 2)
-    if name != _name(int(process), purpose):
+    match = re.fullmatch(rf"{re.escape(socket.gethostname())}\.(\d+)\.\w+", name)
+    if match is None:
         return False
     try:
-        os.kill(int(process), 0)
+        os.kill(int(match.group(1)), 0)
     except ProcessLookupError:
         return True
     except PermissionError:

@@ -80,7 +80,8 @@ def local_run(where: str) -> str:
     if not is_uri(where):
         return where
     place, folder = Place.open(where), cache_root() / "files" / _key(where)
-    _mirror(place, folder, {"json", "safetensors"})
+    if not _mirror(place, folder, {"json", "safetensors"}):
+        raise UserError(f"{place.uri}: no run there; give the folder of one run")
     return str(folder)
 
 
@@ -218,8 +219,8 @@ class _File:
                 yield chunk
 
 
-def _mirror(place: Place, folder: Path, kinds: Collection[str], *inside: str) -> None:
-    """Bring ``folder`` up to date with the files of these ``kinds`` at the top of ``place`` and all ``inside``."""
+def _mirror(place: Place, folder: Path, kinds: Collection[str], *inside: str) -> bool:
+    """Bring ``folder`` up to date with files of these ``kinds`` in ``place`` and all ``inside``; False: none."""
     files = {folder / name: info for name, info in _listed(place).items() if info.extension in kinds}
     files.pop(folder / INDEX, None)
     for name in inside:
@@ -232,6 +233,7 @@ def _mirror(place: Place, folder: Path, kinds: Collection[str], *inside: str) ->
     for path, info in files.items():
         source = place / path.relative_to(folder).as_posix()
         _File(source, path, info.size, mtime_ns=info.mtime_ns).fetch()
+    return bool(files)
 
 
 def _listed(place: Place) -> dict[str, fs.FileInfo]:

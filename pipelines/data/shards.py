@@ -25,7 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.data.batchjob import CLAIM, FATAL, SHARE_OUT, Facts, decode_planned, quarantined, read_part
+from pipelines.data.batchjob import CLAIM, FATAL, SHARE_OUT, SHARE_VIDEOS, Facts, decode_planned, quarantined, read_part
 from pipelines.data.decode import DecodeSettings
 from pipelines.data.destination import OUR_SHARD, Destination
 from pipelines.data.folder import INDEX, MANIFEST, PARTS, SHARDS, Index, file_sha256, write_whole
@@ -34,6 +34,7 @@ from pipelines.data.keptlists import keep_lists
 from pipelines.data.manifest import FACTS, SCHEMA
 from pipelines.data.shardfile import Shard
 from pipelines.shared_folder import blind_nodes
+from pipelines.storage import is_uri
 from vlmodels.errors import UserError
 
 LARGEST_BATCH, SMALLEST_BATCH, BATCHES = 64, 8, 32
@@ -255,7 +256,7 @@ def _batches(
                 "name": hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16],
                 "clip_ids": [video.clip_id for video in videos],
                 "paths": [video.path if store else str(inputs.root / video.path) for video in videos],
-                "videos": store.where if store else "",
+                "videos": store.where if store else str(inputs.root),
                 "listed": [store.stats[video.path] for video in videos] if store else [],
             }
         )
@@ -311,16 +312,13 @@ def _run(
 def _check_machines(plan: Sequence[dict[str, Any]], to: Destination) -> None:
     """Refuse a cluster of which a machine has not the same folder, or not the videos."""
     first = plan[0]
-    videos = [] if first["videos"] else first["paths"][:1]
+    videos = [] if is_uri(first["videos"]) else first["paths"][:1]
     claim = [] if to.uri else [str(to.desk / CLAIM)]
     for path, nodes in zip([*claim, *videos], blind_nodes([*claim, *videos]), strict=True):
         if nodes and path in claim:
             raise UserError(f"{to.desk} is not the same folder on {', '.join(nodes)}; {SHARE_OUT}")
         if nodes:
-            raise UserError(
-                f"{path} is not there, or another file, on {', '.join(nodes)}; on several machines videos must be in a "
-                "shared folder or a store (--root s3://...)"
-            )
+            raise UserError(f"{path} is not there, or another file, on {', '.join(nodes)}; {SHARE_VIDEOS}")
 
 
 # -------------------------------------------------------------------------------------------------- the result
