@@ -55,7 +55,7 @@ def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iter
 
     config = plan.config
     connect()
-    for note in check_cluster(config, data=sorted({config.data.dir, *(t.data for t in plan.split.tests)} - {""})):
+    for note in check_cluster(config, data=plan.data):
         progress.note(note)
     with progress:
         job = Job(config, plan.split, plan.descriptions, Mailbox(progress.actor), _start_of(plan), watched)

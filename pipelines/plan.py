@@ -19,6 +19,7 @@ from pipelines.data.clipstore import ClipStore
 from pipelines.data.keptlists import LISTS
 from pipelines.data.lists import kept_dataset
 from pipelines.data.shardcache import local_file, local_run
+from pipelines.node_facts import sources_digest
 from pipelines.protocols import make_split
 from pipelines.rundir import about_start
 from pipelines.splits import NOTHING, EvalSet, Scoring, Source, Split, clips_of
@@ -63,6 +64,11 @@ class Plan:
                 "that the line works, and nothing of the method"
             )
         return (*told, *self.facts["start_notes"], *self.facts["view_notes"])
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """Folders or URIs of all ingested data that the run reads."""
+        return tuple(sorted({self.config.data.dir, *(test.data for test in self.split.tests)} - {""}))
 
     @property
     def name(self) -> str:
@@ -338,15 +344,7 @@ def _descriptions(config: TrainConfig, method: Method, split: Split) -> Descript
 @functools.cache
 def code_version() -> str:
     """Digest of the code that computes a run: this package's and ``vlmodels``' sources."""
-    import pipelines
-    import vlmodels
-
-    digest = hashlib.sha256()
-    for package in (pipelines, vlmodels):
-        root = Path(package.__path__[0])
-        for path in sorted(root.rglob("*.py")):
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+    return sources_digest()
 
 
 @functools.cache

@@ -25,7 +25,7 @@ def run_protocol(description: str | None, protocol: str, argv: Sequence[str] | N
 
     plans = [plan_run(replace(config, seed=seed)) for seed in args.seeds or (config.seed,)]
     for plan in plans:
-        print(describe_plan(plan), flush=True)
+        print(describe_plan(plan, ahead=args.dry_run), flush=True)
     if args.dry_run:
         return 0
     several = len(plans) > 1

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ray.tune import Callback
 
 from pipelines.launch import resources_of_worker
+from pipelines.preflight import check_cluster
 from pipelines.ray_session import given_back
 from pipelines.rundir import SCRATCH, Home
 from pipelines.storage import is_uri
@@ -35,7 +36,7 @@ def run_trials(
     """Run the trials that have no record yet; returns whether all have one at the end.
 
     Raises:
-        UserError: one trial needs more than the cluster has.
+        UserError: one trial needs more than the cluster has, or a machine of it cannot run any.
     """
     import ray
 
@@ -48,6 +49,8 @@ def run_trials(
     if _whole(plan, folder):
         return True
     base = replace(plan.base, out=_home(plan, folder))
+    for note in check_cluster(replace(plan.first.config, out=base.out), data=plan.first.data):
+        say(note)
     task = Task(base, parent)
     objective = plan.search.objectives[0].metric
     tuner = build_tuner(
