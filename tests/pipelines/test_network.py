@@ -29,12 +29,12 @@ WORLD = 3  # thirds round, halves do not
 STORE = FakeStore()
 
 
-def class_loop(rank=0, world=1, **optim):
-    """A loop over 24 clips of 4 classes."""
+def class_loop(rank=0, world=1, classes=4, **optim):
+    """A loop over 24 clips of 4 of the classes."""
     torch.manual_seed(0)
     cls = methods.get("msta")
     method = cls(create("toy", weights=None, num_frames=4), cls.Config(**CONFIG["msta"]))
-    method.set_classes([f"class {i}" for i in range(4)])
+    method.set_classes([f"class {i}" for i in range(classes)])
     config = OptimConfig(**{"lr": 3e-3, "epochs": 1, "warmup_epochs": 0, "batch_size": 8} | optim)
     batches = TrainBatches(
         STORE,
@@ -68,6 +68,14 @@ def trained(rank, *, hooked=True, **optim):
     loop = class_loop(rank, WORLD, **optim)
     DistributedDataParallel.register_comm_hook = register
     return epoch_of(loop), loop.method.adapter_state_dict(), sum(p.numel() for p in loop.parameters)
+
+
+def texts_run(rank):
+    """Rows of texts that a rank runs from their tokens on, in an epoch with as many classes as are worth dividing."""
+    loop, rows = class_loop(rank, WORLD, classes=64), []
+    loop.method.backbone.model.token_embedding.register_forward_hook(lambda _m, args, _o: rows.append(len(args[0])))
+    epoch_of(loop)
+    return rows
 
 
 def gradients(rank, traffic=None):
@@ -112,6 +120,7 @@ def in_one_rank(rank, folder):
             "late": waits_for_a_late_rank(rank),
             "alone": trained(rank, hooked=False),
             "counted": trained(rank),
+            "texts": texts_run(rank),
             "passes": trained(rank, micro_batch=1),
             "passes alone": trained(rank, hooked=False, micro_batch=1),
         }
@@ -148,6 +157,10 @@ def test_the_wait_is_that_for_the_slowest_rank(ranks):
     assert all(seconds > 0.5 for seconds, _ in punctual)  # of one; the machine may be busy
     assert late[0] < min(punctual)[0]
     assert late[1] == (0, 0)  # taken already
+
+
+def test_ranks_divide_many_classes_in_the_first_pass(ranks):
+    assert [found["texts"] for found in ranks] == [[22], [22], [22]]
 
 
 def test_one_worker_sends_nothing():
