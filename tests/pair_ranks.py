@@ -75,7 +75,7 @@ def in_two_ranks(function, folder, *args):
     for rank in ranks:
         rank.start()
     for rank in ranks:
-        rank.join(120)
+        rank.join(300)
     assert [rank.exitcode for rank in ranks] == [0, 0]
     return [torch.load(f"{folder}/{rank}.pt", weights_only=False) for rank in range(2)]
 
