@@ -27,10 +27,12 @@ class StoredVideos:
 
     Attributes:
         where: URI as the user wrote it, by which any machine opens it.
+        uri: its name for people.
         stats: bytes and time of change (ns) of each file, by its path below the folder.
     """
 
     where: str
+    uri: str
     stats: dict[str, tuple[int, int]] = field(repr=False)
 
     @classmethod
@@ -52,12 +54,7 @@ class StoredVideos:
         stats = {path: (info.size, info.mtime_ns or 0) for path, info in files if "/." not in f"/{path}"}
         if not stats:
             raise UserError(f"{place.uri}: no such folder in the store, or nothing in it")
-        return cls(where, stats)
-
-    @property
-    def uri(self) -> str:
-        """Its name for people."""
-        return Place.open(self.where).uri
+        return cls(where, place.uri, stats)
 
     def videos(self) -> list[str]:
         """Paths of the files that are videos by their suffix, sorted."""

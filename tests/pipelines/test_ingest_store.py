@@ -157,9 +157,16 @@ def test_a_wrong_bucket_is_found_before_anything_else(here, videos, s3):
     assert here == []
 
 
-def planned(videos, **facts):
-    paths = sorted(str(path) for path in videos.rglob("*.mp4"))
-    row = {"name": "0123456789abcdef", "clip_ids": paths, "paths": paths, "listed": [], "videos": "", "token": ""}
+def planned(folder, **facts):
+    paths = sorted(str(path) for path in folder.rglob("*.mp4"))
+    row = {
+        "name": "0123456789abcdef",
+        "clip_ids": paths,
+        "paths": paths,
+        "listed": [],
+        "videos": str(folder),
+        "token": "",
+    }
     return pa.Table.from_pylist([row | facts])
 
 
@@ -168,11 +175,16 @@ def test_a_batch_that_cannot_be_delivered_ends_the_run(videos, s3, tmp_path):
     (row,) = decode_planned(planned(videos), nowhere, SETTINGS, 20, PAINT).to_pylist()
     assert row["status"] == "fatal"
     assert row["error"].startswith("s3://no-such-bucket/x: there is no such bucket; create it, or correct the name (")
-    assert row["error"].endswith("; what is done is kept, the same command goes on from there")
+    assert row["error"].endswith(
+        f"; what is done is kept, the same command goes on from there (on {socket.gethostname()})"
+    )
     (tmp_path / "cache" / "ingest" / "work").rmdir()
     (tmp_path / "cache" / "ingest" / "work").write_text("no folder")
     (row,) = decode_planned(planned(videos), Destination(tmp_path / "desk", s3), SETTINGS, 20, PAINT).to_pylist()
-    assert "/cache: Not a directory; make room, or set VIDADAPT_CACHE to a larger disk" in row["error"]
+    assert (
+        f"/cache on {socket.gethostname()}: Not a directory; make room, or set VIDADAPT_CACHE to a larger disk"
+        in row["error"]
+    )
     assert listing(s3) == {}
 
 
@@ -187,6 +199,10 @@ def test_a_folder_of_the_same_name_on_another_machine_is_no_destination(videos, 
         )
         with shards._claimed(out):
             (out.desk / ".parts" / "kept").touch()
+    with shards._claimed(out) as token:
+        plan = planned(videos, token=token, videos=str(tmp_path / "nowhere"))
+        (row,) = decode_planned(plan, out, SETTINGS, 20, PAINT).to_pylist()
+    assert f"nowhere is not on {socket.gethostname()}; on several machines videos must be" in row["error"]
 
 
 def test_videos_in_a_store(here, videos, s3, tmp_path):
@@ -262,7 +278,7 @@ def test_nodes_that_do_not_see_a_file_are_named(ray_session, tmp_path, monkeypat
     monkeypatch.setattr(shared_folder, "look", dict(zip(paths, [own[0], (3, b"own")], strict=True)).get)
     address = node["NodeManagerAddress"]
     assert shared_folder.blind_nodes(paths) == [[], [address, address]]
-    batch = {"videos": "", "paths": paths[1:]}
+    batch = {"videos": str(tmp_path), "paths": paths[1:]}
     with pytest.raises(
         UserError, match=rf"unlike is not there, or another file, on {address}, .*or a store \(--root s3:"
     ):
