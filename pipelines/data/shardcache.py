@@ -268,7 +268,7 @@ def _make_room(data: Path, needed: int) -> None:
     if enough():
         return
     for users in sorted(data.glob(f"*/{USERS}"), key=lambda path: path.stat().st_mtime):
-        with users.open("rb") as file, contextlib.suppress(BlockingIOError):
+        with users.open("r+b") as file, contextlib.suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(users.parent / SHARDS, ignore_errors=True)
         if enough():

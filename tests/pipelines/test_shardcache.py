@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-import multiprocessing
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections import namedtuple
@@ -14,29 +16,46 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pyarrow import fs
 
-from pipelines.data import shardcache
+from pipelines import plan
+from pipelines.config import DataConfig, ProtocolConfig, TrainConfig
+from pipelines.data import shardcache, shards
+from pipelines.data.batchjob import decode_planned, worker_decoder
 from pipelines.data.clipstore import ClipStore
 from pipelines.data.folder import Index
-from pipelines.data.shardcache import ShardCache, check_readable, local_file, local_run
+from pipelines.data.shardcache import check_readable, local_file, local_run
 from pipelines.storage import Place
-from tests.pipelines.test_shards import here, ingest, videos
+from tests.pipelines.test_shards import ingest
 from vlmodels.errors import UserError
 
-__all__ = ["here", "videos"]  # fixtures
-
+ROOT = Path(__file__).parents[2]
 Disk = namedtuple("Disk", "total used free")  # noqa: PYI024  # as shutil's
 
 
-@pytest.fixture
-def folder(here, videos, tmp_path):
-    ingest(videos, tmp_path / "out")
-    (tmp_path / "out" / "lists").mkdir()
-    (tmp_path / "out" / "lists" / "train.txt").write_text("a 0\n")
-    (tmp_path / "out" / "captions.json").write_text("{}")
-    return tmp_path / "out"
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Twelve clips of two classes and two shapes; tests only read it."""
+    root = tmp_path_factory.mktemp("ingested")
+    for number in range(12):
+        path = root / "videos" / f"class {number % 2}" / f"{'wide' if number % 5 == 0 else 'v'}_{number:02d}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes([number, 1, 2]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "_run", run_here)
+        ingest(root / "videos", root / "out")
+    (root / "out" / "lists").mkdir()
+    (root / "out" / "lists" / "kept.txt").write_text("a 0\n")
+    (root / "out" / "captions.json").write_text("{}")
+    worker_decoder.cache_clear()
+    return root / "out"
+
+
+def run_here(plan, out, settings, how, say):
+    for batch in plan:
+        yield from decode_planned(pa.Table.from_pylist([batch]), out, settings, how[1], how[2]).to_pylist()
 
 
 def copied(folder, uri):
@@ -69,7 +88,7 @@ def clips(store):
     return [row["clip_id"] for row in store.manifest.to_pylist() if row["status"] == "ok"]
 
 
-def shards(folder):
+def shard_files(folder):
     return sorted(path.name for path in (folder / "shards").iterdir())
 
 
@@ -78,14 +97,14 @@ def test_a_data_set_in_a_store_is_the_one_that_was_copied(uri, folder, requests)
     assert (there.uri, there.name, there.digest, there.shape) == (uri, "data set", here.digest, here.shape)
     assert (here.uri, here.name) == (str(folder), "out")
     assert there.manifest.equals(here.manifest)
-    assert sorted(requests) == ["captions.json", "manifest.parquet", "train.txt"]
-    assert (there.folder / "lists" / "train.txt").read_text() == "a 0\n"
-    assert shards(there.folder) == []
+    assert sorted(requests) == ["captions.json", "kept.txt", "manifest.parquet"]
+    assert (there.folder / "lists" / "kept.txt").read_text() == "a 0\n"
+    assert shard_files(there.folder) == []
     for clip in clips(here):
         assert here.place(clip) == there.place(clip)
         assert np.array_equal(here.frames(clip), there.frames(clip))
         assert not there.frames(clip).flags.owndata
-    assert shards(there.folder) == shards(folder)
+    assert shard_files(there.folder) == shard_files(folder)
     assert len(requests) == 3 + len(here.index.shards)
     there.verify()
 
@@ -97,7 +116,7 @@ def test_only_what_is_read_is_fetched_and_once(uri, requests):
     assert not store.cached(shard)
     store.frames(clip)
     assert store.cached(shard)
-    assert shards(store.folder) == [shard]
+    assert shard_files(store.folder) == [shard]
     requests.clear()
     again = pickle.loads(pickle.dumps(ClipStore(uri)))
     assert np.array_equal(again.frames(clip), store.frames(clip))
@@ -109,7 +128,7 @@ def test_fetching_ahead(uri, folder, requests):
     requests.clear()
     names = [shard.file for shard in store.index.shards]
     store.fetch([*names, *names])
-    assert sorted(requests) == sorted(names) == shards(store.folder)
+    assert sorted(requests) == sorted(names) == shard_files(store.folder)
     ClipStore(folder).fetch(names)  # all there
 
 
@@ -118,14 +137,14 @@ def test_small_files_follow_the_store(uri, requests):
     place = Place.open(uri)
     requests.clear()
     time.sleep(1.1)  # times in the store are whole seconds
-    (place / "lists" / "train.txt").write(b"b 1\n")
-    (place / "lists" / "test.txt").write(b"c 1\n")
+    (place / "lists" / "kept.txt").write(b"b 1\n")
+    (place / "lists" / "more.txt").write(b"c 1\n")
     assert ClipStore(uri).folder == copy
-    assert sorted(requests) == ["test.txt", "train.txt"]
-    assert (copy / "lists" / "train.txt").read_text() == "b 1\n"
-    place.filesystem.delete_file(f"{place.root}/lists/test.txt")
+    assert sorted(requests) == ["kept.txt", "more.txt"]
+    assert (copy / "lists" / "kept.txt").read_text() == "b 1\n"
+    place.filesystem.delete_file(f"{place.root}/lists/more.txt")
     ClipStore(uri)
-    assert [path.name for path in (copy / "lists").iterdir()] == ["train.txt"]
+    assert [path.name for path in (copy / "lists").iterdir()] == ["kept.txt"]
 
 
 def test_other_content_at_the_same_address_is_another_copy(uri):
@@ -163,10 +182,10 @@ def test_a_damaged_shard_is_told_and_not_kept(uri, folder):
     place.write(bytes(changed))
     with pytest.raises(UserError, match=rf"{uri}/shards/{shard.file} is damaged: its SHA-256 is not"):
         store.fetch([shard.file])
-    assert shards(store.folder) == []
+    assert shard_files(store.folder) == []
     place.write(path.read_bytes())
     store.fetch([shard.file])
-    assert shards(store.folder) == [shard.file]
+    assert shard_files(store.folder) == [shard.file]
 
 
 def test_a_shard_that_goes_or_is_cut_while_it_is_fetched(uri, monkeypatch):
@@ -179,7 +198,7 @@ def test_a_shard_that_goes_or_is_cut_while_it_is_fetched(uri, monkeypatch):
     Place.open(uri).filesystem.delete_file(f"{store._cache.place.root}/shards/{shard.file}")
     with pytest.raises(UserError, match=rf"{shard.file} cannot be read: .*; run the same command again"):
         store.fetch([shard.file])
-    assert shards(store.folder) == []
+    assert shard_files(store.folder) == []
 
 
 def test_a_damaged_copy_is_told(uri):
@@ -234,32 +253,30 @@ def test_a_store_that_is_away_is_waited_for(uri, s3_server):
         assert waiting.result(60).any()
 
 
-def fetch_slowly(uri, go, told):
-    chunks = shardcache._File._chunks
-
-    def slow(self):
-        told.put(self.source.root)
-        time.sleep(0.3)
-        yield from chunks(self)
-
-    store = ClipStore(uri)
-    shardcache._File._chunks = slow
-    go.wait()
-    store.fetch([store.index.shards[0].file])
+FETCH = """
+import sys
+from pipelines.data.shardcache import ShardCache, _File
+cache, chunks = ShardCache(sys.argv[1]), _File._chunks
+_File._chunks = lambda self: print("fetches") or chunks(self)
+print("ready", flush=True)
+cache.fetch([sys.argv[2]])
+"""
 
 
 def test_two_processes_fetch_a_shard_once(uri):
-    context = multiprocessing.get_context("spawn")
-    go, told = context.Barrier(2), context.Queue()
-    processes = [context.Process(target=fetch_slowly, args=(uri, go, told)) for _ in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
-    assert told.get(timeout=5)
-    assert told.empty()
-    assert len(shards(ClipStore(uri).folder)) == 1
+    store = ClipStore(uri)
+    name = store.index.shards[0].file
+    with (store.folder / "shards" / f".{name}.part").open("wb") as part:
+        fcntl.flock(part, fcntl.LOCK_EX)  # a third, which is killed while both wait for it
+        command = [sys.executable, "-c", FETCH, uri, name]
+        processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(2)]
+        assert [process.stdout.readline() for process in processes] == ["ready\n"] * 2
+        time.sleep(0.2)
+        assert [process.poll() for process in processes] == [None, None]
+    told = [process.communicate(timeout=60)[0] for process in processes]
+    assert sorted(told) == ["", "fetches\n"]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert shard_files(store.folder) == [name]
 
 
 def test_many_threads_fetch_a_shard_once(uri, requests):
@@ -270,7 +287,7 @@ def test_many_threads_fetch_a_shard_once(uri, requests):
         paths = set(pool.map(store._cache.ready, [name] * 64))
     assert paths == {store.folder / "shards" / name}
     assert requests == [name]
-    assert shards(store.folder) == [name]
+    assert shard_files(store.folder) == [name]
 
 
 def test_what_a_killed_process_left_is_written_over(uri):
@@ -278,7 +295,7 @@ def test_what_a_killed_process_left_is_written_over(uri):
     name = store.index.shards[0].file
     (store.folder / "shards" / f".{name}.part").write_bytes(b"x" * (1 << 20))
     store.fetch([name])
-    assert shards(store.folder) == [name]
+    assert shard_files(store.folder) == [name]
     store.verify()
 
 
@@ -299,7 +316,7 @@ def test_a_full_disk(uri, monkeypatch):
     monkeypatch.setattr(shardcache._File, "_copy", lambda self, file: copy(self, Full(file)))
     with pytest.raises(UserError, match=r"cannot be written: No space left on device; make room, or set"):
         store.fetch([store.index.shards[0].file])
-    assert shards(store.folder) == []
+    assert shard_files(store.folder) == []
 
 
 def test_a_cache_that_cannot_be_written(uri, tmp_path, monkeypatch):
@@ -327,10 +344,10 @@ def test_room_is_made_among_data_that_nobody_reads(uri, folder, s3, monkeypatch)
     monkeypatch.setattr(shardcache, "_make_room", lambda data, needed, make=shardcache._make_room: make(data, 0))
     ClipStore(uri).fetch(names[:1])
     assert not (folders[1] / "shards").exists()
-    assert shards(folders[0]) == shards(used.folder) == shards(folder)
+    assert shard_files(folders[0]) == shard_files(used.folder) == shard_files(folder)
     back = ClipStore(f"{s3}/older")
     back.fetch(names)
-    assert shards(back.folder) == shards(folder)
+    assert shard_files(back.folder) == shard_files(folder)
 
 
 def test_local_data_needs_no_cache(folder, tmp_path, monkeypatch):
@@ -361,4 +378,34 @@ def test_a_run(s3):
         (Place.open(s3) / name).write(b"1")
     copy = Path(local_run(s3))
     assert sorted(path.name for path in copy.iterdir()) == ["adapter.safetensors", "run.json"]
-    assert ShardCache  # the rest is a data set's
+    assert plan.start_file(s3) == copy / "adapter.safetensors"
+    with pytest.raises(UserError, match=rf"{s3}/report: no run there; give the folder of one run"):
+        plan.start_file(f"{s3}/report")
+
+
+def test_a_plan_names_data_by_what_opens_it_anywhere(uri, folder, s3, tmp_path, monkeypatch):
+    copied(folder, f"{s3}/k400")
+    tests = (f"one={s3}/k400?region=us-east-1", str(folder))
+    config = TrainConfig(
+        data=DataConfig(dir=uri), protocol=ProtocolConfig(name="zero_shot", tests=tests, allow_leak=True)
+    )
+    stores, sources = plan._sources(config)
+    assert [store.uri for store in stores] == [uri, f"{s3}/k400?region=us-east-1", str(folder)]
+    assert [source.name for source in sources] == ["data set", "one", "out"]
+    config = plan._with_absolute_paths(config, stores[0])
+    assert (config.data.dir, config.protocol.tests) == (uri, tests)
+    split = plan.make_split(config.protocol, sources[0], 0, tests=sources[1:])
+    assert [test.data for test in plan._anywhere(split, stores).tests] == [f"{s3}/k400?region=us-east-1", str(folder)]
+
+
+@pytest.mark.parametrize(
+    ("item", "named"),
+    [
+        ("a=b", ("a", "b")),
+        ("s3://b/a?x=1", ("", "s3://b/a?x=1")),
+        ("n=s3://b?x=1", ("n", "s3://b?x=1")),
+        ("b", ("", "b")),
+    ],
+)
+def test_names_of_tested_data(item, named):
+    assert plan.named_test(item) == named
