@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 from pipelines.beside import Beside, beside, method_changes, recipe_changes, views_of
 from pipelines.recorded import problem
@@ -75,8 +74,7 @@ def read_runs(places: Sequence[str], say: Callable[[str], None] = print) -> list
 
 
 def _below(place: str, say: Callable[[str], None]) -> Iterator[Run]:
-
-    opened = Place.open(unquote(place) if place.startswith("file://") else place, attempts=QUICK)
+    opened = Place.open(place, attempts=QUICK)
     filesystem, root = opened.filesystem, opened.root
     try:
         there = opened.is_dir()

@@ -6,10 +6,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pyarrow import fs
 
+from pipelines.data.folder import write_whole
 from vlmodels.errors import UserError
 
 PATIENT, QUICK = 12, 3
@@ -42,7 +43,7 @@ class Place:
         """
         text = str(where)
         if not is_uri(text):
-            path = str(Path(text.removeprefix("file://")).resolve())
+            path = str(Path(unquote(text.removeprefix("file://")) if text.startswith("file://") else text).resolve())
             return cls(fs.LocalFileSystem(), path, path, local=True)
         address = urlsplit(text)
         root = f"{address.netloc.rpartition('@')[2]}{address.path}".rstrip("/")
@@ -73,7 +74,7 @@ class Place:
         Raises:
             OSError: it cannot be read; ``FileNotFoundError`` if it is not there.
         """
-        with self.filesystem.open_input_stream(self.root) as stream:
+        with self.filesystem.open_input_stream(self.root, compression=None) as stream:
             content: bytes = stream.read()
         return content
 
@@ -83,11 +84,11 @@ class Place:
         Raises:
             OSError: it cannot be written.
         """
-        part = f"{self.root}.{os.getpid()}.tmp" if self.local else self.root  # objects appear when they are whole
-        with self.filesystem.open_output_stream(part) as stream:
-            stream.write(content)
         if self.local:
-            self.filesystem.move(part, self.root)
+            write_whole(Path(self.root), lambda path: path.write_bytes(content))
+            return
+        with self.filesystem.open_output_stream(self.root) as stream:  # objects appear when they are whole
+            stream.write(content)
 
 
 def _s3(query: dict[str, str], attempts: int) -> fs.S3FileSystem:

@@ -338,5 +338,9 @@ def _digest(plan: SweepPlan) -> str:
 def _file_digest(path: str | Path | None) -> str:
     """Of a file's content: not every setting reads it, but trials that do depend on it."""
     from pipelines.data.folder import file_sha256
+    from pipelines.data.shardcache import local_file
 
-    return file_sha256(path) if path is not None and Path(path).is_file() else ""
+    if path is None:
+        return ""
+    file = local_file(path)
+    return file_sha256(file) if file.is_file() else ""
