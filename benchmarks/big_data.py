@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pipelines.data.decode import DecodeSettings
 from pipelines.data.folder import MANIFEST, SHARDS, Index, file_sha256
 from pipelines.data.manifest import SCHEMA
-from pipelines.data.shardfile import Shard
+from pipelines.data.shardfile import Shard, ShardWriter
 
 ROWS = 64  # clips of a shard, as ingest makes them of many videos
 K400 = {"train": 234_619, "test": 19_760, "classes": 400}
@@ -43,8 +43,9 @@ def make(
     classes: int,
     shape: tuple[int, ...] = SHAPE,
     settings: DecodeSettings | None = None,
+    filled: bool = False,
 ) -> Path:
-    """Fill ``out`` as a finished ingest of ``train`` + ``test`` videos would be, but for the shards' content."""
+    """Fill ``out`` as a finished ingest of ``train`` + ``test`` videos would; its shards are noise if ``filled``."""
     settings = settings or DecodeSettings(frames=shape[0], pool=1)
     (out / SHARDS).mkdir(parents=True)
     count = train + test
@@ -78,13 +79,10 @@ def make(
         "row": (np.arange(count) % ROWS).astype(np.int32),
     }
     pq.write_table(pa.table(columns, schema=SCHEMA), out / MANIFEST)
-    clip_bytes = int(np.prod(shape)) + 1024  # a record batch's header
-    shards = []
-    for number, file in enumerate(files):
-        rows = min(ROWS, count - number * ROWS)
-        with (out / SHARDS / file).open("wb") as sparse:
-            sparse.truncate(rows * clip_bytes)
-        shards.append(Shard(file, rows, shape, rows * clip_bytes, hashlib.sha256(file.encode()).hexdigest()))
+    write = _noise if filled else _sparse
+    shards = [
+        write(out / SHARDS, file, columns["clip_id"][n * ROWS : (n + 1) * ROWS], shape) for n, file in enumerate(files)
+    ]
     Index(
         decode=settings.to_json(),
         decode_digest=settings.digest,
@@ -96,6 +94,20 @@ def make(
         code_version="0",
     ).write(out)
     return out
+
+
+def _sparse(folder: Path, file: str, clips: list[str], shape: tuple[int, ...]) -> Shard:
+    size = len(clips) * (int(np.prod(shape)) + 1024)  # a record batch has a header
+    with (folder / file).open("wb") as sparse:
+        sparse.truncate(size)
+    return Shard(file, len(clips), shape, size, hashlib.sha256(file.encode()).hexdigest())
+
+
+def _noise(folder: Path, file: str, clips: list[str], shape: tuple[int, ...]) -> Shard:
+    writer, random = ShardWriter(folder, file.partition("-")[0]), np.random.default_rng(0)
+    for clip in clips:
+        writer.add(clip, random.integers(0, 256, shape, dtype=np.uint8))
+    return writer.close()[0]
 
 
 if __name__ == "__main__":

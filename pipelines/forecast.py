@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 AHEAD = 4  # passes of clips on the host: two prefetched, one being read, one in use
 PROCESS = 900e6  # bytes of a worker before it opens data: torch, open_clip, Ray
-ROW = 1500  # bytes of a worker's memory for each row of the manifest
+ROW = 700  # bytes of a worker's memory for each row of the manifest
 COPIES = 2  # bytes for each frozen weight that autocast's copy in bf16 takes
 
 
@@ -142,12 +142,14 @@ def _memory(plan: Plan, cost: StepCost, layout: Layout) -> list[str]:
     parts[f"activations of {clips} clips (less by optim.micro_batch)"] = kept
     ahead = AHEAD * clips * layout.drawn
     host = PROCESS + ROW * layout.rows + ahead
+    own = layout.apart if plan.config.data.parts > 1 and layout.apart else layout.anywhere
+    mapped = min(layout.mapped, own.held)
     where = "GPU" if plan.config.scale.gpu else "host"
     return [
         f"memory     {where} {amount(sum(parts.values()))} a worker: "
         + ", ".join(f"{amount(size)} {what}" for what, size in parts.items()),
         f"           host {amount(host)}{' more' * (where == 'host')}: process, manifest, {amount(ahead)} of clips "
-        f"read ahead; at most {amount(layout.mapped)} of shards mapped, which count as page cache",
+        f"read ahead; at most {amount(mapped)} of shards mapped, which count as page cache",
     ]
 
 

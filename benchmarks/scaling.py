@@ -1,0 +1,292 @@
+"""The measured parts of docs/SCALING.md, and ratios that must hold: each pair is taken side by side in one run.
+
+  driver      what the driver and each worker do with a manifest of 10, 100 and 500 thousand rows
+  loader      clips a second and core, read and read + augmented; two processes against one
+  parts       clips from a cold disk: in the order of the shards, in any order
+  compute     GMAC/s and core of training, with few and many class prompts
+  checkpoint  what an epoch leaves: adapter, optimizer
+
+Seconds of one core's work are CPU time, so that a busy machine gives the same figures; those of disks and of processes
+side by side are wall time.
+
+  python benchmarks/scaling.py [PART ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import pickle
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from big_data import K400, make
+
+FRAMES, SHAPE = 16, (16, 256, 340, 3)
+
+
+def main() -> None:
+    """Run the parts that are asked for, by default all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="*", metavar="PART")
+    parser.add_argument("--rows", type=int, help=argparse.SUPPRESS)  # one size of ``driver``
+    args = parser.parse_args()
+    if args.rows:
+        print(json.dumps(driver_at(args.rows)))
+        return
+    if unknown := set(args.part) - set(PARTS):
+        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    for part in args.part or PARTS:
+        PARTS[part]()
+
+
+def timed(run: Callable[[], Any], clock: Callable[[], float] = time.process_time) -> tuple[float, Any]:
+    """Seconds that ``run`` takes, and what it gives."""
+    started = clock()
+    found = run()
+    return clock() - started, found
+
+
+# ---------------------------------------------------------------------------------------------------------- driver
+
+
+def driver() -> None:
+    """One line a size, each in a process of its own, and how time grows from 10 to 100 thousand."""
+    found = {}
+    for rows in (10_000, 100_000, 500_000):
+        done = subprocess.run(
+            [sys.executable, __file__, "--rows", str(rows)], check=True, capture_output=True, text=True
+        )
+        found[rows] = json.loads(done.stdout.splitlines()[-1])
+        print(
+            f"driver      {rows:>7,} rows: " + ", ".join(f"{what} {value:.3g}" for what, value in found[rows].items())
+        )
+    growth = {what: found[100_000][what] / max(found[10_000][what], 1e-6) for what in found[10_000]}
+    print("driver      100,000 / 10,000: " + ", ".join(f"{what} {value:.1f}" for what, value in growth.items()))
+
+
+def driver_at(rows: int) -> dict[str, float]:
+    """CPU seconds and bytes for a data set of ``rows`` videos."""
+    from pipelines import forecast
+    from pipelines.config import TrainConfig, resolve
+    from pipelines.data.clipstore import ClipStore
+    from pipelines.data.parts import Parts
+    from pipelines.plan import plan_run
+    from pipelines.protocols import make_split
+    from pipelines.splits import Source, clips_of
+
+    with tempfile.TemporaryDirectory() as folder:
+        share = K400["train"] / (K400["train"] + K400["test"])
+        train = round(rows * share)
+        data = make(Path(folder) / "data", train=train, test=rows - train, classes=400)
+        config = TrainConfig()
+        config = resolve(
+            method="linear",
+            preset=None,
+            base=config,
+            overrides=[
+                f"data.dir={data}",
+                "protocol.name=supervised",
+                "backbone.pretrained=toy",
+                "optim.batch_size=256",
+                "scale.workers=64",
+                f"out={folder}/runs",
+            ],
+        )
+        before = resident()
+        store = ClipStore(data)
+        held = resident() - before
+        plan_run(config)  # imports
+        opening, store = timed(lambda: ClipStore(data))
+        source = Source("big", str(data), clips_of(store.manifest), store.classes)
+        splitting, split = timed(lambda: make_split(config.protocol, source, 1))
+        planning, plan = timed(lambda: plan_run(config))
+        looking, _ = timed(lambda: forecast.forecast(plan))
+        cutting, parts = timed(lambda: Parts.cut(store, split.train, 256, 64))
+        whole = Parts.cut(store, split.train, 256, 1)
+        shuffling, _ = timed(lambda: next(whole.steps(1, 0, 0, 64)))
+        shuffling_own, _ = timed(lambda: next(parts.steps(1, 0, 0, 64)))
+        return {
+            "open s": opening,
+            "bytes a row": held / rows,
+            "make_split s": splitting,
+            "plan s": planning,
+            "forecast s": looking,
+            "cut in parts s": cutting,
+            "shuffle ms": 1e3 * shuffling,
+            "shuffle own part ms": 1e3 * shuffling_own,
+            "job MB": len(pickle.dumps(split)) / 1e6,
+        }
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+# ---------------------------------------------------------------------------------------------------------- loader
+
+
+def loader() -> None:
+    """Clips a second and core, and what a second process adds."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = make(Path(folder) / "data", train=128, test=2, classes=2, filled=True)
+        augment(data, 1)  # imports
+        read(data, 128)  # into the page cache
+        reading, seconds = (timed(lambda work=work: work(data, 64))[0] for work in (read, augment))
+        size = np.prod(SHAPE)
+        print(
+            f"loader      read {64 / reading:.0f} clips/s and core ({64 * size / reading / 1e9:.2f} GB/s of cached "
+            f"pages), read and augmented {64 / seconds:.1f} ({64 * FRAMES / seconds:.0f} frames/s)"
+        )
+        wall = time.perf_counter
+        with multiprocessing.get_context("spawn").Pool(2) as pool:
+            pool.map(_warm, [data, data], chunksize=1)
+            one = min(timed(lambda: pool.apply(augment, (data, 24)), wall)[0] for _ in range(3))
+            two = min(timed(lambda: pool.starmap(augment, [(data, 24)] * 2, chunksize=1), wall)[0] for _ in range(3))
+        print(f"loader      two processes / one: {2 * one / two:.2f} times the clips/s (2 cores; ideal 2)")
+
+
+def _store(data: Path) -> tuple[Any, list[str]]:
+    from pipelines.data.clipstore import ClipStore
+
+    store = ClipStore(data)
+    return store, store.manifest.column("clip_id").to_pylist()
+
+
+def _warm(data: Path) -> None:
+    augment(data, 1)
+
+
+def read(data: Path, count: int) -> None:
+    """Copy the frames of ``count`` clips, as batches do."""
+    store, ids = _store(data)
+    for clip in ids[:count]:
+        np.ascontiguousarray(store.frames(clip)[np.arange(FRAMES)])
+
+
+def augment(data: Path, count: int) -> None:
+    """Read ``count`` clips and augment them on one core, by the default settings."""
+    import torch
+
+    from pipelines.config import AugmentConfig
+    from pipelines.data.augment import Augment
+
+    torch.set_num_threads(1)
+    store, ids = _store(data)
+    draw = Augment(AugmentConfig(), (224, 224), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    for seed, clip in enumerate(ids[:count]):
+        draw(torch.from_numpy(np.ascontiguousarray(store.frames(clip)[np.arange(FRAMES)])), seed)
+
+
+# ----------------------------------------------------------------------------------------------------------- parts
+
+
+def parts() -> None:
+    """Clips a second from a disk whose pages are not in memory."""
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        data = make(Path(folder) / "data", train=256, test=2, classes=2, filled=True)
+        store, ids = _store(data)
+        orders = {"in shard order": np.arange(len(ids)), "in any order": np.random.default_rng(0).permutation(len(ids))}
+        seconds: dict[str, list[float]] = {name: [] for name in orders}
+        for _ in range(3):
+            for name, order in orders.items():
+                store = _store(data)[0]
+                forget(data)
+                seconds[name].append(
+                    timed(lambda o=order, s=store: [s.frames(ids[i]).sum() for i in o], time.perf_counter)[0]
+                )
+        rates = {name: len(ids) / min(found) for name, found in seconds.items()}
+        print(
+            "parts       cold disk: "
+            + ", ".join(f"{rate:.0f} clips/s ({rate * np.prod(SHAPE) / 1e9:.2f} GB/s) {n}" for n, rate in rates.items())
+            + f"; ratio {rates['in shard order'] / rates['in any order']:.2f}"
+        )
+
+
+def forget(data: Path) -> None:
+    """Drop the shards' pages from memory."""
+    for path in (data / "shards").iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+# --------------------------------------------------------------------------------------------------------- compute
+
+
+def compute() -> None:
+    """GMAC/s and core of one training step, and what the class prompts take of it."""
+    import torch
+
+    from pipelines.costs import step_cost
+    from vlmodels import methods
+    from vlmodels.clip import create
+
+    torch.set_num_threads(1)
+    cls, clips, frames = methods.get("msta"), 4, 8
+    config = cls.Config(alpha=0.0)
+    method = cls(create("ViT-B-32-quickgelu", weights=None, num_frames=frames), config).train()
+    with torch.device("meta"):
+        shapes = cls(create("ViT-B-32-quickgelu", weights=None, num_frames=frames), config)
+    video, labels = torch.randn(clips, frames, 3, 224, 224), torch.arange(clips)
+
+    def step() -> None:
+        out = method(video, labels)
+        sum(method.losses(out, labels).values()).backward()
+
+    found, before = {}, resident()
+    method.set_classes(["warm", "up", "is", "over"])
+    step()
+    for count in (20, 400):
+        names = [f"doing thing {number}" for number in range(count)]
+        method.set_classes(names)
+        found[count], _ = timed(step)
+        cost = step_cost(shapes, frames, names)
+        grown = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        print(
+            f"compute     MSTA on ViT-B/32, {clips} clips of {frames} frames, {count} classes: {found[count]:.1f} s, "
+            f"{cost.gmacs(clips) / found[count]:.1f} GMAC/s and core; prompts are "
+            f"{cost.text.training / cost.gmacs(clips):.0%} of the GMACs; kept {cost.kept(clips) / 1e6:.0f} MB by "
+            f"shapes, measured {grown / 1e6:.0f} MB at most"
+        )
+    print(f"compute     400 classes / 20: {found[400] / found[20]:.2f} times a step")
+
+
+# ------------------------------------------------------------------------------------------------------ checkpoint
+
+
+def checkpoint() -> None:
+    """What rank 0 writes after each epoch, with the 8.7 M parameters of MSTA on ViT-B/16."""
+    import torch
+
+    from vlmodels.checkpoint import save_tensors
+
+    learned = torch.nn.Parameter(torch.randn(8_712_192))
+    optimizer = torch.optim.AdamW([learned])
+    learned.sum().backward()
+    optimizer.step()
+    with tempfile.TemporaryDirectory() as folder:
+        adapter, state = Path(folder) / "adapter.safetensors", Path(folder) / "optimizer.pt"
+        wall = time.perf_counter
+        first = timed(lambda: save_tensors(adapter, {"learned": learned.detach()}), wall)[0]
+        second = timed(lambda: torch.save(optimizer.state_dict(), state), wall)[0]
+        print(
+            f"checkpoint  adapter {adapter.stat().st_size / 1e6:.1f} MB in {first:.2f} s, optimizer "
+            f"{state.stat().st_size / 1e6:.1f} MB in {second:.2f} s"
+        )
+
+
+PARTS = {"driver": driver, "loader": loader, "parts": parts, "compute": compute, "checkpoint": checkpoint}
+
+if __name__ == "__main__":
+    main()
