@@ -33,16 +33,15 @@ def forecast(plan: Plan) -> list[str]:
     config, world = plan.config, plan.config.scale.workers
     method = build_method(config, frames=plan.facts["frames"], classes=classes_of(plan.split), meta=True)
     cost = step_cost(method, plan.facts["frames"], plan.split.train_classes)
-    rates = rates_for(plan, cost)
-    lines = [f"workers    {world} x {'1 GPU' if config.scale.gpu else f'{config.scale.cpus_per_worker:g} CPU cores'}"]
-    layout = None
-    if plan.facts["steps"]:
+    layout = layout_of(plan) if plan.facts["steps"] else None
+    rates = rates_for(plan, cost, layout.drawn if layout else 0.0)
+    lines = [f"workers    {world} x {'1 GPU' if config.scale.gpu else f'{config.scale.cpus_per_worker:g} CPU core(s)'}"]
+    if layout is not None:
         share, passes = _share(plan, world)
         lines[0] += (
             f": {plan.facts['steps'] // config.optim.epochs:,} steps an epoch, {plan.facts['steps']:,} in all; "
             f"a step is {share} clips a worker in {passes} pass{'es' * (passes > 1)}"
         )
-        layout = layout_of(plan)
         lines += [*_reading(plan, layout), *_memory(plan, cost, layout), _network(plan)]
     return [*lines, *_hours(plan, cost, rates, layout)]
 

@@ -22,7 +22,7 @@ ASSUME = "VIDADAPT_ASSUME"
 LOOKED_AT = 200  # newest run folders of OUT
 START = 30.0  # seconds from the command to the first step: Ray and the workers' imports
 CPU = 38.0  # GMAC/s of training, fp32, for each core
-AUGMENTED = 195.0  # frames a second and core, from 256 x 340 to 224 x 224
+AUGMENTED = 195.0 * 256 * 340 * 3  # bytes of stored frames a second and core
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +82,11 @@ class Rates:
     sources: tuple[str, ...]
 
 
-def rates_for(plan: Plan, cost: StepCost) -> Rates:
-    """Speeds for the plan's workers: a run's if ``OUT`` has one of this kind, else the constants'."""
+def rates_for(plan: Plan, cost: StepCost, drawn: float) -> Rates:
+    """Speeds for the plan's workers: a run's if ``OUT`` has one of this kind, else the constants'.
+
+    ``drawn``: bytes of the frames that an epoch takes of a clip.
+    """
     config = plan.config
     assumed = Assumed.given(config.optim.precision)
     past, told = _newest(plan)
@@ -109,14 +112,14 @@ def rates_for(plan: Plan, cost: StepCost) -> Rates:
         )
     return Rates(
         gmacs=CPU * cores,
-        wait=plan.facts["frames"] / AUGMENTED / cores,
+        wait=drawn / AUGMENTED / cores,
         views=0.0,
         start=START,
         exposed=None,
         assumed=assumed,
         sources=(
             *told,
-            f"compute {CPU:g} GMAC/s and {AUGMENTED:g} augmented frames/s a core, measured on 2 cores x86-64",
+            f"compute {CPU:g} GMAC/s and {AUGMENTED / 1e6:.0f} MB/s of augmentation a core, measured on 2 cores x86-64",
             note,
         ),
     )
@@ -192,7 +195,7 @@ def _measured(record: Mapping[str, Any], plan: Plan, cost: StepCost, assumed: As
     machine = facts.get("device", "cpu") if record["config"]["scale"]["gpu"] else facts.get("machine", "a CPU")
     same = record["config"]["method_config"] == plan.config.method_config
     network = workers > 1 and "network_wait" in quick
-    told = f"measured in {record['name']} ({record['finished'][:10]}, {workers} workers, {machine}"
+    told = f"measured in {record['name']} ({record['finished'][:10]}, {workers} worker{'s' * (workers > 1)}, {machine}"
     told += ")" if same else "; other method settings)"
     return Rates(
         gmacs=gmacs,

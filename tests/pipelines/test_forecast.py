@@ -189,7 +189,7 @@ def test_a_run_of_the_same_kind_gives_its_speed(planned):
     leave(plan)
     leave(plan, name="older", finished="2025-01-02T00:00:00Z", cost={"step_seconds": 9.0})
     cost = cost_of(plan)
-    found = rates.rates_for(plan, cost)
+    found = rates.rates_for(plan, cost, 1000)
     step = forecast.step_of(plan, cost, found, drawn=1000, world=2)
     assert step.compute == pytest.approx((62 - 6.2 - 12.4) / 62)
     assert step.waiting == pytest.approx(0.1)
@@ -211,7 +211,7 @@ def test_runs_of_another_kind_give_none(planned, other):
     plan = planned(workers=2)
     leave(plan)
     other = planned(other, workers=2)
-    assert not any("measured in" in line for line in rates.rates_for(other, cost_of(other)).sources)
+    assert not any("measured in" in line for line in rates.rates_for(other, cost_of(other), 1000).sources)
 
 
 def test_damaged_records_are_passed_over(planned, tmp_path):
@@ -221,20 +221,20 @@ def test_damaged_records_are_passed_over(planned, tmp_path):
     (tmp_path / "runs" / "torn").mkdir()
     (tmp_path / "runs" / "torn" / "run.json").write_text("{")
     (tmp_path / "runs" / "empty").mkdir()
-    assert "2 cores x86-64" in rates.rates_for(plan, cost_of(plan)).sources[0]
+    assert "2 cores x86-64" in rates.rates_for(plan, cost_of(plan), 1000).sources[0]
 
 
 def test_an_out_that_cannot_be_read_is_no_mistake(planned):
     plan = planned()
     plan = dataclasses.replace(plan, config=dataclasses.replace(plan.config, out="nothing://there/runs"))
-    assert "could be read" in rates.rates_for(plan, cost_of(plan)).sources[0]
+    assert "could be read" in rates.rates_for(plan, cost_of(plan), 1000).sources[0]
 
 
 def test_assumptions_are_replaced_by_the_environment(planned, monkeypatch):
     plan = planned(workers=4, gpu=True)
-    before = rates.rates_for(plan, cost_of(plan))
+    before = rates.rates_for(plan, cost_of(plan), 1000)
     monkeypatch.setenv(rates.ASSUME, "gpu=100,network=2.5")
-    after = rates.rates_for(plan, cost_of(plan))
+    after = rates.rates_for(plan, cost_of(plan), 1000)
     assert after.gmacs == 50_000
     assert before.gmacs == 3_900
     assert after.assumed.network == 2.5
@@ -243,7 +243,7 @@ def test_assumptions_are_replaced_by_the_environment(planned, monkeypatch):
     for wrong in ("gpus=3", "gpu", "disk=0", "network=fast", "gpu=nan"):
         monkeypatch.setenv(rates.ASSUME, wrong)
         with pytest.raises(UserError, match=rates.ASSUME):
-            rates.rates_for(plan, cost_of(plan))
+            rates.rates_for(plan, cost_of(plan), 1000)
 
 
 def test_the_longest_part_is_named():
