@@ -28,6 +28,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/describe.py
 	$(BIN)/python benchmarks/retrieval_metrics.py
 	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/scaling.py
 
 # Two hosts with SSH on this machine, as namespaces: needs Linux and root, says so elsewhere.
 cluster-test: $(VENV)/.installed

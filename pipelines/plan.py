@@ -22,7 +22,7 @@ from pipelines.data.shardcache import local_file, local_run
 from pipelines.node_facts import sources_digest
 from pipelines.protocols import make_split
 from pipelines.rundir import about_start
-from pipelines.splits import NOTHING, EvalSet, Scoring, Source, Split, clips_of
+from pipelines.splits import NOTHING, Scoring, Source, Split, clips_of
 from pipelines.storage import is_uri
 from vlmodels.errors import UserError, noted, refuse
 
@@ -88,7 +88,7 @@ class Plan:
             self.data_digest,
             configs.digest_of(self.descriptions),
             code_version(),
-            _weights_digest(self.config.backbone.pretrained),
+            weights_digest(self.config.backbone.pretrained),
             hashlib.sha256(self.start.read_bytes()).hexdigest() if self.start else "",
         ]
         return f"{self.split.protocol}-{self.config.method}-{configs.digest_of(parts)[:10]}"
@@ -144,7 +144,7 @@ def plan_run(config: TrainConfig) -> Plan:
         "classes": {"train": len(split.train_classes)} | {t.name: len(t.classes) for t in split.tests},
         "steps": len(split.train) // config.optim.batch_size * config.optim.epochs if trainable else 0,
         "adapter_bytes": 4 * trainable,
-        "weights_digest": _weights_digest(config.backbone.pretrained),
+        "weights_digest": weights_digest(config.backbone.pretrained),
         "view_notes": _view_notes(config, split),
         "start_notes": _start_notes(start, stores),
         "gmacs_video": round(gmacs(method.eval().encode_video, _one_clip(method, stores[0].segments)), 3),
@@ -348,7 +348,8 @@ def code_version() -> str:
 
 
 @functools.cache
-def _weights_digest(pretrained: str | None) -> str:
+def weights_digest(pretrained: str | None) -> str:
+    """SHA-256 of a weight file; a tag is its own."""
     from vlmodels.toy import TOY_WEIGHTS
 
     path = TOY_WEIGHTS if pretrained == "toy" else Path(pretrained or "")
@@ -356,51 +357,3 @@ def _weights_digest(pretrained: str | None) -> str:
         return str(pretrained)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _weights(pretrained: str | None) -> str:
-    """Weights as a plan names them, a file by size and hash too."""
-    if pretrained is None:
-        return "random weights"
-    if not Path(pretrained).is_file():
-        return pretrained
-    return f"{pretrained}, {Path(pretrained).stat().st_size / 1e6:.1f} MB, sha256 {_weights_digest(pretrained)[:12]}"
-
-
-def _what(split: Split) -> str:
-    return "pairs" if split.captions else f"clips of {len(split.train_classes)} classes"
-
-
-def _among(test: EvalSet) -> str:
-    return f"with {sum(map(len, test.captions))} captions" if test.captions else f"of {len(test.classes)} classes"
-
-
-def describe_plan(plan: Plan, *, ahead: bool = False) -> str:
-    """The resolved run; with what it will take if ``ahead``, as ``--dry-run`` prints it."""
-    c, f = plan.config, plan.facts
-    share = -(-c.optim.batch_size // c.scale.workers)
-    lines = [
-        f"run        {plan.name}",
-        f"backbone   {c.backbone.name} ({_weights(c.backbone.pretrained)}), {f['frames']} frames",
-        f"method     {c.method} (preset {c.preset or 'none'}): "
-        + ", ".join(f"{k}={v}" for k, v in c.method_config.items()),
-        f"trains     {f['trainable']:,} of {f['total']:,} parameters; adapter {f['adapter_bytes'] / 1e6:.1f} MB",
-        f"data       {plan.split.source}",
-        f"           {f['train_clips']} train, {f['select_clips']} held-out {_what(plan.split)}",
-        *(
-            f"           test '{t.name}': {t.n_listed} videos {_among(t)}"
-            + (f" ({len(t.unscored)} undecodable, counted as wrong)" if t.unscored else "")
-            for t in plan.split.tests
-        ),
-        *(f"           {note}" for note in plan.notes),
-        f"schedule   {c.optim.epochs} epochs, {f['steps']} steps of {c.optim.batch_size} clips "
-        f"({c.scale.workers} workers x {share}), lr {c.optim.lr:g}, {c.optim.precision}",
-        "augment    " + ", ".join(f"{k}={v}" for k, v in configs.to_plain(c.augment).items()),
-        f"views      {c.data.clips} x {c.data.crops} per test video; epoch kept: {c.selection}",
-        f"protocol   {plan.split.protocol} on {plan.split.dataset}, digest {plan.split.digest[:12]}",
-    ]
-    if ahead:
-        from pipelines.forecast import forecast
-
-        lines += forecast(plan)
-    return "\n".join(lines)

@@ -19,7 +19,8 @@ def run_protocol(description: str | None, protocol: str, argv: Sequence[str] | N
     args = parser.parse_args(argv)
     config = config_from(args, protocol=protocol)
 
-    from pipelines.plan import describe_plan, plan_run
+    from pipelines.plan import plan_run
+    from pipelines.plan_told import describe_plan
     from pipelines.summary import table
     from pipelines.train import register_run, run_training
 

@@ -12,6 +12,7 @@ from pipelines import config as configs
 from pipelines import plan
 from pipelines.checks import check
 from pipelines.config import DataConfig, TrainConfig, resolve
+from pipelines.plan_told import describe_plan
 from vlmodels import methods
 from vlmodels.errors import UserError
 from vlmodels.methods.base import Preset, Recipe
@@ -126,7 +127,7 @@ def test_a_recipe_fills_settings_of_both_groups_and_overrides_win(monkeypatch):
 
 def test_a_pass_of_one_clip_is_refused_before_a_worker_starts(monkeypatch, tmp_path):
     class Store(FakeStore):
-        manifest, classes, digest, folder = None, ("a", "b"), "digest", tmp_path
+        manifest, classes, digest, folder, uri, name = None, ("a", "b"), "digest", tmp_path, str(tmp_path), "fake"
 
     monkeypatch.setattr(plan, "ClipStore", lambda folder: Store())
     monkeypatch.setattr(plan, "clips_of", lambda manifest: ())
@@ -135,7 +136,7 @@ def test_a_pass_of_one_clip_is_refused_before_a_worker_starts(monkeypatch, tmp_p
     )
     base = resolve(method="msta", preset=None, base=BASE, overrides=["method.alpha=0", "optim.micro_batch=1",
                                                                     "optim.batch_size=8"])  # fmt: skip
-    assert "mixup=0.0" in plan.describe_plan(plan.plan_run(base))
+    assert "mixup=0.0" in describe_plan(plan.plan_run(base))
     mixed = dataclasses.replace(base, augment=dataclasses.replace(base.augment, mixup=0.8))
     with pytest.raises(UserError, match=r"pass with one clip; set optim\.micro_batch=2, or augment\.mixup=0"):
         plan.plan_run(mixed)

@@ -13,7 +13,8 @@ from pipelines.data.batches import TrainBatches
 from pipelines.data.clipstore import ClipStore
 from pipelines.data.mixing import Mixing
 from pipelines.loop import Loop
-from pipelines.plan import build_method, describe_plan, plan_run
+from pipelines.plan import build_method, plan_run
+from pipelines.plan_told import describe_plan
 from vlmodels import methods
 from vlmodels.checkpoint import save_adapter
 from vlmodels.predictor import load

@@ -18,7 +18,8 @@ from pipelines.costs import step_cost
 from pipelines.data.clipstore import ClipStore
 from pipelines.data.decode import DecodeSettings
 from pipelines.data.parts import Parts
-from pipelines.plan import build_method, describe_plan, plan_run
+from pipelines.plan import build_method, plan_run
+from pipelines.plan_told import describe_plan
 from vlmodels import methods
 from vlmodels.clip import create
 from vlmodels.errors import UserError
