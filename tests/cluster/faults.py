@@ -49,6 +49,7 @@ def store_away(lab: Lab) -> None:
     out, command = _in_the_middle(lab, "store-away")
     os.kill(lab.services.store.process.pid, signal.SIGSTOP)
     time.sleep(STORE_AWAY)
+    check("epoch 4/" not in command.said, f"did not miss the store: {command}")
     os.kill(lab.services.store.process.pid, signal.SIGCONT)
     _ends_as_undisturbed(command, out)
 

@@ -16,21 +16,11 @@ from tests.cluster.services import BUCKET, ENVIRONMENT, Services
 
 DATA = f"s3://{BUCKET}/data/toy-ucf"
 EPOCHS = 6
-RUN = (
-    *(
-        "--method",
-        "adaptformer",
-        "--set",
-        "method.dims=32",
-        "--set",
-        "optim.lr=3e-3",
-        "--set",
-        f"optim.epochs={EPOCHS}",
-    ),
-    *("--set", "optim.warmup_epochs=1", "--set", "optim.batch_size=32"),
+SETTINGS = (
+    *("method.dims=32", "method.dropout=0", "optim.lr=3e-3", f"optim.epochs={EPOCHS}", "optim.warmup_epochs=1"),
+    *("optim.batch_size=32", "data.parts=2"),
 )
-
-
+RUN = ("--method", "adaptformer", *(part for setting in SETTINGS for part in ("--set", setting)))
 PROJECT = (
     *("vlmodels", "llm_descriptions", "tune_spaces", "pipelines", "tests", "deploy"),
     *("pyproject.toml", "constraints.txt", "README.md", "LICENSE"),

@@ -9,7 +9,8 @@ from tests.cluster.hosts import HEAD, WORKER
 from tests.cluster.lab import Lab, check
 from tests.cluster.services import BUCKET
 
-RUNNING = "ps -eo args | grep -E '^(ray::|python .*b2n)' | grep -vE '^ray::(IDLE|DashboardAgent)' || true"
+RAYS_OWN = "IDLE|[A-Za-z]*Agent|_AutoscalingCoordinatorActor"  # they stay as long as the cluster
+RUNNING = f"ps -eo args | grep -E '^(ray::|python .*b2n)' | grep -vE '^ray::({RAYS_OWN})' || true"
 
 
 def wrong_bucket(lab: Lab) -> None:

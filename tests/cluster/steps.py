@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import socket
 from pathlib import Path
 
 from tests.cluster.hosts import HEAD, WORKER
-from tests.cluster.lab import DATA, EPOCHS, RUN, Lab, check, losses, record, run_flags
-from tests.cluster.services import BUCKET
+from tests.cluster.lab import DATA, EPOCHS, RUN, Lab, check, files, losses, record, run_flags
+from tests.cluster.services import BUCKET, MLFLOW
 
 RUNS = f"s3://{BUCKET}/runs"
 MODEL = "two-hosts"
@@ -64,18 +65,36 @@ def train(lab: Lab) -> None:
     check(command.end(400) == 0, f"failed: {command}")
     for address in (HEAD, WORKER):
         check(address in command.said, f"{address} did not say that it works: {command}")
+    fetched = {int(rank): int(n) for rank, n in re.findall(r"rank (\d) has fetched (\d+) shards", command.said)}
+    shards = sum("/shards/" in info.path for info in files(DATA))
+    check(set(fetched) == {0, 1}, f"the hosts fetched {fetched}: {command}")
+    check(sum(fetched.values()) <= shards + 1, f"{fetched} fetched of {shards} shards: not each its own part")
     done = record(RUNS)
     check(len(losses(done)) == EPOCHS, f"{len(losses(done))} epochs")
     sent = {epoch["network_bytes_per_step"] for epoch in done["history"]}
     check(sent == {4 * done["cost"]["trainable"]}, f"{sent} bytes a step for {done['cost']['trainable']} parameters")
+    tracked = tracked_losses(done["tracking"]["run_id"])
+    check(tracked == losses(done), f"MLflow has the losses {tracked}, run.json {losses(done)}")
     compare(done, alone(lab), 1e-4)
+
+
+def tracked_losses(run_id: str) -> list[float]:
+    """Losses by epoch that the MLflow server has of a finished run."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(MLFLOW)
+    check(
+        client.get_run(run_id).info.status == "FINISHED", f"MLflow run {run_id} is {client.get_run(run_id).info.status}"
+    )
+    return [metric.value for metric in client.get_metric_history(run_id, "loss")]
 
 
 def alone(lab: Lab) -> dict:
     """The same run in one process; made once."""
-    out = f"s3://{BUCKET}/alone"
-    lab.tool("alone", "tests.cluster.alone", "--data", DATA, "--out", out, *RUN)
-    return record(out)
+    out = lab.work / "alone"
+    lab.tool("alone", "tests.cluster.alone", "--data", DATA, "--out", str(out), *RUN)
+    (done,) = out.glob("*/run.json")
+    return json.loads(done.read_text())
 
 
 def compare(one: dict, other: dict, tolerance: float = 0.0) -> None:
