@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pipelines.plan import Plan
     from pipelines.rundir import Home
 
+PATIENCE_S = 6 * 3600
+"""For ranks that wait for one whose machine has no shard yet; that a worker is lost, Ray finds out by itself."""
+
 
 @contextlib.contextmanager
 def here(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iterator[Path]:
@@ -62,7 +65,7 @@ def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iter
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"job": job},
-            torch_config=TorchGroup(backend="nccl" if config.scale.gpu else "gloo"),
+            torch_config=TorchGroup(backend="nccl" if config.scale.gpu else "gloo", timeout_s=PATIENCE_S),
             scaling_config=ScalingConfig(
                 num_workers=_workers(config.scale),
                 use_gpu=config.scale.gpu,

@@ -257,7 +257,12 @@ def _batch_problems(config: TrainConfig, split: Split, method: Method | None) ->
     workers, parts = config.scale.workers, config.data.parts
     if workers < 1 or optim.micro_batch < 0 or optim.batch_size < max(workers, parts) or 1 < parts < workers:
         return []  # told by ``check``
-    return batch_problems(len(split.train), optim.batch_size, optim.micro_batch, workers, parts=parts, pairs=pairs)
+    for world in range(config.scale.min_workers or workers, workers + 1):  # an elastic run may have any of these
+        if told := batch_problems(
+            len(split.train), optim.batch_size, optim.micro_batch, world, parts=parts, pairs=pairs
+        ):
+            return told
+    return []
 
 
 def _misfits(config: TrainConfig, stores: Sequence[ClipStore], split: Split, method: Method) -> list[str]:

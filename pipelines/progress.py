@@ -5,6 +5,7 @@ A tiny actor is the mailbox, so that it works alike on one machine and on a clus
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -106,8 +107,11 @@ class Progress:
 
     def __enter__(self) -> Self:
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        self.actor = ray.remote(num_cpus=0)(_Box).remote()
+        own = ray.get_runtime_context().get_node_id()  # a machine that may go would take the news with it
+        stay = NodeAffinitySchedulingStrategy(own, soft=False)
+        self.actor = ray.remote(num_cpus=0, scheduling_strategy=stay)(_Box).remote()
         self._thread.start()
         return self
 
@@ -127,8 +131,9 @@ class Progress:
                 quiet = time.monotonic()
             elif time.monotonic() - quiet > SAY_WAITING_S:
                 quiet = time.monotonic()
-                if said := self._why_waiting():
-                    self.note(said)
+                with contextlib.suppress(Exception):  # Ray may be as busy as its machines
+                    if said := self._why_waiting():
+                        self.note(said)
 
     def note(self, line: str) -> None:
         """Tell the reader something about the run."""
@@ -170,12 +175,12 @@ class Progress:
 
     def _on_lost(self, item: dict[str, Any]) -> None:
         self._arrived.clear()
-        self._working = False
+        self.mistake, self._working = "", False
         ranks = ", ".join(f"{rank} on {self.hosts.get(rank, 'an unknown machine')}" for rank in item["ranks"])
         self._say(f"{self._name}: lost rank {ranks} ({item['reason']}); starting again from the last epoch kept")
 
     def _on_mistake(self, item: dict[str, Any]) -> None:
-        self.mistake = item["message"]
+        self.mistake, self._working = item["message"], False
 
     def _on_resumed(self, item: dict[str, Any]) -> None:
         self._say(f"{self._name}: going on after epoch {item['epoch']}")
@@ -188,6 +193,7 @@ class Progress:
     def _on_epoch(self, item: dict[str, Any]) -> None:
         now, epoch = time.monotonic(), int(item["epoch"])
         self.seen.add(epoch)
+        self.mistake = ""  # it was got over
         self._first_epoch = self._first_epoch or (now - item["seconds"], epoch - 1)
         pace = (now - self._first_epoch[0]) / (epoch - self._first_epoch[1])
         select = f"  select {item['select_top1']:.1f} %" if "select_top1" in item else ""

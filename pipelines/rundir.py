@@ -165,7 +165,7 @@ def check_writable(out: str) -> None:
         probe.write(b"1")
         place.filesystem.delete_file(probe.root)
     except OSError as error:
-        raise UserError(f"runs cannot be written to {out}: {why(error)}; mend it, or pass another --out") from error
+        raise UserError(f"runs cannot be written to {place.uri}: {why(error)}; or pass another --out") from error
 
 
 def assemble(folder: Path, checkpoint: Path, record: Mapping[str, Any], *, report: bool = True) -> None:

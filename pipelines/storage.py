@@ -39,18 +39,22 @@ class Place:
         else of ``AWS_ENDPOINT_URL`` and ``AWS_REGION``. Nothing is read or written yet.
 
         Raises:
-            UserError: no such kind of store, or its driver is not installed.
+            UserError: no such kind of store, its driver is not installed, or keys in the URI: it is recorded.
         """
         text = str(where)
         if not is_uri(text):
             path = str(Path(unquote(text.removeprefix("file://")) if text.startswith("file://") else text).resolve())
             return cls(fs.LocalFileSystem(), path, path, local=True)
-        address = urlsplit(text)
-        root = f"{address.netloc.rpartition('@')[2]}{address.path}".rstrip("/")
-        uri = f"{address.scheme}://{root}"
+        address, uri = urlsplit(text), shown(text)
+        query = dict(parse_qsl(address.query))
+        if address.password or _SECRETS & query.keys():
+            raise UserError(
+                f"{uri}: keys in an address would be recorded with the run; set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY (or the store's own variables) instead"
+            )
         try:
             if address.scheme == "s3":
-                return cls(_s3(dict(parse_qsl(address.query)), attempts), root, uri, local=False)
+                return cls(_S3(_options(query), attempts), uri.removeprefix("s3://"), uri, local=False)
             filesystem, root = _other(text)
         except (OSError, ValueError, ImportError, TypeError) as error:
             raise UserError(f"{uri} cannot be opened: {error}") from error
@@ -91,14 +95,34 @@ class Place:
             stream.write(content)
 
 
-def _s3(query: dict[str, str], attempts: int) -> fs.S3FileSystem:
+class _S3(fs.S3FileSystem):  # type: ignore[misc]  # pyarrow is untyped here
+    """S3 that is as patient in another process: pyarrow's own pickles forget their retries, and Ray sends ours on."""
+
+    def __init__(self, options: dict[str, Any], attempts: int) -> None:
+        self._opened = (options, attempts)
+        retries = fs.AwsStandardS3RetryStrategy(max_attempts=attempts)
+        super().__init__(**options, retry_strategy=retries, connect_timeout=5, request_timeout=10)
+
+    def __reduce__(self) -> tuple[type[_S3], tuple[dict[str, Any], int]]:
+        return (_S3, self._opened)
+
+
+def _options(query: dict[str, str]) -> dict[str, Any]:
+    """Endpoint and region of the environment, and what the query says instead."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    options: dict[str, Any] = {"endpoint_override": endpoint} if endpoint else {}
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    options |= {"region": region} if region else {}
-    truth = {key: value == "true" for key, value in query.items() if value in ("true", "false")}
-    retries = fs.AwsStandardS3RetryStrategy(max_attempts=attempts)
-    return fs.S3FileSystem(**options | query | truth, retry_strategy=retries, connect_timeout=5, request_timeout=10)
+    options = {"endpoint_override": endpoint, "region": region}
+    own = {key: value == "true" if value in ("true", "false") else value for key, value in query.items()}
+    return {key: value for key, value in options.items() if value} | own
+
+
+_SECRETS = {"access_key", "secret_key", "session_token"}
+
+
+def shown(uri: str) -> str:
+    """A URI without user, password and query, for reading."""
+    address = urlsplit(uri)
+    return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}".rstrip("/") if is_uri(uri) else uri
 
 
 def _other(uri: str) -> tuple[fs.FileSystem, str]:

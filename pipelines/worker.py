@@ -156,19 +156,19 @@ class _Worker:
         from pipelines.loop import Loop
 
         spec, optim = self.method.backbone.spec, self.config.optim
+        group = self._group()  # what is drawn by rank goes with the clips: a restart may hand them to another
         batches = TrainBatches(
             self.store,
             self.job.split.train,
             Augment(self.config.augment, spec.image_size, spec.mean, spec.std),
             batch_size=optim.batch_size,
             micro_batch=optim.micro_batch,
-            rank=self.rank,
+            rank=group,
             world=self.world,
             seed=self.config.seed,
             device=self.device,
             mixing=Mixing(self.config.augment, optim.label_smoothing, len(self.job.split.train_classes)),
             parts=self.config.data.parts,
-            group=self._group(),
         )
         loop = Loop(
             self.method,
@@ -176,7 +176,7 @@ class _Worker:
             optim,
             self.config.seed,
             self.device,
-            self.rank,
+            group,
             self.world,
             on_step=self._on_step if self.rank == 0 else None,
             captions=self.job.split.captions or None,
@@ -285,6 +285,7 @@ class _Worker:
         """Score the test sets once, with the chosen epoch, and report the finished folder."""
         import numpy as np
 
+        from pipelines.run_cost import peak_memory_mb, speeds
         from vlmodels.checkpoint import load_tensors, save_adapter
 
         if self.best[1]:
@@ -305,7 +306,9 @@ class _Worker:
             save_adapter(final, self.method, classes=self.job.split.train_classes)
             np.savez_compressed(final / "predictions.npz", allow_pickle=False, **predictions)
             kept = self.best[1] or len(self.history)
-            cost = self._cost(time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            memory = peak_memory_mb(self.device, own_process=self.harness.own_process)
+            cost = memory | speeds(self.config, self.job.split, self.history, scoring_seconds=seconds)
             outcome = {"metrics": metrics, "history": self.history, "epoch_kept": kept, "cost": cost}
             (final / "outcome.json").write_text(json.dumps(outcome))
         self._report({"final": True}, "final")
@@ -363,30 +366,6 @@ class _Worker:
         with torch.inference_mode():
             features: np.ndarray = self.method.encode_classes().float().cpu().numpy().astype(np.float16)
         return features
-
-    def _cost(self, scoring_seconds: float) -> dict[str, float]:
-        """What the run took on this rank, per step and per view."""
-        import resource
-
-        import torch
-
-        from pipelines.evaluate import ORDERS
-
-        videos = sum(len(test.examples) for test in self.job.split.tests) if self.config.test else 0
-        views = videos * self.config.data.clips * self.config.data.crops * (1 + len(ORDERS) * self.config.data.probe)
-        cost: dict[str, float] = {}
-        if self.device.type == "cuda":
-            cost["peak_memory_mb"] = torch.cuda.max_memory_allocated(self.device) / 2**20
-        elif self.harness.own_process:
-            cost["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB
-        if views:
-            cost["scored_views_per_second"] = views / max(scoring_seconds, 1e-9)
-        if self.history:
-            quick = min(self.history, key=lambda epoch: epoch["seconds"])  # the first one warms up
-            steps = len(self.job.split.train) // self.config.optim.batch_size
-            cost["step_seconds"] = quick["seconds"] / steps
-            cost["train_clips_per_second"] = quick["clips_per_second"]
-        return cost
 
     # ----------------------------------------------------------------------------------------- checkpoints
 

@@ -52,7 +52,7 @@ class _HostBatch(NamedTuple):
 
 
 class TrainBatches:
-    """The training clips of one rank, epoch by epoch; of ``parts`` of the data it reads those of its ``group``."""
+    """The training clips of one rank, epoch by epoch; of ``parts`` of the data it reads those of group ``rank``."""
 
     def __init__(
         self,
@@ -68,7 +68,6 @@ class TrainBatches:
         device: torch.device,
         mixing: Mixing | None = None,
         parts: int = 1,
-        group: int | None = None,
     ) -> None:
         pairs = mixing is not None and mixing.needs_pairs
         if problems := batch_problems(len(examples), batch_size, micro_batch, world, parts=parts, pairs=pairs):
@@ -76,7 +75,6 @@ class TrainBatches:
         self._store, self._examples, self._augment, self._mixing = store, examples, augment, mixing
         self.batch_size, self._passes = batch_size, passes_per_step(batch_size, micro_batch, world, parts)
         self._parts = Parts.cut(store, examples, batch_size, parts)
-        self._group = rank if group is None else group
         self._rank, self._world, self._seed, self._device = rank, world, seed, device
         self.steps_per_epoch = len(examples) // batch_size  # the last partial batch is dropped, as published
 
@@ -85,7 +83,7 @@ class TrainBatches:
         return self._on_device(prefetched(self._host_batches(epoch)), epoch)
 
     def _host_batches(self, epoch: int) -> Iterator[_HostBatch]:
-        for step, mine in enumerate(self._parts.steps(self._seed, epoch, self._group, self._world)):
+        for step, mine in enumerate(self._parts.steps(self._seed, epoch, self._rank, self._world)):
             for part, indices in enumerate(np.array_split(mine, self._passes)):
                 clips = [self._draw_frames(int(i), epoch) for i in indices]
                 share = len(indices) * self._world / self.batch_size

@@ -10,7 +10,7 @@ import pytest
 from pyarrow import fs
 
 from pipelines import rundir
-from pipelines.storage import QUICK, Place, is_uri, why
+from pipelines.storage import QUICK, Place, is_uri, shown, why
 from vlmodels.errors import UserError
 
 
@@ -78,6 +78,21 @@ def test_a_filesystem_goes_to_other_processes(s3):
     place = Place.open(s3)
     (place / "a").write(b"one")
     assert (pickle.loads(pickle.dumps(place)) / "a").read() == b"one"
+
+
+def test_another_process_is_as_patient(s3):
+    place = Place.open(s3, attempts=7)
+    assert pickle.loads(pickle.dumps(place.filesystem)).__reduce__() == place.filesystem.__reduce__()
+    assert place.filesystem.__reduce__()[1][1] == 7
+
+
+@pytest.mark.parametrize("uri", ["s3://key:secret@bucket/runs", "s3://bucket/runs?access_key=key&secret_key=secret"])
+def test_keys_in_an_address_are_refused_and_not_repeated(uri):
+    with pytest.raises(UserError, match="AWS_SECRET_ACCESS_KEY") as refused:
+        Place.open(uri)
+    assert "secret@" not in str(refused.value)
+    assert "key=" not in str(refused.value)
+    assert shown(uri) == "s3://bucket/runs"
 
 
 def test_a_wrong_bucket_is_named(s3):
