@@ -6,6 +6,7 @@ a machine where the project is missing, or is an older one, can answer too.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -17,12 +18,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "ray", "open_clip_torch", "pyarrow", "numpy", "safetensors", "vidadapt")
+EXACT = ("torch", "ray", "open_clip_torch", "vidadapt")
+LOOSE = ("pyarrow", "numpy", "safetensors")
+"""Packages of which another minor version computes and reads the same."""
 SOURCES = ("pipelines", "vlmodels")
+_INSTALL = "install there what the driver has (cluster.yaml: setup_commands)"
 _COUNT = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
 
 
@@ -36,21 +40,80 @@ def facts(request: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``python``, ``packages`` (versions, "" where missing), ``sources`` (digest, "" where missing), ``data`` (for
-        each name ``digest`` or ``error``), ``weights``, ``shared`` (the file's text), ``out`` (why it cannot be
-        written, or ""), ``cache`` and ``gpus``.
+        each name ``digest``, ``layout`` and sizes, or ``error``), ``weights``, ``shared`` (the file's text), ``out``
+        (why it cannot be written, or ""), ``cache`` and ``gpus``.
     """
-    own = sources_digest()
-    stores = bool(own) and request["sources"] in ("", own)
+    installed = _installed((*EXACT, *LOOSE))
+    stores = bool(installed["sources"]) and request["sources"] in ("", installed["sources"])
     return {
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "sources": own,
+        **installed,
         "data": {where: _index(where, stores) for where in request["data"]},
         "weights": _file(request["weights"]) if request["weights"] else {},
         "shared": _text(request["shared"]) if request["shared"] else "",
         "out": _unwritable(request["out"], shared=request["shared"], stores=stores),
         "cache": _cache() if request["cache"] else {},
         "gpus": _gpus() if request["gpus"] else {},
+    }
+
+
+def own() -> dict[str, Any]:
+    """Return what must be the same wherever a run computes: ``python``, ``packages`` (versions) and ``sources``."""
+    return _installed(EXACT)
+
+
+def differences(expected: Mapping[str, Any]) -> str:
+    """Compare this process with ``expected``, which is ``own()`` of the driver; of nothing ({}) nothing differs.
+
+    For machines that joined after the cluster was asked: plain values, some milliseconds, no task.
+
+    Returns:
+        What differs here and the remedy, to be told after the name of this machine; "" if nothing does.
+    """
+    return "; ".join(compare_versions(expected, own())[0]) if expected else ""
+
+
+def compare_versions(here: Mapping[str, Any], there: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Compare versions and sources of the driver (``here``) with those of another machine.
+
+    Returns:
+        What forbids a worker there, with its remedy; and what is merely worth a note.
+    """
+    problems: list[str] = []
+    told: list[str] = []
+    notes: list[str] = []
+    if not there["sources"]:
+        problems.append("vidadapt is not installed; pip install it there (cluster.yaml: setup_commands)")
+    elif there["sources"] != here["sources"]:
+        told.append(
+            f"vidadapt {there['packages']['vidadapt']} with sources {there['sources'][:8]} instead of "
+            f"{here['packages']['vidadapt']} with {here['sources'][:8]}"
+        )
+    if there["python"] != here["python"]:
+        same = _parts(there["python"], 2) == _parts(here["python"], 2)
+        (notes if same else told).append(f"Python {there['python']} instead of {here['python']}")
+    for name, wanted in here["packages"].items():
+        found = there["packages"].get(name, "")
+        if name == "vidadapt" or not wanted or found == wanted:
+            continue
+        if not found:
+            told.append(f"{name} {wanted} is not installed")
+            continue
+        same = _parts(found, 1 if name in LOOSE else None) == _parts(wanted, 1 if name in LOOSE else None)
+        (notes if same else told).append(f"{name} {found} instead of {wanted}")
+    problems += [f"{', '.join(told)}: {_INSTALL}"] if told else []
+    return problems, notes
+
+
+def _parts(version: str, count: int | None) -> list[str]:
+    """The first parts of a version; what follows a ``+`` names the build, and may differ with the hardware."""
+    return version.partition("+")[0].split(".")[:count]
+
+
+def _installed(packages: Sequence[str]) -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in packages},
+        "sources": sources_digest(),
     }
 
 
@@ -75,7 +138,7 @@ def _version(package: str) -> str:
 
 
 def _index(where: str, stores: bool) -> dict[str, Any]:
-    """Digest and sizes of ingested data, or why they cannot be read."""
+    """Digests of content and layout, and sizes, of ingested data; or why they cannot be read."""
     try:
         if "://" not in where:
             text = (Path(where) / "index.json").read_bytes()
@@ -87,7 +150,10 @@ def _index(where: str, stores: bool) -> dict[str, Any]:
             return {}
         plain = json.loads(text)
         sizes = [shard["bytes"] for shard in plain["shards"]]
-        return {"digest": plain["digest"], "bytes": sum(sizes), "largest": max(sizes, default=0)}
+        # Shards' names, which hold the videos' times of change, and their order tell who reads and scores which clips.
+        order = json.dumps([plain["manifest_sha256"], *(shard["file"] for shard in plain["shards"])])
+        layout = hashlib.sha256(order.encode()).hexdigest()
+        return {"digest": plain["digest"], "layout": layout, "bytes": sum(sizes), "largest": max(sizes, default=0)}
     except (FileNotFoundError, NotADirectoryError):
         return {"error": "there is no index.json"}
     except (OSError, ValueError, KeyError) as error:
@@ -134,7 +200,11 @@ def _unwritable(out: str, *, shared: str, stores: bool) -> str:
 def _cache() -> dict[str, Any]:
     """Space for copies of shards, in bytes: free, and held by copies of earlier runs."""
     folder = Path(os.environ.get("VIDADAPT_CACHE") or "~/.cache/vidadapt").expanduser()
-    held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    held = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # other jobs rename and remove files meanwhile
+                held += Path(parent, name).stat().st_size
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     writable = os.access(there, os.W_OK)
     return {"folder": str(folder), "free": shutil.disk_usage(there).free, "held": held, "writable": writable}

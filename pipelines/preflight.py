@@ -13,12 +13,10 @@ from pipelines import node_facts
 from pipelines.config import ScaleConfig, TrainConfig
 from pipelines.room import check_room, places
 from pipelines.rundir import SCRATCH
-from pipelines.storage import is_uri
+from pipelines.storage import is_uri, shown
 from vlmodels.errors import UserError, refuse
 
-LOOSE = ("pyarrow", "numpy", "safetensors")
-"""Packages of which another minor version computes and reads the same."""
-_INSTALL = "install there what this machine has (cluster.yaml: setup_commands)"
+_COPY = "copy the ingested folder of this machine there, or put it in a store or shared folder"
 Facts = Mapping[str, Any]
 
 
@@ -26,7 +24,8 @@ def check_cluster(config: TrainConfig, *, data: Sequence[str], timeout_s: float 
     """Ask every machine that could hold a worker whether one can run there; to be called once Ray is connected.
 
     Versions, sources, data, weight file, folder of runs, cache and GPUs are compared with this process' own. A cluster
-    of one machine, this one, is asked for room and GPUs alone. Machines that join later are not asked.
+    of one machine, this one, is asked for room and GPUs alone. Workers on machines that join later compare versions
+    and sources themselves (``node_facts.differences``).
 
     Args:
         config: of the run, with absolute paths.
@@ -37,7 +36,8 @@ def check_cluster(config: TrainConfig, *, data: Sequence[str], timeout_s: float 
         What a reader should know, one line each.
 
     Raises:
-        UserError: naming every machine that could not run a worker, with the remedy; or too few workers fit.
+        UserError: naming every machine that could not run a worker, with the remedy; data that this machine itself
+            cannot read; or too few workers fit.
     """
     import ray
 
@@ -49,6 +49,13 @@ def check_cluster(config: TrainConfig, *, data: Sequence[str], timeout_s: float 
     able = {node["NodeID"]: node for node in nodes if places(config.scale, node["Resources"])}
     request = _request(config, data)
     here = node_facts.facts({**request, "out": "", "cache": False, "gpus": False})
+    refuse(
+        [
+            f"this machine cannot read {shown(where)}: {found['error']}; mend that and run the same command again"
+            for where, found in here["data"].items()
+            if "error" in found
+        ]
+    )
     share = 1 / len(able) if config.data.parts > 1 and able else 1.0
     with _marker(config.out) as shared:
         there = _ask(list(able), {**request, "shared": shared, "sources": here["sources"]}, timeout_s)
@@ -159,12 +166,15 @@ def compare(here: Facts, there: Facts, *, promised: int = 0, share: float = 1.0)
     Returns:
         What forbids a worker there, each with its remedy; and what is merely worth a note.
     """
-    problems, notes = _versions(here, there)
+    problems, notes = node_facts.compare_versions(here, there)
     for where, found in there["data"].items():
+        name, own = shown(where), here["data"][where]
         if "error" in found:
-            problems.append(f"{where} cannot be read there: {found['error']}; put the data in a store or shared folder")
-        elif found and found["digest"] != here["data"][where].get("digest"):
-            problems.append(f"{where} holds other data there; copy it anew, or use a store or shared folder")
+            problems.append(f"{name} cannot be read there: {found['error']}; put the data in a store or shared folder")
+        elif found and found["digest"] != own["digest"]:
+            problems.append(f"{name} holds other data there; {_COPY}")
+        elif found and found["layout"] != own["layout"]:
+            problems.append(f"{name} holds the same clips there, but ingested apart, in other shards; {_COPY}")
     weights = there["weights"]
     if "error" in weights:
         problems.append(f"the weight file cannot be read there ({weights['error']}); copy it to the same path")
@@ -183,38 +193,6 @@ def compare(here: Facts, there: Facts, *, promised: int = 0, share: float = 1.0)
     if there["cache"]:
         _judge_cache(here["data"], there["cache"], share, problems, notes)
     return problems, notes
-
-
-def _versions(here: Facts, there: Facts) -> tuple[list[str], list[str]]:
-    problems: list[str] = []
-    told: list[str] = []
-    notes: list[str] = []
-    if not there["sources"]:
-        problems.append("vidadapt is not installed; pip install it there (cluster.yaml: setup_commands)")
-    elif there["sources"] != here["sources"]:
-        told.append(
-            f"vidadapt {there['packages']['vidadapt']} with sources {there['sources'][:8]} instead of "
-            f"{here['packages']['vidadapt']} with {here['sources'][:8]}"
-        )
-    if there["python"] != here["python"]:
-        same = _parts(there["python"], 2) == _parts(here["python"], 2)
-        (notes if same else told).append(f"Python {there['python']} instead of {here['python']}")
-    for name, own in here["packages"].items():
-        found = there["packages"][name]
-        if name == "vidadapt" or not own or found == own:
-            continue
-        if not found:
-            told.append(f"{name} {own} is not installed")
-            continue
-        same = _parts(found, 1 if name in LOOSE else None) == _parts(own, 1 if name in LOOSE else None)
-        (notes if same else told).append(f"{name} {found} instead of {own}")
-    problems += [f"{', '.join(told)}: {_INSTALL}"] if told else []
-    return problems, notes
-
-
-def _parts(version: str, count: int | None) -> list[str]:
-    """The first parts of a version; what follows a ``+`` names the build, and may differ with the hardware."""
-    return version.partition("+")[0].split(".")[:count]
 
 
 def _judge_cache(data: Facts, cache: Mapping[str, Any], share: float, problems: list[str], notes: list[str]) -> None:

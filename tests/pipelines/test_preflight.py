@@ -9,16 +9,13 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pipelines import node_facts, preflight, room
+from pipelines import node_facts, preflight
 from pipelines.config import ScaleConfig, TrainConfig
-from pipelines.plan import code_version
 from pipelines.preflight import compare
+from tests.pipelines.test_node_facts import request, write_index
 from vlmodels.errors import UserError
 
 HERE = {
@@ -33,7 +30,7 @@ HERE = {
         "vidadapt": "0.1.0",
     },
     "sources": "a" * 64,
-    "data": {"s3://bucket/data": {"digest": "d", "bytes": 40_000_000_000, "largest": 300_000_000}},
+    "data": {"s3://bucket/data": {"digest": "d", "layout": "l", "bytes": 40_000_000_000, "largest": 300_000_000}},
     "weights": {"bytes": 4, "sha256": "f" * 64},
     "shared": "",
     "out": "",
@@ -67,7 +64,14 @@ def test_a_machine_like_this_one_is_fine():
         ({"sources": "b" * 64, "packages": {"vidadapt": "0.0.9"}}, "vidadapt 0.0.9 with sources bbbbbbbb instead"),
         ({"sources": ""}, "vidadapt is not installed; pip install it there (cluster.yaml: setup_commands)"),
         ({"data": {"s3://bucket/data": {"error": "no such bucket"}}}, "s3://bucket/data cannot be read there: no such"),
-        ({"data": {"s3://bucket/data": {"digest": "e"}}}, "s3://bucket/data holds other data there"),
+        (
+            {"data": {"s3://bucket/data": {"digest": "e"}}},
+            "s3://bucket/data holds other data there; copy the",
+        ),
+        (
+            {"data": {"s3://bucket/data": {"digest": "d", "layout": "m"}}},
+            "s3://bucket/data holds the same clips there, but ingested apart, in other shards; copy the",
+        ),
         ({"weights": {"error": "No such file or directory"}}, "weight file cannot be read there (No such file"),
         ({"weights": {"bytes": 3}}, "weight file is another one there (3 bytes, sha256 ffffffffffff)"),
         ({"shared": "else"}, "--out must be a shared folder or a store"),
@@ -111,168 +115,28 @@ def test_machines_with_the_same_to_say_share_a_line():
     assert preflight._told(nodes, said) == ["7, 8: old torch", "9 (c): no data; old torch"]
 
 
-# ------------------------------------------------------------------------------------------------ room
+def test_keys_in_an_address_are_not_shown():
+    address = "s3://user:secret@bucket/data?token=secret"
+    here = HERE | {"data": {address: {"digest": "d", "layout": "l"}}}
+    for found in ({"error": "away"}, {"digest": "e"}, {"digest": "d", "layout": "m"}):
+        (problem,), _ = compare(here, HERE | {"data": {address: found}})
+        assert problem.startswith("s3://bucket/data ")
+        assert "secret" not in problem
 
 
-def machines(*resources):
-    return [{"Resources": dict(zip(("CPU", "GPU"), pair, strict=False))} for pair in resources]
-
-
-@pytest.fixture
-def fixed(monkeypatch):
-    monkeypatch.setattr(room, "can_grow", lambda nodes: False)
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 16), st.integers(0, 8)), min_size=1, max_size=5),
-    st.sampled_from([0.5, 1.0, 2.0, 3.0]),
-    st.booleans(),
-)
-def test_workers_fit_machine_by_machine(resources, cpus, gpu):
-    scale = ScaleConfig(cpus_per_worker=cpus, gpu=gpu)
-    for cores, gpus in resources:
-        least = 0
-        while (least + 1) * cpus <= cores and (not gpu or least + 1 <= gpus):
-            least += 1
-        assert room.places(scale, {"CPU": cores, "GPU": gpus}) == least
-
-
-def test_shares_of_a_gpu_add_up():
-    assert room.places(ScaleConfig(gpu=True, gpus_per_worker=0.1, cpus_per_worker=0.1), {"CPU": 1, "GPU": 1}) == 10
-
-
-def test_cores_of_two_machines_are_not_added(fixed):
-    with pytest.raises(UserError, match="2 workers need 4 CPUs but Ray has 4 CPUs on 2 machines, where 1 fit;"):
-        room.check_room(ScaleConfig(workers=2, cpus_per_worker=2), machines((3,), (1,)))
-    assert room.check_room(ScaleConfig(workers=2, cpus_per_worker=2), machines((3,), (2,))) == []
-
-
-def test_fewer_workers_go_on_where_that_is_allowed(fixed):
-    scale = ScaleConfig(workers=4, min_workers=2)
-    assert room.check_room(scale, machines((2,), (1,))) == [
-        "3 of 4 workers fit on the cluster (1 CPUs each, 2 machines): going on with these (scale.min_workers=2)"
-    ]
-    with pytest.raises(UserError, match="2 workers need 2 CPUs but Ray has 1 CPUs"):
-        room.check_room(scale, machines((1,)))
-
-
-def test_an_autoscaler_is_waited_for(monkeypatch):
-    monkeypatch.setattr(room, "can_grow", lambda nodes: True)
-    (line,) = room.check_room(ScaleConfig(workers=4, gpu=True), machines((8, 1)))
-    assert line.startswith("1 of 4 workers fit on the cluster (1 CPUs and 1 GPUs each, 1 machines): waiting for 3 more")
-
-
-def test_an_autoscaler_is_known_by_its_types_and_its_limit(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(room, "_node_types", lambda: {"node_12ab", "node_34cd"})  # started by hand
-    assert not room.can_grow(2)
-    monkeypatch.setattr(room, "_node_types", lambda: {"head", "gpu_worker"})
-    assert room.can_grow(2)
-    (tmp_path / "ray_bootstrap_config.yaml").write_text("max_workers: 2\n")
-    assert room.can_grow(2)
-    assert not room.can_grow(3)  # the head and two workers are up
-    monkeypatch.setattr(room, "_node_types", lambda: 1 / 0)
-    assert not room.can_grow(2)
-
-
-# ----------------------------------------------------------------------------------------------- facts
-
-
-def request(**changes):
-    asked = {"data": [], "weights": "", "out": "", "shared": "", "sources": "", "cache": False, "gpus": False}
-    return asked | changes
-
-
-def write_index(folder, digest="d", sizes=(3, 5)):
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "index.json").write_text(json.dumps({"digest": digest, "shards": [{"bytes": n} for n in sizes]}))
-
-
-def test_the_sources_are_those_that_name_a_run():
-    assert node_facts.sources_digest() == code_version()
-
-
-def test_local_files_are_read_without_the_project(tmp_path, monkeypatch):
-    monkeypatch.setattr(node_facts, "SOURCES", ("no_such_package",))
+def test_data_that_the_driver_cannot_read_is_no_other_machines_fault(monkeypatch, tmp_path):
+    nodes = [{"NodeID": key, "Alive": True, "NodeManagerAddress": key, "Resources": {"CPU": 1}} for key in "ab"]
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    monkeypatch.setattr(preflight, "_ask", lambda *_: pytest.fail("the others are not asked"))
     write_index(tmp_path / "data")
-    (tmp_path / "w.pt").write_bytes(b"1234")
-    names = [str(tmp_path / "data"), str(tmp_path / "else"), "s3://bucket/data"]
-    found = node_facts.facts(request(data=names, weights=str(tmp_path / "w.pt"), sources="x"))
-    assert found["sources"] == ""
-    assert found["data"] == {
-        names[0]: {"digest": "d", "bytes": 8, "largest": 5},
-        names[1]: {"error": "there is no index.json"},
-        names[2]: {},
-    }
-    assert found["weights"]["bytes"] == 4
-    found = node_facts.facts(request(weights=str(tmp_path / "none.pt")))
-    assert found["weights"] == {"error": "No such file or directory"}
+    data = [str(tmp_path / "data"), "nonsense://bucket/data?token=secret"]
+    with pytest.raises(UserError, match=r"^this machine cannot read nonsense://bucket/data: .*; mend that") as raised:
+        preflight.check_cluster(TrainConfig(out=str(tmp_path)), data=data)
+    assert "secret" not in str(raised.value)
 
 
-def test_a_store_is_asked_through_the_project(tmp_path):
-    from pyarrow import fs
-
-    write_index(tmp_path / "data")
-    name = f"mock://{tmp_path}/data"  # Arrow's store in memory: there, but empty
-    assert fs.FileSystem.from_uri(name)
-    found = node_facts.facts(request(data=[name, "nonsense://x"], out="nonsense://x"))
-    assert found["data"][name] == {"error": "there is no index.json"}
-    assert "nonsense" in found["data"]["nonsense://x"]["error"]
-    assert "nonsense" in found["out"]
-
-
-def test_a_folder_is_shared_where_the_mark_is_seen(tmp_path, monkeypatch):
-    monkeypatch.setattr(node_facts.time, "sleep", lambda _: None)
-    out = str(tmp_path / "out")
-    with preflight._marker(out) as mark:
-        found = node_facts.facts(request(out=out, shared=mark))
-        assert found["shared"] == Path(mark).read_text()
-        assert found["out"] == ""
-    assert list((tmp_path / "out" / ".ray").iterdir()) == []
-    alone = str(tmp_path / "alone")
-    assert node_facts.facts(request(out=alone, shared=f"{alone}/.ray/mark"))["shared"] == ""
-    assert not Path(alone).exists()
-    with preflight._marker("s3://bucket/runs") as mark:
-        assert mark == ""
-
-
-def test_the_cache_is_measured_where_it_will_be(tmp_path, monkeypatch):
-    monkeypatch.setenv("VIDADAPT_CACHE", str(tmp_path / "not" / "yet"))
-    found = node_facts.facts(request(cache=True))["cache"]
-    assert found["folder"] == str(tmp_path / "not" / "yet")
-    assert found["held"] == 0
-    assert found["free"] > 0
-    assert found["writable"]
-    (tmp_path / "not" / "yet").mkdir(parents=True)
-    (tmp_path / "not" / "yet" / "shard").write_bytes(b"12345")
-    assert node_facts.facts(request(cache=True))["cache"]["held"] == 5
-
-
-def test_a_store_that_cannot_be_used_says_why(s3):
-    from pipelines.storage import Place
-
-    (Place.open(s3) / "data/index.json").write(json.dumps({"digest": "d", "shards": [{"bytes": 7}]}).encode())
-    names = [f"{s3}/data", f"{s3}/else", "s3://no-such-bucket/data"]
-    found = node_facts.facts(request(data=names, out=f"{s3}/runs", sources=code_version()))
-    assert found["out"] == ""
-    assert found["data"][names[0]] == {"digest": "d", "bytes": 7, "largest": 7}
-    assert found["data"][names[1]] == found["data"][names[2]] == {"error": "there is no index.json"}
-    assert "no-such-bucket" in node_facts.facts(request(out="s3://no-such-bucket/runs"))["out"]
-    strange = node_facts.facts(request(data=names, out="s3://no-such-bucket/runs", sources="of another version"))
-    assert (strange["out"], strange["data"][names[2]]) == ("", {})  # the difference is told; old code is not run
-
-
-@pytest.mark.parametrize(("shown", "seen"), [("", 0), ("0", 1), (None, 0)])
-def test_gpus_are_counted_where_ray_hides_them(monkeypatch, shown, seen):
-    monkeypatch.setattr(node_facts, "_COUNT", "import os; print(int('CUDA_VISIBLE_DEVICES' in os.environ))")
-    if shown is None:
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    else:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
-    assert node_facts.facts(request(gpus=True))["gpus"] == {"seen": seen, "said": ""}
-
-
-def test_a_machine_that_leaves_is_not_counted_on(monkeypatch, tmp_path, fixed):
+def test_a_machine_that_leaves_is_not_counted_on(monkeypatch, tmp_path):
+    monkeypatch.setattr("pipelines.room.can_grow", lambda nodes: False)
     nodes = [{"NodeID": key, "Alive": True, "NodeManagerAddress": key, "Resources": {"CPU": 1}} for key in "ab"]
     monkeypatch.setattr("ray.nodes", lambda: nodes)
 
@@ -385,7 +249,7 @@ def test_machines_of_a_cluster_are_asked(tmp_path):
     assert "Ray promises 1 GPUs there, PyTorch sees 0" in said["gpu"]
     assert "2 workers need 4 CPUs but Ray has 3 CPUs on 2 machines, where 1 fit" in said["large"]
     assert said["good"] == []
-    assert "cannot be read there: there is no index.json" in said["no_data"]
+    assert f"this machine cannot read {tmp_path}/none: there is no index.json" in said["no_data"]
     assert said["idle"] is None
     assert said["waiting"].startswith("waiting for room for 1 workers (2 CPUs each, 3 of 3 free)")
     assert list((tmp_path / "runs" / ".ray").iterdir()) == []

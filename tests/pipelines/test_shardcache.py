@@ -26,7 +26,7 @@ from pipelines.data import shardcache, shards
 from pipelines.data.batchjob import decode_planned, worker_decoder
 from pipelines.data.clipstore import ClipStore
 from pipelines.data.folder import Index
-from pipelines.data.shardcache import check_readable, local_file, local_run
+from pipelines.data.shardcache import check_readable
 from pipelines.storage import Place
 from tests.pipelines.test_shards import ingest
 from vlmodels.errors import UserError
@@ -359,30 +359,6 @@ def test_local_data_needs_no_cache(folder, tmp_path, monkeypatch):
     assert Index.read(folder).digest == ClipStore(f"file://{folder}").digest
 
 
-def test_a_single_file(s3, tmp_path, requests):
-    local = tmp_path / "a.sqlite"
-    local.write_bytes(b"one")
-    assert local_file(local) == local
-    (Place.open(s3) / "a.sqlite").write(b"two")
-    copy = local_file(f"{s3}/a.sqlite")
-    assert (copy.name, copy.read_bytes()) == ("a.sqlite", b"two")
-    assert local_file(f"{s3}/a.sqlite") == copy
-    assert requests == ["a.sqlite"]
-    with pytest.raises(UserError, match=rf"{s3}/b.sqlite: no such file"):
-        local_file(f"{s3}/b.sqlite")
-
-
-def test_a_run(s3):
-    assert local_run("models:/a@b") == "models:/a@b"
-    for name in ("run.json", "adapter.safetensors", "predictions.npz", "report/report.html"):
-        (Place.open(s3) / name).write(b"1")
-    copy = Path(local_run(s3))
-    assert sorted(path.name for path in copy.iterdir()) == ["adapter.safetensors", "run.json"]
-    assert plan.start_file(s3) == copy / "adapter.safetensors"
-    with pytest.raises(UserError, match=rf"{s3}/report: no run there; give the folder of one run"):
-        plan.start_file(f"{s3}/report")
-
-
 def test_a_plan_names_data_by_what_opens_it_anywhere(uri, folder, s3, tmp_path, monkeypatch):
     copied(folder, f"{s3}/k400")
     tests = (f"one={s3}/k400?region=us-east-1", str(folder))
@@ -396,16 +372,3 @@ def test_a_plan_names_data_by_what_opens_it_anywhere(uri, folder, s3, tmp_path, 
     assert (config.data.dir, config.protocol.tests) == (uri, tests)
     split = plan.make_split(config.protocol, sources[0], 0, tests=sources[1:])
     assert [test.data for test in plan._anywhere(split, stores).tests] == [f"{s3}/k400?region=us-east-1", str(folder)]
-
-
-@pytest.mark.parametrize(
-    ("item", "named"),
-    [
-        ("a=b", ("a", "b")),
-        ("s3://b/a?x=1", ("", "s3://b/a?x=1")),
-        ("n=s3://b?x=1", ("n", "s3://b?x=1")),
-        ("b", ("", "b")),
-    ],
-)
-def test_names_of_tested_data(item, named):
-    assert plan.named_test(item) == named

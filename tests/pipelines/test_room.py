@@ -1,0 +1,72 @@
+"""Room for workers on made-up clusters, and whether an autoscaler is waited for."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines import room
+from pipelines.config import ScaleConfig
+from vlmodels.errors import UserError
+
+
+def machines(*resources):
+    return [{"Resources": dict(zip(("CPU", "GPU"), pair, strict=False))} for pair in resources]
+
+
+@pytest.fixture
+def fixed(monkeypatch):
+    monkeypatch.setattr(room, "can_grow", lambda nodes: False)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 16), st.integers(0, 8)), min_size=1, max_size=5),
+    st.sampled_from([0.5, 1.0, 2.0, 3.0]),
+    st.booleans(),
+)
+def test_workers_fit_machine_by_machine(resources, cpus, gpu):
+    scale = ScaleConfig(cpus_per_worker=cpus, gpu=gpu)
+    for cores, gpus in resources:
+        least = 0
+        while (least + 1) * cpus <= cores and (not gpu or least + 1 <= gpus):
+            least += 1
+        assert room.places(scale, {"CPU": cores, "GPU": gpus}) == least
+
+
+def test_shares_of_a_gpu_add_up():
+    assert room.places(ScaleConfig(gpu=True, gpus_per_worker=0.1, cpus_per_worker=0.1), {"CPU": 1, "GPU": 1}) == 10
+
+
+def test_cores_of_two_machines_are_not_added(fixed):
+    with pytest.raises(UserError, match="2 workers need 4 CPUs but Ray has 4 CPUs on 2 machines, where 1 fit;"):
+        room.check_room(ScaleConfig(workers=2, cpus_per_worker=2), machines((3,), (1,)))
+    assert room.check_room(ScaleConfig(workers=2, cpus_per_worker=2), machines((3,), (2,))) == []
+
+
+def test_fewer_workers_go_on_where_that_is_allowed(fixed):
+    scale = ScaleConfig(workers=4, min_workers=2)
+    assert room.check_room(scale, machines((2,), (1,))) == [
+        "3 of 4 workers fit on the cluster (1 CPUs each, 2 machines): going on with these (scale.min_workers=2)"
+    ]
+    with pytest.raises(UserError, match="2 workers need 2 CPUs but Ray has 1 CPUs"):
+        room.check_room(scale, machines((1,)))
+
+
+def test_an_autoscaler_is_waited_for(monkeypatch):
+    monkeypatch.setattr(room, "can_grow", lambda nodes: True)
+    (line,) = room.check_room(ScaleConfig(workers=4, gpu=True), machines((8, 1)))
+    assert line.startswith("1 of 4 workers fit on the cluster (1 CPUs and 1 GPUs each, 1 machines): waiting for 3 more")
+
+
+def test_an_autoscaler_is_known_by_its_types_and_its_limit(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(room, "_node_types", lambda: {"node_12ab", "node_34cd"})  # started by hand
+    assert not room.can_grow(2)
+    monkeypatch.setattr(room, "_node_types", lambda: {"head", "gpu_worker"})
+    assert room.can_grow(2)
+    (tmp_path / "ray_bootstrap_config.yaml").write_text("max_workers: 2\n")
+    assert room.can_grow(2)
+    assert not room.can_grow(3)  # the head and two workers are up
+    monkeypatch.setattr(room, "_node_types", lambda: 1 / 0)
+    assert not room.can_grow(2)
