@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import DivergedError
 from pipelines.harness import LocalHarness
+from pipelines.node_facts import own
 from pipelines.preflight import check_cluster
 from pipelines.progress import Mailbox, Progress, losses_told
 from pipelines.ray_session import connect
@@ -61,7 +62,7 @@ def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iter
     for note in check_cluster(config, data=plan.data):
         progress.note(note)
     with progress:
-        job = Job(config, plan.split, plan.descriptions, Mailbox(progress.actor), _start_of(plan), watched)
+        job = Job(config, plan.split, plan.descriptions, Mailbox(progress.actor), _start_of(plan), watched, own())
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"job": job},

@@ -7,11 +7,12 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipelines.node_facts import differences
 from pipelines.splits import EvalSet
 from vlmodels.errors import UserError
 
@@ -40,6 +41,7 @@ class Job:
     send: Callable[[dict[str, Any]], None]  # to the driver: progress and metrics
     start: bytes = b""  # adapter file to start from
     watched: bool = False  # whether held-out accuracy is asked for after every epoch
+    expected: Mapping[str, Any] = field(default_factory=dict)  # of the machine (``node_facts.own``)
 
 
 def train_worker(settings: dict[str, Job]) -> dict[str, Any]:
@@ -60,6 +62,8 @@ def work(job: Job, harness: Harness) -> dict[str, Any]:
 
     worker, problem = None, ""
     try:
+        if unlike := differences(job.expected):  # a machine that joined after the cluster was checked
+            raise UserError(f"{harness.host}: {unlike}")
         worker = _Worker(job, harness)
     except UserError as error:
         problem = str(error)
