@@ -62,8 +62,6 @@ def work(job: Job, harness: Harness) -> dict[str, Any]:
 
     worker, problem = None, ""
     try:
-        if unlike := differences(job.expected):  # a machine that joined after the cluster was checked
-            raise UserError(f"{harness.host}: {unlike}")
         worker = _Worker(job, harness)
     except UserError as error:
         problem = str(error)
@@ -99,6 +97,8 @@ class _Worker:
         from pipelines.plan import build_method, classes_of
         from vlmodels.checkpoint import load_into
 
+        if unlike := differences(job.expected):  # a machine that joined after the cluster was checked
+            raise UserError(f"{harness.host}: {unlike}")
         self.harness, self.rank, self.world = harness, harness.rank, harness.world
         self.job, self.config = job, job.config
         self.device = harness.device()

@@ -6,12 +6,15 @@ import json
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pipelines import node_facts, preflight
+from pipelines.config import TrainConfig
 from pipelines.plan import code_version
 from pipelines.storage import Place
+from pipelines.worker import Job, work
 
 
 def request(**changes):
@@ -157,3 +160,12 @@ def test_gpus_are_counted_where_ray_hides_them(monkeypatch, shown, seen):
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
     assert node_facts.facts(request(gpus=True))["gpus"] == {"seen": seen, "said": ""}
+
+
+def test_a_worker_on_an_unlike_machine_ends_before_it_builds_anything():
+    expected = node_facts.own()
+    expected["packages"] = expected["packages"] | {"torch": "1.0.0"}
+    job = Job(TrainConfig(), split=None, descriptions=None, send=None, expected=expected)
+    answer = work(job, SimpleNamespace(host="10.0.0.7"))
+    assert answer["error"].startswith("10.0.0.7: torch ")
+    assert "instead of 1.0.0" in answer["error"]
