@@ -5,11 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from typing import Any
 
+from vlmodels.errors import UserError
+
 OBJECT_STORE_BYTES = 1 << 30
 """Enough: frames never pass through the object store, only paths, small tables and weights do."""
+
+ANSWER_S = 20.0
+"""How long a machine may take to accept a connection."""
 
 
 def connect(num_cpus: int | None = None, *, dashboard: str | None = None) -> str:
@@ -22,6 +28,9 @@ def connect(num_cpus: int | None = None, *, dashboard: str | None = None) -> str
     is given for it to listen on, though another may be running here: a stranger's would end at any time and knows
     nothing of this project. With
     VIDADAPT_DEBUG set, the workers' output and Ray's own words are shown.
+
+    Raises:
+        UserError: RAY_ADDRESS names no running Ray.
     """
     debug = bool(os.environ.get("VIDADAPT_DEBUG"))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -34,11 +43,28 @@ def connect(num_cpus: int | None = None, *, dashboard: str | None = None) -> str
     if ray.is_initialized():
         return ""
     where: dict[str, Any] = {}
-    if not os.environ.get("RAY_ADDRESS"):
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
         where = {"address": "local", "num_cpus": num_cpus, "include_dashboard": dashboard is not None}
         where |= {} if dashboard is None else {"dashboard_host": dashboard}
         where["object_store_memory"] = OBJECT_STORE_BYTES
-    return str(ray.init(**where, logging_level=level, log_to_driver=debug).dashboard_url or "")
+    try:
+        _check_listening(address or "")
+        return str(ray.init(**where, logging_level=level, log_to_driver=debug).dashboard_url or "")
+    except (OSError, ValueError) as error:
+        if not address:
+            raise
+        raise UserError(
+            f"RAY_ADDRESS={address}: no Ray answers there ({' '.join(str(error).split())}); correct it, start that "
+            "Ray, or unset RAY_ADDRESS for a Ray of this machine alone"
+        ) from error
+
+
+def _check_listening(address: str) -> None:
+    """Find at once that nothing listens at HOST:PORT, which Ray takes minutes for."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from ray.tune import Callback
 from pipelines.launch import resources_of_worker
 from pipelines.preflight import check_cluster
 from pipelines.ray_session import given_back
+from pipelines.room import can_grow
 from pipelines.rundir import SCRATCH, Home
 from pipelines.storage import is_uri
 from pipelines.sweep_folder import STARTED, STATUS, SweepFolder, has_ended
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pipelines.sweep_plan import SweepPlan
     from tune_spaces.search import Done
 
+AT_FIRST = 8
+"""Trials side by side on a cluster that grows, where nobody says how many."""
 MAX_FAILURES = 2
 """How often a trial whose process was lost is taken up again."""
 
@@ -51,6 +54,10 @@ def run_trials(
     base = replace(plan.base, out=_home(plan, folder))
     for note in check_cluster(replace(plan.first.config, out=base.out), data=plan.first.data):
         say(note)
+    grows = can_grow(sum(node["Alive"] for node in ray.nodes()))
+    beside = at_a_time(base, ray.cluster_resources(), concurrent, coming=plan.count if grows else 0)
+    if grows:
+        say(f"up to {beside} trials at a time (--concurrent): the autoscaler may start machines for them")
     task = Task(base, parent)
     objective = plan.search.objectives[0].metric
     tuner = build_tuner(
@@ -60,7 +67,7 @@ def run_trials(
         settings=settings,
         done=[_done(record, objective) for record in ended],
         resources=_resources(base),
-        concurrent=at_a_time(base, ray.cluster_resources(), concurrent),
+        concurrent=beside,
         storage=str(folder.path),
         name="tune",
         max_failures=MAX_FAILURES,
@@ -113,14 +120,19 @@ def _resources(config: TrainConfig) -> dict[str, float]:
     return resources_of_worker(config) if config.scale.workers == 1 else {"CPU": 0}
 
 
-def at_a_time(config: TrainConfig, cluster: Mapping[str, float], wanted: int) -> int:
+def at_a_time(config: TrainConfig, cluster: Mapping[str, float], wanted: int, *, coming: int = 0) -> int:
     """How many trials can run side by side; ``wanted=0``: as many as fit.
 
+    Where machines may still come, what is there now is no limit: ``coming`` trials (all of the sweep) may find room,
+    and unless more fit already no more than ``AT_FIRST`` of them are begun unasked.
+
     Raises:
-        UserError: not even one.
+        UserError: not even one, and no machines may come.
     """
     needs = {kind: config.scale.workers * amount for kind, amount in resources_of_worker(config).items()}
     fit = min(int(cluster.get(kind, 0) / amount + 1e-6) for kind, amount in needs.items())
+    if coming:
+        return wanted or max(fit, min(coming, AT_FIRST))
     if not fit:
         said = ", ".join(f"{amount:g} {kind}s of {cluster.get(kind, 0):g}" for kind, amount in needs.items())
         raise UserError(

@@ -8,6 +8,7 @@ the part that speaks of them.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import socket
@@ -15,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,8 @@ from pipelines.storage import QUICK, Place, is_uri, why
 from vlmodels.errors import UserError
 
 OUR_SHARD = re.compile(r"[0-9a-f]{16}-\d+x\d+x\d+\.arrow(\.\d+\.tmp)?")
+OWNER = f"{PARTS}/owner.json"
+"""In a store: which ingest writes to it, the one that came last."""
 AT_ONCE = 16
 """Small files moved side by side; each takes a round trip or two."""
 
@@ -41,10 +45,12 @@ class Destination:
     Attributes:
         desk: the folder itself, or the store's desk on the driver's machine.
         uri: the store as the user wrote it, "" for a folder.
+        token: by which the ingest that writes to it knows its claim in the store; batches need none.
     """
 
     desk: Path
     uri: str = ""
+    token: str = ""
 
     @classmethod
     def at(cls, out: str | Path) -> Destination:
@@ -95,13 +101,40 @@ class Destination:
 
     # ------------------------------------------------------------------------------------------- by the driver
 
+    def claim(self, say: Callable[[str], None]) -> None:
+        """Take over a store, whoever had it; another ingest finds out before it removes or publishes anything."""
+        if not self.uri:
+            return
+        if other := self._owner():
+            say(f"taking over {self} from an ingest that was cut off, or still runs ({_told(other)})")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        mine = {"host": socket.gethostname(), "pid": os.getpid(), "token": self.token, "time": now}
+        with self._reached():
+            (self._place / OWNER).write(json.dumps(mine).encode())
+
+    def _owner(self) -> dict[str, Any]:
+        """What the last claim says; empty where there is none."""
+        with self._reached():
+            try:
+                found: dict[str, Any] = json.loads((self._place / OWNER).read())
+            except (FileNotFoundError, ValueError):  # a claim that was cut off is none
+                return {}
+        return found
+
+    def _check_owner(self) -> None:
+        owner = self._owner()
+        if owner.get("token") != self.token:
+            other = f" ({_told(owner)})" if owner else ""
+            raise UserError(f"another ingest{other} has taken over {self}; run this one again when it has ended")
+
     def clear(self) -> None:
         """Remove from a store all that an ingest wrote, the index first: from then on it is unfinished."""
         if self.uri:
             with self._reached():
                 self._remove([INDEX])
                 self._remove([MANIFEST])
-                self._drop(PARTS)
+                parts = {f"{PARTS}/{info.base_name}" for info in self._files(PARTS)}
+                self._remove(parts - {OWNER})
             self._remove_shards(self.shard_sizes())
 
     def begin(self) -> None:
@@ -124,6 +157,7 @@ class Destination:
     def fetch_parts(self) -> None:
         """Bring to the desk the parts that batches have put into the store."""
         if self.uri:
+            self._check_owner()
             self._pull(self._files(PARTS), self.desk / PARTS)
 
     def put(self, file: str) -> None:
@@ -137,10 +171,11 @@ class Destination:
         Without ``shards`` there is no index, and what is there stays.
 
         Raises:
-            UserError: the store cannot be written, or lost a shard meanwhile.
+            UserError: the store cannot be written, lost a shard meanwhile, or was taken over by another ingest.
         """
         if not self.uri:
             return
+        self._check_owner()
         lists = sorted(path.name for path in (self.desk / LISTS).glob("*") if path.is_file())
         _each(self.put, [f"{LISTS}/{name}" for name in lists])
         gone = {info.base_name for info in self._files(LISTS)} - set(lists)
@@ -148,11 +183,14 @@ class Destination:
             self._remove([f"{LISTS}/{name}" for name in gone])
         self.put(MANIFEST)
         if not shards:
+            with self._reached():
+                self._remove([OWNER])
             return
         sizes = self.shard_sizes()
         for shard in shards:
             if sizes.get(shard.file) != shard.bytes:
                 raise UserError(f"{self.name(SHARDS)}/{shard.file} is missing or cut; run the same command again")
+        self._check_owner()
         self.put(INDEX)
         self._remove_shards(sizes.keys() - {shard.file for shard in shards})
         with self._reached():
@@ -226,7 +264,8 @@ class Destination:
         with self._reached(), self._place.filesystem.open_input_stream(info.path, compression=None) as stream:
             content = stream.read()
         write_whole(target, lambda path: path.write_bytes(content))
-        os.utime(target, ns=(info.mtime_ns, info.mtime_ns))
+        if info.mtime_ns is not None:  # some stores keep no times
+            os.utime(target, ns=(info.mtime_ns, info.mtime_ns))
 
     def _remove(self, files: Collection[str]) -> None:
         for file in files:
@@ -247,6 +286,10 @@ class Destination:
             self._place.filesystem.delete_dir((self._place / folder).root)
         except FileNotFoundError:
             return
+
+
+def _told(owner: dict[str, Any]) -> str:
+    return f"on {owner.get('host')}, process {owner.get('pid')}, since {owner.get('time')}"
 
 
 def _each(do: Callable[[Any], None], things: Iterable[Any]) -> None:

@@ -15,9 +15,9 @@ import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from pipelines.data.inputs import Input, Inputs
 from pipelines.data.keptlists import keep_lists
 from pipelines.data.manifest import FACTS, SCHEMA
 from pipelines.data.shardfile import Shard
+from pipelines.room import can_grow
 from pipelines.shared_folder import blind_nodes
 from pipelines.storage import is_uri
 from vlmodels.errors import UserError
@@ -83,21 +84,23 @@ def ingest(
 ) -> IngestReport:
     """Decode all videos into ``out`` and describe every one of them in its manifest.
 
-    ``workers`` decode at the same time (default: one for each CPU that Ray has). Clips that an earlier run
+    ``workers`` decode at the same time (default: one for each CPU that Ray has, or may get). Clips that an earlier run
     decoded, or failed on, are kept if their file is unchanged; ``retry`` tries the failed ones again.
 
     Raises:
         UserError: ``out`` cannot be written, or holds clips of other settings and not ``overwrite``; the
             decoder cannot run at all; no video at all could be decoded (the manifest then says why); a machine of
-            the cluster has not the same ``out`` or videos.
+            the cluster has not the same ``out`` or videos; another machine's ingest has taken over ``out``.
     """
     started = time.monotonic()
     to = Destination.of(out)
     with _claimed(to) as token:
-        if overwrite:
-            to.clear()
+        to = replace(to, token=token)
         to.begin()
         _check_settings(to.desk, settings, overwrite=overwrite)
+        to.claim(say)
+        if overwrite:
+            to.clear()
         to.put(f"{PARTS}/{SETTINGS}")
         known = _known(to.desk)
         stats = {video.clip_id: _stat(inputs, video) for video in inputs.videos}
@@ -157,6 +160,8 @@ def _claimed(out: Path | Destination) -> Iterator[str]:
             lock.flush()
             os.fsync(lock.fileno())
             yield token
+        except (ConnectionError, TimeoutError):
+            raise  # of Ray, and not of this folder
         except OSError as error:
             raise UserError(to.unwritable(error)) from error
         finally:
@@ -277,8 +282,9 @@ def _run(
     workers, time_limit, decode = how
     connect()
     _check_machines(plan, to.resolve())
-    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    workers = min(workers or cpus, cpus, len(plan))
+    workers = _at_a_time(
+        workers, len(plan), ray.cluster_resources(), grows=can_grow(sum(node["Alive"] for node in ray.nodes()))
+    )
     clips = sum(len(batch["paths"]) for batch in plan)
     say(f"decoding {clips} clips in {len(plan)} batches with {workers} workers")
     facts = ray.data.from_items(list(plan), override_num_blocks=len(plan)).map_batches(
@@ -307,6 +313,14 @@ def _run(
             rate = f", {(done - warm) / (now - started):.1f} clips/s" if now - started > 1 else ""
             say(f"{done}/{clips} clips{rate}, {bad} quarantined")
             said = now
+
+
+def _at_a_time(wanted: int | None, batches: int, cluster: Mapping[str, float], *, grows: bool) -> int:
+    """How many batches are decoded at the same time; on a cluster that grows, what is up now is no limit."""
+    if grows:
+        return min(wanted or batches, batches)
+    cpus = max(1, int(cluster.get("CPU", 1)))
+    return min(wanted or cpus, cpus, batches)
 
 
 def _check_machines(plan: Sequence[dict[str, Any]], to: Destination) -> None:

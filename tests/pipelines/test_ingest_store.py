@@ -31,7 +31,7 @@ __all__ = ["here", "videos"]  # fixtures
 
 def ingest(inputs, out, **how):
     to = Destination.at(out)
-    return shards.ingest(inputs, to, SETTINGS, say=lambda line: None, **{"decode": PAINT, **how})
+    return shards.ingest(inputs, to, SETTINGS, **{"say": lambda line: None, "decode": PAINT, **how})
 
 
 def listing(uri):
@@ -119,6 +119,77 @@ def test_a_shard_that_is_lost_or_cut_is_made_again(here, videos, s3):
     again = ingest(inputs, s3)
     assert (again.decoded, again.digest) == (lost.rows + cut.rows, first.digest)
     ClipStore(s3).verify()
+
+
+def test_a_store_that_another_ingest_has_taken_over_is_left_alone(here, videos, s3, away, monkeypatch):
+    inputs, run, said = find_inputs([videos]), shards._run, []
+
+    def overtaken(*args):
+        yield from run(*args)
+        away()
+        monkeypatch.setattr(shards, "_run", cut_off)
+        with pytest.raises(KeyboardInterrupt):  # a second machine begins, and sets to work
+            ingest(inputs, s3, overwrite=True, say=said.append)
+        (Place.open(s3) / foreign).write(b"of the second")
+        before.update(listing(s3))
+
+    def cut_off(*args):
+        raise KeyboardInterrupt
+        yield
+
+    foreign, before = "shards/0123456789abcdef-2x16x16.arrow", {}
+    monkeypatch.setattr(shards, "_run", overtaken)
+    with pytest.raises(UserError) as error:
+        ingest(inputs, s3)
+    host = f"on {socket.gethostname()}, process {os.getpid()}, since 20"
+    assert str(error.value).startswith(f"another ingest ({host}")
+    assert str(error.value).endswith(f" has taken over {s3}; run this one again when it has ended")
+    assert listing(s3) == before
+    assert foreign in before
+    assert len(said) == 1
+    assert said[0].startswith(f"taking over {s3} from an ingest that was cut off, or still runs ({host}")
+    monkeypatch.setattr(shards, "_run", run)
+    said.clear()
+    for _ in range(2):  # whoever comes last goes on, and leaves no claim
+        ingest(inputs, s3, say=said.append)
+    assert len(said) == 1
+    assert not any("owner" in name for name in listing(s3))
+    assert foreign not in listing(s3)
+
+
+def test_the_last_moment_to_find_out_is_before_the_index(here, videos, s3, monkeypatch):
+    inputs, sizes, asked = find_inputs([videos]), Destination.shard_sizes, []
+
+    def taken(self):
+        asked.append(1)
+        if len(asked) == 2:  # of the first, the one when it publishes
+            place = Place.open(s3) / destination.OWNER
+            place.filesystem.delete_file(place.root)
+        return sizes(self)
+
+    monkeypatch.setattr(Destination, "shard_sizes", taken)
+    with pytest.raises(UserError, match=rf"^another ingest has taken over {s3}; run this one again when it has ended"):
+        ingest(inputs, s3)
+    assert "index.json" not in listing(s3)
+
+
+def test_wrong_settings_take_over_nothing(here, videos, s3):
+    ingest(find_inputs([videos]), s3)
+    with pytest.raises(UserError, match="other settings"):
+        shards.ingest(
+            find_inputs([videos]), Destination.at(s3), DecodeSettings(frames=4, size=16, pool=1), decode=PAINT
+        )
+    assert not any("owner" in name for name in listing(s3))
+
+
+def test_a_store_that_keeps_no_times(here, videos, tmp_path, monkeypatch):
+    monkeypatch.setenv("VIDADAPT_CACHE", str(tmp_path / "cache"))
+    out = f"memory://{tmp_path.name}/data"
+    place = Place.open(out)
+    first = ingest(find_inputs([videos]), out)
+    assert place.filesystem.get_file_info(f"{place.root}/index.json").mtime_ns is None
+    again = ingest(find_inputs([videos]), out)
+    assert (again.decoded, again.kept, again.digest) == (0, 20, first.digest)
 
 
 def test_overwrite_takes_the_index_first(here, videos, s3, monkeypatch):

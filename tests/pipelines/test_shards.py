@@ -224,6 +224,23 @@ def test_unwritable_and_busy_folders(here, videos, tmp_path):
     assert ingest(videos, tmp_path / "out").ok == 19
 
 
+@pytest.mark.parametrize(
+    ("wanted", "batches", "cpus", "grows", "count"),
+    [
+        *[(None, 9, 2, False, 2), (5, 9, 2, False, 2), (1, 9, 2, False, 1), (None, 1, 2, False, 1)],
+        *[(None, 9, 0, True, 9), (5, 9, 0, True, 5), (20, 9, 2, True, 9), (None, 9, 0, False, 1)],
+    ],
+)
+def test_as_many_workers_as_there_are_cpus_or_may_come(wanted, batches, cpus, grows, count):
+    assert shards._at_a_time(wanted, batches, {"CPU": cpus} if cpus else {}, grows=grows) == count
+
+
+def test_a_ray_that_is_away_is_not_told_as_a_full_disk(videos, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.ray_session.connect", lambda: (_ for _ in ()).throw(ConnectionError("no Ray")))
+    with pytest.raises(ConnectionError, match="no Ray"):
+        ingest(videos, tmp_path / "out")
+
+
 def test_a_full_disk_leaves_nothing_half_written(here, videos, tmp_path, monkeypatch):
     add, added = ShardWriter.add, []
 
@@ -244,6 +261,15 @@ def test_a_full_disk_leaves_nothing_half_written(here, videos, tmp_path, monkeyp
     assert "No space left on device; free some space or choose another --out" in row["error"]
     assert names(tmp_path / "out" / "shards") == []
     assert names(tmp_path / "out" / ".parts") == []
+
+
+@pytest.mark.ray
+def test_over_ray_more_workers_than_cpus_where_machines_may_come(ray_session, videos, tmp_path, monkeypatch):
+    said, asked = [], []
+    monkeypatch.setattr(shards, "can_grow", lambda nodes: asked.append(nodes) or True)
+    report = shards.ingest(find_inputs([videos]), tmp_path / "out", SETTINGS, decode=PAINT, say=said.append)
+    assert (report.ok, report.decoded, asked) == (19, 20, [1])
+    assert said[0] == "decoding 20 clips in 3 batches with 3 workers"  # on two CPUs
 
 
 @pytest.mark.ray

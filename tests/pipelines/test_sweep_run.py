@@ -11,10 +11,12 @@ from types import SimpleNamespace
 import pytest
 
 from pipelines import sweep, sweep_run
+from pipelines.config import TrainConfig
 from pipelines.sweep_folder import SweepFolder
 from pipelines.sweep_plan import Candidate
 from pipelines.tracking import PARENT, RUN, connect
 from pipelines.trial import blank, trainable
+from vlmodels.errors import UserError
 
 SETTINGS = (
     *("method.dims=8", "optim.batch_size=4", "optim.epochs=2", "optim.warmup_epochs=1", "optim.label_smoothing=0"),
@@ -28,6 +30,44 @@ def arguments(small_data, ray_session):
     sets = [part for setting in SETTINGS for part in ("--set", setting)]
     common = ["--data", str(small_data), "--method", "adaptformer", "--protocol", "supervised", "--dashboard", "none"]
     return [*common, *sets, "--concurrent", "1"]
+
+
+@pytest.mark.parametrize(
+    ("cluster", "wanted", "trials", "count"),
+    [({}, 0, 20, 8), ({}, 0, 3, 3), ({}, 12, 20, 12), ({"CPU": 2}, 5, 20, 5), ({"CPU": 16}, 0, 20, 16)],
+)
+def test_machines_that_may_come_are_no_limit(cluster, wanted, trials, count):
+    assert sweep_run.at_a_time(TrainConfig(), cluster, wanted, coming=trials) == count
+
+
+@pytest.mark.parametrize(("grows", "wanted", "said"), [(True, 0, 8), (True, 3, 3), (False, 0, None)])
+def test_a_cluster_without_machines_yet_is_asked_for_them(tmp_path, monkeypatch, grows, wanted, said):
+    def build_tuner(*_, concurrent, **__):
+        raise KeyboardInterrupt(concurrent)
+
+    objective = SimpleNamespace(metric="select.top1")
+    plan = SimpleNamespace(
+        base=TrainConfig(out=str(tmp_path)),
+        name="s",
+        count=20,
+        candidates=None,
+        space=None,
+        first=SimpleNamespace(config=TrainConfig(), data=None),
+        search=SimpleNamespace(objectives=[objective]),
+    )
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True}, {"Alive": False}])
+    monkeypatch.setattr("ray.cluster_resources", dict)  # the head has no CPUs
+    monkeypatch.setattr("tune_spaces.search.build_tuner", build_tuner)
+    monkeypatch.setattr(sweep_run, "check_cluster", lambda *_, **__: [])
+    monkeypatch.setattr(sweep_run, "can_grow", lambda nodes: grows and nodes == 1)
+    lines = []
+    with pytest.raises(KeyboardInterrupt if grows else UserError, match=str(said) if grows else "1 CPUs of 0") as error:
+        sweep_run.run_trials(plan, SweepFolder(tmp_path), parent=None, concurrent=wanted, say=lines.append)
+    assert lines == (
+        [f"up to {error.value} trials at a time (--concurrent): the autoscaler may start machines for them"]
+        if grows
+        else []
+    )
 
 
 def test_a_searcher_begins_with_what_it_had_suggested_and_a_list_with_what_has_not_ended(tmp_path):
