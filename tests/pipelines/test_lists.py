@@ -205,7 +205,7 @@ NAMES = ("kick ball", "plié", "sit, stand")
         ("l.csv", 'path,label\r\n"a, b.mp4",0\r\nc d.mp4,2\r\n'),
         ("l.csv", 'label,video\n"kick ball","a, b.mp4"\n"sit, stand",c d.mp4\n'),
         ("l.csv", '\ufefffile;x;label\na, b.mp4;9;0\nc d.mp4;9;"sit, stand"\n'),
-        ("l.csv.gz", gzip.compress(b'video,label\n"a, b.mp4",0\nc d.mp4,2')),
+        ("l.csv.gz", gzip.compress(b'video,label\n"a, b.mp4",0\nc d.mp4,2', mtime=0)),
         ("l.json", json.dumps([{"path": "a, b.mp4", "label": 0}, {"path": "c d.mp4", "label": "sit, stand"}])),
         ("l.json", json.dumps([{"video": "a, b.mp4", "label": "0"}, {"video": "c d.mp4", "label": 2, "more": []}])),
         ("l.json", json.dumps({"a, b.mp4": "kick ball", "c d.mp4": 2})),
