@@ -51,6 +51,7 @@ class Lab:
             self.project.mkdir(exist_ok=True)
             copy(CHECKOUT / name, self.project / name)
         self.commands = Commands(work / "logs", self.project, ENVIRONMENT)
+        self.alone: Command | None = None
         self.services = Services(self.commands, self.python, work)
         self.cluster = Cluster(self.commands, self.project, work, str(Path(sys.executable).with_name("ray")))
 

@@ -20,7 +20,7 @@ def wrong_bucket(lab: Lab) -> None:
 
 def too_many_workers(lab: Lab) -> None:
     """More workers than the hosts have room for."""
-    _refused(lab, "room", "3 workers need 3 CPUs but Ray has 2", workers=3)
+    _refused(lab, "room", "3 workers need 3 CPUs but Ray has 2", "--set", "data.parts=3", workers=3)
 
 
 def other_version(lab: Lab) -> None:
@@ -41,8 +41,10 @@ def missing_package(lab: Lab) -> None:
         lab.cluster.ssh("install", WORKER, INSTALL)
 
 
-def _refused(lab: Lab, name: str, words: str, *, out: str = f"s3://{BUCKET}/refused", workers: int = 2) -> None:
-    command = lab.b2n(name, out, workers=workers)
+def _refused(
+    lab: Lab, name: str, words: str, *more: str, out: str = f"s3://{BUCKET}/refused", workers: int = 2
+) -> None:
+    command = lab.b2n(name, out, *more, workers=workers)
     check(command.end(240) != 0, f"was not refused: {command}")
     errors = [line for line in command.said.splitlines() if line.startswith("error: ")]
     check(len(errors) == 1 and words in errors[0], f"not told in one line with '{words}': {command}")
