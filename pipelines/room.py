@@ -77,6 +77,7 @@ def _node_types() -> set[str]:
     types = {node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes)}
     first = json.loads(_internal_kv_get("__autoscaling_status") or b"{}")  # of the autoscaler's first version
     report = first.get("autoscaler_report") or {}
+    types |= set((report.get("node_type_mapping") or {}).values())  # it lists machines that no other entry counts yet
     return types | set(report.get("active_nodes") or ()) | set(report.get("pending_launches") or ())
 
 
