@@ -65,8 +65,8 @@ def train(lab: Lab) -> None:
     """``ray submit``: one model trained on both hosts, with the numbers of one process; tracked and registered."""
     command = lab.b2n("train", RUNS, "--register", MODEL)
     check(command.end(400) == 0, f"failed: {command}")
-    up = re.search(rf"workers are up .* on {HEAD} \(rank \d\), {WORKER} \(rank \d\)", command.said)
-    check(up is not None, f"not one worker on each host: {command}")
+    up = re.search(r"2 workers are up .*on ([\d.]+) \(rank 0\), ([\d.]+) \(rank 1\)", command.said)
+    check(up is not None and set(up.groups()) == {HEAD, WORKER}, f"not one worker on each host: {command}")
     fetched = {int(rank): int(n) for rank, n in re.findall(r"rank (\d) has fetched (\d+) shards", command.said)}
     shards = sum("/shards/" in info.path for info in files(DATA))
     check(set(fetched) == {0, 1}, f"the hosts fetched {fetched}: {command}")
