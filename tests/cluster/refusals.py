@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 from tests.cluster.cluster import INSTALL
 from tests.cluster.hosts import HEAD, WORKER
 from tests.cluster.lab import Lab, check
 from tests.cluster.services import BUCKET
+from tests.cluster.steps import nothing_left
 
 RAYS_OWN = "IDLE|[A-Za-z]*Agent|_AutoscalingCoordinatorActor"  # they stay as long as the cluster
 RUNNING = f"ps -eo args | grep -E '^(ray::|python .*b2n)' | grep -vE '^ray::({RAYS_OWN})' || true"
@@ -51,7 +50,4 @@ def _refused(
     check("Traceback" not in command.said, f"a traceback: {command}")
     print(f"     {errors[0]}", flush=True)
     for address in (HEAD, WORKER):
-        until = time.monotonic() + 30
-        while (left := lab.cluster.ssh("left", address, RUNNING)).strip() and time.monotonic() < until:
-            time.sleep(1)
-        check(not left.strip(), f"still running on {address}: {left}")
+        nothing_left(lab, address, RUNNING, seconds=30)

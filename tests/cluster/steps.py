@@ -6,6 +6,7 @@ import json
 import math
 import re
 import socket
+import time
 from pathlib import Path
 
 from tests.cluster.hosts import HEAD, WORKER
@@ -131,8 +132,16 @@ def submit_job(lab: Lab) -> None:
 
 
 def take_down(lab: Lab) -> None:
-    """``ray down`` ends Ray on both hosts."""
+    """``ray down`` ends Ray on the head; the other host would notice in two minutes, ``ray stop`` there is quicker."""
     lab.cluster.down()
+    lab.cluster.ssh("stop", WORKER, "ray stop")
     for address in (HEAD, WORKER):
-        left = lab.cluster.ssh("left", address, "ps -eo comm= | grep -E '^(raylet|gcs_server|ray::)' || true")
-        check(not left.strip(), f"still running on {address}: {left}")
+        nothing_left(lab, address, "ps -eo comm= | grep -E '^(raylet|gcs_server|ray::)' || true", seconds=20)
+
+
+def nothing_left(lab: Lab, address: str, command: str, seconds: float) -> None:
+    """Wait until a command that lists processes of a host lists none."""
+    until = time.monotonic() + seconds
+    while left := lab.cluster.ssh("left", address, command).strip():
+        check(time.monotonic() < until, f"still running on {address}: {left}")
+        time.sleep(1)
