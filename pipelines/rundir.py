@@ -143,6 +143,7 @@ class Home:
             return
         with tempfile.TemporaryDirectory(prefix="vidadapt-") as scratch:
             target = Path(scratch) / Path(path).name
+            target.mkdir()
             fs.copy_files(
                 f"{self.root}/{path}",
                 str(target),

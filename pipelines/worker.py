@@ -233,7 +233,7 @@ class _Worker:
             state = {"epoch": epoch + 1, "history": self.history, "best": self.best}
             (self.folder / "state.json").write_text(json.dumps(state))
         self._report({"epoch": epoch + 1, "loss": metrics["loss"]})
-        if self.rank == 0:  # the news is of what cannot be lost any more
+        if self.rank == 0:  # the news is of what is handed over: it can hardly be lost any more
             self.job.send({"kind": "epoch", **self.history[-1]})
 
     def _test_best(self) -> dict[str, float]:

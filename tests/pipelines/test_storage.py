@@ -95,6 +95,17 @@ def test_keys_in_an_address_are_refused_and_not_repeated(uri):
     assert shown(uri) == "s3://bucket/runs"
 
 
+def test_what_is_kept_of_a_run_comes_back(s3, tmp_path):
+    home = rundir.Home.at(f"{s3}/runs")
+    with home.kept("run") as nothing:
+        assert nothing is None
+    for epoch in ("1", "2"):
+        (tmp_path / "state.json").write_text(epoch)
+        home.keep(tmp_path, "run")
+    with home.kept("run") as folder:
+        assert (folder / "state.json").read_text() == "2"
+
+
 def test_a_wrong_bucket_is_named(s3):
     place = Place.open("s3://no-such-bucket-here/runs", attempts=QUICK)
     with pytest.raises(OSError, match="no-such-bucket-here") as failed:
