@@ -82,7 +82,7 @@ def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iter
             ),
         )
         try:
-            with _own_interrupt():
+            with own_interrupt():
                 result = trainer.fit()
         except TrainingFailedError as error:
             progress.catch_up()
@@ -102,7 +102,7 @@ def _workers(scale: ScaleConfig) -> int | tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _own_interrupt() -> Iterator[None]:
+def own_interrupt() -> Iterator[None]:
     """Put Ctrl-C's handler back: Ray Train leaves its own, which would end what comes later with exit code 0."""
     handler = signal.getsignal(signal.SIGINT)
     try:

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pipelines.config import AugmentConfig, OptimConfig
 from pipelines.data.augment import Augment
 from pipelines.data.batches import TrainBatches
+from pipelines.launch import own_interrupt
 from pipelines.loop import Loop
 from pipelines.network import Traffic
 from pipelines.torch_group import TorchGroup, interface_of, use_rays_interface
@@ -199,4 +200,6 @@ def test_workers_of_ray_meet_on_its_interface(ray_session, tmp_path):
         scaling_config=ScalingConfig(num_workers=2),
         run_config=RunConfig(name="met", storage_path=str(tmp_path)),
     )
-    assert trainer.fit().return_value == (interface_of(ray.util.get_node_ip_address()), 2)
+    with own_interrupt():  # else the session's next Ctrl-C would be Ray's
+        result = trainer.fit()
+    assert result.return_value == (interface_of(ray.util.get_node_ip_address()), 2)
