@@ -49,6 +49,7 @@ def check(config: TrainConfig) -> list[str]:
             "each rank a GPU of its own",
         ),
         (s.eval_batch >= 1, f"scale.eval_batch={s.eval_batch} must be at least 1"),
+        (s.regrow_s >= 0, f"scale.regrow_s={s.regrow_s} must not be negative"),
         (s.max_failures >= 0, f"scale.max_failures={s.max_failures} must not be negative"),
         (d.clips >= 1, f"data.clips={d.clips} must be at least 1"),
         (d.crops in (1, 3, 4), f"data.crops={d.crops} must be 1 (centre), or 3 or 4 (along the long side)"),

@@ -154,6 +154,10 @@ class ScaleConfig:
     min_workers: int = field(
         default=0, metadata={"help": "go on with as few while machines are lost (elastic); 0: wait for all"}
     )
+    regrow_s: float = field(
+        default=60.0,
+        metadata={"help": "elastic: seconds between looks for machines that are back; growing begins the epoch again"},
+    )
     gpu: bool = field(default=False, metadata={"help": "one GPU for each worker"})
     gpus_per_worker: float = field(default=1.0, metadata={"help": "share of a GPU, for trials of a sweep"})
     cpus_per_worker: float = field(default=1.0, metadata={"help": "CPU cores for each worker"})

@@ -95,6 +95,8 @@ def summary(report: IngestReport) -> str:
         f"{report.ok} clips stored, {len(report.quarantined)} of {report.total} videos set aside "
         f"({report.decoded} decoded now, {report.kept} kept; {report.seconds:.1f} s)"
     ]
+    if len(report.machines) > 1:
+        lines.append(f"decoded on {', '.join(f'{address} ({clips})' for address, clips in report.machines)}")
     reasons = defaultdict(list)
     for uri, reason in report.quarantined:
         reasons[reason.split(":")[0].split(" (")[0]].append((uri, reason))

@@ -69,6 +69,7 @@ def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iter
             torch_config=TorchGroup(backend="nccl" if config.scale.gpu else "gloo", timeout_s=PATIENCE_S),
             scaling_config=ScalingConfig(
                 num_workers=_workers(config.scale),
+                elastic_resize_monitor_interval_s=config.scale.regrow_s,
                 use_gpu=config.scale.gpu,
                 resources_per_worker=resources_of_worker(config),
             ),

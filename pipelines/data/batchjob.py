@@ -141,7 +141,7 @@ def read_part(path: Path) -> tuple[list[Facts], list[Shard]]:
 def decode_planned(
     plan: pa.Table, out: Path | Destination, settings: DecodeSettings, time_limit: float, decode: str
 ) -> pa.Table:
-    """Run one planned batch, the function that Ray Data maps.
+    """Run one planned batch.
 
     The batch is a row ``name``, ``clip_ids``, ``paths``, ``listed`` (of each, where they are in a store), ``videos``
     (folder or URI that they are below) and ``token`` (what ``CLAIM`` in a folder ``out`` says, if it is the same).
@@ -158,6 +158,14 @@ def decode_planned(
     if stored:
         sources = [replace(source, listed=tuple(stat)) for source, stat in zip(sources, row["listed"], strict=True)]
     return decode_batch(row["name"], sources, to, worker_decoder(decode, settings, time_limit), stored)
+
+
+def decode_on_ray(plan: pa.Table, *how: Any) -> pa.Table:
+    """``decode_planned`` in a task of Ray's; a column ``machine`` tells the address of its machine."""
+    import ray.util
+
+    table = decode_planned(plan, *how)
+    return table.append_column("machine", pa.repeat(ray.util.get_node_ip_address(), len(table)))
 
 
 @functools.lru_cache(maxsize=1)

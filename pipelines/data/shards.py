@@ -25,7 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.data.batchjob import CLAIM, FATAL, SHARE_OUT, SHARE_VIDEOS, Facts, decode_planned, quarantined, read_part
+from pipelines.data.batchjob import CLAIM, FATAL, SHARE_OUT, SHARE_VIDEOS, Facts, decode_on_ray, quarantined, read_part
 from pipelines.data.decode import DecodeSettings
 from pipelines.data.destination import OUR_SHARD, Destination
 from pipelines.data.folder import INDEX, MANIFEST, PARTS, SHARDS, Index, file_sha256, write_whole
@@ -55,6 +55,8 @@ class IngestReport:
     quarantined: tuple[tuple[str, str], ...]  # (uri, reason)
     digest: str
     seconds: float
+    machines: tuple[tuple[str, int], ...] = ()
+    """Address of each machine that decoded, and how many clips."""
 
     @property
     def total(self) -> int:
@@ -117,6 +119,7 @@ def ingest(
         to.fetch_parts()
         known = _known(to.desk)
         digest = _finish(inputs, facts, known.shards, to, settings)
+    machines = Counter(row["machine"] for row in facts.values() if "machine" in row)
     bad = [(video.uri, facts[video.clip_id]["error"]) for video in inputs.videos if not _is_ok(facts[video.clip_id])]
     if len(bad) == len(inputs.videos):
         reason, _ = Counter(reason for _, reason in bad).most_common(1)[0]
@@ -130,6 +133,7 @@ def ingest(
         quarantined=tuple(bad),
         digest=digest,
         seconds=time.monotonic() - started,
+        machines=tuple(sorted(machines.items())),
     )
 
 
@@ -288,7 +292,7 @@ def _run(
     clips = sum(len(batch["paths"]) for batch in plan)
     say(f"decoding {clips} clips in {len(plan)} batches with {workers} workers")
     facts = ray.data.from_items(list(plan), override_num_blocks=len(plan)).map_batches(
-        decode_planned,
+        decode_on_ray,
         fn_args=(to.resolve(), settings, time_limit, decode),
         batch_size=1,
         batch_format="pyarrow",
@@ -298,7 +302,7 @@ def _run(
     done = bad = warm = 0
     started = said = time.monotonic()
     for table in facts.iter_batches(batch_size=None, batch_format="pyarrow"):
-        rows = table.select(FACTS.names).to_pylist()
+        rows = table.to_pylist()
         fatal = next((row["error"] for row in rows if row["status"] == FATAL), None)
         if fatal is not None:
             _sweep(to.desk, set(_known(to.desk).shards))

@@ -24,12 +24,12 @@ from tests.cluster.commands import Failed
 from tests.cluster.hosts import CHECKOUT, HEAD, isolated
 from tests.cluster.lab import Lab
 
-NEEDED = ("make_data", "bring_up")  # nothing works without them
+NEEDED = ("bring_up", "ingest")  # nothing works without them
 STEPS: dict[str, Callable[[Lab], None]] = {
     step.__name__: step
     for step in (
-        *(steps.make_data, steps.bring_up, steps.train, steps.pull, steps.submit_job),
-        *(faults.worker_killed, faults.host_cut_off, faults.driver_killed, faults.store_away),
+        *(steps.bring_up, steps.ingest, steps.train, steps.pull, steps.submit_job),
+        *(faults.worker_killed, faults.host_cut_off, faults.fewer_workers, faults.driver_killed, faults.store_away),
         *(refusals.wrong_bucket, refusals.too_many_workers, refusals.other_version, refusals.missing_package),
         steps.take_down,
     )

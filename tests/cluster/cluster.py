@@ -58,6 +58,10 @@ class Cluster:
         """What a command says on the head."""
         return self.commands.run(name, self.ray, "exec", self.file, command, seconds=seconds)
 
+    def copy(self, folder: Path, target: str) -> None:
+        """Copy a folder to the head."""
+        self.commands.run("copy", self.ray, "rsync-up", self.file, f"{folder}/", target)
+
     def submit(self, name: str, script: str, arguments: Sequence[str]) -> Command:
         """Start a script on the head."""
         return self.commands.start(name, self.ray, "submit", self.file, script, "--", *arguments)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tests.cluster.commands import Command, Failed
-from tests.cluster.hosts import HEAD, WORKER
+from tests.cluster.hosts import HEAD, STOREROOM, WORKER
 from tests.cluster.lab import Lab, check, record
 from tests.cluster.services import BUCKET
-from tests.cluster.steps import RUNS, compare
+from tests.cluster.steps import RUNS, compare, wait_for_nodes
 
-AWAY = 40
-"""Seconds that a host is cut off: longer than Ray waits for it (``cluster.NOTICES``)."""
 STORE_AWAY = 20
+"""Seconds."""
 
 
 def worker_killed(lab: Lab) -> None:
@@ -25,12 +26,33 @@ def worker_killed(lab: Lab) -> None:
 
 
 def host_cut_off(lab: Lab) -> None:
-    """The second host's cable is pulled for a while: Ray takes it for dead, takes it back, and all go on."""
+    """The second host's cable is pulled until Ray has given it up: the run waits for it, and all go on."""
     out, command = _in_the_middle(lab, "host-cut-off")
-    lab.worker.cable(plugged=False)
-    time.sleep(AWAY)
-    lab.worker.cable(plugged=True)
+    with _cut_off(lab):
+        command.wait_for("lost rank")
     _ends_as_undisturbed(command, out, restarts=1)
+
+
+def fewer_workers(lab: Lab) -> None:
+    """The same with scale.min_workers=1: the first host goes on alone, and takes the second in when it is back."""
+    out, command = _in_the_middle(lab, "fewer", "--set", "scale.min_workers=1", "--set", "scale.regrow_s=5")
+    with _cut_off(lab):
+        command.wait_for("1 worker is up")
+    # Its five epochs are shorter than a host takes to come back.
+    lab.cluster.ssh("hold", HEAD, "pkill -STOP -f '^ray::RayTrainWorker'")
+    wait_for_nodes(lab, 2)
+    lab.cluster.ssh("let go", HEAD, "pkill -CONT -f '^ray::RayTrainWorker'")
+    command.wait_for(r"2 workers are up[^$]*2 workers are up")
+    _ends_as_undisturbed(command, out, restarts=2, tolerance=1e-4)
+
+
+@contextmanager
+def _cut_off(lab: Lab) -> Iterator[None]:
+    lab.worker.cable(plugged=False)
+    try:
+        yield
+    finally:
+        lab.worker.cable(plugged=True)
 
 
 def driver_killed(lab: Lab) -> None:
@@ -45,26 +67,31 @@ def driver_killed(lab: Lab) -> None:
 
 
 def store_away(lab: Lab) -> None:
-    """The store does not answer for a while: the run waits for it."""
+    """The store does not answer for a while, then refuses connections for as long: the run waits for it."""
     out, command = _in_the_middle(lab, "store-away")
     os.kill(lab.services.store.process.pid, signal.SIGSTOP)
-    time.sleep(STORE_AWAY)
-    check("epoch 4/" not in command.said, f"did not miss the store: {command}")
+    time.sleep(STORE_AWAY / 2)
+    for host in (HEAD, WORKER):  # the store's address is now one of the host's own, where nobody listens
+        lab.cluster.ssh("refuse", host, f"ip address add {STOREROOM}/32 dev lo")
     os.kill(lab.services.store.process.pid, signal.SIGCONT)
+    time.sleep(STORE_AWAY / 2)
+    check("epoch 4/" not in command.said, f"did not miss the store: {command}")
+    for host in (HEAD, WORKER):
+        lab.cluster.ssh("answer", host, f"ip address del {STOREROOM}/32 dev lo")
     _ends_as_undisturbed(command, out)
 
 
-def _in_the_middle(lab: Lab, name: str) -> tuple[str, Command]:
+def _in_the_middle(lab: Lab, name: str, *more: str) -> tuple[str, Command]:
     """A run that has trained two epochs of six."""
     out = f"s3://{BUCKET}/{name}"
-    command = lab.b2n(name, out)
+    command = lab.b2n(name, out, *more)
     command.wait_for(r"epoch 2/")
     return out, command
 
 
-def _ends_as_undisturbed(command: Command, out: str, restarts: int = 0) -> None:
+def _ends_as_undisturbed(command: Command, out: str, restarts: int = 0, tolerance: float = 0.0) -> None:
     if command.end(400):
         raise Failed(f"did not survive: {command}")
     done = record(out)
     check(done["restarts"] >= restarts, f"{done['restarts']} restarts: the fault had no effect: {command}")
-    compare(done, record(RUNS))
+    compare(done, record(RUNS), tolerance)

@@ -18,7 +18,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).parents[2]
 IMAGE = (Path(sys.prefix), Path(sys.base_prefix))  # what a host shares with this machine, to be read only
 NETWORK, BITS = "10.77.0", 24
-OUTSIDE, HEAD, WORKER = (f"{NETWORK}.{number}" for number in (254, 10, 11))
+OUTSIDE, STOREROOM, HEAD, WORKER = (f"{NETWORK}.{number}" for number in (254, 253, 10, 11))
 PRIVATE = tuple(map(Path, ("/tmp", "/var/tmp", "/root", "/run")))
 _MS_RDONLY, _MS_REMOUNT, _MS_BIND = 1, 32, 4096
 
@@ -85,11 +85,25 @@ class Host:
         run("ip", "link", "set", self.name, "up" if plugged else "down")
 
 
+def name_all(folder: Path, *more: str) -> None:
+    """Give this mount namespace names for all addresses, and no name server to wait for.
+
+    gloo asks for the names of those that it talks to: 10 s for each group of workers if nobody answers.
+    """
+    names = {HEAD: "head", WORKER: "worker", OUTSIDE: "outside", STOREROOM: "store"}
+    known = ["127.0.0.1 localhost", *more, *(f"{address} {name}.lab" for address, name in names.items())]
+    for path, lines in (("/etc/hosts", known), ("/etc/resolv.conf", ["nameserver 127.0.0.1"])):
+        own = folder / Path(path).name
+        own.write_text("\n".join(lines) + "\n")
+        _bind(str(own), Path(path))
+
+
 def build_bridge() -> None:
     """The network that joins the hosts and this process."""
     run("ip", "link", "set", "lo", "up")
     run("ip", "link", "add", "bridge", "type", "bridge")
-    run("ip", "address", "add", f"{OUTSIDE}/{BITS}", "dev", "bridge")
+    for address in (OUTSIDE, STOREROOM):
+        run("ip", "address", "add", f"{address}/{BITS}", "dev", "bridge")
     run("ip", "link", "set", "bridge", "up")
 
 
@@ -107,8 +121,7 @@ def _install_image() -> None:
 def _live(name: str, address: str, folder: Path) -> None:
     """Be the host: set it up, serve ssh, bury its dead."""
     # The host's own name means loopback, as on Debian.
-    (folder / "hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {name}\n")
-    _bind(str(folder / "hosts"), Path("/etc/hosts"))
+    name_all(folder, f"127.0.1.1 {name}")
     run("mount", "-t", "tmpfs", "tmpfs", "/dev/shm")
     cover(folder, [*PRIVATE, CHECKOUT], keep=IMAGE)
     run("hostname", name)

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.commands import Command, Commands, Failed
-from tests.cluster.hosts import CHECKOUT, HEAD, PRIVATE, WORKER, Host, build_bridge, cover, run
+from tests.cluster.hosts import CHECKOUT, HEAD, PRIVATE, WORKER, Host, build_bridge, cover, name_all, run
 from tests.cluster.services import BUCKET, ENVIRONMENT, Services
 
 DATA = f"s3://{BUCKET}/data/toy-ucf"
@@ -38,6 +38,7 @@ class Lab:
     def __init__(self, work: Path) -> None:
         self.work, self.python = work, sys.executable
         cover(work / "outside", PRIVATE, keep_writable=[work, CHECKOUT, Path(sys.prefix)], keep=[Path(sys.base_prefix)])
+        name_all(work)
         build_bridge()
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(work / "key"))
         public = (work / "key.pub").read_text()
@@ -51,13 +52,10 @@ class Lab:
             self.project.mkdir(exist_ok=True)
             copy(CHECKOUT / name, self.project / name)
         self.commands = Commands(work / "logs", self.project, ENVIRONMENT)
+        self.world = self.commands.start("world", self.python, "-m", "tests.cluster.world", str(work / "world"))
         self.alone: Command | None = None
         self.services = Services(self.commands, self.python, work)
         self.cluster = Cluster(self.commands, self.project, work, str(Path(sys.executable).with_name("ray")))
-
-    def tool(self, name: str, module: str, *arguments: str, seconds: float = 300) -> str:
-        """Run one of the project's modules here."""
-        return self.commands.run(name, self.python, "-m", module, *arguments, seconds=seconds)
 
     def b2n(self, name: str, out: str, *more: str, workers: int = 2) -> Command:
         """Submit the run."""

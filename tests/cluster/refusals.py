@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sysconfig
+from pathlib import Path
+
 from tests.cluster.cluster import INSTALL
 from tests.cluster.hosts import HEAD, WORKER
 from tests.cluster.lab import Lab, check
@@ -32,12 +35,18 @@ def other_version(lab: Lab) -> None:
 
 
 def missing_package(lab: Lab) -> None:
-    """The project is not installed on the second host."""
+    """The project, then a package that it needs, is not installed on the second host."""
     lab.cluster.ssh("uninstall", WORKER, "python -m pip uninstall --yes vidadapt")
     try:
         _refused(lab, "package", f"{WORKER}: vidadapt is not installed")
     finally:
         lab.cluster.ssh("install", WORKER, INSTALL)
+    hidden = [str(path) for path in Path(sysconfig.get_path("purelib")).glob("open_clip*")]
+    lab.cluster.ssh("hide", WORKER, " && ".join(f"mount -t tmpfs tmpfs {path}" for path in hidden))
+    try:
+        _refused(lab, "package", f"{WORKER}: open_clip_torch is not installed")
+    finally:
+        lab.cluster.ssh("show", WORKER, f"umount {' '.join(hidden)}")
 
 
 def _refused(

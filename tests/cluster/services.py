@@ -1,4 +1,4 @@
-"""What the hosts share beside Ray: an S3 store and an MLflow server, on an address that is no host's."""
+"""What the hosts share beside Ray: an S3 store and an MLflow server, on addresses that are no host's."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.cluster.commands import Commands
-from tests.cluster.hosts import OUTSIDE
+from tests.cluster.hosts import OUTSIDE, STOREROOM
 
 BUCKET = "vidadapt"
-STORE, MLFLOW = f"http://{OUTSIDE}:9000", f"http://{OUTSIDE}:5000"
+STORE, MLFLOW = f"http://{STOREROOM}:9000", f"http://{OUTSIDE}:5000"
 CREDENTIALS = "[default]\naws_access_key_id = key\naws_secret_access_key = secret\n"
 ENVIRONMENT: Mapping[str, str] = {
     "AWS_ENDPOINT_URL": STORE,
@@ -30,7 +30,7 @@ class Services:
         home = Path.home() / ".aws"
         home.mkdir(exist_ok=True)
         (home / "credentials").write_text(CREDENTIALS)
-        self.store = commands.start("moto", python, "-m", "moto.server", "-H", OUTSIDE, "-p", "9000")
+        self.store = commands.start("moto", python, "-m", "moto.server", "-H", STOREROOM, "-p", "9000")
         places = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder)]
         address = ["--host", OUTSIDE, "--port", "5000", "--workers", "1"]
         self.mlflow = commands.start("mlflow", python, "-m", "mlflow", "server", *places, *address)
@@ -39,7 +39,7 @@ class Services:
         """Wait until both answer; make the bucket."""
         from pyarrow import fs
 
-        self.store.wait_for_port(OUTSIDE, 9000)
+        self.store.wait_for_port(STOREROOM, 9000)
         os.environ.update(ENVIRONMENT)
         fs.S3FileSystem(endpoint_override=STORE, allow_bucket_creation=True).create_dir(BUCKET)
         self.mlflow.wait_for_port(OUTSIDE, 5000)

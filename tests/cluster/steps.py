@@ -5,29 +5,19 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import socket
 import time
 from pathlib import Path
 
+from pyarrow import fs
+
 from tests.cluster.hosts import HEAD, WORKER
-from tests.cluster.lab import DATA, EPOCHS, RUN, Lab, check, files, losses, record, run_flags
+from tests.cluster.lab import DATA, EPOCHS, RUN, Lab, check, files, losses, record, run_flags, store
 from tests.cluster.services import BUCKET, MLFLOW
 
 RUNS = f"s3://{BUCKET}/runs"
 MODEL = "two-hosts"
-
-
-def make_data(lab: Lab) -> None:
-    """Toy videos, ingested into the store; one process begins the run that two hosts will be compared with."""
-    world = lab.work / "world" / "toy-ucf"
-    lab.commands.run("world", lab.python, "-m", "tests.cluster.world", str(lab.work / "world"))
-    lists = ["fs_base_s1_train", "base_val", "novel_val"]
-    arguments = ["--videos", *(str(world / f"{name}.txt") for name in lists), "--labels"]
-    arguments += [str(world / f"{part}_labels.csv") for part in ("base", "base", "novel")]
-    lab.services.wait()
-    lab.tool("ingest", "pipelines.ingest", *arguments, "--out", DATA, "--size", "48", "--frames", "4", "--pool", "1")
-    out = str(lab.work / "alone")
-    lab.alone = lab.commands.start("alone", lab.python, "-m", "tests.cluster.alone", "--data", DATA, "--out", out, *RUN)
 
 
 def bring_up(lab: Lab) -> None:
@@ -42,6 +32,29 @@ def bring_up(lab: Lab) -> None:
         except OSError:
             continue
         check(False, f"the dashboard of {address} answers strangers")
+
+
+def ingest(lab: Lab) -> None:
+    """Videos in the store become shards there, decoded on both hosts; one process begins a run to compare with."""
+    lab.services.wait()
+    check(lab.world.end() == 0, f"failed: {lab.world}")
+    world = lab.work / "world" / "toy-ucf"
+    fs.copy_files(str(world / "videos"), f"{BUCKET}/videos", destination_filesystem=store())
+    lists = lab.work / "lists"
+    lists.mkdir()
+    for path in (*world.glob("*.txt"), *world.glob("*.csv")):
+        shutil.copy(path, lists)
+    lab.cluster.copy(lists, "~/lists")
+    arguments = ["--videos", *(f"~/lists/{name}.txt" for name in ("fs_base_s1_train", "base_val", "novel_val"))]
+    arguments += ["--labels", *(f"~/lists/{part}_labels.csv" for part in ("base", "base", "novel"))]
+    arguments += ["--root", f"s3://{BUCKET}/videos", "--out", DATA, "--size", "48", "--frames", "4", "--pool", "1"]
+    command = lab.cluster.submit("ingest", "pipelines/ingest.py", arguments)
+    check(command.end(300) == 0, f"failed: {command}")
+    on = re.search(r"decoded on .*", command.said)
+    check(on is not None and {HEAD, WORKER} == set(re.findall(r"[\d.]{9,}", on[0])), f"not on both: {command}")
+    print(f"     {on and on[0]}")
+    out = str(lab.work / "alone")
+    lab.alone = lab.commands.start("alone", lab.python, "-m", "tests.cluster.alone", "--data", DATA, "--out", out, *RUN)
 
 
 def wait_for_nodes(lab: Lab, count: int, seconds: int = 200) -> None:

@@ -83,8 +83,8 @@ def test_check_lists_every_bad_value():
 @pytest.mark.parametrize(
     "override",
     ["optim.beta2=1.5", "optim.weight_decay=-1", "optim.warmup_epochs=50", "optim.lr=inf", "optim.eps=0",
-     "scale.cpus_per_worker=-1", "seed=-1", "optim.warmup_epochs=-1", "optim.label_smoothing=1", "augment.mixup=-1",
-     "augment.cutmix=inf", "augment.mixup=nan"],
+     "scale.cpus_per_worker=-1", "scale.regrow_s=-1", "seed=-1", "optim.warmup_epochs=-1", "optim.label_smoothing=1",
+     "augment.mixup=-1", "augment.cutmix=inf", "augment.mixup=nan"],
 )  # fmt: skip
 def test_values_that_would_only_fail_in_a_worker_are_refused(override):
     (problem,) = check(resolve(method="msta", preset=None, base=BASE, overrides=[override]))
