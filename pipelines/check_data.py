@@ -4,9 +4,11 @@ Examples:
   python pipelines/check_data.py --dataset hmdb51 --lists REPO --root VIDEOS --out CHECK
   python pipelines/check_data.py --videos val.txt --labels labels.csv --root VIDEOS --decode
   python pipelines/check_data.py --videos DIR
+  python pipelines/check_data.py --videos mine.csv --root s3://BUCKET/videos --out CHECK        # in a store
 
 Files are found as ingest finds them (renamed: in another folder, with another suffix or case) and their first bytes
-are read, which shows empty files and failed downloads; --decode decodes every video as ingest would. CHECK/check.json
+are read, which shows empty files and failed downloads; --decode decodes every video as ingest would, for which those
+in a store are fetched, one after another, and not kept. CHECK/check.json
 has every video that is not simply present; CHECK/lists has the lists without what is missing or corrupt, with their
 label files, to be passed as --lists (one CSV of own data with groups, which it keeps). Exit code: 0 if every listed
 video is there and whole, 1 if some are missing or corrupt, 2 with one line of error for a mistake.
@@ -23,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.cli import run_script
-from pipelines.input_flags import add_input_flags, inputs_from
+from pipelines.input_flags import add_input_flags, inputs_from, local_only
 
 if TYPE_CHECKING:
     from pipelines.data.inputs import Inputs
@@ -54,13 +56,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pipelines.data.remarks import remarks
 
     started = time.monotonic()
+    local_only(args, "out")
     out = Path(args.out) if args.out else None
     inputs = inputs_from(args, exclude=out, scan=True)
-    print(f"{len(inputs.videos)} listed videos of {len(inputs.classes)} classes, below {inputs.root}", flush=True)
+    print(f"{len(inputs.videos)} listed videos of {len(inputs.classes)} classes, below {inputs.place}", flush=True)
     broken = first_bytes(inputs)
     if args.decode:
         broken |= undecodable(
-            inputs, workers=args.workers, time_limit=args.timeout, say=lambda line: print(line, flush=True)
+            inputs,
+            known=broken,
+            workers=args.workers,
+            time_limit=args.timeout,
+            say=lambda line: print(line, flush=True),
         )
     presence = check(inputs, broken=broken)
     folder = ListFolder.open(args.lists, args.dataset) if args.lists else None
@@ -93,7 +100,7 @@ def summary(presence: Presence, notes: Sequence[str]) -> str:
         lines += _more(len(worst), WORST)
     for status in STATUSES[1:]:
         found = [checked for checked in presence.videos if checked.status == status]
-        kinds = Counter(checked.reason.split(":")[0].split(" (")[0] for checked in found)
+        kinds = Counter(checked.reason.split(": ")[0].split(" (")[0] for checked in found)
         if found:
             lines += ["", f"{status}: {len(found)}"]
         for kind, count in kinds.most_common():
@@ -160,7 +167,7 @@ def report(inputs: Inputs, presence: Presence) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "dataset": inputs.dataset,
-        "root": str(inputs.root),
+        "root": inputs.place,
         "complete": presence.complete,
         "splits": splits,
         "not_present": [

@@ -15,7 +15,13 @@ PROTOCOLS = ("zero_shot", "few_shot", "b2n", "supervised")
 def add_input_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say what there is, which :func:`inputs_from` reads, and ``--workers`` and ``--timeout``."""
     add = parser.add_argument
-    add("--videos", nargs="+", default=[], metavar="DIR|LIST", help="a folder, a CSV, or lists of 'path label' lines")
+    add(
+        "--videos",
+        nargs="+",
+        default=[],
+        metavar="DIR|URI|LIST",
+        help="a folder, a CSV, or lists of 'path label' lines",
+    )
     add("--labels", nargs="+", default=[], metavar="CSV", help="label files (id,name): one, or one for each list")
     add("--dataset", metavar="NAME", help="published data set: hmdb51, ucf101, ssv2, k400 or k600; with --lists")
     add("--lists", metavar="DIR", help="a published repository, or a folder of lists with their label files")
@@ -33,11 +39,9 @@ def inputs_from(args: argparse.Namespace, exclude: Path | None = None, *, scan: 
     """
     from pipelines.data.inputs import find_inputs, find_listed, wanted_lists
     from pipelines.data.lists import ListFolder
-    from pipelines.storage import is_uri
     from vlmodels.errors import UserError
 
-    if scan and any(is_uri(where) for where in (*args.videos, args.root or "")):
-        raise UserError("videos in a store are not checked here; ingest.py's manifest says what is missing or broken")
+    local_only(args, "lists", "labels")
     for name in ("workers", "timeout"):
         value = getattr(args, name)
         if value is not None and not value > 0:
@@ -53,3 +57,20 @@ def inputs_from(args: argparse.Namespace, exclude: Path | None = None, *, scan: 
     folder = ListFolder.open(args.lists, args.dataset)
     stems, _ = wanted_lists(folder, args.protocol)
     return find_listed(folder, stems, args.root, scan=scan)
+
+
+def local_only(args: argparse.Namespace, *names: str) -> None:
+    """Refuse URIs as values of the flags ``names``, of which files are read or written on this machine alone.
+
+    Raises:
+        UserError: naming the flag, and what to do.
+    """
+    from pipelines.storage import is_uri, shown
+    from vlmodels.errors import UserError
+
+    for name in names:
+        given = getattr(args, name, None) or ()
+        for where in [given] if isinstance(given, str) else given:
+            if is_uri(where):
+                remedy = "name a folder here" if name == "out" else "copy it to this machine first, and name the copy"
+                raise UserError(f"--{name} {shown(where)}: it has to be a local path; {remedy}")

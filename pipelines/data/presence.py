@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import socket
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pyarrow as pa
 
-from pipelines.data.inputs import Input, Inputs
+from pipelines.data.inputs import Input, Inputs, uri_of
 from pipelines.data.locate import difference
+from pipelines.data.storedvideos import copies
+from pipelines.storage import Place, is_uri, why
 from vlmodels.errors import UserError
+
+if TYPE_CHECKING:
+    from pipelines.data.isolation import IsolatedDecoder
 
 Status = Literal["present", "renamed", "missing", "corrupt"]
 STATUSES: tuple[Status, ...] = ("present", "renamed", "missing", "corrupt")
@@ -22,6 +29,7 @@ THREADS = 16
 """Reading the first bytes of files waits for the disk, on network disks for milliseconds."""
 BATCH = 32
 DECODE = "pipelines.data.decode:decode_clip"
+GONE, CHANGED = "it was in the store when this began, and is gone", "it changed in the store while this ran"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +90,15 @@ def check(inputs: Inputs, *, broken: Mapping[str, str] | None = None) -> Presenc
         broken: why files cannot be used, by path below the root.
     """
     broken = broken or {}
+    below = f"{uri_of(inputs.place)}/"
     checked = []
     for video in inputs.videos:
-        other = difference(video.uri, video.path) if video.path else ""
+        other = difference(video.uri.removeprefix(below), video.path) if video.path else ""
         if not video.path:
             checked.append(Checked(video, "missing", video.reason))
         elif video.path in broken:
-            checked.append(Checked(video, "corrupt", broken[video.path]))
+            reason = broken[video.path]
+            checked.append(Checked(video, "missing" if reason == GONE else "corrupt", reason))
         elif other:
             checked.append(Checked(video, "renamed", f"other {other}: {video.path}"))
         else:
@@ -100,11 +110,20 @@ def check(inputs: Inputs, *, broken: Mapping[str, str] | None = None) -> Presenc
 
 
 def first_bytes(inputs: Inputs) -> dict[str, str]:
-    """Return the files that are no videos by their first bytes (empty, zeros, a web page), with the reason."""
-    paths = sorted({video.path for video in inputs.videos if video.path})
+    """Return the files that are no videos by their first bytes (empty, zeros, a web page), with the reason.
+
+    Raises:
+        UserError: the store that they lie in cannot be read.
+    """
+    paths = _found(inputs)
+    look = partial(_no_object, Place.open(inputs.store.where)) if inputs.store else partial(_no_video, inputs.root)
     with ThreadPoolExecutor(THREADS) as threads:
-        reasons = threads.map(partial(_no_video, inputs.root), paths)
+        reasons = threads.map(look, paths)
         return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
+
+
+def _found(inputs: Inputs) -> list[str]:
+    return sorted({video.path for video in inputs.videos if video.path})
 
 
 def _no_video(root: Path, path: str) -> str | None:
@@ -116,34 +135,56 @@ def _no_video(root: Path, path: str) -> str | None:
         return f"cannot be read: {error.strerror}"
 
 
+def _no_object(place: Place, path: str) -> str | None:
+    from vlmodels.video import impostor
+
+    try:
+        return impostor(cast("Path", _Object(place / path)))  # of a path it needs but ``open``
+    except FileNotFoundError:
+        return GONE
+    except OSError as error:
+        raise UserError(f"{(place / path).uri} cannot be read: {why(error)}") from error
+
+
+@dataclass(frozen=True)
+class _Object:
+    """A file of a store, of which nothing is fetched but what is read."""
+
+    place: Place
+
+    def open(self, _: str) -> Any:
+        return self.place.filesystem.open_input_stream(self.place.root, compression=None)
+
+
 def undecodable(
-    inputs: Inputs, *, workers: int | None = None, time_limit: float = 60.0, say: Callable[[str], None] = print
+    inputs: Inputs,
+    *,
+    known: Collection[str] = (),
+    workers: int | None = None,
+    time_limit: float = 60.0,
+    say: Callable[[str], None] = print,
 ) -> dict[str, str]:
     """Decode every file as ingest would, in child processes on all CPUs that Ray has; return the bad ones.
 
+    Files of a store are fetched by who decodes them, a few at a time, and not kept. Those ``known`` to be bad are not
+    looked at.
+
     Raises:
-        UserError: the decoder cannot run at all.
+        UserError: the decoder cannot run at all, or the store cannot be read.
     """
-    import ray
-
-    from pipelines.ray_session import connect
-
-    paths = sorted({video.path for video in inputs.videos if video.path})
-    plan = [{"paths": paths[start : start + BATCH]} for start in range(0, len(paths), BATCH)]
-    connect()
-    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    say(f"decoding {len(paths)} videos")
-    results = ray.data.from_items(plan, override_num_blocks=len(plan)).map_batches(
-        _decode_planned,
-        fn_args=(inputs.root, time_limit),
-        batch_size=1,
-        batch_format="pyarrow",
-        concurrency=min(workers or cpus, cpus, len(plan)),
-        num_cpus=1,
-    )
+    paths = [path for path in _found(inputs) if path not in known]
+    if not paths:
+        return {}
+    store = inputs.store
+    sizes = [store.stats[path][0] for path in paths] if store else [0] * len(paths)
+    plan = [
+        {"paths": paths[start : start + BATCH], "sizes": sizes[start : start + BATCH]}
+        for start in range(0, len(paths), BATCH)
+    ]
+    say(f"decoding {len(paths)} videos" + (f", {sum(sizes) / 1e6:,.1f} MB to fetch" if store else ""))
     bad: dict[str, str] = {}
     done = 0
-    for table in results.iter_batches(batch_size=None, batch_format="pyarrow"):
+    for table in _run(plan, store.where if store else str(inputs.root), workers, time_limit):
         for row in table.to_pylist():
             if not row["path"]:
                 raise UserError(row["error"])
@@ -155,19 +196,62 @@ def undecodable(
     return bad
 
 
-def _decode_planned(plan: pa.Table, root: Path, time_limit: float) -> pa.Table:
+def _run(plan: list[dict[str, Any]], videos: str, workers: int | None, time_limit: float) -> Iterator[pa.Table]:
+    import ray
+
+    from pipelines.ray_session import connect
+
+    connect()
+    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    results = ray.data.from_items(plan, override_num_blocks=len(plan)).map_batches(
+        _decode_planned,
+        fn_args=(videos, time_limit),
+        batch_size=1,
+        batch_format="pyarrow",
+        concurrency=min(workers or cpus, cpus, len(plan)),
+        num_cpus=1,
+    )
+    yield from results.iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+def _decode_planned(plan: pa.Table, videos: str, time_limit: float) -> pa.Table:
+    """Return a row for each path of the batch, or the one row of an error that ends the run.
+
+    The batch is a row ``paths`` and ``sizes`` (in a store: bytes of each, as listed); ``videos`` is the folder or URI
+    that they are below.
+    """
     from pipelines.data.batchjob import worker_decoder
     from pipelines.data.decode import DecodeSettings
+    from pipelines.data.destination import Destination
 
     (row,) = plan.to_pylist()
-    paths: list[str] = row["paths"]
     decoder = worker_decoder(DECODE, DecodeSettings(size=32), time_limit)
     try:
-        rows = _errors(paths, decoder([str(root / path) for path in paths]))
+        rows = list(_decoded(row["paths"], row["sizes"], videos, decoder))
     except UserError as error:
-        rows = [{"path": "", "error": str(error)}]
+        where = f" (on {socket.gethostname()})" if is_uri(videos) else ""
+        rows = [{"path": "", "error": f"{error}{where}"}]
+    except OSError as error:
+        if not is_uri(videos):
+            raise
+        rows = [{"path": "", "error": Destination(Path(), videos).unwritable(error)}]  # the copies' disk
     return pa.Table.from_pylist(rows, schema=pa.schema([("path", pa.string()), ("error", pa.string())]))
 
 
-def _errors(paths: Sequence[str], decoded: Iterator[Any]) -> list[dict[str, str]]:
-    return [{"path": path, "error": result.error} for path, result in zip(paths, decoded, strict=True)]
+def _decoded(
+    paths: Sequence[str], sizes: Sequence[int], videos: str, decoder: IsolatedDecoder
+) -> Iterator[dict[str, str]]:
+    stored = is_uri(videos)
+    with copies(videos, paths) if stored else nullcontext([str(Path(videos, path)) for path in paths]) as files:
+        for number, result in enumerate(decoder(files)):
+            reason = _fetched(Path(files[number]), sizes[number]) if stored else ""
+            yield {"path": paths[number], "error": reason or result.error}
+
+
+def _fetched(copy: Path, size: int) -> str:
+    """Remove a copy that has served; return what is wrong with it."""
+    if not copy.exists():
+        return GONE
+    found = copy.stat().st_size
+    copy.unlink()
+    return "" if found == size else CHANGED

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
 import time
 
+import fsspec
+import pyarrow as pa
 import pytest
+from pyarrow import fs
 
 from pipelines import check_data
-from pipelines.data.inputs import find_listed, wanted_lists
+from pipelines.data import presence
+from pipelines.data.batchjob import worker_decoder
+from pipelines.data.inputs import find_inputs, find_listed, wanted_lists
 from pipelines.data.lists import ListFolder
+from pipelines.input_flags import local_only
+from pipelines.storage import Place
 from tests.videofiles import truncate, write_video
 from vlmodels.errors import UserError
 
@@ -169,6 +177,125 @@ def test_the_published_lists_against_a_small_tree(shared_data, tmp_path, capsys)
     said = capsys.readouterr().out
     assert "val2 shares videos: 233 with train1_few_shot_16, 36 with train1_few_shot_2" in said
     assert "2 of the 51 classes are classes of Kinetics-400 by name (pushup, situp):" in said
+
+
+def upload(folder, uri):
+    place = Place.open(uri)
+    fs.copy_files(str(folder), place.root, destination_filesystem=place.filesystem)
+
+
+@pytest.fixture
+def here(monkeypatch, tmp_path):
+    """Decode in this process what Ray would spread; copies lie below ``tmp_path``."""
+
+    def run(plan, videos, workers, time_limit):
+        ran.extend(path for batch in plan for path in batch["paths"])
+        for batch in plan:
+            yield presence._decode_planned(pa.Table.from_pylist([batch]), videos, time_limit)
+
+    ran = []
+    monkeypatch.setenv("VIDADAPT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(presence, "_run", run)
+    yield ran
+    worker_decoder.cache_clear()
+
+
+def test_videos_in_a_store_are_checked_as_on_a_disk(world, s3, capsys):
+    upload(world / "videos", f"{s3}/my videos")
+    assert run(world, "--out", str(world / "local")) == 1
+    at_home = capsys.readouterr().out
+    arguments = ["--dataset", "hmdb51", "--lists", str(world / "lists"), "--out", str(world / "stored")]
+    assert check_data.main([*arguments, "--root", f"{s3}/my videos?region=us-east-1"]) == 1
+    words = (at_home.replace(str(world / "videos"), f"{s3}/my videos"), capsys.readouterr().out)
+    assert words[0].split("\nreport")[0] == words[1].split("\nreport")[0]
+    local, stored = (json.loads((world / out / "check.json").read_text()) for out in ("local", "stored"))
+    assert stored["root"] == f"{s3}/my videos"
+    assert stored["splits"] == local["splits"]
+    assert stored["extra"] == local["extra"]
+    assert not (world / "cache").exists()
+
+
+def test_videos_of_a_store_are_decoded_and_not_kept(here, tmp_path, s3, capsys):
+    write_video(tmp_path / "v" / "run" / "good.mp4", 12)
+    truncate(write_video(tmp_path / "v" / "run" / "cut 100%.mp4", 40), 0.5)
+    (tmp_path / "v" / "run" / "zeros.mp4").write_bytes(bytes(9000))
+    upload(tmp_path / "v", f"{s3}/v")
+    assert check_data.main(["--videos", f"{s3}/v"]) == 1
+    assert here == []
+    assert check_data.main(["--videos", f"{s3}/v", "--decode"]) == 1
+    assert here == ["run/cut 100%.mp4", "run/good.mp4"]
+    said = capsys.readouterr().out
+    assert "decoding 2 videos, 0.0 MB to fetch\n" in said
+    assert "1 x not a readable video\n      run/cut 100%.mp4: not a readable video (Invalid data" in said
+    assert not list((tmp_path / "cache" / "ingest" / "work").iterdir())
+    mine = tmp_path / "mine.csv"
+    mine.write_text(f"path,label\n{s3}/v/run/good.mp4,run\nv/good.mp4,run\n")
+    assert check_data.main(["--videos", str(mine), "--root", f"{s3}/v"]) == 0
+    assert "(none)       2        1        1        0        0\n" in capsys.readouterr().out
+
+
+@pytest.fixture
+def memory(here, tmp_path, monkeypatch):
+    """Two files in a store of this process, and a decoder that takes anything but ``bad``."""
+    monkeypatch.setattr(presence, "DECODE", "tests.pipelines.fake_decoders:paint")
+    where = f"memory://{tmp_path.name}"
+    for name in ("a.mp4", "b.mp4"):
+        (Place.open(where) / name).write(name.encode())
+    return where
+
+
+def test_a_store_that_changes_meanwhile(memory):
+    inputs = find_inputs([memory])
+    place = Place.open(memory)
+    assert presence.first_bytes(inputs) == presence.undecodable(inputs) == {}
+    place.filesystem.delete_file(f"{place.root}/a.mp4")
+    (place / "b.mp4").write(b"longer or shorter than it was")
+    assert presence.first_bytes(inputs) == {"a.mp4": presence.GONE}
+    broken = presence.undecodable(inputs)
+    assert broken == {"a.mp4": presence.GONE, "b.mp4": presence.CHANGED}
+    assert [one.status for one in presence.check(inputs, broken=broken).videos] == ["missing", "corrupt"]
+
+
+def test_a_store_that_cannot_be_read_is_no_broken_video(memory, monkeypatch):
+    def denied(*_, **__):
+        raise OSError("ACCESS_DENIED")
+
+    inputs = find_inputs([memory])
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "_open", denied)
+    for look in (presence.first_bytes, presence.undecodable):
+        with pytest.raises(UserError, match=rf"^{memory}/a.mp4 cannot be read: these credentials may not; see AWS"):
+            look(inputs)
+
+
+def test_no_room_for_copies(memory, tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(UserError, match=f"cannot write to {tmp_path}/cache on .*; make room, or set VIDADAPT_CACHE"):
+        presence.undecodable(find_inputs([memory]))
+
+
+def test_mistakes_about_stores(memory, s3, world):
+    published = ["--dataset", "hmdb51", "--lists", str(world / "lists")]
+    for arguments, message in (
+        (["--videos", "s3://no-such-bucket/v"], "s3://no-such-bucket/v cannot be read: there is no such bucket"),
+        (["--videos", f"{s3}/nowhere"], "nowhere: no such folder in the store, or nothing in it"),
+        ([*published, "--root", f"{s3}/nowhere"], "no such folder in the store, or nothing in it"),
+        (["--videos", f"{memory}/mine.csv"], "copy the list to this machine; --root URI says where its videos are"),
+        (["--videos", memory, "--out", f"{memory}/o"], f"--out {memory}/o: it has to be a local path; name a folder"),
+        (["--lists", f"{s3}/l?region=x"], f"--lists {s3}/l: it has to be a local path; copy it to this machine first"),
+        (["--videos", memory, "--labels", "l.csv", f"{s3}/l.csv"], f"--labels {s3}/l.csv: it has to be a local path"),
+    ):
+        with pytest.raises(UserError, match=message.replace("?", r"\?")):
+            check_data.main(arguments)
+
+
+def test_only_uris_are_refused():
+    args = argparse.Namespace(captions=None, pretrained="openai", lists="a/b", labels=["file:///l.csv"])
+    local_only(args, "captions", "pretrained", "lists", "labels", "absent")
+    args.pretrained = "hf-hub:org/name"
+    local_only(args, "pretrained")
+    args.pretrained = "s3://b/w.pt"
+    with pytest.raises(UserError, match=r"--pretrained s3://b/w\.pt: it has to be a local path; copy it"):
+        local_only(args, "captions", "pretrained")
 
 
 @pytest.mark.parametrize(
