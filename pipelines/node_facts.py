@@ -27,6 +27,8 @@ LOOSE = ("pyarrow", "numpy", "safetensors")
 """Packages of which another minor version computes and reads the same."""
 SOURCES = ("pipelines", "vlmodels")
 _INSTALL = "install there what the driver has (cluster.yaml: setup_commands)"
+FIRST_BYTES = 4096
+Look = tuple[int, bytes]
 _COUNT = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
 
 
@@ -40,7 +42,7 @@ def facts(request: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``python``, ``packages`` (versions, "" where missing), ``sources`` (digest, "" where missing), ``data`` (for
-        each name ``digest``, ``layout`` and sizes, or ``error``), ``weights``, ``shared`` (the file's text), ``out``
+        each name ``digest``, ``layout`` and sizes, or ``error``), ``weights``, ``shared`` (as ``look`` tells), ``out``
         (why it cannot be written, or ""), ``cache`` and ``gpus``.
     """
     installed = _installed((*EXACT, *LOOSE))
@@ -49,7 +51,7 @@ def facts(request: Mapping[str, Any]) -> dict[str, Any]:
         **installed,
         "data": {where: _index(where, stores) for where in request["data"]},
         "weights": _file(request["weights"]) if request["weights"] else {},
-        "shared": _text(request["shared"]) if request["shared"] else "",
+        "shared": look(request["shared"]) if request["shared"] else None,
         "out": _unwritable(request["out"], shared=request["shared"], stores=stores),
         "cache": _cache() if request["cache"] else {},
         "gpus": _gpus() if request["gpus"] else {},
@@ -173,14 +175,23 @@ def _file(path: str) -> dict[str, Any]:
         return {"error": error.strerror or str(error)}
 
 
-def _text(path: str) -> str:
-    """Return a file's text; it is waited for, as a network's folder may show it late."""
+def look(path: str) -> Look | None:
+    """Return what tells a file from others, as this machine sees it: its size and first bytes; None if it has none.
+
+    The file is waited for some seconds, as a network's folder may show it late.
+    """
     for _ in range(10):
         try:
-            return Path(path).read_text()
+            with Path(path).open("rb") as file:
+                return os.fstat(file.fileno()).st_size, file.read(FIRST_BYTES)
         except OSError:
             time.sleep(0.3)
-    return ""
+    return None
+
+
+def looks(paths: Sequence[str]) -> list[Look | None]:
+    """``look`` at each of ``paths``."""
+    return [look(path) for path in paths]
 
 
 def _unwritable(out: str, *, shared: str, stores: bool) -> str:

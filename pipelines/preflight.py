@@ -13,6 +13,7 @@ from pipelines import node_facts
 from pipelines.config import ScaleConfig, TrainConfig
 from pipelines.room import check_room, places
 from pipelines.rundir import SCRATCH
+from pipelines.shared_folder import ask
 from pipelines.storage import is_uri, shown
 from vlmodels.errors import UserError, refuse
 
@@ -58,8 +59,9 @@ def check_cluster(config: TrainConfig, *, data: Sequence[str], timeout_s: float 
     )
     share = 1 / len(able) if config.data.parts > 1 and able else 1.0
     with _marker(config.out) as shared:
-        there = _ask(list(able), {**request, "shared": shared, "sources": here["sources"]}, timeout_s)
-        here["shared"] = Path(shared).read_text() if shared else ""
+        asked = {**request, "shared": shared, "sources": here["sources"]}
+        there = ask(list(able), node_facts.facts, asked, timeout_s)
+        here["shared"] = node_facts.look(shared) if shared else None
     if lost := able.keys() - there.keys():
         notes = check_room(config.scale, [node for node in ray.nodes() if node["Alive"]])
         notes += _told(able, {node_id: ["left the cluster while it was checked"] for node_id in lost})
@@ -123,35 +125,6 @@ def _marker(out: str) -> Iterator[str]:
         yield str(path)
     finally:
         path.unlink(missing_ok=True)
-
-
-def _ask(nodes: Sequence[str], request: Mapping[str, Any], timeout_s: float) -> dict[str, Facts | str]:
-    """Facts of each node, or what went wrong there; a node that is gone by then is left out."""
-    import ray
-    from ray.exceptions import RayError
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    asked = {}
-    ray.cloudpickle.register_pickle_by_value(node_facts)
-    try:
-        task = ray.remote(num_cpus=0, num_gpus=0, max_retries=0)(node_facts.facts)
-        for node in nodes:
-            there = NodeAffinitySchedulingStrategy(node, soft=False)
-            asked[task.options(scheduling_strategy=there).remote(request)] = node
-    finally:
-        ray.cloudpickle.unregister_pickle_by_value(node_facts)
-    done, late = ray.wait(list(asked), num_returns=len(asked), timeout=timeout_s) if asked else ([], [])
-    answers: dict[str, Facts | str] = {}
-    for reference in late:
-        ray.cancel(reference, force=True)
-        answers[asked[reference]] = f"no answer within {timeout_s:g} s; see that machine's load and 'ray status'"
-    for reference in done:
-        try:
-            answers[asked[reference]] = ray.get(reference)
-        except RayError as error:
-            answers[asked[reference]] = f"no task can run there: {str(error).strip().rpartition(chr(10))[2][:300]}"
-    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-    return {node: answer for node, answer in answers.items() if node in alive}
 
 
 def compare(here: Facts, there: Facts, *, promised: int = 0, share: float = 1.0) -> tuple[list[str], list[str]]:

@@ -1,62 +1,78 @@
-"""Whether the machines of a cluster see the same files under the same path."""
+"""What the machines of a cluster answer by themselves, as whether they see the same files under the same path."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
+from pipelines import node_facts
 from vlmodels.errors import UserError
 
-FIRST_BYTES = 4096
 WAIT_S = 120.0
 """A node may first have to start a process."""
-Look = tuple[int, bytes]
+Answer = TypeVar("Answer")
 
 
-def look(path: str) -> Look | None:
-    """What tells a file from others, as this machine sees it: its size and first bytes; None if it cannot be read."""
-    try:
-        with Path(path).open("rb") as file:
-            return Path(path).stat().st_size, file.read(FIRST_BYTES)
-    except OSError:
-        return None
+def ask(
+    nodes: Sequence[str], question: Callable[[Any], Answer], argument: Any, timeout_s: float
+) -> dict[str, Answer | str]:
+    """Ask every one of Ray's nodes, by a task that needs no CPU and none of the project's code.
 
+    Args:
+        nodes: their ids.
+        question: a function of ``node_facts``, which travels by value.
+        argument: of the function, the same for all.
+        timeout_s: seconds within which all must answer.
 
-def blind_nodes(paths: Sequence[str]) -> list[list[str]]:
-    """Return, for each file, the addresses of Ray's nodes that do not see it as this machine does.
-
-    Asks every node, by a task that needs no CPU; nothing is asked where there is one node.
-
-    Raises:
-        UserError: a node does not answer.
+    Returns:
+        Each node's answer, or what went wrong there; a node that is gone by then is left out.
     """
     import ray
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    if len(nodes) < 2:
-        return [[] for _ in paths]
-    task = ray.remote(num_cpus=0)(_look_all)
-    blind: list[list[str]] = [[] for _ in paths]
-    asked = [
-        (
-            node["NodeManagerAddress"],
-            task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(paths),
-        )
-        for node in nodes
-    ]
-    own = _look_all(paths)
-    for address, answer in asked:
+    asked = {}
+    ray.cloudpickle.register_pickle_by_value(node_facts)
+    try:
+        task = ray.remote(num_cpus=0, num_gpus=0, max_retries=0)(question)
+        for node in nodes:
+            there = NodeAffinitySchedulingStrategy(node, soft=False)
+            asked[task.options(scheduling_strategy=there).remote(argument)] = node
+    finally:
+        ray.cloudpickle.unregister_pickle_by_value(node_facts)
+    done, late = ray.wait(list(asked), num_returns=len(asked), timeout=timeout_s) if asked else ([], [])
+    answers: dict[str, Answer | str] = {}
+    for reference in late:
+        ray.cancel(reference, force=True)
+        answers[asked[reference]] = f"no answer within {timeout_s:g} s; see that machine's load and 'ray status'"
+    for reference in done:
         try:
-            seen = ray.get(answer, timeout=WAIT_S)
-        except RayError as error:  # a timeout is one
-            raise UserError(f"the node {address} does not answer: {str(error).strip().splitlines()[-1]}") from error
+            answers[asked[reference]] = ray.get(reference)
+        except RayError as error:
+            answers[asked[reference]] = f"no task can run there: {str(error).strip().rpartition(chr(10))[2][:300]}"
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    return {node: answer for node, answer in answers.items() if node in alive}
+
+
+def blind_nodes(paths: Sequence[str]) -> list[list[str]]:
+    """Return, for each file, the addresses of Ray's nodes that do not see it as this machine does.
+
+    Nothing is asked where there is one node.
+
+    Raises:
+        UserError: a node does not answer.
+    """
+    import ray
+
+    blind: list[list[str]] = [[] for _ in paths]
+    addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    if len(addresses) < 2:
+        return blind
+    own = node_facts.looks(paths)
+    for node, seen in ask(list(addresses), node_facts.looks, paths, WAIT_S).items():
+        if isinstance(seen, str):
+            raise UserError(f"{addresses[node]}: {seen}")
         for missed, mine, its in zip(blind, own, seen, strict=True):
             if mine != its:
-                missed.append(address)
+                missed.append(addresses[node])
     return blind
-
-
-def _look_all(paths: Sequence[str]) -> list[Look | None]:
-    return [look(path) for path in paths]

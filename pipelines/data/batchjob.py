@@ -26,7 +26,7 @@ from pipelines.data.isolation import Decoded, IsolatedDecoder
 from pipelines.data.manifest import FACTS
 from pipelines.data.shardfile import Shard, ShardWriter
 from pipelines.data.storedvideos import copies
-from pipelines.shared_folder import look
+from pipelines.node_facts import look
 from pipelines.storage import is_uri
 from vlmodels.errors import UserError
 

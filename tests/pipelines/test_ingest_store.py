@@ -21,7 +21,7 @@ from pipelines.data.destination import Destination
 from pipelines.data.folder import Index
 from pipelines.data.inputs import find_inputs
 from pipelines.data.scratch import scratch
-from pipelines.shared_folder import look
+from pipelines.node_facts import look, looks
 from pipelines.storage import Place
 from tests.pipelines.test_shards import PAINT, SETTINGS, here, videos
 from vlmodels.errors import UserError
@@ -344,14 +344,19 @@ def test_nodes_that_do_not_see_a_file_are_named(ray_session, tmp_path, monkeypat
         Path(path).write_text(path)
     assert shared_folder.blind_nodes(paths) == [[], []]
     (node,) = ray.nodes()
-    monkeypatch.setattr(ray, "nodes", lambda: [node, node, node | {"Alive": False}])
-    own = shared_folder._look_all(paths)
-    monkeypatch.setattr(shared_folder, "look", dict(zip(paths, [own[0], (3, b"own")], strict=True)).get)
-    address = node["NodeManagerAddress"]
-    assert shared_folder.blind_nodes(paths) == [[], [address, address]]
+    other = {"NodeID": "other", "NodeManagerAddress": "192.0.2.1", "Alive": True}
+    assert shared_folder.ask([node["NodeID"]], looks, paths, 60) == {node["NodeID"]: looks(paths)}
+
+    def ask(nodes, question, paths, _):
+        here = question(paths)
+        return dict(zip(nodes, (here, [*here[:-1], (3, b"own")]), strict=True))
+
+    monkeypatch.setattr(ray, "nodes", lambda: [node, other, other | {"NodeID": "dead", "Alive": False}])
+    monkeypatch.setattr(shared_folder, "ask", ask)
+    assert shared_folder.blind_nodes(paths) == [[], ["192.0.2.1"]]
     batch = {"videos": str(tmp_path), "paths": paths[1:]}
     with pytest.raises(
-        UserError, match=rf"unlike is not there, or another file, on {address}, .*or a store \(--root s3:"
+        UserError, match=r"unlike is not there, or another file, on 192.0.2.1; .*or a store \(--root s3:"
     ):
         shards._check_machines([batch], Destination(tmp_path, "s3://b/x"))
 

@@ -115,11 +115,11 @@ def test_a_folder_is_shared_where_the_mark_is_seen(tmp_path, monkeypatch):
     out = str(tmp_path / "out")
     with preflight._marker(out) as mark:
         found = node_facts.facts(request(out=out, shared=mark))
-        assert found["shared"] == Path(mark).read_text()
+        assert found["shared"] == (32, Path(mark).read_bytes())
         assert found["out"] == ""
     assert list((tmp_path / "out" / ".ray").iterdir()) == []
     alone = str(tmp_path / "alone")
-    assert node_facts.facts(request(out=alone, shared=f"{alone}/.ray/mark"))["shared"] == ""
+    assert node_facts.facts(request(out=alone, shared=f"{alone}/.ray/mark"))["shared"] is None
     assert not Path(alone).exists()
     with preflight._marker("s3://bucket/runs") as mark:
         assert mark == ""

@@ -32,7 +32,7 @@ HERE = {
     "sources": "a" * 64,
     "data": {"s3://bucket/data": {"digest": "d", "layout": "l", "bytes": 40_000_000_000, "largest": 300_000_000}},
     "weights": {"bytes": 4, "sha256": "f" * 64},
-    "shared": "",
+    "shared": None,
     "out": "",
     "cache": {},
     "gpus": {},
@@ -74,7 +74,7 @@ def test_a_machine_like_this_one_is_fine():
         ),
         ({"weights": {"error": "No such file or directory"}}, "weight file cannot be read there (No such file"),
         ({"weights": {"bytes": 3}}, "weight file is another one there (3 bytes, sha256 ffffffffffff)"),
-        ({"shared": "else"}, "--out must be a shared folder or a store"),
+        ({"shared": (4, b"else")}, "--out must be a shared folder or a store"),
         ({"out": "s3://b: ACCESS_DENIED"}, "runs cannot be written from there: s3://b: ACCESS_DENIED"),
         ({"gpus": {"seen": 1, "said": "driver too old"}}, "Ray promises 2 GPUs there, PyTorch sees 1 (driver too old)"),
         ({"cache": CACHE | {"writable": False}}, "set VIDADAPT_CACHE to a writable folder"),
@@ -127,7 +127,7 @@ def test_keys_in_an_address_are_not_shown():
 def test_data_that_the_driver_cannot_read_is_no_other_machines_fault(monkeypatch, tmp_path):
     nodes = [{"NodeID": key, "Alive": True, "NodeManagerAddress": key, "Resources": {"CPU": 1}} for key in "ab"]
     monkeypatch.setattr("ray.nodes", lambda: nodes)
-    monkeypatch.setattr(preflight, "_ask", lambda *_: pytest.fail("the others are not asked"))
+    monkeypatch.setattr(preflight, "ask", lambda *_: pytest.fail("the others are not asked"))
     write_index(tmp_path / "data")
     data = [str(tmp_path / "data"), "nonsense://bucket/data?token=secret"]
     with pytest.raises(UserError, match=r"^this machine cannot read nonsense://bucket/data: .*; mend that") as raised:
@@ -143,9 +143,9 @@ def test_a_machine_that_leaves_is_not_counted_on(monkeypatch, tmp_path):
     def ask(asked, *_):
         nodes[1]["Alive"] = False
         own = node_facts.facts(request())
-        return {"a": own | {"shared": next((tmp_path / ".ray").iterdir()).read_text()}}
+        return {"a": own | {"shared": node_facts.look(str(next((tmp_path / ".ray").iterdir())))}}
 
-    monkeypatch.setattr(preflight, "_ask", ask)
+    monkeypatch.setattr(preflight, "ask", ask)
     config = TrainConfig(out=str(tmp_path))
     assert preflight.check_cluster(config, data=[]) == ["b: left the cluster while it was checked"]
     nodes[1]["Alive"] = True
@@ -256,7 +256,7 @@ def test_machines_of_a_cluster_are_asked(tmp_path):
 
 
 def test_one_machine_is_asked_for_room_and_gpus_alone(ray_session, monkeypatch, tmp_path):
-    monkeypatch.setattr(preflight, "_ask", lambda *_: pytest.fail("no task is needed"))
+    monkeypatch.setattr(preflight, "ask", lambda *_: pytest.fail("no task is needed"))
     config = TrainConfig(out=str(tmp_path))
     assert preflight.check_cluster(config, data=["nowhere"]) == []
     with pytest.raises(UserError, match="3 workers need 3 CPUs but Ray has 2 CPUs"):
