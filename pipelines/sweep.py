@@ -15,12 +15,15 @@ import contextlib
 from collections.abc import Sequence
 
 from pipelines.cli import run_script
-from pipelines.sweep_arguments import parse
+from pipelines.sweep_arguments import LIST, list_spaces, parse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Plan, run what has no record yet, choose, train the winner, report."""
     args, protocol = parse(argv, __doc__ or "")
+    if args.space == LIST:
+        print(list_spaces(args.method))
+        return 0
 
     from pipelines.sweep_plan import plan_sweep
     from pipelines.sweep_told import about, describe_sweep, ending, registered_name, winner_seeds
@@ -31,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
     from pipelines.ray_session import connect
-    from pipelines.sweep_folder import SweepFolder
-    from pipelines.sweep_parent import parent_run
+    from pipelines.sweep_folder import SweepFolder, runs_at
+    from pipelines.sweep_parent import abandon, parent_run
     from pipelines.sweep_report import sweep_table, write_sweep_report
     from pipelines.sweep_run import run_trials
     from pipelines.sweep_winner import choose, crown
@@ -41,14 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     with contextlib.ExitStack() as stack:
         stack.enter_context(folder.locked())
         if args.fresh:
-            folder.discard()
+            abandon(plan, folder.sweep())
+            folder.discard(runs_at(plan.base.out, plan.name))
         if address := connect(dashboard=None if args.dashboard == "none" else args.dashboard):
             print(f"dashboard  http://{address}", flush=True)
-        earlier = folder.sweep() or {}
-        parent = stack.enter_context(parent_run(plan, earlier.get("tracking", {}).get("run_id")))
-        told = about(plan, parent.run_id, earlier.get("started"))
+        told = about(plan, folder.sweep())
+        folder.write_sweep(told)  # its key finds the run that a killed session had opened
+        parent = stack.enter_context(parent_run(plan, told["tracking"]))
+        told["tracking"]["run_id"] = parent.run_id
         folder.write_sweep(told)
         whole = run_trials(plan, folder, parent=parent.run_id, concurrent=args.concurrent)
+        succeeded = parent.ended(folder.trials(), whole=whole)
         write_sweep_report(folder.path)  # what follows may take long, or fail
         winner = choose(plan, folder.trials()) if whole else None
         if winner is None or list(winner.trials) != (folder.winner() or {}).get("trials"):
@@ -56,12 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if winner is not None and seeds:
             print(f"\nbest on held-out clips: {winner.label} ({winner.objective} {winner.value:.1f})", flush=True)
             name = registered_name(args, plan)
-            parent.crowned(crown(plan, winner, folder, seeds=seeds, register=name, fresh=args.fresh))
+            parent.crowned(crown(plan, winner, folder, seeds=seeds, register=name, parent=parent, fresh=args.fresh))
         report = write_sweep_report(folder.path)
         parent.attach(report.parent)
     print(f"\n{sweep_table(told, folder.trials())}\n")
     print(ending(plan, folder, report, wanted=bool(seeds)))
-    return 0 if whole else 1
+    return 0 if succeeded else 1
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
@@ -10,6 +11,7 @@ from typing import get_args
 from pipelines.arguments import PRESETS, config_from, training_parser
 from pipelines.config import TrainConfig
 from pipelines.views import PROTOCOLS
+from vlmodels.errors import UserError
 
 LIST = "list"
 SEARCH, LAYERS, APART = "search", "layers", "layers-apart"
@@ -17,10 +19,15 @@ SEARCH, LAYERS, APART = "search", "layers", "layers-apart"
 alike or in each apart."""
 
 HOLDOUT = 0.2
+_DEPTHS = {"video": 12, "text": 12}
+"""Any will do for what doesn't depend on the backbone."""
 
 
 def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namespace, str]:
-    """The arguments and the protocol; its flags are those of the protocol's own script."""
+    """The arguments and the protocol; its flags are those of the protocol's own script.
+
+    Who asks for the list of spaces need say nothing else but the method.
+    """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for flag in ("--method", "--space", "--protocol"):
         first.add_argument(flag)
@@ -28,6 +35,8 @@ def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namesp
     protocol = known.protocol or _published_protocol(known.method or "msta", known.space)
     if protocol not in PROTOCOLS:
         protocol = "b2n"  # the parser refuses it
+    if known.space == LIST:
+        return argparse.Namespace(space=LIST, method=known.method or "msta"), protocol
     args = _parser(description, protocol).parse_args(argv)
     return args, protocol
 
@@ -38,7 +47,30 @@ def _published_protocol(method: str, space: str | None) -> str:
 
     if space is None or method not in methods.names() or space not in ablations(method):
         return "b2n"
-    return ablation(method, space, {"video": 12, "text": 12}).protocol
+    return ablation(method, space, _DEPTHS).protocol
+
+
+def list_spaces(method: str) -> str:
+    """A line for each space of a method: its name, and what is tried.
+
+    Raises:
+        UserError: no such method.
+    """
+    from tune_spaces.spaces import ablation, ablations, insertion_space, space_of
+    from vlmodels import methods
+
+    published = [ablation(method, name, _DEPTHS) for name in ablations(method)]
+    lines = {table.name: f"{table.title} ({table.source}; {table.protocol})" for table in published}
+    config = methods.get(method).Config
+    with contextlib.suppress(UserError):  # a method without layers to choose
+        for name, apart in ((LAYERS, False), (APART, True)):
+            keys = ", ".join(insertion_space(config, depths=_DEPTHS, apart=apart))
+            lines[name] = f"every range or number of layers, towers {'apart' if apart else 'alike'}: {keys}"
+    with contextlib.suppress(UserError):  # one without settings to search
+        lines[SEARCH] = f"all that may be tuned: {', '.join(space_of(config, depths=_DEPTHS))} and the optimizer's"
+    lines["FILE.toml:NAME"] = "a table of your own"
+    width = max(map(len, lines))
+    return "\n".join([f"spaces of {method}", *(f"  {name:{width}}  {what}" for name, what in lines.items())])
 
 
 def _parser(description: str, protocol: str) -> argparse.ArgumentParser:
@@ -54,7 +86,13 @@ def _parser(description: str, protocol: str) -> argparse.ArgumentParser:
         help=f"a published ablation of the method (see --space list), '{LAYERS}': every range of layers, '{APART}' "
         f"of each tower, '{SEARCH}': all settings that may be tuned, or FILE.toml:NAME",
     )
-    add("--grid", action="append", default=[], metavar="KEY=A,B,C", help="values of a setting; may be repeated")
+    add(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="KEY=A,B,C",
+        help="values of a setting, those with commas in quotes: \"method.targets='q,v',q\"; may be repeated",
+    )
     group = parser.add_argument_group("how and for what")
     add = group.add_argument
     add("--search", choices=get_args(Kind), default=None, help="default: grid, or random where --samples is given")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.data.folder import write_whole
-from pipelines.storage import is_uri
+from pipelines.storage import Place, is_uri, why
 from vlmodels.errors import UserError
 
 SCHEMA = 1
@@ -107,13 +107,33 @@ class SweepFolder:
         """Drop ``winner.json``, where another trial is best by now, or none is."""
         (self.path / "winner.json").unlink(missing_ok=True)
 
-    def discard(self) -> None:
-        """Forget the sweep, and its trials' runs where they are kept with it."""
+    def discard(self, runs: str) -> None:
+        """Forget the sweep, and its trials' ``runs``, be they with it or in a store.
+
+        Raises:
+            UserError: the runs cannot be deleted; then nothing is forgotten.
+        """
+        place = Place.open(runs)
+        try:
+            if place.is_dir():
+                place.filesystem.delete_dir(place.root)
+        except OSError as error:
+            raise UserError(
+                f"--fresh cannot delete the trials' runs in {place.uri}: {why(error)}; delete them yourself, or leave "
+                "out --fresh"
+            ) from error
         for path in self.path.iterdir():  # the folder itself is what is locked
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink()
+
+
+def runs_at(out: str, name: str) -> str:
+    """Where trials of the sweep ``name`` leave their runs: with the sweep, or in the store that the user named."""
+    place, mark, query = out.partition("?")
+    shared = f"{place.rstrip('/')}/sweeps/{name}/runs{mark}{query}"
+    return shared if is_uri(out) else str(SweepFolder.at(out, name).path / "runs")
 
 
 def has_ended(record: Record) -> bool:

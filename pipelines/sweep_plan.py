@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config import OptimConfig, TrainConfig, digest_of, resolve, to_plain
-from pipelines.sweep_arguments import APART, LAYERS, LIST, SEARCH, base_config
+from pipelines.sweep_arguments import APART, LAYERS, SEARCH, base_config
 from vlmodels.errors import UserError, nearest, refuse
 
 if TYPE_CHECKING:
@@ -227,11 +227,13 @@ def _ablation(args: argparse.Namespace, depths: Depths) -> Ablation | None:
             raise UserError(f"{args.space} is for {found.method}: pass --method {found.method}")
         return found
     published = ablations(args.method)
-    known = [*published, LAYERS, APART, SEARCH]
     if args.space in published:
         return ablation(args.method, args.space, depths)
-    said = "" if args.space == LIST else f"unknown space '{args.space}'{nearest(args.space, known)}; "
-    raise UserError(f"{said}spaces of {args.method}: {', '.join(known)}, or FILE.toml:NAME")
+    known = [*published, LAYERS, APART, SEARCH]
+    raise UserError(
+        f"unknown space '{args.space}'{nearest(args.space, known)}; spaces of {args.method}: {', '.join(known)}, or "
+        "FILE.toml:NAME"
+    )
 
 
 def _space(args: argparse.Namespace, ablation: Ablation | None, depths: Depths) -> Space:

@@ -17,8 +17,7 @@ from pipelines.preflight import check_cluster
 from pipelines.ray_session import given_back
 from pipelines.room import can_grow
 from pipelines.rundir import SCRATCH, Home
-from pipelines.storage import is_uri
-from pipelines.sweep_folder import STARTED, STATUS, SweepFolder, has_ended
+from pipelines.sweep_folder import STARTED, STATUS, SweepFolder, has_ended, runs_at
 from pipelines.trial import RECORD, Task, blank, epoch_numbers, numbers, trainable
 from vlmodels.errors import UserError
 
@@ -51,7 +50,7 @@ def run_trials(
         say(f"{len(ended)} of {plan.count} trials ended in an earlier session and are not repeated")
     if _whole(plan, folder):
         return True
-    base = replace(plan.base, out=_home(plan, folder))
+    base = replace(plan.base, out=runs_at(plan.base.out, plan.name))
     for note in check_cluster(replace(plan.first.config, out=base.out), data=plan.first.data):
         say(note)
     grows = can_grow(sum(node["Alive"] for node in ray.nodes()))
@@ -90,13 +89,6 @@ def _clear(base: TrainConfig) -> None:
     home = Home.at(base.out)
     with contextlib.suppress(OSError):  # a process may still be giving up its own
         home.filesystem.delete_dir_contents(f"{home.root}/{SCRATCH}")
-
-
-def _home(plan: SweepPlan, folder: SweepFolder) -> str:
-    """Where trials leave their runs: with the sweep, or in the shared place that the user named."""
-    out, mark, query = plan.base.out.partition("?")
-    shared = f"{out.rstrip('/')}/sweeps/{plan.name}/runs{mark}{query}"
-    return shared if is_uri(out) else str(folder.path / "runs")
 
 
 def _left(plan: SweepPlan, folder: SweepFolder) -> list[dict[str, Any]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 import time
+import uuid
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -52,9 +54,10 @@ def _checked(plan: SweepPlan, candidate: Candidate) -> str:
     return f"{candidate.label}, seed {candidate.seed}: trains {facts['trainable']:,} parameters, {facts['steps']} steps"
 
 
-def about(plan: SweepPlan, run_id: str | None, started: str | None = None) -> dict[str, Any]:
-    """The content of ``sweep.json``."""
-    search, ablation = plan.search, plan.ablation
+def about(plan: SweepPlan, earlier: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The content of ``sweep.json``; what an ``earlier`` session has written is gone on with."""
+    search, ablation, earlier = plan.search, plan.ablation, earlier or {}
+    tracking = {"run_id": None, "key": uuid.uuid4().hex} | earlier.get("tracking", {})
     return {
         "name": plan.name,
         "method": plan.base.method,
@@ -75,8 +78,8 @@ def about(plan: SweepPlan, run_id: str | None, started: str | None = None) -> di
         "scored_on_test": plan.base.test,
         "config": shown(plan.base),
         "notes": list(plan.notes),
-        "tracking": {"uri": shown(plan.base)["tracking"]["uri"], "run_id": run_id},
-        "started": started or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "tracking": tracking | {"uri": shown(plan.base)["tracking"]["uri"]},
+        "started": earlier.get("started") or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 

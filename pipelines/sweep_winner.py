@@ -16,6 +16,7 @@ from pipelines.trial import numbers
 from vlmodels.errors import UserError
 
 if TYPE_CHECKING:
+    from pipelines.sweep_parent import Parent
     from pipelines.train import RunResult
 
 
@@ -62,10 +63,11 @@ def crown(
     *,
     seeds: Sequence[int],
     register: str | None,
+    parent: Parent,
     fresh: bool = False,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any] | None:
-    """Train the winner with each seed, score it on the test lists, register a seed's model.
+    """Train the winner with each seed as a child of the sweep's run, score it on test, register a seed's model.
 
     Held-out clips go back into training, but where they choose the epoch (``selection=select``). A seed that diverges
     is told and left out; None if all do. What an earlier session has registered is not registered again: the alias may
@@ -82,7 +84,8 @@ def crown(
     results = []
     for one in plans:
         try:
-            results.append(run_training(one.config, plan=one, fresh=fresh, say=say))
+            with parent.child(one.name):
+                results.append(run_training(one.config, plan=one, fresh=fresh, say=say))
         except DivergedError as error:
             say(f"the winner diverged with seed {one.config.seed} and is left out of its scores: {error}")
     if not results:

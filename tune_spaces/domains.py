@@ -71,7 +71,7 @@ class Choice(_Finite):
         return str(config[key])
 
     def __str__(self) -> str:
-        return ", ".join(self.values)
+        return ", ".join(f"'{value}'" if "," in value else value for value in self.values)
 
 
 @dataclass(frozen=True)
@@ -232,16 +232,24 @@ def _distinct(generator: random.Random, total: int, count: int) -> list[int]:
 
 
 def parse_grid(text: str) -> tuple[str, Choice]:
-    """Read ``--grid``'s "optim.lr=1e-3,3e-3".
+    """Read ``--grid``'s "optim.lr=1e-3,3e-3": a list of YAML's, so quotes keep commas; its brackets may be left out.
 
     Raises:
         UserError: it is not of that form.
     """
+    import yaml  # type: ignore[import-untyped]
+
     key, _, listed = text.partition("=")
-    options = tuple(dict.fromkeys(part.strip() for part in listed.split(",") if part.strip()))
-    if not key.strip() or not options:
-        raise UserError(f"--grid '{text}' is not of the form key=a,b,c, such as optim.lr=1e-3,3e-3")
-    return key.strip(), Choice(options)
+    try:  # the base loader makes texts of all scalars, and nothing else but lists and mappings of them
+        options = yaml.load(listed if listed.lstrip().startswith("[") else f"[{listed}]", yaml.BaseLoader)  # noqa: S506
+    except yaml.YAMLError:
+        options = None
+    if not key.strip() or not options or not all(isinstance(option, str) for option in options):
+        raise UserError(
+            f"--grid '{text}' is not of the form key=a,b,c, such as optim.lr=1e-3,3e-3; values with commas, or other "
+            "signs of YAML's lists, are put in quotes: method.targets='q,v',q"
+        )
+    return key.strip(), Choice(tuple(dict.fromkeys(options)))
 
 
 def dimensions(space: Space) -> dict[str, BaseDistribution]:

@@ -184,6 +184,8 @@ def test_trials_are_children_of_the_sweeps_run(mixed):
     (parent,), children = mixed.tracked()
     assert parent.info.status == "FINISHED"
     assert {run.data.tags[PARENT] for run in children} == {parent.info.run_id}
+    assert parent.data.tags["trials"] == "1 diverged, 1 finished, 2 invalid"
+    assert parent.data.tags["failed_trials"] == "3"
     assert {run.info.run_name: run.info.status for run in children} == {
         "layers=3-4, lr=3e-3, seed 1": "FINISHED",
         "layers=3-4, lr=1e30, seed 1": "FAILED",
@@ -210,6 +212,8 @@ def test_the_same_command_repeats_no_trial_and_only_what_is_missing_is_run(mixed
         patch.setattr(sweep_run, "trainable", lambda task: disturbed(task, fail))
         patch.setattr(sweep_run, "MAX_FAILURES", 0)
         assert mixed.run("--winner-seeds", "1") == 1
+    (parent,), _ = mixed.tracked()
+    assert (parent.info.status, parent.data.tags["failed_trials"]) == ("FAILED", "3")  # it could not end
     failed = mixed.trials["layers=3-9, lr=3e-3"]
     assert (failed["status"], failed["message"]) == (
         "failed",
@@ -247,13 +251,54 @@ def test_the_winner_is_trained_on_all_clips_tested_and_registered(mixed, small_d
     assert "adaptformer" in version.description.lower()
     for words in ("best on held-out clips: layers=3-4, lr=3e-3", winner["registered"], run["run_dir"]):
         assert words in said
-    (parent,), _ = mixed.tracked()
+    (parent,), children = mixed.tracked()
     assert parent.data.tags["winner"] == "layers=3-4, lr=3e-3"
+    (tracked,) = [run for run in children if run.info.run_id == record["tracking"]["run_id"]]
+    assert (tracked.data.tags[PARENT], tracked.info.status) == (parent.info.run_id, "FINISHED")
     assert load(run["run_dir"]).classes
     assert mixed.run("--winner-seeds", "1") == 0  # and nothing of it twice
     assert mixed.written() == before
     assert json.loads((Path(run["run_dir"]) / "run.json").read_text()) == record
     assert client.get_model_version_by_alias("adaptformer-supervised-data", "champion").version == version.version
+
+
+def test_the_run_that_a_killed_session_had_just_opened_is_gone_on_with_and_begun_anew_it_is_ended(
+    arguments, tmp_path, monkeypatch
+):
+    from mlflow import MlflowClient
+
+    killed = Sweep(tmp_path, *arguments, "--grid", "method.layers=9-9,4-4", "--winner-seeds", "0")
+    write = SweepFolder.write_sweep
+
+    def killed_before(self, record):
+        if record["tracking"]["run_id"] is not None:
+            raise KeyboardInterrupt
+        write(self, record)
+
+    def run_killed(*more):
+        with monkeypatch.context() as patch:
+            patch.setattr(SweepFolder, "write_sweep", killed_before)
+            patch.setattr(MlflowClient, "set_terminated", lambda *_: None)  # nor does one that is killed tidy up
+            with pytest.raises(KeyboardInterrupt):
+                killed.run(*more)
+
+    def fail(setting, numbers):
+        raise OSError("the disk is full")
+
+    run_killed()
+    assert [run.info.status for run in killed.tracked()[0]] == ["RUNNING"]
+    run_killed("--fresh")
+    assert [run.info.status for run in killed.tracked()[0]] == ["KILLED", "RUNNING"]
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_run, "trainable", lambda task: disturbed(task, fail))
+        patch.setattr(sweep_run, "MAX_FAILURES", 0)
+        assert killed.run() == 1
+        assert killed.run() == 1  # all have ended, none with a score
+    _, parent = killed.tracked()[0]
+    assert (parent.info.status, parent.data.tags["trials"]) == ("FAILED", "2 failed")
+    assert parent.info.run_id == killed.folder.sweep()["tracking"]["run_id"]
+    assert killed.run("--fresh") == 0
+    assert [run.info.status for run in killed.tracked()[0]] == ["KILLED", "FAILED", "FINISHED"]
 
 
 def test_a_sweep_survives_a_killed_trial_and_an_interruption_and_asha_remembers(arguments, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 from pipelines.config import ProtocolConfig, TrainConfig, resolve
 from pipelines.errors import DivergedError
 from pipelines.sweep_folder import SweepFolder
+from pipelines.sweep_parent import Parent
 from pipelines.sweep_plan import Candidate
 from pipelines.sweep_winner import choose, crown, final
 from pipelines.train import RunResult
@@ -129,7 +130,9 @@ def runs(monkeypatch):
         done.registered.append((result.record["seed"], config.tracking.register, config.tracking.alias))
         return f"models:/{config.tracking.register}@champion"
 
-    monkeypatch.setattr("pipelines.plan.plan_run", lambda config: SimpleNamespace(config=config))
+    monkeypatch.setattr(
+        "pipelines.plan.plan_run", lambda config: SimpleNamespace(config=config, name=f"run-{config.seed}")
+    )
     monkeypatch.setattr("pipelines.train.run_training", run_training)
     monkeypatch.setattr("pipelines.train.register_run", register_run)
     return done
@@ -138,7 +141,7 @@ def runs(monkeypatch):
 def crowned(tmp_path, *, seeds=(1, 2, 3), register="mine", said=lambda _: None, **plan):
     plan, folder = plan_of(**plan), SweepFolder(tmp_path)
     winner = choose(plan, [trial("3-4", 61.0)])
-    record = crown(plan, winner, folder, seeds=seeds, register=register, say=said)
+    record = crown(plan, winner, folder, seeds=seeds, register=register, parent=Parent(), say=said)
     assert folder.winner() == {"schema": 1, **record}
     return record
 
@@ -180,7 +183,7 @@ def test_a_seed_that_diverges_is_told_and_left_out(runs, tmp_path):
     runs.diverging = (1, 2, 3)
     plan, winner = plan_of(), choose(plan_of(), [trial("3-4", 61.0)])
     folder = SweepFolder(tmp_path / "another")
-    assert crown(plan, winner, folder, seeds=(1, 2, 3), register="mine", say=said.append) is None
+    assert crown(plan, winner, folder, seeds=(1, 2, 3), register="mine", parent=Parent(), say=said.append) is None
     assert folder.winner() is None
 
 

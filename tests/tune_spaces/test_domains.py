@@ -132,9 +132,29 @@ def test_values_are_written_as_set_takes_them(value, text):
 def test_grids_are_read_from_the_command_line():
     assert parse_grid("optim.lr=1e-3, 3e-3,1e-3") == ("optim.lr", Choice(("1e-3", "3e-3")))
     assert parse_grid("method.layers=1-6,all") == ("method.layers", Choice(("1-6", "all")))
-    for wrong in ("optim.lr", "optim.lr=", "=1,2", "optim.lr=,", ""):
+    for wrong in ("optim.lr", "optim.lr=", "=1,2", "optim.lr=,", "", "key=[1", "key=a: b", "key=[1,2],[3]", "key='a"):
         with pytest.raises(UserError, match="key=a,b,c"):
             parse_grid(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("method.targets='q,v',q", ("q,v", "q")),
+        ('method.targets= "q,v" , q', ("q,v", "q")),
+        ("method.targets=[8-12, '1,4']", ("8-12", "1,4")),
+        ("method.targets=['q,v']", ("q,v",)),
+        ("method.x=[1e-3, yes, 010, null, 1.50, -1, 2:3, '']", ("1e-3", "yes", "010", "null", "1.50", "-1", "2:3", "")),
+    ],
+)
+def test_quotes_keep_commas_and_every_value_stays_the_text_that_it_was(text, values):
+    key, domain = parse_grid(text)
+    assert (key, domain.values) == (text.partition("=")[0], values)
+
+
+def test_a_value_with_a_comma_is_told_from_two():
+    assert str(Choice(("q,v", "q"))) == "'q,v', q"
+    assert str(Choice(("a, b",))) != str(Choice(("a", "b")))  # or two sweeps would have one name
 
 
 # --------------------------------------------------------------------------------------------- ranges of layers
