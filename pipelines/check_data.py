@@ -21,6 +21,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,15 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Path(args.out) if args.out else None
     inputs = inputs_from(args, exclude=out, scan=True)
     print(f"{len(inputs.videos)} listed videos of {len(inputs.classes)} classes, below {inputs.place}", flush=True)
-    broken = first_bytes(inputs)
+    say = partial(print, flush=True)
+    broken = first_bytes(inputs, say=say)
     if args.decode:
-        broken |= undecodable(
-            inputs,
-            known=broken,
-            workers=args.workers,
-            time_limit=args.timeout,
-            say=lambda line: print(line, flush=True),
-        )
+        broken |= undecodable(inputs, known=broken, workers=args.workers, time_limit=args.timeout, say=say)
     presence = check(inputs, broken=broken)
     folder = ListFolder.open(args.lists, args.dataset) if args.lists else None
     notes = remarks(inputs, folder, args.protocol)

@@ -27,6 +27,8 @@ Status = Literal["present", "renamed", "missing", "corrupt"]
 STATUSES: tuple[Status, ...] = ("present", "renamed", "missing", "corrupt")
 THREADS = 16
 """Reading the first bytes of files waits for the disk, on network disks for milliseconds."""
+SAY_EVERY = 10_000
+"""Files looked at: of a store, that many take a minute or so."""
 BATCH = 32
 DECODE = "pipelines.data.decode:decode_clip"
 GONE, CHANGED = "it was in the store when this began, and is gone", "it changed in the store while this ran"
@@ -109,7 +111,7 @@ def check(inputs: Inputs, *, broken: Mapping[str, str] | None = None) -> Presenc
     return Presence(tuple(checked), tuple(sorted(inputs.files - used)), tuple(names))
 
 
-def first_bytes(inputs: Inputs) -> dict[str, str]:
+def first_bytes(inputs: Inputs, *, say: Callable[[str], None] = print) -> dict[str, str]:
     """Return the files that are no videos by their first bytes (empty, zeros, a web page), with the reason.
 
     Raises:
@@ -118,8 +120,13 @@ def first_bytes(inputs: Inputs) -> dict[str, str]:
     paths = _found(inputs)
     look = partial(_no_object, Place.open(inputs.store.where)) if inputs.store else partial(_no_video, inputs.root)
     with ThreadPoolExecutor(THREADS) as threads:
-        reasons = threads.map(look, paths)
-        return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
+        bad = {}
+        for done, (path, reason) in enumerate(zip(paths, threads.map(look, paths), strict=True), 1):
+            if reason:
+                bad[path] = reason
+            if done % SAY_EVERY == 0:
+                say(f"{done}/{len(paths)} files looked at")
+    return bad
 
 
 def _found(inputs: Inputs) -> list[str]:
