@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import fsspec
 import pyarrow as pa
@@ -18,7 +19,9 @@ from pipelines.data import presence
 from pipelines.data.batchjob import worker_decoder
 from pipelines.data.decode import DecodeSettings
 from pipelines.data.inputs import find_inputs, find_listed, wanted_lists
+from pipelines.data.isolation import Decoded
 from pipelines.data.lists import ListFolder
+from pipelines.data.storedvideos import AHEAD
 from pipelines.input_flags import local_only
 from pipelines.storage import Place
 from tests.videofiles import truncate, write_video
@@ -269,6 +272,18 @@ def test_a_store_that_cannot_be_read_is_no_broken_video(memory, monkeypatch):
     for look in (presence.first_bytes, presence.undecodable):
         with pytest.raises(UserError, match=rf"^{memory}/a.mp4 cannot be read: these credentials may not; see AWS"):
             look(inputs)
+
+
+def test_a_few_copies_lie_here_at_a_time(memory):
+    def beside(files):
+        for file in files:
+            yield Decoded(None, None, str(len(list(Path(file).parent.iterdir()))))
+
+    names = [f"{i}.mp4" for i in range(4 * AHEAD)]
+    for name in names:
+        (Place.open(memory) / name).write(b"x")
+    found = [int(row["error"]) for row in presence._decoded(names, [1] * len(names), memory, beside)]
+    assert 1 <= max(found) <= AHEAD
 
 
 def test_no_room_for_copies(memory, tmp_path):
