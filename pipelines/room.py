@@ -11,6 +11,9 @@ from typing import Any
 from pipelines.config import ScaleConfig, TrainConfig
 from vlmodels.errors import UserError
 
+HEAD = "node:__internal_head__"
+"""A resource that Ray gives to the head alone."""
+
 
 def places(scale: ScaleConfig, resources: Mapping[str, float]) -> int:
     """How many workers fit on a machine of these resources."""
@@ -26,17 +29,24 @@ def check_room(scale: ScaleConfig, nodes: Sequence[Mapping[str, Any]]) -> list[s
     Returns a line about workers that have to wait for machines.
 
     Raises:
-        UserError: too few fit, and no autoscaler can add machines.
+        UserError: too few fit, and no autoscaler can add machines, or not enough of them.
     """
     fit = sum(places(scale, node["Resources"]) for node in nodes)
     least = scale.min_workers or scale.workers
     if fit >= scale.workers:
         return []
-    each = {"CPU": scale.cpus_per_worker} | ({"GPU": scale.gpus_per_worker} if scale.gpu else {})
+    each = _each(scale)
     most = f"{fit} of {scale.workers} workers fit on the cluster ({_amounts(each)} each, {len(nodes)} machines)"
     if fit >= least:
         return [f"{most}: going on with these (scale.min_workers={scale.min_workers})"]
     if can_grow(len(nodes)):
+        limit = most_places(scale, nodes)
+        if limit is not None and limit < scale.workers:  # asked for more, Ray's autoscaler starts nothing at all
+            raise UserError(
+                f"{scale.workers} workers ({_amounts(each)} each) are more than the {limit} for which the autoscaler "
+                "may start machines; set scale.workers or scale.cpus_per_worker lower, or raise max_workers in the "
+                "cluster's configuration and run 'ray up' again"
+            )
         return [f"{most}: waiting for {scale.workers - fit} more, for which the autoscaler may start machines"]
     wanted = {kind: least * amount for kind, amount in each.items()}
     have = {kind: sum(node["Resources"].get(kind, 0) for node in nodes) for kind in each}
@@ -50,6 +60,10 @@ def _amounts(resources: Mapping[str, float]) -> str:
     return " and ".join(f"{amount:g} {kind}s" for kind, amount in resources.items())
 
 
+def _each(scale: ScaleConfig) -> dict[str, float]:
+    return {"CPU": scale.cpus_per_worker} | ({"GPU": scale.gpus_per_worker} if scale.gpu else {})
+
+
 def can_grow(nodes: int) -> bool:
     """Whether an autoscaler may add machines to the ``nodes`` that are up; False where none answers.
 
@@ -60,12 +74,36 @@ def can_grow(nodes: int) -> bool:
     with contextlib.suppress(Exception):  # what a version of Ray does not tell is no reason to end a run
         if all(name.startswith("node_") for name in _node_types()):
             return False
-        import yaml  # type: ignore[import-untyped]
-
-        kept = Path("~/ray_bootstrap_config.yaml").expanduser()
-        limit = yaml.safe_load(kept.read_text())["max_workers"] if kept.is_file() else nodes
-        return bool(nodes - 1 < limit)
+        return bool(nodes - 1 < _configuration().get("max_workers", nodes))
     return False
+
+
+def most_places(scale: ScaleConfig, nodes: Sequence[Mapping[str, Any]]) -> int | None:
+    """How many workers fit when the autoscaler has started all machines that it may; None where that is not known.
+
+    Known on the head of a cluster that ``ray up`` made, where its configuration tells what every type of machine has.
+    Of the ``nodes`` that are up (as ``ray.nodes()`` tells) the head alone is added: the others are of those types.
+    """
+    with contextlib.suppress(Exception):
+        kept = _configuration()
+        kinds = [kind for kind in kept["available_node_types"].values() if kind["max_workers"]]
+        if not all("CPU" in kind["resources"] for kind in kinds):
+            return None
+        room = sum(places(scale, node["Resources"]) for node in nodes if HEAD in node["Resources"])
+        left = kept["max_workers"]
+        for each, most in sorted(((places(scale, k["resources"]), k["max_workers"]) for k in kinds), reverse=True):
+            room += each * min(most, left)
+            left -= min(most, left)
+        return room
+    return None
+
+
+def _configuration() -> dict[str, Any]:
+    """What ``ray up`` left on the head; empty elsewhere."""
+    import yaml  # type: ignore[import-untyped]
+
+    kept = Path("~/ray_bootstrap_config.yaml").expanduser()
+    return dict(yaml.safe_load(kept.read_text())) if kept.is_file() else {}
 
 
 def _node_types() -> set[str]:
@@ -86,14 +124,31 @@ def waiting(config: TrainConfig) -> str | None:
     import ray
     from ray.util import placement_group_table
 
-    job = ray.get_runtime_context().get_job_id()
+    job, scale = ray.get_runtime_context().get_job_id(), config.scale
     groups = placement_group_table()
     if not any(key.endswith(job) and group["state"] == "PENDING" for key, group in groups.items()):
-        return None
-    scale, free, have = config.scale, ray.available_resources(), ray.cluster_resources()
-    each = {"CPU": scale.cpus_per_worker} | ({"GPU": scale.gpus_per_worker} if scale.gpu else {})
+        # An elastic run asks for no group before its least workers have room.
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        if sum(places(scale, node["Resources"]) for node in nodes) >= scale.min_workers:
+            return None
+    free, have, each = ray.available_resources(), ray.cluster_resources(), _each(scale)
     parts = [f"{n:g} {kind}s each, {free.get(kind, 0):g} of {have.get(kind, 0):g} free" for kind, n in each.items()]
-    return (
-        f"waiting for room for {scale.min_workers or scale.workers} workers ({'; '.join(parts)}); "
-        "'ray status' shows who holds the rest"
+    why = (
+        "the autoscaler's limits are too low for all that is asked for: ask for fewer workers, or raise max_workers"
+        if _beyond_limits()
+        else "'ray status' shows who holds the rest"
     )
+    return f"waiting for room for {scale.min_workers or scale.workers} workers ({'; '.join(parts)}); {why}"
+
+
+def _beyond_limits() -> bool:
+    """Whether the autoscaler (of the second version) says that it may not start what is asked for."""
+    with contextlib.suppress(Exception):
+        import ray
+        from ray._raylet import GcsClient  # type: ignore[attr-defined]
+        from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+
+        answer = GcsClient(ray.get_runtime_context().gcs_address).get_cluster_status()
+        state = GetClusterStatusReply.FromString(answer).autoscaling_state
+        return bool(state.infeasible_gang_resource_requests or state.infeasible_cluster_resource_constraints)
+    return False

@@ -15,7 +15,7 @@ import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -25,6 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.config import ScaleConfig
 from pipelines.data.batchjob import CLAIM, FATAL, SHARE_OUT, SHARE_VIDEOS, Facts, decode_on_ray, quarantined, read_part
 from pipelines.data.decode import DecodeSettings
 from pipelines.data.destination import OUR_SHARD, Destination
@@ -33,7 +34,7 @@ from pipelines.data.inputs import Input, Inputs
 from pipelines.data.keptlists import keep_lists
 from pipelines.data.manifest import FACTS, SCHEMA
 from pipelines.data.shardfile import Shard
-from pipelines.room import can_grow
+from pipelines.room import can_grow, most_places
 from pipelines.shared_folder import blind_nodes
 from pipelines.storage import is_uri
 from vlmodels.errors import UserError
@@ -286,11 +287,9 @@ def _run(
     workers, time_limit, decode = how
     connect()
     _check_machines(plan, to.resolve())
-    workers = _at_a_time(
-        workers, len(plan), ray.cluster_resources(), grows=can_grow(sum(node["Alive"] for node in ray.nodes()))
-    )
+    workers, waiting = _at_a_time(workers, len(plan))
     clips = sum(len(batch["paths"]) for batch in plan)
-    say(f"decoding {clips} clips in {len(plan)} batches with {workers} workers")
+    say(f"decoding {clips} clips in {len(plan)} batches with {workers} workers{waiting}")
     facts = ray.data.from_items(list(plan), override_num_blocks=len(plan)).map_batches(
         decode_on_ray,
         fn_args=(to.resolve(), settings, time_limit, decode),
@@ -319,12 +318,21 @@ def _run(
             said = now
 
 
-def _at_a_time(wanted: int | None, batches: int, cluster: Mapping[str, float], *, grows: bool) -> int:
-    """How many batches are decoded at the same time; on a cluster that grows, what is up now is no limit."""
-    if grows:
-        return min(wanted or batches, batches)
-    cpus = max(1, int(cluster.get("CPU", 1)))
-    return min(wanted or cpus, cpus, batches)
+def _at_a_time(wanted: int | None, batches: int) -> tuple[int, str]:
+    """How many batches are decoded at the same time, and what they wait for.
+
+    Where machines may still come, what is up now is no limit.
+    """
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    up = cpus = sum(int(node["Resources"].get("CPU", 0)) for node in nodes)
+    if can_grow(len(nodes)):
+        limit = most_places(ScaleConfig(), nodes)
+        cpus = max(up, batches if limit is None else limit)
+    if not cpus:
+        raise UserError(f"Ray has no CPU to decode with ({len(nodes)} machines, see 'ray status'); add machines")
+    return min(wanted or cpus, cpus, batches), "" if up else ", which wait for machines that the autoscaler may start"
 
 
 def _check_machines(plan: Sequence[dict[str, Any]], to: Destination) -> None:

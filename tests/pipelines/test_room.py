@@ -59,6 +59,48 @@ def test_an_autoscaler_is_waited_for(monkeypatch):
     assert line.startswith("1 of 4 workers fit on the cluster (1 CPUs and 1 GPUs each, 1 machines): waiting for 3 more")
 
 
+CLUSTER = """
+max_workers: 5
+head_node_type: head
+available_node_types:
+  head: {resources: {CPU: 0}, max_workers: 0}
+  gpu_worker: {resources: {CPU: 8, GPU: 2}, max_workers: 3}
+  cpu_worker: {resources: {CPU: 16}, max_workers: 4}
+"""
+
+
+@pytest.fixture
+def autoscaled(monkeypatch, tmp_path):
+    """The head of a cluster that ``ray up`` made; returns its configuration."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(room, "_node_types", lambda: {"head"})
+    kept = tmp_path / "ray_bootstrap_config.yaml"
+    kept.write_text(CLUSTER)
+    return kept
+
+
+def test_what_the_autoscaler_may_start(autoscaled):
+    head = [{"Resources": {room.HEAD: 1.0}}]
+    assert room.most_places(ScaleConfig(gpu=True), head) == 6
+    assert room.most_places(ScaleConfig(gpu=True, cpus_per_worker=5), head) == 3
+    assert room.most_places(ScaleConfig(), head) == 4 * 16 + 1 * 8  # of five machines
+    assert room.most_places(ScaleConfig(), [{"Resources": {room.HEAD: 1.0, "CPU": 2}}, *machines((16,))]) == 74
+    autoscaled.write_text(CLUSTER.replace("{CPU: 16}", "{}"))  # on premises: not known before a machine is up
+    assert room.most_places(ScaleConfig(), head) is None
+    autoscaled.unlink()  # not on the head
+    assert room.most_places(ScaleConfig(), head) is None
+
+
+def test_more_workers_than_the_autoscaler_may_start(autoscaled):
+    head = [{"Resources": {room.HEAD: 1.0}}]
+    (line,) = room.check_room(ScaleConfig(workers=6, gpu=True), head)
+    assert line.endswith("waiting for 6 more, for which the autoscaler may start machines")
+    too_many = r"7 workers \(1 CPUs and 1 GPUs each\) are more than the 6 for which the autoscaler may start machines;"
+    for least in (0, 2):  # an elastic run asks for all of its workers as well
+        with pytest.raises(UserError, match=too_many):
+            room.check_room(ScaleConfig(workers=7, min_workers=least, gpu=True), head)
+
+
 def test_an_autoscaler_is_known_by_its_types_and_its_limit(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(room, "_node_types", lambda: {"node_12ab", "node_34cd"})  # started by hand

@@ -225,14 +225,28 @@ def test_unwritable_and_busy_folders(here, videos, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "batches", "cpus", "grows", "count"),
+    ("wanted", "batches", "cpus", "limit", "count"),
     [
-        *[(None, 9, 2, False, 2), (5, 9, 2, False, 2), (1, 9, 2, False, 1), (None, 1, 2, False, 1)],
-        *[(None, 9, 0, True, 9), (5, 9, 0, True, 5), (20, 9, 2, True, 9), (None, 9, 0, False, 1)],
+        *[(None, 9, 2, 2, 2), (5, 9, 2, 2, 2), (1, 9, 2, 2, 1), (None, 1, 2, 2, 1), (None, 9, 4, 2, 4)],
+        *[(None, 9, 0, None, 9), (5, 9, 0, None, 5), (20, 9, 2, None, 9), (None, 9, 0, 3, 3)],
     ],
 )
-def test_as_many_workers_as_there_are_cpus_or_may_come(wanted, batches, cpus, grows, count):
-    assert shards._at_a_time(wanted, batches, {"CPU": cpus} if cpus else {}, grows=grows) == count
+def test_as_many_workers_as_there_are_cpus_or_may_come(wanted, batches, cpus, limit, count, monkeypatch):
+    nodes = [{"Alive": True, "Resources": {"CPU": cpus} if cpus else {}}, {"Alive": False, "Resources": {"CPU": 50}}]
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    monkeypatch.setattr(shards, "can_grow", lambda up: limit != 2)
+    monkeypatch.setattr(shards, "most_places", lambda scale, up: limit)
+    workers, waiting = shards._at_a_time(wanted, batches)
+    assert (workers, bool(waiting)) == (count, not cpus)
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_a_cluster_without_cpus_is_refused(grows, monkeypatch):
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"memory": 9.0}}])
+    monkeypatch.setattr(shards, "can_grow", lambda up: grows)
+    monkeypatch.setattr(shards, "most_places", lambda scale, up: 0)
+    with pytest.raises(UserError, match="Ray has no CPU to decode with"):
+        shards._at_a_time(None, 9)
 
 
 def test_a_ray_that_is_away_is_not_told_as_a_full_disk(videos, tmp_path, monkeypatch):
