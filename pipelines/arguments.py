@@ -88,10 +88,12 @@ def config_from(args: argparse.Namespace, *, protocol: str) -> TrainConfig:
     from pipelines.data.keptlists import LISTS
     from pipelines.data.lists import kept_dataset
     from pipelines.data.shardcache import check_readable
+    from pipelines.input_flags import local_only
     from pipelines.plan import named_test
     from pipelines.storage import is_uri
     from vlmodels import methods
 
+    local_only(args, "lists", "captions", "pretrained")
     for place in (args.data, *(named_test(item)[1] for item in getattr(args, "test", ()))):
         if is_uri(place):
             check_readable(place)

@@ -293,8 +293,10 @@ def _listed(lists: Sequence[VideoList], root: Path | StoredVideos, *, scan: bool
 
 
 def uri_of(listed: str) -> str:
-    """Return a listed path as uris are written: without ``./`` and double slashes."""
-    return PurePosixPath(listed).as_posix() if "//" in listed or "./" in listed else listed
+    """Return a listed path as uris are written: without ``./`` and double slashes but a scheme's."""
+    scheme, sign, path = listed.rpartition("://")
+    plain = PurePosixPath(path).as_posix() if "//" in path or "./" in path else path
+    return f"{scheme}{sign}{plain}"
 
 
 def _union(label_files: Iterable[Sequence[str]]) -> list[str]:

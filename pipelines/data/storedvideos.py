@@ -133,9 +133,7 @@ def _chunks(place: Place) -> Iterator[bytes]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise UserError(
-            f"{place.uri} cannot be read: {why(error)}; what is done is kept, the same command goes on from there"
-        ) from error
+        raise UserError(f"{place.uri} cannot be read: {why(error)}; run the same command again") from error
 
 
 @contextmanager

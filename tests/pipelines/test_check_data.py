@@ -15,10 +15,11 @@ import pytest
 from pyarrow import fs
 
 from pipelines import check_data
+from pipelines.arguments import config_from, training_parser
 from pipelines.data import presence
 from pipelines.data.batchjob import worker_decoder
 from pipelines.data.decode import DecodeSettings
-from pipelines.data.inputs import find_inputs, find_listed, wanted_lists
+from pipelines.data.inputs import find_inputs, find_listed, uri_of, wanted_lists
 from pipelines.data.isolation import Decoded
 from pipelines.data.lists import ListFolder
 from pipelines.data.storedvideos import AHEAD
@@ -315,6 +316,21 @@ def test_only_uris_are_refused():
     args.pretrained = "s3://b/w.pt"
     with pytest.raises(UserError, match=r"--pretrained s3://b/w\.pt: it has to be a local path; copy it"):
         local_only(args, "captions", "pretrained")
+
+
+@pytest.mark.parametrize("flag", ["lists", "pretrained"])
+def test_training_reads_these_here_alone(flag):
+    args = training_parser("", "b2n").parse_args(["--data", "x", f"--{flag}", "s3://b/x"])
+    with pytest.raises(UserError, match=f"--{flag} s3://b/x: it has to be a local path"):
+        config_from(args, protocol="b2n")
+
+
+@pytest.mark.parametrize(
+    ("listed", "uri"),
+    [("a/./b.mp4", "a/b.mp4"), ("a//b.mp4", "a/b.mp4"), ("s3://b//a/c.mp4", "s3://b/a/c.mp4"), ("s3://b", "s3://b")],
+)
+def test_listed_paths_are_plain_and_keep_their_scheme(listed, uri):
+    assert uri_of(listed) == uri
 
 
 @pytest.mark.parametrize(
