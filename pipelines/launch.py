@@ -13,7 +13,7 @@ from pipelines.errors import DivergedError
 from pipelines.harness import LocalHarness
 from pipelines.node_facts import own
 from pipelines.preflight import check_cluster
-from pipelines.progress import Mailbox, Progress, losses_told
+from pipelines.progress import Mailbox, Progress
 from pipelines.ray_session import connect
 from pipelines.worker import Job, train_worker, work
 from vlmodels.errors import UserError
@@ -55,6 +55,7 @@ def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iter
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
+    from pipelines.controller import ControllerNews
     from pipelines.torch_group import TorchGroup
 
     config = plan.config
@@ -79,7 +80,7 @@ def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iter
                 storage_filesystem=home.filesystem,  # ours: it waits for a store that is away
                 failure_config=FailureConfig(max_failures=config.scale.max_failures),
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
-                callbacks=[losses_told(job.send)],
+                callbacks=[ControllerNews(job.send)],
             ),
         )
         try:
@@ -89,7 +90,8 @@ def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iter
             progress.catch_up()
             if progress.mistake:
                 raise UserError(f"{progress.mistake}; what was trained is kept, the same command goes on") from error
-            raise RuntimeError(f"{plan.name}: workers failed again and again: {error}") from error
+            limit = config.scale.max_failures
+            raise RuntimeError(f"{plan.name}: given up (scale.max_failures={limit}): {error}") from error
     _raise_said(result.return_value or {})
     if result.checkpoint is None:
         raise RuntimeError(f"{plan.name}: the workers ended without a result; see {result.path}")

@@ -40,26 +40,6 @@ class Mailbox:
         self._actor.put.remote(item)
 
 
-def losses_told(send: Callable[[dict[str, Any]], None]) -> Any:
-    """Ray Train's callback that sends news of lost workers; a mistake of the user's is told by the worker itself."""
-    from ray.train import UserCallback
-
-    from vlmodels.errors import UserError
-
-    class Losses(UserCallback):  # type: ignore[misc]  # Ray is untyped here
-        def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:  # noqa: ARG002
-            causes = {rank: getattr(error, "cause", None) or error for rank, error in worker_exceptions.items()}
-            if not any(isinstance(cause, UserError) for cause in causes.values()):
-                send({"kind": "lost", "ranks": sorted(causes), "reason": _short(min(causes.items())[1])})
-
-    return Losses()
-
-
-def _short(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
-
-
 SAY_WAITING_S = 60.0
 OnEpochNews = Callable[[Mapping[str, float]], None]
 
@@ -165,7 +145,7 @@ class Progress:
             self._arrived.clear()
             self._working = True
             self._say(
-                f"{self._name}: {item['world']} {'workers are' if item['world'] > 1 else 'worker is'} up after "
+                f"{self._name}: {_workers(item['world'])} {'are' if item['world'] > 1 else 'is'} up after "
                 f"{time.monotonic() - self._started:.0f} s, on {_hosts(self.hosts)}"
             )
 
@@ -174,10 +154,23 @@ class Progress:
         self.note(f"rank {item['rank']} has fetched {said}")
 
     def _on_lost(self, item: dict[str, Any]) -> None:
-        self._arrived.clear()
-        self.mistake, self._working = "", False
+        self._pause()
+        self.mistake = ""
         ranks = ", ".join(f"{rank} on {self.hosts.get(rank, 'an unknown machine')}" for rank in item["ranks"])
-        self._say(f"{self._name}: lost rank {ranks} ({item['reason']}); starting again from the last epoch kept")
+        then = "starting again from the last epoch kept"
+        if not item["again"]:
+            then = "giving up; the same command goes on from the last epoch kept, scale.max_failures=N tries more often"
+        self.note(f"lost {f'rank {ranks}' if ranks else 'the workers'} ({item['reason']}); {then}")
+
+    def _on_resized(self, item: dict[str, Any]) -> None:
+        self._pause()
+        workers, before = item["workers"], item["before"]
+        room = "there is room again" if workers > before else "there is no room for more"
+        self.note(f"going on with {_workers(workers)} instead of {before} from the last epoch kept, as {room}")
+
+    def _pause(self) -> None:
+        self._arrived.clear()
+        self._working = False
 
     def _on_mistake(self, item: dict[str, Any]) -> None:
         self.mistake, self._working = item["message"], False
@@ -211,6 +204,10 @@ class Progress:
 
     def _on_scoring(self, item: dict[str, Any]) -> None:
         self._say(f"{self._name}: scoring {item['videos']} {item['set']} videos")
+
+
+def _workers(count: int) -> str:
+    return f"{count} worker{'s' if count > 1 else ''}"
 
 
 def _hosts(hosts: Mapping[int, str]) -> str:

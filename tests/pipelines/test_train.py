@@ -122,9 +122,9 @@ def test_fewer_workers_go_on_with_the_same_parts(small_data, ray_session, tmp_pa
 
     with monkeypatch.context() as patch:
         patch.setattr(Progress, "_on_epoch", kill_then_follow)
-        with pytest.raises(RuntimeError, match="again and again"):
+        with pytest.raises(RuntimeError, match=r"given up \(scale\.max_failures=0\)"):
             run_training(config_of(small_data, tmp_path, *parts), say=said.append)
-    assert any("lost rank" in line for line in said)
+    assert any("lost rank" in line and "giving up; the same command goes on" in line for line in said)
     result = run_training(config_of(small_data, tmp_path, *parts, workers=1), say=said.append)
     assert any("going on after epoch" in line for line in said)
     assert losses(result) == pytest.approx(losses(alone), rel=1e-4)
