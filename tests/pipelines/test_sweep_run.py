@@ -267,38 +267,29 @@ def test_the_run_that_a_killed_session_had_just_opened_is_gone_on_with_and_begun
 ):
     from mlflow import MlflowClient
 
-    killed = Sweep(tmp_path, *arguments, "--grid", "method.layers=9-9,4-4", "--winner-seeds", "0")
+    killed = Sweep(tmp_path, *arguments, "--grid", "optim.lr=1e30,1e35", "--winner-seeds", "0")
     write = SweepFolder.write_sweep
 
-    def killed_before(self, record):
-        if record["tracking"]["run_id"] is not None:
-            raise KeyboardInterrupt
-        write(self, record)
-
     def run_killed(*more):
+        def killed_before(self, record):
+            if record["tracking"]["run_id"] is not None:
+                patch.setattr(MlflowClient, "set_terminated", lambda *_: None)  # who is killed doesn't tidy up
+                raise KeyboardInterrupt
+            write(self, record)
+
         with monkeypatch.context() as patch:
             patch.setattr(SweepFolder, "write_sweep", killed_before)
-            patch.setattr(MlflowClient, "set_terminated", lambda *_: None)  # nor does one that is killed tidy up
             with pytest.raises(KeyboardInterrupt):
                 killed.run(*more)
-
-    def fail(setting, numbers):
-        raise OSError("the disk is full")
 
     run_killed()
     assert [run.info.status for run in killed.tracked()[0]] == ["RUNNING"]
     run_killed("--fresh")
     assert [run.info.status for run in killed.tracked()[0]] == ["KILLED", "RUNNING"]
-    with monkeypatch.context() as patch:
-        patch.setattr(sweep_run, "trainable", lambda task: disturbed(task, fail))
-        patch.setattr(sweep_run, "MAX_FAILURES", 0)
-        assert killed.run() == 1
-        assert killed.run() == 1  # all have ended, none with a score
+    assert killed.run() == 1  # all trials ended, none with a score
     _, parent = killed.tracked()[0]
-    assert (parent.info.status, parent.data.tags["trials"]) == ("FAILED", "2 failed")
+    assert (parent.info.status, parent.data.tags["trials"]) == ("FAILED", "2 diverged")
     assert parent.info.run_id == killed.folder.sweep()["tracking"]["run_id"]
-    assert killed.run("--fresh") == 0
-    assert [run.info.status for run in killed.tracked()[0]] == ["KILLED", "FAILED", "FINISHED"]
 
 
 def test_a_sweep_survives_a_killed_trial_and_an_interruption_and_asha_remembers(arguments, tmp_path, monkeypatch):
