@@ -96,8 +96,7 @@ def layout_of(plan: Plan) -> Layout:
     apart = None
     if 1 < parts <= config.optim.batch_size:
         cut = Parts.cut(store, examples, config.optim.batch_size, parts)
-        groups = ([examples[i].clip_id for i in cut.own(group, world)] for group in range(world))
-        apart = _own([{store.place(clip)[0] for clip in clips} for clips in groups], sizes)
+        apart = _own(cut.shards(store, examples, world), sizes)
     return Layout(
         _own(owned, sizes),
         apart,

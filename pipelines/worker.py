@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from pipelines.config import TrainConfig
+    from pipelines.data.parts import Parts
     from pipelines.evaluate import Scores
     from pipelines.harness import Harness
     from pipelines.plan import Descriptions
@@ -157,10 +158,12 @@ class _Worker:
         from pipelines.data.augment import Augment
         from pipelines.data.batches import TrainBatches
         from pipelines.data.mixing import Mixing
+        from pipelines.data.parts import Parts
         from pipelines.loop import Loop
 
         spec, optim = self.method.backbone.spec, self.config.optim
-        group = self._group()  # what is drawn by rank goes with the clips: a restart may hand them to another
+        parts = Parts.cut(self.store, self.job.split.train, optim.batch_size, self.config.data.parts)
+        group = self._group(parts)  # what is drawn by rank goes with the clips: a restart may hand them to another
         batches = TrainBatches(
             self.store,
             self.job.split.train,
@@ -172,7 +175,7 @@ class _Worker:
             seed=self.config.seed,
             device=self.device,
             mixing=Mixing(self.config.augment, optim.label_smoothing, len(self.job.split.train_classes)),
-            parts=self.config.data.parts,
+            parts=parts,
         )
         loop = Loop(
             self.method,
@@ -187,21 +190,16 @@ class _Worker:
         )
         loop.run(self._on_epoch, start_epoch=self._restore(loop.optimizer))
 
-    def _group(self) -> int:
+    def _group(self, parts: Parts) -> int:
         """Which parts of the clips this rank reads; their shards are fetched if the data lies in a store."""
-        from pipelines.data.parts import Parts, groups_by_rank
+        from pipelines.data.parts import groups_by_rank
 
-        store, examples, count = self.store, self.job.split.train, self.config.data.parts
-        parts = Parts.cut(store, examples, self.config.optim.batch_size, count)
-        needed = [  # shards by group; a single part is read by all
-            {store.place(examples[i].clip_id)[0] for i in parts.own(group, self.world)}
-            for group in range(self.world if count > 1 else 1)
-        ]
-        group = self.rank
-        if count > 1:
+        store, group = self.store, self.rank
+        needed = parts.shards(store, self.job.split.train, self.world)
+        if len(parts.members) > 1:
             held = [sum(store.cached(shard) for shard in shards) for shards in needed]
             group = groups_by_rank(_of_all_ranks(held))[self.rank]
-        missing = [shard for shard in sorted(needed[group if count > 1 else 0]) if not store.cached(shard)]
+        missing = [shard for shard in sorted(needed[group]) if not store.cached(shard)]
         started = time.perf_counter()
         store.fetch(missing)
         seconds = time.perf_counter() - started

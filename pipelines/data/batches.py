@@ -52,7 +52,7 @@ class _HostBatch(NamedTuple):
 
 
 class TrainBatches:
-    """The training clips of one rank, epoch by epoch; of ``parts`` of the data it reads those of group ``rank``."""
+    """The training clips of one rank, epoch by epoch; of ``parts`` of them it reads those of group ``rank``."""
 
     def __init__(
         self,
@@ -67,14 +67,14 @@ class TrainBatches:
         seed: int,
         device: torch.device,
         mixing: Mixing | None = None,
-        parts: int = 1,
+        parts: Parts | None = None,
     ) -> None:
-        pairs = mixing is not None and mixing.needs_pairs
-        if problems := batch_problems(len(examples), batch_size, micro_batch, world, parts=parts, pairs=pairs):
+        self._parts = parts or Parts.cut(store, examples, batch_size, 1)
+        count, pairs = len(self._parts.members), mixing is not None and mixing.needs_pairs
+        if problems := batch_problems(len(examples), batch_size, micro_batch, world, parts=count, pairs=pairs):
             raise UserError("; ".join(problems))
         self._store, self._examples, self._augment, self._mixing = store, examples, augment, mixing
-        self.batch_size, self._passes = batch_size, passes_per_step(batch_size, micro_batch, world, parts)
-        self._parts = Parts.cut(store, examples, batch_size, parts)
+        self.batch_size, self._passes = batch_size, passes_per_step(batch_size, micro_batch, world, count)
         self._rank, self._world, self._seed, self._device = rank, world, seed, device
         self.steps_per_epoch = len(examples) // batch_size  # the last partial batch is dropped, as published
 

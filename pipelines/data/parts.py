@@ -68,6 +68,12 @@ class Parts:
             return self.members[0]
         return np.concatenate([self.members[part] for part in groups(len(self.members), world)[group]])
 
+    def shards(self, store: ClipStore, examples: Sequence[Example], world: int) -> list[set[str]]:
+        """Names of the shards that each worker's group may read."""
+        apart = range(world if len(self.members) > 1 else 1)
+        read = [{store.place(examples[i].clip_id)[0] for i in self.own(group, world)} for group in apart]
+        return read * (world // len(read))
+
     def steps(self, seed: int, epoch: int, group: int, world: int) -> Iterator[np.ndarray]:
         """Yield, for each global batch of ``epoch`` (0-based), the clips in it that the group's worker reads.
 

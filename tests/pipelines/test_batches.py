@@ -13,6 +13,7 @@ from pipelines.config import AugmentConfig
 from pipelines.data.augment import Augment
 from pipelines.data.batches import TrainBatches, batch_problems, prefetched, view_positions, views
 from pipelines.data.mixing import Mixing
+from pipelines.data.parts import Parts
 from vlmodels.errors import UserError
 from vlmodels.sampling import dense_pool_indices, pool_starts, view_indices
 
@@ -20,7 +21,7 @@ STORE = FakeStore()
 PUBLISHED = AugmentConfig()
 
 
-def batches(rank=0, world=1, batch=8, micro=0, seed=1, augment=PUBLISHED, mixing=None, store=STORE):
+def batches(rank=0, world=1, batch=8, micro=0, seed=1, augment=PUBLISHED, mixing=None, store=STORE, parts=None):
     return TrainBatches(
         store,
         store.examples,
@@ -32,6 +33,7 @@ def batches(rank=0, world=1, batch=8, micro=0, seed=1, augment=PUBLISHED, mixing
         seed=seed,
         device=torch.device("cpu"),
         mixing=mixing,
+        parts=parts,
     )
 
 
@@ -50,6 +52,16 @@ def test_two_workers_see_what_one_sees():
     assert len(alone) == 3
     for a, b in zip(alone, both, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_two_workers_with_parts_of_their_own_see_what_one_sees():
+    parts = Parts.cut(STORE, STORE.examples, 8, 3)
+    alone = clips_by_step([list(batches(parts=parts).epoch(3))])
+    both = clips_by_step([list(batches(rank, 2, parts=parts).epoch(3)) for rank in range(2)])
+    assert len(alone) == 3
+    for a, b in zip(alone, both, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    assert not torch.equal(alone[0], clips_by_step([list(batches().epoch(3))])[0])
 
 
 def test_epochs_differ_and_repeat_exactly():

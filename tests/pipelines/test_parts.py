@@ -55,6 +55,9 @@ def test_a_worker_reads_its_own_shards_only():
         places = [STORE.place(f"clip{i}")[0] for i in parts.own(group, 2)]
         assert len(set(places)) <= 3  # of 5 shards, with 5 clips each: one is read by both
         assert all(one <= other for one, other in pairwise(places))
+        assert parts.shards(STORE, STORE.examples, 2)[group] == set(places)
+    whole = {STORE.place(example.clip_id)[0] for example in STORE.examples}
+    assert cut(1).shards(STORE, STORE.examples, 3) == [whole] * 3
 
 
 def test_epochs_and_seeds_draw_anew_and_repeat():
