@@ -1,4 +1,4 @@
-"""Training on pairs in one process or in two that talk through gloo; a module of its own, as processes import it."""
+"""Training in one process or in some that talk through gloo; a module of its own, as processes import it."""
 
 from __future__ import annotations
 
@@ -32,24 +32,31 @@ CONFIG = {
 }
 
 
-def pair_loop(name, rank=0, world=1, **optim):
-    """A loop over 48 pairs of 24 clips."""
+def make_loop(name, optim, augment, rank=0, world=1, *, classes=0, captions=None, mixing=None):
+    """A loop over the 24 clips, as of 4 of the classes, or over their 48 pairs with captions."""
     torch.manual_seed(0)
     cls = methods.get(name)
     method = cls(create("toy", weights=None, num_frames=4), cls.Config(**CONFIG[name]))
-    config = OptimConfig(**{"lr": 3e-3, "epochs": 2, "warmup_epochs": 0, "batch_size": 8} | optim)
+    if classes:
+        method.set_classes([f"class {i}" for i in range(classes)])
     batches = TrainBatches(
         STORE,
-        PAIRS,
-        Augment(AugmentConfig(jitter=0, gray=0), (48, 48), (0.5,) * 3, (0.5,) * 3),
-        batch_size=config.batch_size,
-        micro_batch=config.micro_batch,
+        STORE.examples if captions is None else PAIRS,
+        Augment(augment, (48, 48), (0.5,) * 3, (0.5,) * 3),
+        batch_size=optim.batch_size,
+        micro_batch=optim.micro_batch,
         rank=rank,
         world=world,
         seed=1,
         device=CPU,
+        mixing=mixing,
     )
-    return Loop(method, batches, config, 1, CPU, rank, world, captions=CAPTIONS)
+    return Loop(method, batches, optim, 1, CPU, rank, world, captions=captions)
+
+
+def pair_loop(name, rank=0, world=1, **optim):
+    optim = OptimConfig(**{"lr": 3e-3, "epochs": 2, "warmup_epochs": 0, "batch_size": 8} | optim)
+    return make_loop(name, optim, AugmentConfig(jitter=0, gray=0), rank, world, captions=CAPTIONS)
 
 
 def trained(name, rank=0, world=1, **optim):

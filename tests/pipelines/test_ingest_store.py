@@ -23,7 +23,7 @@ from pipelines.data.inputs import find_inputs
 from pipelines.data.scratch import scratch
 from pipelines.node_facts import look, looks
 from pipelines.storage import Place
-from tests.pipelines.test_shards import PAINT, SETTINGS, here, videos
+from tests.pipelines.test_shards import PAINT, SETTINGS, here, stopped_after, videos
 from vlmodels.errors import UserError
 
 __all__ = ["here", "videos"]  # fixtures
@@ -84,18 +84,9 @@ def test_a_store_gets_what_a_folder_would(here, videos, s3, tmp_path, away):
 @pytest.mark.parametrize("batches", [0, 1, 2])
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_cut_off_it_goes_on_from_any_machine(here, videos, s3, tmp_path, away, monkeypatch, batches, elsewhere):
-    inputs, run = find_inputs([videos]), shards._run
-
-    def stopped(*args):
-        for number, row in enumerate(run(*args)):
-            if number == 8 * batches:
-                raise KeyboardInterrupt
-            yield row
-
-    with monkeypatch.context() as patch:
-        patch.setattr(shards, "_run", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            ingest(inputs, s3)
+    inputs = find_inputs([videos])
+    with stopped_after(monkeypatch, 8 * batches):
+        ingest(inputs, s3)
     (Place.open(s3) / "shards/0123456789abcdef-2x16x16.arrow").write(b"of a machine that was lost before its part")
     with pytest.raises(UserError, match="no index"):
         ClipStore(s3)

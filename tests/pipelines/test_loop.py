@@ -7,45 +7,19 @@ import math
 
 import pytest
 import torch
-from fakes import FakeStore
+from pair_ranks import make_loop
 from torch.nn import functional
 
 from pipelines.config import AugmentConfig, OptimConfig
-from pipelines.data.augment import Augment
-from pipelines.data.batches import TrainBatches
 from pipelines.data.mixing import Mixing
 from pipelines.errors import DivergedError
-from pipelines.loop import Loop
-from vlmodels import methods
-from vlmodels.clip import create
 
-STORE = FakeStore()
 PUBLISHED = AugmentConfig()
-CPU = torch.device("cpu")
-CONFIG = {"msta": {"layers": "3-4", "dims": 8, "alpha": 0.0, "dropout": 0.0}}
-
-
 MIXED = AugmentConfig(mixup=0.8, cutmix=1.0, crop="multiscale")
 
 
-def make_loop(optim, name="msta", augment=PUBLISHED):
-    torch.manual_seed(0)
-    cls = methods.get(name)
-    method = cls(create("toy", weights=None, num_frames=4), cls.Config(**CONFIG[name]))
-    method.set_classes([f"class {i}" for i in range(4)])
-    batches = TrainBatches(
-        STORE,
-        STORE.examples,
-        Augment(augment, (48, 48), (0.5,) * 3, (0.5,) * 3),
-        batch_size=optim.batch_size,
-        micro_batch=optim.micro_batch,
-        rank=0,
-        world=1,
-        seed=1,
-        device=CPU,
-        mixing=Mixing(augment, optim.label_smoothing, 4),
-    )
-    return Loop(method, batches, optim, 1, CPU)
+def class_loop(optim, name="msta", augment=PUBLISHED):
+    return make_loop(name, optim, augment, classes=4, mixing=Mixing(augment, optim.label_smoothing, 4))
 
 
 def run(loop, start=0):
@@ -61,7 +35,7 @@ def run(loop, start=0):
 
 
 def test_only_the_adapter_changes_and_the_loss_falls():
-    loop = make_loop(OptimConfig(lr=3e-3, epochs=4, warmup_epochs=0.5, batch_size=8))
+    loop = class_loop(OptimConfig(lr=3e-3, epochs=4, warmup_epochs=0.5, batch_size=8))
     frozen = {k: v.clone() for k, v in loop.method.backbone.state_dict().items()}
     history, states = run(loop)
     assert history[-1]["loss"] < history[0]["loss"]
@@ -74,8 +48,8 @@ def test_only_the_adapter_changes_and_the_loss_falls():
 def test_resumed_equals_straight_through(settings):
     optim = OptimConfig(lr=3e-3, epochs=3, warmup_epochs=1, batch_size=8, **settings)
     augment = MIXED if settings else PUBLISHED
-    history, states = run(make_loop(optim, augment=augment))
-    resumed = make_loop(optim, augment=augment)
+    history, states = run(class_loop(optim, augment=augment))
+    resumed = class_loop(optim, augment=augment)
     adapter, optimizer = states[0]
     resumed.method.load_adapter_state_dict(adapter)
     resumed.optimizer.load_state_dict(optimizer)
@@ -88,15 +62,15 @@ def test_resumed_equals_straight_through(settings):
 
 
 def test_accumulated_passes_equal_one_pass():
-    whole, _ = run(make_loop(OptimConfig(lr=1e-3, epochs=2, warmup_epochs=0, batch_size=8)))
-    parts, _ = run(make_loop(OptimConfig(lr=1e-3, epochs=2, warmup_epochs=0, batch_size=8, micro_batch=3)))
+    whole, _ = run(class_loop(OptimConfig(lr=1e-3, epochs=2, warmup_epochs=0, batch_size=8)))
+    parts, _ = run(class_loop(OptimConfig(lr=1e-3, epochs=2, warmup_epochs=0, batch_size=8, micro_batch=3)))
     for a, b in zip(whole, parts, strict=True):
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-4)
 
 
 @pytest.mark.parametrize(("shift", "expected"), [(0, 100), (1, 0)])
 def test_train_top1_counts_against_the_largest_target(monkeypatch, shift, expected):
-    loop = make_loop(OptimConfig(lr=0.1, epochs=1, warmup_epochs=0, batch_size=8, label_smoothing=0.1))
+    loop = class_loop(OptimConfig(lr=0.1, epochs=1, warmup_epochs=0, batch_size=8, label_smoothing=0.1))
     forward = type(loop.method).forward
 
     def truth(self, frames, labels):
@@ -110,23 +84,23 @@ def test_train_top1_counts_against_the_largest_target(monkeypatch, shift, expect
 
 def test_the_loss_is_of_the_mixed_clips_and_targets():
     optim = OptimConfig(lr=1e-12, epochs=1, warmup_epochs=0, batch_size=8, label_smoothing=0.1)
-    loop = make_loop(optim, augment=MIXED)
+    loop = class_loop(optim, augment=MIXED)
     with torch.no_grad():
         expected = [functional.cross_entropy(loop.method(b.frames).logits, b.targets) for b in loop.batches.epoch(0)]
     history, _ = run(loop)
     assert history[0]["loss"] == pytest.approx(float(torch.stack(expected).mean()), rel=1e-5)
-    plain, _ = run(make_loop(OptimConfig(lr=1e-12, epochs=1, warmup_epochs=0, batch_size=8), augment=MIXED))
+    plain, _ = run(class_loop(OptimConfig(lr=1e-12, epochs=1, warmup_epochs=0, batch_size=8), augment=MIXED))
     assert history[0]["loss"] != pytest.approx(plain[0]["loss"], rel=1e-3)
 
 
 def test_bf16_stays_near_fp32():
-    full, _ = run(make_loop(OptimConfig(lr=1e-3, epochs=1, warmup_epochs=0, batch_size=8)))
-    half, _ = run(make_loop(OptimConfig(lr=1e-3, epochs=1, warmup_epochs=0, batch_size=8, precision="bf16")))
+    full, _ = run(class_loop(OptimConfig(lr=1e-3, epochs=1, warmup_epochs=0, batch_size=8)))
+    half, _ = run(class_loop(OptimConfig(lr=1e-3, epochs=1, warmup_epochs=0, batch_size=8, precision="bf16")))
     assert half[0]["loss"] == pytest.approx(full[0]["loss"], rel=0.05)
 
 
 def test_a_loss_that_is_no_number_stops_with_the_remedy():
-    loop = make_loop(OptimConfig(lr=1e-3, epochs=2, warmup_epochs=0, batch_size=8))
+    loop = class_loop(OptimConfig(lr=1e-3, epochs=2, warmup_epochs=0, batch_size=8))
     with torch.no_grad():
         loop.parameters[0].fill_(math.nan)
     with pytest.raises(DivergedError, match=r"epoch 1 .*lower optim\.lr"):

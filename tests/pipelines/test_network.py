@@ -8,8 +8,7 @@ import time
 import pytest
 import ray
 import torch
-from fakes import FakeStore
-from pair_ranks import CONFIG, CPU, group
+from pair_ranks import group, make_loop
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from torch import distributed as dist
@@ -17,38 +16,16 @@ from torch import multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.config import AugmentConfig, OptimConfig
-from pipelines.data.augment import Augment
-from pipelines.data.batches import TrainBatches
 from pipelines.launch import own_interrupt
-from pipelines.loop import Loop
 from pipelines.network import Traffic
 from pipelines.torch_group import TorchGroup, interface_of, use_rays_interface
-from vlmodels import methods
-from vlmodels.clip import create
 
 WORLD = 3  # thirds round, halves do not
-STORE = FakeStore()
 
 
 def class_loop(rank=0, world=1, classes=4, **optim):
-    """A loop over 24 clips of 4 of the classes."""
-    torch.manual_seed(0)
-    cls = methods.get("msta")
-    method = cls(create("toy", weights=None, num_frames=4), cls.Config(**CONFIG["msta"]))
-    method.set_classes([f"class {i}" for i in range(classes)])
-    config = OptimConfig(**{"lr": 3e-3, "epochs": 1, "warmup_epochs": 0, "batch_size": 8} | optim)
-    batches = TrainBatches(
-        STORE,
-        STORE.examples,
-        Augment(AugmentConfig(), (48, 48), (0.5,) * 3, (0.5,) * 3),
-        batch_size=config.batch_size,
-        micro_batch=config.micro_batch,
-        rank=rank,
-        world=world,
-        seed=1,
-        device=CPU,
-    )
-    return Loop(method, batches, config, 1, CPU, rank, world)
+    optim = OptimConfig(**{"lr": 3e-3, "epochs": 1, "warmup_epochs": 0, "batch_size": 8} | optim)
+    return make_loop("msta", optim, AugmentConfig(), rank, world, classes=classes)
 
 
 def epoch_of(loop):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -61,6 +62,24 @@ def videos(tmp_path):
 
 def ingest(videos, out, **how):
     return shards.ingest(find_inputs([videos]), out, SETTINGS, say=lambda line: None, **{"decode": PAINT, **how})
+
+
+@contextmanager
+def stopped_after(monkeypatch, rows):
+    """Stop the ingest in this context when it has taken in so many rows, or all."""
+    run = shards._run
+
+    def stopped(*args):
+        for number, row in enumerate(run(*args)):
+            if number == rows:
+                break
+            yield row
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "_run", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            yield
 
 
 def names(folder):
@@ -164,19 +183,8 @@ def test_a_shard_that_is_lost_or_cut_is_made_again(here, videos, tmp_path):
 def test_stopped_after_any_batch_it_ends_at_the_same_index(here, videos, tmp_path, monkeypatch, batches):
     whole = ingest(videos, tmp_path / "whole")
     out = tmp_path / "out"
-    run = shards._run
-
-    def stopped(*args):
-        for number, row in enumerate(run(*args)):
-            if number == 8 * batches:
-                raise KeyboardInterrupt
-            yield row
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(shards, "_run", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            ingest(videos, out)
+    with stopped_after(monkeypatch, 8 * batches):
+        ingest(videos, out)
     assert not (out / "index.json").exists()
     (out / "shards" / "0123456789abcdef-2x16x16.arrow.99.tmp").write_bytes(b"half")
     with pytest.raises(UserError, match="other settings"):
