@@ -91,7 +91,7 @@ def _parser(description: str, protocol: str) -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KEY=A,B,C",
-        help="values of a setting, those with commas in quotes: \"method.targets='q,v',q\"; may be repeated",
+        help="values of a setting, those with commas in quotes: \"method.targets='q,v','q,k,v'\"; may be repeated",
     )
     group = parser.add_argument_group("how and for what")
     add = group.add_argument

@@ -247,7 +247,7 @@ def parse_grid(text: str) -> tuple[str, Choice]:
     if not key.strip() or not options or not all(isinstance(option, str) for option in options):
         raise UserError(
             f"--grid '{text}' is not of the form key=a,b,c, such as optim.lr=1e-3,3e-3; values with commas, or other "
-            "signs of YAML's lists, are put in quotes: method.targets='q,v',q"
+            "signs of YAML's lists, are put in quotes: method.targets='q,v','q,k,v'"
         )
     return key.strip(), Choice(tuple(dict.fromkeys(options)))
 
