@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import room
-from pipelines.config import ScaleConfig
+from pipelines.config import ScaleConfig, TrainConfig
 from vlmodels.errors import UserError
 
 
@@ -112,3 +114,20 @@ def test_an_autoscaler_is_known_by_its_types_and_its_limit(monkeypatch, tmp_path
     assert not room.can_grow(3)  # the head and two workers are up
     monkeypatch.setattr(room, "_node_types", lambda: 1 / 0)
     assert not room.can_grow(2)
+
+
+@pytest.mark.parametrize("beyond", [False, True])
+def test_an_elastic_run_that_has_no_group_yet_waits_too(beyond, monkeypatch):
+    up = [{"Alive": True, "Resources": {"CPU": 1.0}}]
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_job_id=lambda: "01"))
+    monkeypatch.setattr("ray.util.placement_group_table", dict)
+    monkeypatch.setattr("ray.nodes", lambda: up)
+    monkeypatch.setattr("ray.available_resources", dict)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 1.0})
+    monkeypatch.setattr(room, "_beyond_limits", lambda: beyond)
+    config = TrainConfig(scale=ScaleConfig(workers=4, min_workers=2))
+    line = room.waiting(config) or ""
+    assert line.startswith("waiting for room for 2 workers (1 CPUs each, 0 of 1 free); ")
+    assert ("limits are too low" in line) == beyond
+    up *= 2
+    assert room.waiting(config) is None
