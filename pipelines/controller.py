@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.train import ControllerError, PreemptionError, TrainingFailedError
 from ray.train.v2._internal.exceptions import (
     WorkerGroupStartupTimeoutError,
@@ -64,6 +64,8 @@ def _lost(error: TrainingFailedError) -> dict[str, Any]:
 
 def _why(failure: BaseException) -> str:
     failure = getattr(failure, "health_check_failure", failure)
+    if isinstance(failure, ActorUnavailableError):  # a machine that is gone may not be known to be, yet
+        return "its process or machine cannot be reached"
     lines = [line.strip() for line in str(failure).splitlines() if line.strip()] or [""]
     line = lines[0]
     if isinstance(failure, RayActorError):  # the cause comes last

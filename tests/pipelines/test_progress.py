@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ray import cloudpickle
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, ActorUnavailableError
 from ray.train import ControllerError, PreemptionError
 from ray.train.v2._internal.exceptions import (
     UserExceptionWithTraceback,
@@ -34,6 +34,7 @@ def died(why):
 
 MACHINE = died("The actor died because its node has died. Node Id: 12ab the actor's node was terminated unexpectedly")
 PROCESS = died("The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR")
+SILENT = WorkerHealthCheckFailedError("A worker health check failed.", failure=ActorUnavailableError("RPC error", None))
 PEER = UserExceptionWithTraceback(RuntimeError("Read error: Connection reset by peer\nmore"), "")
 
 
@@ -82,6 +83,7 @@ class Told:
     [
         (worker_failure(r1=MACHINE), "lost rank 1 on 10.0.0.2 (the machine left the cluster)"),
         (worker_failure(r0=PEER, r1=MACHINE), "lost rank 1 on 10.0.0.2 (the machine left the cluster)"),
+        (worker_failure(r1=SILENT), "lost rank 1 on 10.0.0.2 (its process or machine cannot be reached)"),
         (
             worker_failure(r0=PEER, r1=PROCESS),
             "lost rank 1 on 10.0.0.2 (ActorDiedError: The actor is dead because its worker process has died. "
