@@ -15,7 +15,7 @@ from ray.tune import Callback
 from pipelines.launch import resources_of_worker
 from pipelines.preflight import check_cluster
 from pipelines.ray_session import given_back
-from pipelines.room import can_grow
+from pipelines.room import can_grow, most_places
 from pipelines.rundir import SCRATCH, Home
 from pipelines.sweep_folder import STARTED, STATUS, SweepFolder, has_ended, runs_at
 from pipelines.trial import RECORD, Task, blank, epoch_numbers, numbers, trainable
@@ -53,8 +53,11 @@ def run_trials(
     base = replace(plan.base, out=runs_at(plan.base.out, plan.name))
     for note in check_cluster(replace(plan.first.config, out=base.out), data=plan.first.data):
         say(note)
-    grows = can_grow(sum(node["Alive"] for node in ray.nodes()))
-    beside = at_a_time(base, ray.cluster_resources(), concurrent, coming=plan.count if grows else 0)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    grows = can_grow(len(nodes))
+    limit = most_places(base.scale, nodes)
+    coming = plan.count if limit is None else min(plan.count, limit // base.scale.workers)
+    beside = at_a_time(base, ray.cluster_resources(), concurrent, coming=coming if grows else 0)
     if grows:
         say(f"up to {beside} trials at a time (--concurrent): the autoscaler may start machines for them")
     task = Task(base, parent)
@@ -115,8 +118,9 @@ def _resources(config: TrainConfig) -> dict[str, float]:
 def at_a_time(config: TrainConfig, cluster: Mapping[str, float], wanted: int, *, coming: int = 0) -> int:
     """How many trials can run side by side; ``wanted=0``: as many as fit.
 
-    Where machines may still come, what is there now is no limit: ``coming`` trials (all of the sweep) may find room,
-    and unless more fit already no more than ``AT_FIRST`` of them are begun unasked.
+    Where machines may still come, what is there now is no limit: ``coming`` trials may find room (all of the sweep, or
+    as many as the autoscaler's limits allow, since asked for more it may start nothing), and unless more fit already no
+    more than ``AT_FIRST`` of them are begun unasked.
 
     Raises:
         UserError: not even one, and no machines may come.
@@ -124,7 +128,7 @@ def at_a_time(config: TrainConfig, cluster: Mapping[str, float], wanted: int, *,
     needs = {kind: config.scale.workers * amount for kind, amount in resources_of_worker(config).items()}
     fit = min(int(cluster.get(kind, 0) / amount + 1e-6) for kind, amount in needs.items())
     if coming:
-        return wanted or max(fit, min(coming, AT_FIRST))
+        return min(wanted, max(fit, coming)) if wanted else max(fit, min(coming, AT_FIRST))
     if not fit:
         said = ", ".join(f"{amount:g} {kind}s of {cluster.get(kind, 0):g}" for kind, amount in needs.items())
         raise UserError(

@@ -34,14 +34,17 @@ def arguments(small_data, ray_session):
 
 @pytest.mark.parametrize(
     ("cluster", "wanted", "trials", "count"),
-    [({}, 0, 20, 8), ({}, 0, 3, 3), ({}, 12, 20, 12), ({"CPU": 2}, 5, 20, 5), ({"CPU": 16}, 0, 20, 16)],
+    [({}, 0, 20, 8), ({}, 0, 3, 3), ({}, 12, 20, 12), ({}, 12, 3, 3), ({"CPU": 2}, 5, 20, 5), ({"CPU": 16}, 0, 20, 16)],
 )
 def test_machines_that_may_come_are_no_limit(cluster, wanted, trials, count):
     assert sweep_run.at_a_time(TrainConfig(), cluster, wanted, coming=trials) == count
 
 
-@pytest.mark.parametrize(("grows", "wanted", "said"), [(True, 0, 8), (True, 3, 3), (False, 0, None)])
-def test_a_cluster_without_machines_yet_is_asked_for_them(tmp_path, monkeypatch, grows, wanted, said):
+@pytest.mark.parametrize(
+    ("grows", "limit", "wanted", "said"),
+    [(True, None, 0, 8), (True, None, 3, 3), (True, 2, 0, 2), (True, 2, 3, 2), (False, None, 0, None)],
+)
+def test_a_cluster_without_machines_yet_is_asked_for_them(tmp_path, monkeypatch, grows, limit, wanted, said):
     def build_tuner(*_, concurrent, **__):
         raise KeyboardInterrupt(concurrent)
 
@@ -60,6 +63,7 @@ def test_a_cluster_without_machines_yet_is_asked_for_them(tmp_path, monkeypatch,
     monkeypatch.setattr("tune_spaces.search.build_tuner", build_tuner)
     monkeypatch.setattr(sweep_run, "check_cluster", lambda *_, **__: [])
     monkeypatch.setattr(sweep_run, "can_grow", lambda nodes: grows and nodes == 1)
+    monkeypatch.setattr(sweep_run, "most_places", lambda *_: limit)
     lines = []
     with pytest.raises(KeyboardInterrupt if grows else UserError, match=str(said) if grows else "1 CPUs of 0") as error:
         sweep_run.run_trials(plan, SweepFolder(tmp_path), parent=None, concurrent=wanted, say=lines.append)
