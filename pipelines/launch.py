@@ -52,7 +52,14 @@ def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iter
             that is no number (``DivergedError``).
         RuntimeError: workers failed more often than ``scale.max_failures`` allows.
     """
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train import (
+        CheckpointConfig,
+        ControllerError,
+        FailureConfig,
+        RunConfig,
+        ScalingConfig,
+        TrainingFailedError,
+    )
     from ray.train.torch import TorchTrainer
 
     from pipelines.controller import ControllerNews
@@ -90,8 +97,8 @@ def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iter
             progress.catch_up()
             if progress.mistake:
                 raise UserError(f"{progress.mistake}; what was trained is kept, the same command goes on") from error
-            limit = config.scale.max_failures
-            raise RuntimeError(f"{plan.name}: given up (scale.max_failures={limit}): {error}") from error
+            limit = "" if isinstance(error, ControllerError) else f" (scale.max_failures={config.scale.max_failures})"
+            raise RuntimeError(f"{plan.name}: given up{limit}: {error}") from error
     _raise_said(result.return_value or {})
     if result.checkpoint is None:
         raise RuntimeError(f"{plan.name}: the workers ended without a result; see {result.path}")

@@ -63,6 +63,9 @@ class Plan:
                 "the toy backbone knows the words and things of the toy world alone: on other data its scores show "
                 "that the line works, and nothing of the method"
             )
+        workers, shards = self.config.scale.workers, self.facts["shards"]
+        if workers > shards and self.facts["steps"]:
+            told.append(f"more workers ({workers}) than shards ({shards}): several read the same one")
         return (*told, *self.facts["start_notes"], *self.facts["view_notes"])
 
     @property
@@ -138,6 +141,7 @@ def plan_run(config: TrainConfig) -> Plan:
         "trainable": trainable,
         "total": sum(p.numel() for p in method.parameters()),
         "frames": stores[0].segments,
+        "shards": len(stores[0].index.shards),
         "train_clips": len(split.train),
         "select_clips": len(split.select),
         "test_clips": {test.name: test.n_listed for test in split.tests},

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import node_facts
+from pipelines.ask_nodes import ask
 from pipelines.config import ScaleConfig, TrainConfig
 from pipelines.room import check_room, places
 from pipelines.rundir import SCRATCH
-from pipelines.shared_folder import ask
 from pipelines.storage import is_uri, shown
 from vlmodels.errors import UserError, refuse
 

@@ -159,14 +159,16 @@ class Progress:
         ranks = ", ".join(f"{rank} on {self.hosts.get(rank, 'an unknown machine')}" for rank in item["ranks"])
         then = "starting again from the last epoch kept"
         if not item["again"]:
-            then = "giving up; the same command goes on from the last epoch kept, scale.max_failures=N tries more often"
+            often = ", scale.max_failures=N tries more often" if item["counted"] else ""
+            then = f"giving up; the same command goes on from the last epoch kept{often}"
         self.note(f"lost {f'rank {ranks}' if ranks else 'the workers'} ({item['reason']}); {then}")
 
     def _on_resized(self, item: dict[str, Any]) -> None:
         self._pause()
         workers, before = item["workers"], item["before"]
-        room = "there is room again" if workers > before else "there is no room for more"
-        self.note(f"going on with {_workers(workers)} instead of {before} from the last epoch kept, as {room}")
+        room = "there is room again" if workers > before else "no room was found for more"
+        start = " from the last epoch kept" if self.seen else ""
+        self.note(f"going on with {_workers(workers)} instead of {before}{start}, as {room}")
 
     def _pause(self) -> None:
         self._arrived.clear()

@@ -37,9 +37,8 @@ def check_room(scale: ScaleConfig, nodes: Sequence[Mapping[str, Any]]) -> list[s
         return []
     each = _each(scale)
     most = f"{fit} of {scale.workers} workers fit on the cluster ({_amounts(each)} each, {len(nodes)} machines)"
-    if fit >= least:
-        return [f"{most}: going on with these (scale.min_workers={scale.min_workers})"]
-    if can_grow(len(nodes)):
+    grows = can_grow(len(nodes))
+    if grows:
         limit = most_places(scale, nodes)
         if limit is not None and limit < scale.workers:  # asked for more, Ray's autoscaler starts nothing at all
             raise UserError(
@@ -47,6 +46,9 @@ def check_room(scale: ScaleConfig, nodes: Sequence[Mapping[str, Any]]) -> list[s
                 "may start machines; set scale.workers or scale.cpus_per_worker lower, or raise max_workers in the "
                 "cluster's configuration and run 'ray up' again"
             )
+    if fit >= least:
+        return [f"{most}: going on with these (scale.min_workers={scale.min_workers})"]
+    if grows:
         return [f"{most}: waiting for {scale.workers - fit} more, for which the autoscaler may start machines"]
     wanted = {kind: least * amount for kind, amount in each.items()}
     have = {kind: sum(node["Resources"].get(kind, 0) for node in nodes) for kind in each}

@@ -51,18 +51,16 @@ class Parent:
         """
         try:
             yield
-        except BaseException:
-            with contextlib.suppress(Exception):  # the first error is the one to show
-                self._adopt(name)
-            raise
-        self._adopt(name)
+        finally:
+            self._adopt(name)
 
     def _adopt(self, name: str) -> None:
         if self.client is None:
             return
-        for run in self.client.search_runs([self.experiment], f"tags.`{RUN}` = '{name}'"):
-            if PARENT not in run.data.tags:
-                self.client.set_tag(run.info.run_id, PARENT, self.run_id)
+        with contextlib.suppress(Exception):  # the winner is trained, and its own run is whole
+            for run in self.client.search_runs([self.experiment], f"tags.`{RUN}` = '{name}'"):
+                if PARENT not in run.data.tags:
+                    self.client.set_tag(run.info.run_id, PARENT, self.run_id)
 
     def crowned(self, winner: Mapping[str, Any] | None) -> None:
         """Tell what won, and its scores as means over seeds."""
@@ -155,7 +153,8 @@ def _known(client: Any, experiment: str, tracking: Mapping[str, Any]) -> Any:
             run = client.get_run(tracking["run_id"])
             if run.info.lifecycle_stage == "active":
                 return run
-    return next(iter(client.search_runs([experiment], f"tags.`{KEY}` = '{tracking['key']}'")), None)
+    key = tracking.get("key", "")  # a sweep that an earlier version began has none
+    return next(iter(client.search_runs([experiment], f"tags.`{KEY}` = '{key}'")), None) if key else None
 
 
 def _created(client: Any, experiment: str, plan: SweepPlan, key: str) -> Any:

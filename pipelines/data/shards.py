@@ -25,6 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.ask_nodes import blind_nodes
 from pipelines.config import ScaleConfig
 from pipelines.data.batchjob import CLAIM, FATAL, SHARE_OUT, SHARE_VIDEOS, Facts, decode_on_ray, quarantined, read_part
 from pipelines.data.decode import DecodeSettings
@@ -35,7 +36,6 @@ from pipelines.data.keptlists import keep_lists
 from pipelines.data.manifest import FACTS, SCHEMA
 from pipelines.data.shardfile import Shard
 from pipelines.room import can_grow, most_places
-from pipelines.shared_folder import blind_nodes
 from pipelines.storage import is_uri
 from vlmodels.errors import UserError
 

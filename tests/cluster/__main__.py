@@ -30,7 +30,13 @@ STEPS: dict[str, Callable[[Lab], None]] = {
     for step in (
         *(steps.bring_up, steps.ingest, steps.train, steps.pull, steps.submit_job),
         *(faults.worker_killed, faults.host_cut_off, faults.fewer_workers, faults.driver_killed, faults.store_away),
-        *(refusals.wrong_bucket, refusals.too_many_workers, refusals.other_version, refusals.missing_package),
+        *(
+            refusals.wrong_bucket,
+            refusals.too_many_workers,
+            refusals.missing_gpu,
+            refusals.other_version,
+            refusals.missing_package,
+        ),
         steps.take_down,
     )
 }

@@ -23,7 +23,8 @@ INSTALL = (
 def cluster_file(project: Path, key: Path) -> dict:
     """``deploy/local-hosts.yaml`` with what a user edits edited.
 
-    The hosts have the pinned packages already (``hosts.py``), and one CPU each, so that a worker fills a host.
+    The hosts have the pinned packages already (``hosts.py``), and one CPU each, so that a worker fills a host. Their
+    GPUs are promised alone.
     """
     text = (project / "deploy" / "local-hosts.yaml").read_text()
     text = text.replace("http://10.0.0.10:5000", MLFLOW).replace("http://10.0.0.10:9000", STORE)
@@ -33,7 +34,7 @@ def cluster_file(project: Path, key: Path) -> dict:
     config["file_mounts"] |= {"~/.aws/credentials": str(Path.home() / ".aws/credentials")}
     config["setup_commands"] = [config["setup_commands"][0], INSTALL]
     for commands in (config["head_start_ray_commands"], config["worker_start_ray_commands"]):
-        commands[-1] = re.sub("ray start", f"{NOTICES} ray start --num-cpus=1", commands[-1])
+        commands[-1] = re.sub("ray start", f"{NOTICES} ray start --num-cpus=1 --num-gpus=1", commands[-1])
     return config
 
 

@@ -29,7 +29,7 @@ def host_cut_off(lab: Lab) -> None:
     """The second host's cable is pulled until Ray has given it up: the run waits for it, and all go on."""
     out, command = _in_the_middle(lab, "host-cut-off")
     with _cut_off(lab):
-        command.wait_for("lost rank")
+        command.wait_for("lost rank")  # by its workers, or by its machine
     _ends_as_undisturbed(command, out, restarts=1)
 
 
@@ -40,9 +40,11 @@ def fewer_workers(lab: Lab) -> None:
         command.wait_for("1 worker is up")
     # Its five epochs are shorter than a host takes to come back.
     lab.cluster.ssh("hold", HEAD, "pkill -STOP -f '^ray::RayTrainWorker'")
-    wait_for_nodes(lab, 2)
-    lab.cluster.ssh("let go", HEAD, "pkill -CONT -f '^ray::RayTrainWorker'")
-    command.wait_for(r"2 workers are up[^$]*2 workers are up")
+    try:
+        wait_for_nodes(lab, 2)
+    finally:
+        lab.cluster.ssh("let-go", HEAD, "pkill -CONT -f '^ray::RayTrainWorker'")
+    command.wait_for("going on with 2 workers instead of 1")
     _ends_as_undisturbed(command, out, restarts=2, tolerance=1e-4)
 
 
@@ -56,14 +58,14 @@ def _cut_off(lab: Lab) -> Iterator[None]:
 
 
 def driver_killed(lab: Lab) -> None:
-    """The script on the head is killed (-9); submitted again, it goes on after the last epoch."""
+    """The script on the head is killed (-9); submitted again, as a job, it goes on after the last epoch."""
     out, command = _in_the_middle(lab, "driver-killed")
     lab.cluster.ssh("kill", HEAD, "pkill -9 -f '^python /root/b2n.py'")
     check(command.end(60) != 0, f"nobody noticed: {command}")
-    again = lab.b2n("driver-again", out)
-    again.wait_for("found an unfinished run")
-    again.wait_for(r"going on after epoch [1-5]")
-    _ends_as_undisturbed(again, out)
+    with lab.job("driver-again", out) as again:
+        again.wait_for("found an unfinished run")
+        again.wait_for(r"going on after epoch [1-5]")
+        _ends_as_undisturbed(again, out)
 
 
 def store_away(lab: Lab) -> None:
@@ -71,13 +73,15 @@ def store_away(lab: Lab) -> None:
     out, command = _in_the_middle(lab, "store-away")
     os.kill(lab.services.store.process.pid, signal.SIGSTOP)
     time.sleep(STORE_AWAY / 2)
-    for host in (HEAD, WORKER):  # the store's address is now one of the host's own, where nobody listens
-        lab.cluster.ssh("refuse", host, f"ip address add {STOREROOM}/32 dev lo")
-    os.kill(lab.services.store.process.pid, signal.SIGCONT)
-    time.sleep(STORE_AWAY / 2)
-    check("epoch 4/" not in command.said, f"did not miss the store: {command}")
-    for host in (HEAD, WORKER):
-        lab.cluster.ssh("answer", host, f"ip address del {STOREROOM}/32 dev lo")
+    try:
+        for host in (HEAD, WORKER):  # the store's address is now one of the host's own, where nobody listens
+            lab.cluster.ssh("refuse", host, f"ip address add {STOREROOM}/32 dev lo")
+        time.sleep(STORE_AWAY / 2)
+        check("epoch 4/" not in command.said, f"did not miss the store: {command}")
+    finally:
+        for host in (HEAD, WORKER):
+            lab.cluster.ssh("answer", host, f"ip address del {STOREROOM}/32 dev lo")
+        os.kill(lab.services.store.process.pid, signal.SIGCONT)
     _ends_as_undisturbed(command, out)
 
 

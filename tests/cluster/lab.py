@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,15 @@ class Lab:
     def b2n(self, name: str, out: str, *more: str, workers: int = 2) -> Command:
         """Submit the run."""
         return self.cluster.submit(name, "pipelines/b2n.py", [*run_flags(out, workers), *more])
+
+    @contextmanager
+    def job(self, name: str, out: str) -> Iterator[Command]:
+        """Submit the run as a job, through the tunnel to the dashboard."""
+        tunnel = self.cluster.tunnel()
+        try:
+            yield self.cluster.job(name, ["python", "-m", "pipelines.b2n", *run_flags(out)])
+        finally:
+            tunnel.stop()
 
 
 def check(true: bool, message: str) -> None:

@@ -25,6 +25,11 @@ def too_many_workers(lab: Lab) -> None:
     _refused(lab, "room", "3 workers need 3 CPUs but Ray has 2", "--set", "data.parts=3", workers=3)
 
 
+def missing_gpu(lab: Lab) -> None:
+    """GPUs that Ray promises, and no host has."""
+    _refused(lab, "gpu", "Ray promises 1 GPUs there, PyTorch sees 0", "--gpu")
+
+
 def other_version(lab: Lab) -> None:
     """Another version of the code on the second host."""
     lab.cluster.ssh("edit", WORKER, "echo '# edited on this host' >> ~/vidadapt/vlmodels/spec.py")

@@ -68,6 +68,12 @@ def test_a_plan_at_scale_tells_everything(planned):
     assert "few_shot.py" in said
 
 
+def test_more_workers_than_shards_is_told_and_no_mistake(planned):
+    told = "more workers (17) than shards (16): several read the same one"
+    assert told in describe_plan(planned("optim.batch_size=17", workers=17))
+    assert "shards" not in describe_plan(planned(workers=16))
+
+
 def test_only_a_dry_run_looks_ahead(planned):
     plan = planned(workers=2)
     assert "expected" not in describe_plan(plan)

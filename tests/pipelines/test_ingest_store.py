@@ -328,23 +328,23 @@ def test_mistakes_about_stores(s3, tmp_path):
 def test_nodes_that_do_not_see_a_file_are_named(ray_session, tmp_path, monkeypatch):
     import ray
 
-    from pipelines import shared_folder
+    from pipelines import ask_nodes
 
     paths = [str(tmp_path / "seen"), str(tmp_path / "unlike")]
     for path in paths:
         Path(path).write_text(path)
-    assert shared_folder.blind_nodes(paths) == [[], []]
+    assert ask_nodes.blind_nodes(paths) == [[], []]
     (node,) = ray.nodes()
     other = {"NodeID": "other", "NodeManagerAddress": "192.0.2.1", "Alive": True}
-    assert shared_folder.ask([node["NodeID"]], looks, paths, 60) == {node["NodeID"]: looks(paths)}
+    assert ask_nodes.ask([node["NodeID"]], looks, paths, 60) == {node["NodeID"]: looks(paths)}
 
     def ask(nodes, question, paths, _):
         here = question(paths)
         return dict(zip(nodes, (here, [*here[:-1], (3, b"own")]), strict=True))
 
     monkeypatch.setattr(ray, "nodes", lambda: [node, other, other | {"NodeID": "dead", "Alive": False}])
-    monkeypatch.setattr(shared_folder, "ask", ask)
-    assert shared_folder.blind_nodes(paths) == [[], ["192.0.2.1"]]
+    monkeypatch.setattr(ask_nodes, "ask", ask)
+    assert ask_nodes.blind_nodes(paths) == [[], ["192.0.2.1"]]
     batch = {"videos": str(tmp_path), "paths": paths[1:]}
     with pytest.raises(
         UserError, match=r"unlike is not there, or another file, on 192.0.2.1; .*or a store \(--root s3:"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from ray import cloudpickle
+from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from ray.exceptions import ActorDiedError, ActorUnavailableError
-from ray.train import ControllerError, PreemptionError
+from ray.train import ControllerError, PreemptionError, WorkerGroupError
 from ray.train.v2._internal.exceptions import (
     UserExceptionWithTraceback,
     WorkerGroupStartupFailedError,
@@ -22,17 +23,22 @@ from pipelines.progress import Progress
 from vlmodels.errors import UserError
 
 GOES_ON = "starting again from the last epoch kept"
-GIVES_UP = "giving up; the same command goes on from the last epoch kept, scale.max_failures=N tries more often"
+GIVES_UP = "giving up; the same command goes on from the last epoch kept"
+OFTEN = ", scale.max_failures=N tries more often"
 
 
 def died(why):
-    """What Ray Train finds where a worker's process is gone, in the form of Ray's own message."""
-    error = ActorDiedError()
-    error.error_msg = f"{ActorDiedError.BASE_ERROR_MSG}\n\tclass_name: RayTrainWorker\n\tip: 10.0.0.2\n{why}"
+    """What Ray Train finds where a worker's process is gone, as Ray itself puts it."""
+    about = ActorDiedErrorContext(
+        error_message=why, actor_id=bytes(16), class_name="RayTrainWorker", node_ip_address="10.0.0.2"
+    )
+    error = ActorDiedError(about)
     return WorkerHealthCheckFailedError("A worker health check failed.\nWorker info: ...", failure=error)
 
 
-MACHINE = died("The actor died because its node has died. Node Id: 12ab the actor's node was terminated unexpectedly")
+MACHINE = died(
+    "The actor died because its node has died. Node Id: 12ab\n\tthe actor's node was terminated unexpectedly"
+)
 PROCESS = died("The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR")
 SILENT = WorkerHealthCheckFailedError("A worker health check failed.", failure=ActorUnavailableError("RPC error", None))
 PEER = UserExceptionWithTraceback(RuntimeError("Read error: Connection reset by peer\nmore"), "")
@@ -97,13 +103,27 @@ class Told:
             PreemptionError(PreemptionInfo(None, {"12ab": [1]})),
             "lost rank 1 on 10.0.0.2 (the machine is being taken back)",
         ),
+        (WorkerGroupError("NCCL hangs\nfor long", {}), "lost the workers (WorkerGroupError: NCCL hangs)"),
         (start_failure(), "lost the workers (the machine left the cluster)"),
         (ControllerError(OSError(28, "No space left")), "lost the workers (OSError: [Errno 28] No space left)"),
     ],
 )
 def test_who_is_lost_is_told_and_whether_it_is_got_over(error, said):
     assert Told().enter(state.RestartingState(error), scheduling(2)) == [f"run: {said}; {GOES_ON}"]
-    assert Told().enter(*ended(error)) == [f"run: {said}; {GIVES_UP}"]
+    often = "" if isinstance(error, ControllerError) else OFTEN
+    assert Told().enter(*ended(error)) == [f"run: {said}; {GIVES_UP}{often}"]
+
+
+def test_a_state_that_ray_repeats_while_it_waits_is_told_once():
+    waiting = state.RestartingState(worker_failure(r1=MACHINE))
+    assert len(Told().enter(waiting, waiting, waiting)) == 1
+
+
+def test_news_that_fail_do_not_end_the_run():
+    def fails(item):
+        raise OSError
+
+    ControllerNews(fails).after_controller_state_update(None, state.RestartingState(worker_failure(r1=MACHINE)))
 
 
 def test_what_others_tell_is_not_told_again():
@@ -117,11 +137,10 @@ def test_another_number_of_workers_is_told():
     run = Told()
     run.enter(state.RestartingState(worker_failure(r1=MACHINE)), scheduling(1), state.RunningState())
     assert not run.progress._working
-    assert run.said[1:] == [
-        "run: going on with 1 worker instead of 2 from the last epoch kept, as there is no room for more"
-    ]
+    assert run.said[1:] == ["run: going on with 1 worker instead of 2, as no room was found for more"]
     run.progress.hear({"kind": "worker", "rank": 0, "world": 1, "pid": 7, "host": "10.0.0.1"})
     assert run.said[2].startswith("run: 1 worker is up")
+    run.progress.seen.add(1)
     run.enter(state.ResizingState(ResizeDecision(2, {})), scheduling(2), state.RunningState())
     assert run.said[3:] == [
         "run: going on with 2 workers instead of 1 from the last epoch kept, as there is room again"

@@ -98,9 +98,9 @@ def test_more_workers_than_the_autoscaler_may_start(autoscaled):
     (line,) = room.check_room(ScaleConfig(workers=6, gpu=True), head)
     assert line.endswith("waiting for 6 more, for which the autoscaler may start machines")
     too_many = r"7 workers \(1 CPUs and 1 GPUs each\) are more than the 6 for which the autoscaler may start machines;"
-    for least in (0, 2):  # an elastic run asks for all of its workers as well
+    for least, up in ((0, []), (2, []), (2, machines((8, 2)))):  # an elastic run asks for all of its workers as well
         with pytest.raises(UserError, match=too_many):
-            room.check_room(ScaleConfig(workers=7, min_workers=least, gpu=True), head)
+            room.check_room(ScaleConfig(workers=7, min_workers=least, gpu=True), [*head, *up])
 
 
 def test_an_autoscaler_is_known_by_its_types_and_its_limit(monkeypatch, tmp_path):
