@@ -141,7 +141,7 @@ def plan_run(config: TrainConfig) -> Plan:
         "trainable": trainable,
         "total": sum(p.numel() for p in method.parameters()),
         "frames": stores[0].segments,
-        "shards": len(stores[0].index.shards),
+        "shards": len({stores[0].place(example.clip_id)[0] for example in split.train}),
         "train_clips": len(split.train),
         "select_clips": len(split.select),
         "test_clips": {test.name: test.n_listed for test in split.tests},
