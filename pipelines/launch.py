@@ -43,13 +43,22 @@ def here(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iterat
         yield folder
 
 
-@contextlib.contextmanager
-def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iterator[Path]:
-    """Run the workers on Ray; yields the folder of the finished run.
+def checked(plan: Plan) -> list[str]:
+    """Connect to Ray and see whether its machines can run the workers; return what a reader should know.
 
     Raises:
-        UserError: a machine that cannot run a worker, too little in the cluster, a mistake in the set-up, or a loss
-            that is no number (``DivergedError``).
+        UserError: a machine that cannot run a worker, or too little in the cluster.
+    """
+    connect()
+    return check_cluster(plan.config, data=plan.data)
+
+
+@contextlib.contextmanager
+def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iterator[Path]:
+    """Run the workers on Ray, ``checked`` before; yields the folder of the finished run.
+
+    Raises:
+        UserError: a mistake in the set-up, or a loss that is no number (``DivergedError``).
         RuntimeError: workers failed more often than ``scale.max_failures`` allows.
     """
     from ray.train import (
@@ -66,9 +75,6 @@ def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iter
     from pipelines.torch_group import TorchGroup
 
     config = plan.config
-    connect()
-    for note in check_cluster(config, data=plan.data):
-        progress.note(note)
     with progress:
         job = Job(config, plan.split, plan.descriptions, Mailbox(progress.actor), _start_of(plan), watched, own())
         trainer = TorchTrainer(

@@ -33,9 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from pipelines.arguments import tracking_uri
     from pipelines.data.shardcache import local_run
+    from pipelines.storage import is_uri
     from vlmodels import load
     from vlmodels.errors import UserError
 
+    if stored := next((video for video in args.videos if is_uri(video)), None):
+        raise UserError(f"{stored}: videos to predict have to be local; copy it to this machine first")
     uri = tracking_uri(args.mlflow, "runs")
     store = Path(uri.removeprefix("sqlite:///"))
     if args.model.startswith("models:/") and uri.startswith("sqlite:///") and not store.is_file():

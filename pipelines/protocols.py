@@ -61,6 +61,13 @@ def base_to_novel(task: Task) -> Split:
         chosen = few_shots([c for c in train if c.label in set(base)], config.shots, seed, fewer=config.fewer_shots)
         tests = [Tested(name, _of(test, names), names) for name, names in (("base", base), ("novel", novel))]
         return task.split(base, chosen, tests, source, notes=notes)
+    subsets = [n for n in folder.names() if re.fullmatch(r"fs_base_s\d+_train", n)]
+    if subsets and f"fs_base_s{seed}_train" not in subsets:
+        there = ", ".join(re.findall(r"\d+", " ".join(subsets)))
+        raise UserError(
+            f"seed {seed} takes the training subset fs_base_s{seed}_train, which is not in {folder.place}; ingest with "
+            f"that list too, or take seeds of those there ({there}): --seeds, in a sweep --winner-seeds"
+        )
     listed, *scored = (folder.read(stem) for stem in (f"fs_base_s{seed}_train", "base_val", "novel_val"))
     _check_shots(listed, config)
     find = Finder(task.data.clips)

@@ -54,8 +54,14 @@ def check_room(scale: ScaleConfig, nodes: Sequence[Mapping[str, Any]]) -> list[s
     have = {kind: sum(node["Resources"].get(kind, 0) for node in nodes) for kind in each}
     raise UserError(
         f"{least} workers need {_amounts(wanted)} but Ray has {_amounts(have)} on {len(nodes)} machines, where {fit} "
-        "fit; set scale.workers or scale.cpus_per_worker lower, set scale.min_workers, or add machines"
+        f"fit; {_remedy(scale, have)}, or add machines"
     )
+
+
+def _remedy(scale: ScaleConfig, have: Mapping[str, float]) -> str:
+    if scale.gpu and not have["GPU"]:
+        return "leave out --gpu"
+    return "set scale.workers or scale.cpus_per_worker lower, set scale.min_workers"
 
 
 def _amounts(resources: Mapping[str, float]) -> str:

@@ -138,7 +138,7 @@ def _other(uri: str) -> tuple[fs.FileSystem, str]:
 
 def why(error: Exception) -> str:
     """What went wrong with a store, in few words, with the remedy where the cause is known."""
-    said = " ".join(str(error).split())
+    said = " ".join(str(error).split()).replace(" To create buckets, enable the allow_bucket_creation option.", "")
     for sign, meaning in _KNOWN.items():
         if sign in said:
             return f"{meaning} ({said[:300]})"

@@ -97,10 +97,14 @@ def ending(plan: SweepPlan, folder: SweepFolder, report: Path, *, wanted: bool) 
             lines.append(f"           in the registry as {winner['registered']}")
     lines += [
         f"report     {report}",
-        f"tracking   mlflow ui --backend-store-uri {shown(plan.base)['tracking']['uri']}",
+        f"tracking   {_how_to_open(shown(plan.base)['tracking']['uri'])}",
         f"curves     tensorboard --logdir {folder.path / 'tune'} (pip install tensorboard)",
     ]
     return "\n".join(lines)
+
+
+def _how_to_open(tracking: str) -> str:
+    return f"open {tracking}" if tracking.startswith("http") else f"mlflow ui --backend-store-uri {tracking}"
 
 
 def winner_seeds(args: argparse.Namespace) -> tuple[int, ...]:

@@ -85,6 +85,10 @@ def run_training(
         return _registered(RunResult(home.path(plan.name), done, reused=True), home, config, say)
     if home.unfinished(plan.name):
         say(f"{plan.name}: found an unfinished run with the same settings; going on with it (--fresh starts over)")
+    fit = launch.here if watch and config.scale.workers == 1 else launch.on_ray
+    if fit is launch.on_ray:
+        for note in launch.checked(plan):  # before MLflow has a run that could not start
+            say(f"{plan.name}: {note}")
     tracker = Tracker(config.tracking, title=watch.title if watch else "", parent=watch.parent if watch else None)
     tracker.start(config, plan.name, facts := _facts(plan))
     started = time.time()
@@ -96,7 +100,6 @@ def run_training(
         on_epoch=watch.on_epoch if watch else None,
         why_waiting=lambda: waiting(config),
     )
-    fit = launch.here if watch and config.scale.workers == 1 else launch.on_ray
     try:
         with fit(plan, home, progress, watched=watch is not None) as folder:
             outcome = json.loads((folder / "outcome.json").read_text())
@@ -112,11 +115,13 @@ def run_training(
                 tracker.finish(Path(scratch))
                 home.publish(Path(scratch), plan.name)
     except BaseException as error:
-        stopped = watch is not None and isinstance(error, SystemExit)
+        stopped = isinstance(error, SystemExit | KeyboardInterrupt)  # SystemExit: of a sweep, or of 'ray job stop'
+        by_sweep = watch is not None and isinstance(error, SystemExit)
         with contextlib.suppress(Exception):  # the first error is the one to show
-            if stopped:
+            if by_sweep:
                 home.give_up(plan.name)
-            tracker.fail("stopped by the sweep" if stopped else f"{type(error).__name__}: {error}", stopped=stopped)
+            why = f"stopped by the {'sweep' if by_sweep else 'user'}" if stopped else f"{type(error).__name__}: {error}"
+            tracker.fail(why, stopped=stopped)
         raise
     return _registered(RunResult(home.path(plan.name), record, reused=False), home, config, say)
 

@@ -135,7 +135,7 @@ def test_lists_that_ingest_kept_are_used_and_say_nothing_of_other_protocols(list
 def test_an_own_split_never_passes_for_a_published_one(lists, tmp_path):
     names = ["fs_base_s1_train.txt", "base_val.txt", "novel_val.txt", "labels.csv", "base_labels.csv"]
     data = kept_data(lists, tmp_path, [*names, "novel_labels.csv"])
-    with pytest.raises(UserError, match=r"no list fs_base_s4_train"):
+    with pytest.raises(UserError, match=r"seed 4 takes the training subset fs_base_s4_train, .* there \(1\)"):
         make_split(config(shots=4), data, seed=4)
     of_hmdb = kept_data(lists, tmp_path / "hmdb", [*names, "novel_labels.csv"], "hmdb51")
     for name, words in (("few_shot", "train1_few_shot_16"), ("supervised", "no training list"), ("zero_shot", "val1")):

@@ -61,6 +61,14 @@ def test_an_autoscaler_is_waited_for(monkeypatch):
     assert line.startswith("1 of 4 workers fit on the cluster (1 CPUs and 1 GPUs each, 1 machines): waiting for 3 more")
 
 
+def test_what_helps_where_no_gpu_is(monkeypatch):
+    monkeypatch.setattr(room, "can_grow", lambda nodes: False)
+    with pytest.raises(
+        UserError, match="Ray has 8 CPUs and 0 GPUs on 1 machines, where 0 fit; leave out --gpu, or add"
+    ):
+        room.check_room(ScaleConfig(workers=2, gpu=True), machines((8,)))
+
+
 CLUSTER = """
 max_workers: 5
 head_node_type: head

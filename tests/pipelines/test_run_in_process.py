@@ -12,6 +12,7 @@ from pipelines.config import TrainConfig, resolve
 from pipelines.errors import DivergedError
 from pipelines.plan import plan_run
 from pipelines.rundir import Home
+from pipelines.tracking import connect
 from pipelines.train import Watch, run_training
 from vlmodels.errors import UserError
 
@@ -60,6 +61,14 @@ def test_in_process_equals_ray_train(undisturbed, small_data, ray_session, tmp_p
     assert ray.record["name"] == undisturbed.record["name"]
 
 
+def tracked(config):
+    """Status and outcome of the only run that MLflow has."""
+    client = connect(config.tracking.uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("vidadapt").experiment_id])
+    assert run.info.run_name == "a trial"
+    return run.info.status, run.data.tags["outcome"]
+
+
 def test_what_was_cut_off_goes_on_where_it_stopped(undisturbed, small_data, tmp_path):
     told = []
 
@@ -68,9 +77,10 @@ def test_what_was_cut_off_goes_on_where_it_stopped(undisturbed, small_data, tmp_
         if epoch["epoch"] == 3:
             raise KeyboardInterrupt
 
-    config = config_of(small_data, tmp_path)
+    config = config_of(small_data, tmp_path, f"tracking.uri=sqlite:///{tmp_path}/mlflow.db")
     with pytest.raises(KeyboardInterrupt):
         quietly(config, lose_power)
+    assert tracked(config) == ("KILLED", "stopped by the user")
     told.clear()
     result = quietly(config, lambda epoch: told.append(int(epoch["epoch"])))
     assert told == [4, 5, 6]
@@ -87,13 +97,7 @@ def test_what_was_stopped_is_given_up(small_data, tmp_path):
     with pytest.raises(SystemExit):
         quietly(config, stop)
     assert not Home.at(str(tmp_path)).unfinished(plan_run(config).name)
-    from pipelines.tracking import connect
-
-    client = connect(config.tracking.uri)
-    (run,) = client.search_runs([client.get_experiment_by_name("vidadapt").experiment_id])
-    assert run.info.status == "KILLED"
-    assert run.info.run_name == "a trial"
-    assert run.data.tags["outcome"] == "stopped by the sweep"
+    assert tracked(config) == ("KILLED", "stopped by the sweep")
 
 
 def test_a_loss_that_is_no_number_ends_the_run(small_data, tmp_path):

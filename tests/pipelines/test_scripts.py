@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from vlmodels.errors import UserError
+
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 PROTOCOLS = ("zero_shot", "few_shot", "b2n", "supervised", "retrieval")
 SCRIPTS = (
@@ -118,3 +120,5 @@ def test_b2n_then_predict(small_data, ray_session, tmp_path, capsys, monkeypatch
     out = capsys.readouterr()
     assert set(json.loads(out.out)["predictions"]) == {"sailing boat", "red car"}
     assert "broken.mp4" in out.err
+    with pytest.raises(UserError, match=r"s3://b/v\.mp4: videos to predict have to be local; copy it"):
+        predict.main(["s3://b/v.mp4", *arguments])
