@@ -26,19 +26,12 @@ def worker_killed(lab: Lab) -> None:
 
 
 def host_cut_off(lab: Lab) -> None:
-    """The second host's cable is pulled until Ray has given it up: the run waits for it, and all go on."""
-    out, command = _in_the_middle(lab, "host-cut-off")
+    """The second host's cable is pulled: the first goes on alone, and takes the second in when it is back."""
+    out, command = _in_the_middle(lab, "host-cut-off", "--set", "scale.min_workers=1", "--set", "scale.regrow_s=5")
     with _cut_off(lab):
         command.wait_for("lost rank")  # by its workers, or by its machine
-    _ends_as_undisturbed(command, out, restarts=1)
-
-
-def fewer_workers(lab: Lab) -> None:
-    """The same with scale.min_workers=1: the first host goes on alone, and takes the second in when it is back."""
-    out, command = _in_the_middle(lab, "fewer", "--set", "scale.min_workers=1", "--set", "scale.regrow_s=5")
-    with _cut_off(lab):
         command.wait_for("1 worker is up")
-    # Its five epochs are shorter than a host takes to come back.
+    # Its epochs are shorter than a host takes to come back.
     lab.cluster.ssh("hold", HEAD, "pkill -STOP -f '^ray::RayTrainWorker'")
     try:
         wait_for_nodes(lab, 2)
@@ -46,6 +39,14 @@ def fewer_workers(lab: Lab) -> None:
         lab.cluster.ssh("let-go", HEAD, "pkill -CONT -f '^ray::RayTrainWorker'")
     command.wait_for("going on with 2 workers instead of 1")
     _ends_as_undisturbed(command, out, restarts=2, tolerance=1e-4)
+
+
+def host_waited_for(lab: Lab) -> None:
+    """The same without scale.min_workers: the run waits for the second host, and ends to the last digit the same."""
+    out, command = _in_the_middle(lab, "host-waited-for")
+    with _cut_off(lab):
+        command.wait_for("lost rank")
+    _ends_as_undisturbed(command, out, restarts=1)
 
 
 @contextmanager
