@@ -13,9 +13,9 @@ from tests.cluster.hosts import HEAD, WORKER
 from tests.cluster.services import MLFLOW, STORE
 
 SSH = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR")
-# Seconds, not minutes, until a host that is cut off counts as dead, is started again, and Ray Train does without it.
+# Seconds, not minutes, until a host that is cut off counts as dead, and until Ray Train does without it.
 NOTICES = (
-    "RAY_health_check_period_ms=1000 RAY_health_check_timeout_ms=4000 RAY_health_check_failure_threshold=2 "
+    "RAY_health_check_period_ms=1000 RAY_health_check_timeout_ms=4000 RAY_health_check_failure_threshold=3 "
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=10"
 )
 INSTALL = (
