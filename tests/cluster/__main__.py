@@ -30,14 +30,8 @@ STEPS: dict[str, Callable[[Lab], None]] = {
     step.__name__: step
     for step in (
         *(steps.bring_up, steps.ingest, steps.train, steps.pull, steps.submit_job),
-        *(faults.worker_killed, faults.host_cut_off, faults.host_waited_for, faults.driver_killed, faults.store_away),
-        *(
-            refusals.wrong_bucket,
-            refusals.too_many_workers,
-            refusals.missing_gpu,
-            refusals.other_version,
-            refusals.missing_package,
-        ),
+        *(faults.worker_killed, faults.host_cut_off, faults.host_waited_for, faults.driver_killed),
+        *(refusals.mistakes, refusals.other_version, refusals.missing_package),
         steps.take_down,
     )
 }
