@@ -69,7 +69,7 @@ def driver_killed(lab: Lab) -> None:
         _store_away(lab)
         check("epoch 6/" not in again.said, f"did not miss the store: {again}")
         _ends_as_undisturbed(again, out)
-    lines = [line for line in again.said.splitlines() if "epoch" in line]
+    lines = [line for line in again.said.splitlines() if line.startswith("b2n-") and "epoch" in line]
     print("     " + "\n     ".join(lines), flush=True)
 
 
