@@ -63,10 +63,7 @@ class Plan:
                 "the toy backbone knows the words and things of the toy world alone: on other data its scores show "
                 "that the line works, and nothing of the method"
             )
-        workers, shards = self.config.scale.workers, self.facts["shards"]
-        if workers > shards and self.facts["steps"]:
-            told.append(f"more workers ({workers}) than shards ({shards}): several read the same one")
-        return (*told, *self.facts["start_notes"], *self.facts["view_notes"])
+        return (*told, *self.facts["shard_notes"], *self.facts["start_notes"], *self.facts["view_notes"])
 
     @property
     def data(self) -> tuple[str, ...]:
@@ -141,7 +138,6 @@ def plan_run(config: TrainConfig) -> Plan:
         "trainable": trainable,
         "total": sum(p.numel() for p in method.parameters()),
         "frames": stores[0].segments,
-        "shards": len({stores[0].place(example.clip_id)[0] for example in split.train}),
         "train_clips": len(split.train),
         "select_clips": len(split.select),
         "test_clips": {test.name: test.n_listed for test in split.tests},
@@ -150,6 +146,7 @@ def plan_run(config: TrainConfig) -> Plan:
         "adapter_bytes": 4 * trainable,
         "weights_digest": weights_digest(config.backbone.pretrained),
         "view_notes": _view_notes(config, split),
+        "shard_notes": _shard_notes(config.scale.workers, stores[0], split) if trainable else [],
         "start_notes": _start_notes(start, stores),
         "gmacs_video": round(gmacs(method.eval().encode_video, _one_clip(method, stores[0].segments)), 3),
     }
@@ -213,6 +210,13 @@ def _view_notes(config: TrainConfig, split: Split) -> list[str]:
 
     assert split.scoring is not None
     return note(config.method, config.protocol.name, split.dataset, split.scoring)
+
+
+def _shard_notes(workers: int, store: ClipStore, split: Split) -> list[str]:
+    if workers == 1 or not split.train:  # the usual run, and a trial of a sweep, look nothing up
+        return []
+    shards = len({store.place(example.clip_id)[0] for example in split.train})
+    return [f"more workers ({workers}) than shards ({shards}): several read the same one"] * (workers > shards)
 
 
 def _start_notes(start: Path | None, stores: Sequence[ClipStore]) -> list[str]:
