@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.data.decode import DecodeSettings
-from pipelines.data.folder import MANIFEST, SHARDS, Index, file_sha256
-from pipelines.data.manifest import SCHEMA
-from pipelines.data.shardfile import Shard, ShardWriter
+from pipelines.ingestion.decode import DecodeSettings
+from pipelines.shards.index import MANIFEST, SHARDS, Index
+from pipelines.shards.manifest import SCHEMA
+from pipelines.shards.shard_file import Shard, ShardWriter
+from pipelines.storage.files import file_sha256
 
 ROWS = 64  # clips of a shard, as ingest makes them of many videos
 K400 = {"train": 234_619, "test": 19_760, "classes": 400}

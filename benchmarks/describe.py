@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 
 from llm_descriptions.prompts import MSTA_V1
 from llm_descriptions.store import FILE_NAME, DescriptionStore
-from pipelines.data.describe_stage import Question, Server, ask_missing
-from pipelines.ray_session import connect
+from pipelines.cluster.session import connect
+from pipelines.descriptions.ask import Question, Server, ask_missing
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

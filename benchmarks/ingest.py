@@ -21,9 +21,9 @@ from pathlib import Path
 import av
 import numpy as np
 
-from pipelines.data.batchjob import Source, decode_batch
-from pipelines.data.decode import DecodeSettings
-from pipelines.data.isolation import IsolatedDecoder
+from pipelines.ingestion.batch_task import Source, decode_batch
+from pipelines.ingestion.decode import DecodeSettings
+from pipelines.ingestion.isolation import IsolatedDecoder
 
 
 def make_videos(folder: Path, count: int, seconds: int = 10) -> list[Path]:
@@ -96,7 +96,7 @@ def main() -> None:
         cpu: dict[str, list[float]] = {"bare": [], "ours": []}
         for number in range(args.rounds + 1):
             for side in ("bare", "ours"):
-                decoder = IsolatedDecoder("pipelines.data.decode:decode_clip", settings, settings.largest, 60)
+                decoder = IsolatedDecoder("pipelines.ingestion.decode:decode_clip", settings, settings.largest, 60)
                 if side == "ours":
                     list(decoder([str(paths[0])]))  # starts the child
                 cpu_start, start = cpu_seconds(decoder), time.perf_counter()

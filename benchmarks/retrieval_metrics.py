@@ -34,7 +34,7 @@ def measure(videos: int, captions: int) -> None:
     """Rank random features of 512 dimensions."""
     import numpy as np
 
-    from pipelines.retrieval_metrics import retrieval_metrics
+    from pipelines.evaluation.ranking import retrieval_metrics
 
     rng = np.random.default_rng(0)
     video = rng.standard_normal((videos, 512), dtype=np.float32)

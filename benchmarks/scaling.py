@@ -76,13 +76,14 @@ def driver() -> None:
 
 def driver_at(rows: int) -> dict[str, float]:
     """CPU seconds and bytes for a data set of ``rows`` videos."""
-    from pipelines import forecast
-    from pipelines.config import TrainConfig, resolve
-    from pipelines.data.clipstore import ClipStore
-    from pipelines.data.parts import Parts
-    from pipelines.plan import plan_run
-    from pipelines.protocols import make_split
-    from pipelines.splits import Source, clips_of
+    from pipelines.config.resolve import resolve
+    from pipelines.config.schema import TrainConfig
+    from pipelines.planning import forecast
+    from pipelines.planning.plan import plan_run
+    from pipelines.protocols.make import make_split
+    from pipelines.protocols.split import Source, clips_of
+    from pipelines.shards.clip_store import ClipStore
+    from pipelines.training.parts import Parts
 
     with tempfile.TemporaryDirectory() as folder:
         share = K400["train"] / (K400["train"] + K400["test"])
@@ -157,7 +158,7 @@ def loader() -> None:
 
 
 def _store(data: Path) -> tuple[Any, list[str]]:
-    from pipelines.data.clipstore import ClipStore
+    from pipelines.shards.clip_store import ClipStore
 
     store = ClipStore(data)
     return store, store.manifest.column("clip_id").to_pylist()
@@ -178,8 +179,8 @@ def augment(data: Path, count: int) -> None:
     """Read ``count`` clips and augment them on one core, by the default settings."""
     import torch
 
-    from pipelines.config import AugmentConfig
-    from pipelines.data.augment import Augment
+    from pipelines.config.schema import AugmentConfig
+    from pipelines.training.augment import Augment
 
     torch.set_num_threads(1)
     store, ids = _store(data)
@@ -228,7 +229,7 @@ def compute() -> None:
     """GMAC/s and core of one training step, and what the class prompts take of it."""
     import torch
 
-    from pipelines.costs import step_cost
+    from pipelines.planning.costs import step_cost
     from vlmodels import methods
     from vlmodels.clip import create
 

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     args = parser.parse_args()
 
-    from pipelines.ray_session import connect
+    from pipelines.cluster.session import connect
 
     connect(num_cpus=CORES)
     with tempfile.TemporaryDirectory() as place:
@@ -54,7 +54,7 @@ def make_data(place: Path) -> Path:
     import torch
 
     from pipelines import ingest
-    from pipelines.data.toyworld import write_video
+    from pipelines.toyworld.world import write_video
 
     random = np.random.default_rng(0)
     for number in range(CLASSES):
@@ -77,9 +77,9 @@ def flags(data: Path, out: Path, epochs: int) -> list[str]:
 
 def one_alone(data: Path, out: Path, epochs: int) -> float:
     """Seconds of the second of two runs in this process; the first imports."""
-    from pipelines.sweep_arguments import base_config, parse
-    from pipelines.sweep_plan import Candidate
-    from pipelines.trial import Task, run_trial
+    from pipelines.sweeps.candidates import Candidate
+    from pipelines.sweeps.flags import base_config, parse
+    from pipelines.sweeps.trial import Task, run_trial
 
     seconds = 0.0
     for number in range(2):
@@ -102,7 +102,7 @@ def sweep(data: Path, out: Path, epochs: int, count: int) -> tuple[float, list[f
     with contextlib.redirect_stdout(io.StringIO()):
         script.main([*arguments, "--grid", f"optim.weight_decay={decays}"])
     wall = time.perf_counter() - started
-    from pipelines.sweep_folder import SweepFolder
+    from pipelines.sweeps.folder import SweepFolder
 
     (folder,) = (out / "sweeps").iterdir()
     records = SweepFolder(folder).trials()

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipelines.config import AugmentConfig, OptimConfig
-from pipelines.data.augment import Augment
-from pipelines.data.batches import TrainBatches
-from pipelines.data.clipstore import ClipStore
-from pipelines.loop import Loop
-from pipelines.splits import Example
+from pipelines.config.schema import AugmentConfig, OptimConfig
+from pipelines.protocols.split import Example
+from pipelines.shards.clip_store import ClipStore
+from pipelines.training.augment import Augment
+from pipelines.training.batches import TrainBatches
+from pipelines.training.loop import Loop
 from vlmodels import methods
 from vlmodels.clip import create
 
@@ -76,7 +76,7 @@ def build(args: argparse.Namespace) -> methods.base.Method:
 def make_data(folder: Path, size: int, count: int) -> tuple[ClipStore, np.ndarray, list[Example]]:
     """``count`` videos of noise, ingested as a user would, and the same stored frames as one array in memory."""
     from pipelines import ingest
-    from pipelines.data.toyworld import write_video
+    from pipelines.toyworld.world import write_video
 
     side = size * 8 // 7
     for i in range(count):

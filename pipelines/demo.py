@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from pipelines.cli import run_script
 
 if TYPE_CHECKING:
-    from pipelines.train import RunResult
+    from pipelines.runs.record import RunResult
+
 
 MODEL = "vidadapt-demo"
 TRAINING = (
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     started = time.monotonic()
 
-    from pipelines.arguments import tracking_uri
+    from pipelines.planning.flags import tracking_uri
 
     prepared = prepare(args.out, args.world)
     results = {label: train(prepared, args.out, args.world, flags) for label, flags in METHODS.items()}
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     step(f"Predict clips that no list holds, in a fresh process, with '{best}' pulled from the registry")
     predict(args.out, args.world, model, uri)
 
-    from pipelines.summary import table
+    from pipelines.records.summary import table
 
     names = {result.record["name"]: label for label, result in results.items()}
     records = [result.record for result in results.values()]
@@ -103,7 +104,7 @@ class Prepared(NamedTuple):
 def prepare(out: Path, world: str) -> Prepared:
     """Make videos, shards and descriptions."""
     from pipelines import describe, ingest
-    from pipelines.data.toyworld import make_world
+    from pipelines.toyworld.world import make_world
 
     step(f"Make the toy world '{world}' as mp4 files with published-style lists")
     before = time.monotonic()
@@ -142,8 +143,8 @@ def prepare(out: Path, world: str) -> Prepared:
 
 def train(prepared: Prepared, out: Path, world: str, flags: Sequence[str]) -> RunResult:
     """One base-to-novel run with 2 DDP workers."""
-    from pipelines.arguments import config_from, training_parser
-    from pipelines.train import run_training
+    from pipelines.planning.flags import config_from, training_parser
+    from pipelines.runs.run import run_training
 
     arguments = ["--data", str(prepared.data), "--lists", str(prepared.lists)]
     arguments += ["--descriptions", str(prepared.descriptions), *flags]
@@ -156,7 +157,7 @@ def train(prepared: Prepared, out: Path, world: str, flags: Sequence[str]) -> Ru
 
 def compare(out: Path, world: str, results: dict[str, RunResult]) -> Path:
     """The report that sets the methods side by side."""
-    from pipelines.run_report import write_comparison
+    from pipelines.reports.run_page import write_comparison
 
     names = {result.record["name"]: label for label, result in results.items()}
     links = {name: f"../runs/{name}/report/report.html" for name in names}
@@ -166,8 +167,8 @@ def compare(out: Path, world: str, results: dict[str, RunResult]) -> Path:
 
 def publish(best: RunResult, uri: str) -> str:
     """Register the best run as champion; returns the model's URI."""
-    from pipelines.config import TrackingConfig
-    from pipelines.tracking import register
+    from pipelines.config.schema import TrackingConfig
+    from pipelines.runs.registry import register
 
     step(f"Register the best model as {MODEL}@champion (MLflow)")
     return register(Path(best.run_dir), TrackingConfig(uri=uri, register=MODEL), best.record["tracking"]["run_id"])
@@ -175,8 +176,8 @@ def publish(best: RunResult, uri: str) -> str:
 
 def predict(out: Path, world: str, model: str, uri: str) -> None:
     """Ask the registered model about new clips, in a process of its own."""
-    from pipelines.data.manifest import read_labels
-    from pipelines.data.toyworld import unseen_clips
+    from pipelines.toyworld.world import unseen_clips
+    from pipelines.videos.list_files import read_labels
 
     clips = unseen_clips(out / "unseen", world)
     names = read_labels(out / "world" / world / "labels.csv")  # base and novel

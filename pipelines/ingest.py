@@ -22,15 +22,11 @@ decoded is then stored all the same, and a rerun with a higher --max-bad accepts
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from pipelines.cli import run_script
-from pipelines.input_flags import add_input_flags, inputs_from
-
-if TYPE_CHECKING:
-    from pipelines.data.shards import IngestReport
+from pipelines.ingestion.summary import summary
+from pipelines.videos.flags import add_input_flags, inputs_from
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Find the videos, ingest them, say what became of them."""
     args = parser().parse_args(argv)
 
-    from pipelines.data.decode import DecodeSettings
-    from pipelines.data.destination import Destination
-    from pipelines.data.shards import ingest
+    from pipelines.ingestion.decode import DecodeSettings
+    from pipelines.ingestion.destination import Destination
+    from pipelines.ingestion.ingest import ingest
     from vlmodels.errors import UserError
 
     settings = DecodeSettings(args.frames, args.size, args.pool, args.sampling, args.stride)
@@ -87,26 +83,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if bad > args.max_bad:
         raise UserError(f"{bad:.0f} % of the videos were set aside, more than --max-bad {args.max_bad:g} %")
     return 0
-
-
-def summary(report: IngestReport) -> str:
-    """Return counts, the reasons why videos were set aside (most frequent first), and where things are."""
-    lines = [
-        f"{report.ok} clips stored, {len(report.quarantined)} of {report.total} videos set aside "
-        f"({report.decoded} decoded now, {report.kept} kept; {report.seconds:.1f} s)"
-    ]
-    if len(report.machines) > 1:
-        lines.append(f"decoded on {', '.join(f'{address} ({clips})' for address, clips in report.machines)}")
-    reasons = defaultdict(list)
-    for uri, reason in report.quarantined:
-        reasons[reason.split(":")[0].split(" (")[0]].append((uri, reason))
-    for kind, clips in sorted(reasons.items(), key=lambda item: -len(item[1])):
-        lines.append(f"  {len(clips)} x {kind}")
-        lines += [f"      {uri}: {reason}" for uri, reason in clips[:3]]
-        if len(clips) > 3:
-            lines.append(f"      and {len(clips) - 3} more")
-    lines.append(f"manifest  {report.manifest}\ndigest    {report.digest}")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

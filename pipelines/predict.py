@@ -31,9 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.topk < 1:
         parser.error(f"--topk {args.topk}: at least 1")
 
-    from pipelines.arguments import tracking_uri
-    from pipelines.data.shardcache import local_run
-    from pipelines.storage import is_uri
+    from pipelines.planning.flags import tracking_uri
+    from pipelines.storage.cache import local_run
+    from pipelines.storage.place import is_uri
     from vlmodels import load
     from vlmodels.errors import UserError
 

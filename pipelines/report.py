@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.cli import run_script
-from pipelines.summary import table
+from pipelines.records.summary import table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,8 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--brief", action="store_true", help="tables and common pictures, none of single runs")
     args = parser.parse_args(argv)
 
-    from pipelines.ledger import make_ledger, read_runs
-    from pipelines.ledger_page import write_ledger
+    from pipelines.records.find import read_runs
+    from pipelines.records.ledger import make_ledger
+    from pipelines.reports.ledger_page import write_ledger
 
     runs = read_runs(args.runs or ["runs"])
     ledger = make_ledger([run.record for run in runs], protocol=args.protocol, dataset=args.dataset)

@@ -15,7 +15,7 @@ import contextlib
 from collections.abc import Sequence
 
 from pipelines.cli import run_script
-from pipelines.sweep_arguments import LIST, list_spaces, parse
+from pipelines.sweeps.flags import LIST, list_spaces, parse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,20 +25,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(list_spaces(args.method))
         return 0
 
-    from pipelines.sweep_plan import plan_sweep
-    from pipelines.sweep_told import about, describe_sweep, ending, registered_name, winner_seeds
+    from pipelines.sweeps.flags import winner_seeds
+    from pipelines.sweeps.plan import plan_sweep
+    from pipelines.sweeps.text import about, describe_sweep, ending, registered_name
 
     plan, seeds = plan_sweep(args, protocol), winner_seeds(args)
     print(describe_sweep(plan, every=args.dry_run), flush=True)
     if args.dry_run:
         return 0
 
-    from pipelines.ray_session import connect
-    from pipelines.sweep_folder import SweepFolder, runs_at
-    from pipelines.sweep_parent import abandon, parent_run
-    from pipelines.sweep_report import sweep_table, write_sweep_report
-    from pipelines.sweep_run import run_trials
-    from pipelines.sweep_winner import choose, crown
+    from pipelines.cluster.session import connect
+    from pipelines.sweeps.folder import SweepFolder, runs_at
+    from pipelines.sweeps.report.columns import sweep_table
+    from pipelines.sweeps.report.page import write_sweep_report
+    from pipelines.sweeps.runner import run_trials
+    from pipelines.sweeps.tracking import abandon, parent_run
+    from pipelines.sweeps.winner import choose, crown
 
     folder = SweepFolder.at(plan.base.out, plan.name)
     with contextlib.ExitStack() as stack:

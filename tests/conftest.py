@@ -53,7 +53,7 @@ def small_data(ray_session, tmp_path_factory):
     import torch
 
     from pipelines import ingest
-    from pipelines.data.toyworld import write_video
+    from pipelines.toyworld.world import write_video
 
     root = tmp_path_factory.mktemp("small")
     for number, name in enumerate(("driving car", "flying kite", "lifting box", "picking flower")):
@@ -72,7 +72,7 @@ def small_data(ray_session, tmp_path_factory):
 def s3_server():
     """One S3-compatible server for all tests that need it."""
     pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    from tests import s3_store
+    from tests.helpers import s3_store
 
     with s3_store.serve() as server:
         yield server
@@ -81,7 +81,7 @@ def s3_server():
 @pytest.fixture
 def s3(s3_server, tmp_path):
     """URI of a fresh folder in a store that the environment names; copies lie below ``tmp_path``."""
-    from tests import s3_store
+    from tests.helpers import s3_store
 
     # Not monkeypatch: a test's ``undo`` must not lead it to a store outside.
     with s3_store.environment(s3_server.environment | {"VIDADAPT_CACHE": str(tmp_path / "cache")}):

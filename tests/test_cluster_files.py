@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.config import parse_value
+from pipelines.config.values import parse_value
 
 ROOT = Path(__file__).parents[1]
 CLUSTERS = {"cluster.yaml": ROOT / "cluster.yaml", "local-hosts.yaml": ROOT / "deploy" / "local-hosts.yaml"}
@@ -53,7 +53,7 @@ def shell(command: str, home: Path) -> str:
 
 def arguments(command: str, script: str):
     """Parse what stands behind ``script`` in a documented command, as b2n.py does."""
-    from pipelines.arguments import training_parser
+    from pipelines.planning.flags import training_parser
 
     words = shlex.split(command)
     return training_parser("", "b2n").parse_args(words[words.index(script) + 1 :])

@@ -1,6 +1,6 @@
 """A tiny CLIP of stock open_clip parts whose weights ship in the package: for demos and tests without network.
 
-It was pretrained on drawn still frames only (``pipelines/data/pretrain_toy.py``): it knows appearance, not
+It was pretrained on drawn still frames only (``pipelines/toyworld/pretrain.py``): it knows appearance, not
 motion. Its weight file holds the token embeddings of the words it was taught; all others are zero after loading.
 """
 
@@ -61,7 +61,7 @@ def build_toy_clip(weights: Path | None = TOY_WEIGHTS) -> CLIP:
     return model
 
 
-_REMEDY = "python -m pipelines.data.pretrain_toy"
+_REMEDY = "python -m pipelines.toyworld.pretrain"
 
 
 def _read(weights: Path) -> tuple[dict[str, torch.Tensor], list[int]]:

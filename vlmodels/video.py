@@ -5,7 +5,7 @@ decode; PyAV everywhere else. decord refuses some files that PyAV reads (AV1, GI
 returns other frames than asked for from transport and program streams, WMV, HEVC, edit lists, and most codecs
 that reorder frames; and where frames are wanted densely it is no faster, at 1080p slower. Works with PyAV
 alone. A broken video is a ``VideoError``; a decoder that hangs or crashes can only be survived from outside
-(``pipelines.data.isolation`` does).
+(``pipelines.ingestion.isolation`` does).
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from pipelines.arguments import config_from, training_parser
-from pipelines.train import Watch, run_training
+from pipelines.planning.flags import config_from, training_parser
+from pipelines.runs.run import Watch, run_training
 
 if __name__ == "__main__":
     config = config_from(training_parser("", "b2n").parse_args(), protocol="b2n")

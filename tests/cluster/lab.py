@@ -88,7 +88,7 @@ def record(out: str) -> dict[str, Any]:
 
 def store() -> Any:
     """The S3 store."""
-    from pipelines.storage import Place
+    from pipelines.storage.place import Place
 
     return Place.open(f"s3://{BUCKET}").filesystem
 

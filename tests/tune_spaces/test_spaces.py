@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.config import TrainConfig, resolve
+from pipelines.config.resolve import resolve
+from pipelines.config.schema import TrainConfig
 from tune_spaces.domains import Choice, Integers, Layers, LogUniform, Uniform
 from tune_spaces.spaces import Row, ablation, ablations, insertion_space, read_ablation, space_of
 from vlmodels import methods

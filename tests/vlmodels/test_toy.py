@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pipelines.data.pretrain_toy import normalise
-from pipelines.data.toyclips import TOY_DATASETS, draw_clip, toy_classes
-from pipelines.data.toyworld import toy_descriptions
+from pipelines.toyworld.clips import TOY_DATASETS, draw_clip, toy_classes
+from pipelines.toyworld.pretrain import normalise
+from pipelines.toyworld.world import toy_descriptions
 from vlmodels.errors import UserError
 from vlmodels.toy import TOY_CONFIG, TOY_WEIGHTS, build_toy_clip, save_toy_clip, toy_tokenizer, unknown_words
 

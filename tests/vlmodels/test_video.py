@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.videofiles import numbers, truncate, turn, write_audio, write_video
+from tests.helpers.videofiles import numbers, truncate, turn, write_audio, write_video
 from vlmodels import video
 from vlmodels.errors import UserError
 from vlmodels.sampling import segment_indices

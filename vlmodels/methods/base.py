@@ -48,8 +48,8 @@ def setting(
 class Recipe:
     """A published way to train: AdamW, linear warm-up, then cosine decay to ``min_lr_ratio * lr``.
 
-    ``pipelines/config.py`` has a setting of the same name for each field but ``frames``: clips have as many frames as
-    they were ingested with, and a plan says where that differs.
+    ``pipelines/config/schema.py`` has a setting of the same name for each field but ``frames``: clips have as many
+    frames as they were ingested with, and a plan says where that differs.
     """
 
     lr: float

@@ -1,0 +1,1 @@
+"""Ray's machines: connect to them, count their room, compare them."""

@@ -1,0 +1,78 @@
+"""What the machines of a cluster answer by themselves, as whether they see the same files under the same path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from pipelines.cluster import node_facts
+from vlmodels.errors import UserError
+
+WAIT_S = 120.0
+"""A node may first have to start a process."""
+Answer = TypeVar("Answer")
+
+
+def ask(
+    nodes: Sequence[str], question: Callable[[Any], Answer], argument: Any, timeout_s: float
+) -> dict[str, Answer | str]:
+    """Ask every one of Ray's nodes, by a task that needs no CPU and none of the project's code.
+
+    Args:
+        nodes: their ids.
+        question: a function of ``node_facts``, which travels by value.
+        argument: of the function, the same for all.
+        timeout_s: seconds within which all must answer.
+
+    Returns:
+        Each node's answer, or what went wrong there; a node that is gone by then is left out.
+    """
+    import ray
+    from ray.exceptions import RayError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    asked = {}
+    ray.cloudpickle.register_pickle_by_value(node_facts)
+    try:
+        task = ray.remote(num_cpus=0, num_gpus=0, max_retries=0)(question)
+        for node in nodes:
+            there = NodeAffinitySchedulingStrategy(node, soft=False)
+            asked[task.options(scheduling_strategy=there).remote(argument)] = node
+    finally:
+        ray.cloudpickle.unregister_pickle_by_value(node_facts)
+    done, late = ray.wait(list(asked), num_returns=len(asked), timeout=timeout_s) if asked else ([], [])
+    answers: dict[str, Answer | str] = {}
+    for reference in late:
+        ray.cancel(reference, force=True)
+        answers[asked[reference]] = f"no answer within {timeout_s:g} s; see that machine's load and 'ray status'"
+    for reference in done:
+        try:
+            answers[asked[reference]] = ray.get(reference)
+        except RayError as error:
+            answers[asked[reference]] = f"no task can run there: {str(error).strip().rpartition(chr(10))[2][:300]}"
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    return {node: answer for node, answer in answers.items() if node in alive}
+
+
+def blind_nodes(paths: Sequence[str]) -> list[list[str]]:
+    """Return, for each file, the addresses of Ray's nodes that do not see it as this machine does.
+
+    Nothing is asked where there is one node.
+
+    Raises:
+        UserError: a node does not answer.
+    """
+    import ray
+
+    blind: list[list[str]] = [[] for _ in paths]
+    addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    if len(addresses) < 2:
+        return blind
+    own = node_facts.looks(paths)
+    for node, seen in ask(list(addresses), node_facts.looks, paths, WAIT_S).items():
+        if isinstance(seen, str):
+            raise UserError(f"{addresses[node]}: {seen}")
+        for missed, mine, its in zip(blind, own, seen, strict=True):
+            if mine != its:
+                missed.append(addresses[node])
+    return blind

@@ -1,0 +1,1 @@
+"""What a run is asked to do: typed settings, `--set`, presets and rules."""

@@ -1,0 +1,1 @@
+"""Descriptions of classes: asked of a language model, imported, judged."""

@@ -1,0 +1,231 @@
+"""The language-model stage: a Ray Data pipeline from classes without descriptions to a filled store.
+
+The work is waiting for a server, so one task with one event loop keeps ``concurrency`` questions open for as
+long as there are any; it runs on the driver's node, where the store is, and stores each answer as it comes.
+(A task, as an actor's process takes seconds more to start.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from llm_descriptions.budget import Budget, BudgetError, Estimate, Past, Usage, estimate
+from llm_descriptions.client import DescriptionClient, key_from_environment, server_url
+from llm_descriptions.errors import DescriptionError
+from llm_descriptions.failures import LaterError, ServerError, server_name
+from llm_descriptions.prompts import MSTA_V1, prompt_set
+from llm_descriptions.store import DescriptionStore, Key
+from pipelines.cluster.session import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import pyarrow as pa
+    from pydantic import SecretStr
+
+
+_PROGRESS_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One class to be described, ``n`` times, in one way."""
+
+    label: str
+    kind: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The language model that answers, what it is asked with, how much at a time and how much in all.
+
+    ``context``: tokens of a text tower with CLIP's tokenizer; longer sentences are asked for again.
+    """
+
+    model: str
+    base_url: str | None = None
+    concurrency: int = 8
+    prompt_id: str = MSTA_V1.id
+    budget: Budget = field(default_factory=Budget)
+    context: int | None = None
+
+    def key(self, question: Question) -> Key:
+        """Return the key under which the store has the answer."""
+        return Key(question.label, question.kind, self.prompt_id, self.model, question.n)
+
+    def client(self, api_key: SecretStr, *, too_long: Callable[[str], bool] | None = None) -> DescriptionClient:
+        """Return a client; the key travels by itself, so that nothing that shows a server shows it."""
+        return DescriptionClient(
+            self.model,
+            base_url=self.base_url,
+            prompts=prompt_set(self.prompt_id),
+            concurrency=self.concurrency,
+            budget=self.budget,
+            api_key=api_key,
+            too_long=too_long,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the questions: ``failed`` says why, a line a question; ``stopped`` why ``unasked`` are left."""
+
+    stored: int = 0
+    failed: tuple[str, ...] = ()
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    unasked: int = 0
+    stopped: str = ""
+
+
+def ask_batch(
+    batch: pa.Table, store_path: str, server: Server, api_key: SecretStr, ticket: str
+) -> dict[str, list[Any]]:
+    """For ``map_batches``: questions (label, kind, n) in, ``error``, what it ``ends`` and ``usage`` out.
+
+    The client bounds how many of the batch's questions are open. ``ticket`` is a file that the first attempt
+    takes away: Ray repeats a task whose process was lost, and the repetition may not spend the budget again.
+    """
+    questions = [Question(**row) for row in batch.to_pylist()]
+    try:
+        Path(ticket).unlink()
+        repeated = False
+    except FileNotFoundError:
+        repeated = True
+    store = DescriptionStore(store_path)
+    with store.kept_open():
+        replies, spent = asyncio.run(
+            _ask_all(questions, store, server, api_key, may_ask=not repeated or server.budget == Budget())
+        )
+    # What was spent belongs to the batch; it stands in its first row.
+    return {
+        "error": [error for error, _ in replies],
+        "ends": [ends for _, ends in replies],
+        "usage": [[spent.calls, spent.prompt_tokens, spent.completion_tokens], *[[0, 0, 0]] * (len(questions) - 1)],
+    }
+
+
+async def _ask_all(
+    questions: Sequence[Question], store: DescriptionStore, server: Server, api_key: SecretStr, *, may_ask: bool
+) -> tuple[list[tuple[str, str]], Usage]:
+    held = set(store.keys())
+    async with server.client(api_key, too_long=_longer_than(server.context)) as client:
+
+        async def ask(question: Question) -> tuple[str, str]:
+            """Return what went wrong, and what it ends: one "class", "all" for want of a server, this "run"."""
+            key = server.key(question)
+            if key in held:  # this task is repeated, or another job was quicker
+                return "", ""
+            if not may_ask:
+                return "the process that asks was lost, and with it the count of what it had spent", "run"
+            try:
+                described = await client.describe(question.label, question.kind, question.n)
+                # In a thread: while a slow disk is written, the next questions leave.
+                await asyncio.to_thread(store.put, key, described.texts, described.provenance)
+            except (BudgetError, LaterError) as error:
+                return str(error), "run"
+            except DescriptionError as error:
+                return str(error), "all" if isinstance(error, ServerError) else "class"
+            return "", ""
+
+        return list(await asyncio.gather(*map(ask, questions))), client.usage
+
+
+def _longer_than(context: int | None) -> Callable[[str], bool] | None:
+    """Return whether a text has more tokens than ``context``, start and end included, for CLIP's tokenizer."""
+    if context is None:
+        return None
+    from open_clip.tokenizer import SimpleTokenizer
+
+    encode = SimpleTokenizer().encode
+    return lambda text: len(encode(text)) + 2 > context
+
+
+def ask_missing(
+    store: DescriptionStore, questions: Sequence[Question], server: Server, *, say: Callable[[str], None]
+) -> Outcome:
+    """Ask ``server`` the ``questions`` and put every good answer into ``store``.
+
+    Raises ``ServerError`` if there is no server or no question can be answered by it; answers that came
+    before that are kept. A question that fails by itself is listed in the outcome; a spent budget, or a server
+    that asks for a long wait, leaves the rest unasked.
+    """
+    api_key = key_from_environment(server.base_url)
+    asyncio.run(_check(server, api_key))
+    connect()
+    import ray
+
+    rows = [{"label": question.label, "kind": question.kind, "n": question.n} for question in questions]
+    with tempfile.TemporaryDirectory() as folder, _progress(store, len(questions), say):
+        ticket = Path(folder) / "ticket"
+        ticket.touch()
+        answers = ray.data.from_items(rows, override_num_blocks=1).map_batches(
+            ask_batch,
+            batch_size=None,
+            batch_format="pyarrow",
+            fn_args=(str(store.path.absolute()), server, api_key, str(ticket)),
+            num_cpus=0,
+            label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
+        )
+        replies = answers.take_all()
+    errors: dict[str, list[str]] = {"class": [], "run": [], "all": []}
+    for reply in replies:
+        if reply["ends"]:
+            errors[reply["ends"]].append(reply["error"])
+    stored = len(questions) - sum(map(len, errors.values()))
+    if errors["all"]:
+        kept = f"; the {stored} answers that came before are stored" if stored else ""
+        raise ServerError(errors["all"][0] + kept)
+    calls, prompt_tokens, completion_tokens = (sum(reply["usage"][i] for reply in replies) for i in range(3))
+    return Outcome(
+        stored,
+        tuple(errors["class"]),
+        calls,
+        prompt_tokens,
+        completion_tokens,
+        unasked=len(errors["run"]),
+        stopped=next(iter(errors["run"]), ""),
+    )
+
+
+def estimate_missing(store: DescriptionStore, questions: Sequence[Question], server: Server) -> Estimate:
+    """Estimate what ``ask_missing`` would spend, from what earlier answers in ``store`` took; asks nothing."""
+    host = urlsplit(server_name(server_url(server.base_url))).netloc
+
+    def past(n: int) -> Past | None:
+        return store.past(prompt_id=server.prompt_id, model=server.model, host=host, n=n)
+
+    asked = [(question.label, question.kind, question.n) for question in questions]
+    return estimate(asked, prompt_set(server.prompt_id), past, server.concurrency)
+
+
+async def _check(server: Server, api_key: SecretStr) -> None:
+    async with server.client(api_key) as client:
+        await client.check()
+
+
+@contextmanager
+def _progress(store: DescriptionStore, total: int, say: Callable[[str], None]) -> Iterator[None]:
+    """Say now and then how many answers the store has gained: Ray's rows come only when all are there."""
+    before, done = len(store.keys()), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_PROGRESS_S):
+            say(f"  {len(store.keys()) - before} of {total} answers stored")
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()

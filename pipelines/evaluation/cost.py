@@ -1,0 +1,41 @@
+"""What a run took on its first rank: memory, seconds of a step, clips and views per second."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipelines.config.schema import TrainConfig
+    from pipelines.protocols.split import Split
+
+
+def peak_memory_mb(device: torch.device, *, own_process: bool) -> dict[str, float]:
+    """Most memory in MiB: of the GPU, or of this process if all that it ever used was for the run."""
+    import resource
+
+    import torch
+
+    if device.type == "cuda":
+        return {"peak_memory_mb": torch.cuda.max_memory_allocated(device) / 2**20}
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"peak_memory_mb": kib / 1024} if own_process else {}
+
+
+def speeds(
+    config: TrainConfig, split: Split, history: Sequence[Mapping[str, float]], *, scoring_seconds: float
+) -> dict[str, float]:
+    """Seconds of a step and clips per second in the quickest epoch, and views per second of the scoring."""
+    from pipelines.evaluation.reading import ORDERS
+
+    cost: dict[str, float] = {}
+    data, videos = config.data, sum(len(test.examples) for test in split.tests) if config.test else 0
+    if views := videos * data.clips * data.crops * (1 + len(ORDERS) * data.probe):
+        cost["scored_views_per_second"] = views / max(scoring_seconds, 1e-9)
+    if history:
+        quick = min(history, key=lambda epoch: epoch["seconds"])  # the first one warms up
+        cost["step_seconds"] = quick["seconds"] / (len(split.train) // config.optim.batch_size)
+        cost["train_clips_per_second"] = quick["clips_per_second"]
+    return cost

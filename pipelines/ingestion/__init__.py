@@ -1,0 +1,1 @@
+"""Videos in, shards out; and checking videos before."""

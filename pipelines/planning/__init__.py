@@ -1,0 +1,1 @@
+"""From flags to a checked plan, and the forecast of its cost."""

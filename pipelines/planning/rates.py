@@ -1,0 +1,209 @@
+"""How fast things go: as a finished run measured them, as this project did (``docs/SCALING.md``), or as is assumed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from pyarrow import fs
+
+from pipelines.storage.place import QUICK, Place, why
+from pipelines.training.batches import passes_per_step
+from vlmodels.errors import UserError
+
+if TYPE_CHECKING:
+    from pipelines.planning.costs import StepCost
+    from pipelines.planning.plan import Plan
+
+
+ASSUME = "VIDADAPT_ASSUME"
+LOOKED_AT = 200  # newest run folders of OUT
+START = 30.0  # seconds from the command to the first step: Ray and the workers' imports
+CPU = 38.0  # GMAC/s of training, fp32, for each core
+AUGMENTED = 195.0 * 256 * 340 * 3  # bytes of stored frames a second and core
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assumed:
+    """What nothing here can measure; ``VIDADAPT_ASSUME=gpu=400,network=3`` gives other figures.
+
+    Attributes:
+        gpu: TFLOP/s that training reaches; 40 % of an A100's peak (312 in bf16, 19.5 in fp32: NVIDIA's data sheet).
+        network: GB/s between two workers.
+        disk: GB/s of reading, for each worker.
+    """
+
+    gpu: float
+    network: float = 1.25
+    disk: float = 0.5
+
+    @classmethod
+    def given(cls, precision: str) -> Assumed:
+        """The defaults, and what the environment says instead.
+
+        Raises:
+            UserError: unknown names, or values that are no positive numbers.
+        """
+        assumed = cls(gpu=125.0 if precision == "bf16" else 7.8)
+        names = [field.name for field in fields(cls)]
+        for item in filter(None, os.environ.get(ASSUME, "").split(",")):
+            name, _, text = item.strip().partition("=")
+            try:
+                value = float(text)
+            except ValueError:
+                value = 0.0
+            if name not in names or not 0 < value < float("inf"):
+                raise UserError(f"{ASSUME}: '{item}' is not one of {', '.join(f'{n}=NUMBER' for n in names)}")
+            assumed = replace(assumed, **{name: value})
+        return assumed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """Speeds of one worker, and where each comes from.
+
+    Attributes:
+        gmacs: multiply-accumulates (1e9) a second in training.
+        wait: seconds for each clip in which a step waits for data, augmentation on a CPU included.
+        views: scored views a second; 0: not measured.
+        start: seconds before the first step.
+        exposed: seconds that a step waits for gradients, without the factor (N-1)/N of the ring; None: not measured.
+        sources: a line for each speed.
+    """
+
+    gmacs: float
+    wait: float
+    views: float
+    start: float
+    exposed: float | None
+    assumed: Assumed
+    sources: tuple[str, ...]
+
+
+def rates_for(plan: Plan, cost: StepCost, drawn: float) -> Rates:
+    """Speeds for the plan's workers: a run's if ``OUT`` has one of this kind, else the constants'.
+
+    ``drawn``: bytes of the frames that an epoch takes of a clip.
+    """
+    config = plan.config
+    assumed = Assumed.given(config.optim.precision)
+    past, told = _newest(plan)
+    if past is not None:
+        return _measured(past, plan, cost, assumed)
+    gpu = config.scale.gpu
+    cores = config.scale.cpus_per_worker
+    note = f"start-up {START:.0f} s (measured on 2 CPU cores)"
+    if gpu:
+        return Rates(
+            gmacs=assumed.gpu * 500,
+            wait=0.0,
+            views=0.0,
+            start=START,
+            exposed=None,
+            assumed=assumed,
+            sources=(
+                *told,
+                f"compute {assumed.gpu:g} TFLOP/s is ASSUMED: no epoch of this kind was measured on a GPU. To measure: "
+                f"{measure_with(plan)}",
+                note,
+            ),
+        )
+    return Rates(
+        gmacs=CPU * cores,
+        wait=drawn / AUGMENTED / cores,
+        views=0.0,
+        start=START,
+        exposed=None,
+        assumed=assumed,
+        sources=(
+            *told,
+            f"compute {CPU:g} GMAC/s and {AUGMENTED / 1e6:.0f} MB/s of augmentation a core, measured on 2 cores x86-64",
+            note,
+        ),
+    )
+
+
+def measure_with(plan: Plan) -> str:
+    """The command of a short run that later forecasts take their speed from."""
+    config = plan.config
+    share = max(2, config.optim.batch_size // config.scale.workers)
+    preset = f" --preset {config.preset}" if config.preset else ""
+    gpu = " --gpu" if config.scale.gpu else ""
+    return (
+        f"few_shot.py with the same flags,{preset} --workers 1{gpu} --set protocol.shots=1 --set test=false --set "
+        f"optim.epochs=2 --set optim.warmup_epochs=0 --set optim.batch_size={share}"
+    )
+
+
+# --------------------------------------------------------------------------------------------------- a finished run
+
+
+def _newest(plan: Plan) -> tuple[Mapping[str, Any] | None, list[str]]:
+    """The record of the newest finished run of this kind, or why none could be looked for."""
+    try:
+        records = [record for record in _records(plan.config.out) if _alike(record, plan)]
+    except (OSError, UserError) as error:
+        return None, [f"no run of {plan.config.out} could be read: {why(error)}"]
+    return max(records, key=lambda record: str(record["finished"]), default=None), []
+
+
+def _records(out: str) -> Iterator[Mapping[str, Any]]:
+    place = Place.open(out, attempts=QUICK)
+    found = place.filesystem.get_file_info(fs.FileSelector(place.root, allow_not_found=True))
+    folders = [info for info in found if info.type == fs.FileType.Directory and not info.base_name.startswith(".")]
+    for info in sorted(folders, key=lambda info: info.mtime_ns or 0, reverse=True)[:LOOKED_AT]:
+        try:
+            yield json.loads((place / f"{info.base_name}/run.json").read())
+        except (FileNotFoundError, ValueError):
+            continue
+
+
+def _alike(record: Mapping[str, Any], plan: Plan) -> bool:
+    """Whether a step of that run took what a step of this one will."""
+    config = plan.config
+    try:
+        old = record["config"]
+        same = (
+            record["method"] == config.method
+            and old["backbone"]["name"] == config.backbone.name
+            and record["facts"]["frames"] == plan.facts["frames"]
+            and old["optim"]["precision"] == config.optim.precision
+            and old["scale"]["gpu"] == config.scale.gpu
+            and (config.scale.gpu or old["scale"]["cpus_per_worker"] == config.scale.cpus_per_worker)
+        )
+        return same and bool(record["history"]) and record["cost"]["step_seconds"] > 0 and bool(record["finished"])
+    except (KeyError, TypeError):
+        return False
+
+
+def _measured(record: Mapping[str, Any], plan: Plan, cost: StepCost, assumed: Assumed) -> Rates:
+    facts, optim, workers = record["facts"], record["config"]["optim"], record["config"]["scale"]["workers"]
+    quick = min(record["history"], key=lambda epoch: epoch["seconds"])  # the first one warms up
+    steps = max(1, facts["train_clips"] // optim["batch_size"])
+    clips = -(-optim["batch_size"] // workers)
+    passes = passes_per_step(optim["batch_size"], optim["micro_batch"], workers)
+    exposed = quick.get("network_wait", 0.0)
+    seconds = (quick["seconds"] - quick["data_wait"] - exposed) / steps
+    gmacs = cost.gmacs(clips, passes) / max(seconds, 1e-9)
+    views = (record["cost"].get("scored_views_per_second") or 0.0) / workers
+    whole = record["seconds"]
+    scored = sum(m.get("n_scored", 0) for m in record["metrics"].values() if isinstance(m, dict))
+    scored *= record["scoring"].get("clips", 1) * record["scoring"].get("crops", 1)
+    start = whole["total"] - whole["train"] - (scored / (views * workers) if views else 0.0)
+    machine = facts.get("device", "cpu") if record["config"]["scale"]["gpu"] else facts.get("machine", "a CPU")
+    same = record["config"]["method_config"] == plan.config.method_config
+    network = workers > 1 and "network_wait" in quick
+    told = f"measured in {record['name']} ({record['finished'][:10]}, {workers} worker{'s' * (workers > 1)}, {machine}"
+    told += ")" if same else "; other method settings)"
+    return Rates(
+        gmacs=gmacs,
+        wait=quick["data_wait"] / steps / clips,
+        views=views,
+        start=max(start, 0.0),
+        exposed=exposed / steps / ((workers - 1) / workers) if network else None,
+        assumed=assumed,
+        sources=(f"compute, data{', network' * network}{', scoring' * bool(views)} and start-up {told}",),
+    )

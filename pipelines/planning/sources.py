@@ -1,0 +1,87 @@
+"""Open the ingested data that a configuration names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pipelines.config.schema import TrainConfig
+from pipelines.protocols.split import Scoring, Source, Split, clips_of
+from pipelines.shards.clip_store import ClipStore
+from pipelines.storage.place import is_uri
+from pipelines.videos.kept_lists import LISTS
+from pipelines.videos.list_folder import kept_dataset
+from vlmodels.errors import refuse
+
+
+def open_sources(config: TrainConfig) -> tuple[list[ClipStore], list[Source]]:
+    """The ingested data sets: the one that trains first (if there is one), then those that are only scored."""
+    named = [("", config.data.dir)] if config.data.dir else []
+    named += [named_test(item) for item in config.protocol.tests]
+    stores = [ClipStore(folder) for _, folder in named]
+    sources: list[Source] = []
+    for (name, _), store in zip(named, stores, strict=True):
+        title = name or (config.protocol.dataset if not sources else "") or kept_dataset(store.folder / LISTS)
+        sources.append(Source(title or store.name, str(store.folder), clips_of(store.manifest), store.classes))
+    problems = [
+        f"{store.uri} has {store.segments} frames a clip and {stores[0].uri} {stores[0].segments}: ingest both "
+        "with the same --frames"
+        for store in stores[1:]
+        if store.segments != stores[0].segments
+    ]
+    problems += [
+        f"{store.uri} is sampled in {store.sampling} (stride {store.stride}), {stores[0].uri} in "
+        f"{stores[0].sampling} (stride {stores[0].stride}): ingest both with the same --sampling and --stride"
+        for store in stores[1:]
+        if (store.sampling, store.stride) != (stores[0].sampling, stores[0].stride)
+    ]
+    names = [source.name for source in sources]
+    problems += [f"two data sets are called {name}: write NAME=DIR" for name in set(names) if names.count(name) > 1]
+    refuse(problems)
+    return stores, sources
+
+
+def portable(split: Split, stores: Sequence[ClipStore]) -> Split:
+    """Test sets by what opens their data on any machine, not by the copies on this one."""
+    uris = {str(store.folder): store.uri for store in stores}
+    return replace(split, tests=tuple(replace(test, data=uris.get(test.data, test.data)) for test in split.tests))
+
+
+def scoring_of(config: TrainConfig, store: ClipStore) -> Scoring:
+    """Return how test videos are looked at."""
+    return Scoring(
+        frames=store.segments,
+        clips=config.data.clips,
+        crops=config.data.crops,
+        sampling=store.sampling,
+        stride=store.stride,
+        short_side=min(store.shape[1:3]),
+        average="features" if config.protocol.name == "retrieval" else "softmax",
+    )
+
+
+def with_absolute_paths(config: TrainConfig, store: ClipStore) -> TrainConfig:
+    """Workers run in folders of their own."""
+    weights = config.backbone.pretrained
+    if weights is not None and weights != "toy" and Path(weights).is_file():
+        weights = str(Path(weights).resolve())
+    return replace(
+        config,
+        data=replace(config.data, dir=store.uri if config.data.dir else ""),
+        protocol=replace(config.protocol, tests=tuple(map(_absolute_test, config.protocol.tests))),
+        start=str(Path(config.start).resolve()) if config.start and Path(config.start).exists() else config.start,
+        backbone=replace(config.backbone, pretrained=weights),
+    )
+
+
+def named_test(item: str) -> tuple[str, str]:
+    """Name ("" if none is given) and folder or URI of ``NAME=DIR`` or ``DIR``."""
+    name, equals, folder = item.partition("=")
+    return ("", item) if not equals or is_uri(name) or Path(item).is_dir() else (name, folder)
+
+
+def _absolute_test(item: str) -> str:
+    name, folder = named_test(item)
+    place = folder if is_uri(folder) else str(Path(folder).resolve())
+    return f"{name}={place}" if name else place

@@ -1,0 +1,51 @@
+"""The trained adapter that a run starts from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.shards.clip_store import ClipStore
+from pipelines.storage.cache import local_run
+from vlmodels.errors import UserError
+
+
+def about_start(adapter: Path | None) -> dict[str, str]:
+    """What the run that an adapter file is of was trained on; "" where its record does not lie beside."""
+    if adapter is None:
+        return {}
+    try:
+        record = json.loads((adapter.parent / "run.json").read_text())
+    except (OSError, ValueError):
+        record = {}
+    about = {key: str(record.get(key, "")) for key in ("name", "protocol", "dataset")}
+    return about | {"data_digest": str(record.get("facts", {}).get("data_digest", ""))}
+
+
+def start_notes(start: Path | None, stores: Sequence[ClipStore]) -> list[str]:
+    """Say if the run to start from was trained on the same data."""
+    about = about_start(start)
+    return [
+        f"{about['name']}, from which this starts, was trained on {store.name}: its training videos may be "
+        "among those scored"
+        for store in stores
+        if about and about["data_digest"] == store.digest and about["protocol"] != "zero_shot"
+    ]
+
+
+def start_file(start: str) -> Path:
+    """The adapter file of a run's folder or URI, or of a registered model.
+
+    Raises:
+        UserError: there is none, or there are several.
+    """
+    from vlmodels.checkpoint import ADAPTER
+    from vlmodels.predictor import model_folder
+
+    folder = model_folder(local_run(start))
+    found = [folder / ADAPTER] if (folder / ADAPTER).is_file() else sorted(folder.rglob(ADAPTER))
+    if len(found) != 1:
+        what = f"{len(found)} of them" if found else f"no {ADAPTER}"
+        raise UserError(f"{start}: {what} to start from; give the folder of one run, or models:/NAME@ALIAS")
+    return found[0]

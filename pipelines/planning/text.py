@@ -1,0 +1,61 @@
+"""A plan as people read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.config.plain import to_plain
+from pipelines.planning.identity import weights_digest
+from pipelines.planning.plan import Plan
+
+if TYPE_CHECKING:
+    from pipelines.protocols.split import EvalSet, Split
+
+
+def describe_plan(plan: Plan, *, ahead: bool = False) -> str:
+    """The resolved run; with what it will take if ``ahead``, as ``--dry-run`` prints it."""
+    c, f = plan.config, plan.facts
+    share = -(-c.optim.batch_size // c.scale.workers)
+    lines = [
+        f"run        {plan.name}",
+        f"backbone   {c.backbone.name} ({_weights(c.backbone.pretrained)}), {f['frames']} frames",
+        f"method     {c.method} (preset {c.preset or 'none'}): "
+        + ", ".join(f"{k}={v}" for k, v in c.method_config.items()),
+        f"trains     {f['trainable']:,} of {f['total']:,} parameters; adapter {f['adapter_bytes'] / 1e6:.1f} MB",
+        f"data       {plan.split.source}",
+        f"           {f['train_clips']} train, {f['select_clips']} held-out {_what(plan.split)}",
+        *(
+            f"           test '{t.name}': {t.n_listed} videos {_among(t)}"
+            + (f" ({len(t.unscored)} undecodable, counted as wrong)" if t.unscored else "")
+            for t in plan.split.tests
+        ),
+        *(f"           {note}" for note in plan.notes),
+        f"schedule   {c.optim.epochs} epochs, {f['steps']} steps of {c.optim.batch_size} clips "
+        f"({c.scale.workers} workers x {share}), lr {c.optim.lr:g}, {c.optim.precision}",
+        "augment    " + ", ".join(f"{k}={v}" for k, v in to_plain(c.augment).items()),
+        f"views      {c.data.clips} x {c.data.crops} per test video; epoch kept: {c.selection}",
+        f"protocol   {plan.split.protocol} on {plan.split.dataset}, digest {plan.split.digest[:12]}",
+    ]
+    if ahead:
+        from pipelines.planning.forecast import forecast
+
+        lines += forecast(plan)
+    return "\n".join(lines)
+
+
+def _weights(pretrained: str | None) -> str:
+    """Weights as a plan names them, a file by size and hash too."""
+    if pretrained is None:
+        return "random weights"
+    if not Path(pretrained).is_file():
+        return pretrained
+    return f"{pretrained}, {Path(pretrained).stat().st_size / 1e6:.1f} MB, sha256 {weights_digest(pretrained)[:12]}"
+
+
+def _what(split: Split) -> str:
+    return "pairs" if split.captions else f"clips of {len(split.train_classes)} classes"
+
+
+def _among(test: EvalSet) -> str:
+    return f"with {sum(map(len, test.captions))} captions" if test.captions else f"of {len(test.classes)} classes"

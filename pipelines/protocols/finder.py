@@ -1,0 +1,75 @@
+"""Find the ingested clips that split lists name."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pipelines.protocols.split import Clip
+from pipelines.videos.list_folder import ListFolder, VideoList
+from pipelines.videos.locate import known_folders, may_be
+from vlmodels.errors import UserError
+
+
+class Finder:
+    """Finds listed videos among the ingested clips: as they are, else by a file name or stem that is unique.
+
+    A folder is taken at its word where it names another class or part of the data than the list (``data/locate.py``).
+    """
+
+    def __init__(self, clips: Sequence[Clip]) -> None:
+        self._by_uri = {clip.uri: clip for clip in clips}
+        self._labels = {clip.label for clip in clips} - {""}
+        names: dict[str, list[Clip]] = defaultdict(list)
+        for clip in clips:
+            name = clip.uri.rsplit("/", 1)[-1]
+            for key in {name, _stem(name)}:
+                names[key].append(clip)
+        self._by_name = {name: found[0] for name, found in names.items() if len(found) == 1}
+
+    def __call__(self, path: str, label: str = "", known: frozenset[str] = frozenset()) -> Clip | None:
+        """The clip that ``path`` names, or None; ``label`` and ``known`` folders as in ``locate.may_be``."""
+        if path in self._by_uri:
+            return self._by_uri[path]
+        name = path.rsplit("/", 1)[-1]
+        clip = self._by_name.get(name) or self._by_name.get(_stem(name))
+        return clip if clip is not None and may_be(path, clip.uri, known, label) else None
+
+    def listed(self, videos: VideoList) -> list[Clip]:
+        """Clips of a list, each with the label that the list gives it.
+
+        Raises:
+            UserError: videos that were never ingested.
+        """
+        known = known_folders((line.path for line in videos.lines), [*videos.classes, *self._labels])
+        clips, absent = [], []
+        for line in videos.lines:
+            label = videos.classes[line.label]
+            clip = self(line.path, label, known)
+            if clip is None:
+                absent.append(line.path)
+            else:
+                clips.append(replace(clip, label=label))
+        if absent:
+            raise UserError(
+                f"{videos.path.name}: {len(absent)} of {len(videos.lines)} listed videos were never ingested "
+                f"(first: {absent[0]}); run pipelines/ingest.py with this list too"
+            )
+        return clips
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0] or name
+
+
+def usable(listed: Sequence[Clip], videos: VideoList) -> tuple[list[Clip], list[str]]:
+    """The listed training videos that can be decoded, and a note on how many cannot."""
+    good = [clip for clip in listed if clip.ok]
+    lost = len(listed) - len(good)
+    return good, [f"{lost} of {len(listed)} training videos of {videos.name} cannot be decoded"] if lost else []
+
+
+def present(folder: ListFolder, names: Sequence[str]) -> tuple[str, ...]:
+    """Those of ``names`` that are lists of the folder."""
+    return tuple(name for name in names if folder.has(name))

@@ -1,0 +1,1 @@
+"""Pages, pictures and model cards of finished runs."""

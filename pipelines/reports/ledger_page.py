@@ -1,0 +1,245 @@
+"""The ledger written down: ``report.html`` with pictures, ``report.md``, and every number as ``ledger.json``."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from pipelines.protocols.paper_views import PROTOCOLS
+from pipelines.records.find import Run
+from pipelines.records.ledger import Ledger, Placed, Table, about, label_of
+from pipelines.records.summary import SELECTIONS, Column, Summary, title, views
+from pipelines.reports.page import markdown, write_page
+from pipelines.storage.files import write_whole
+from pipelines.storage.place import is_uri
+from vlmodels.errors import UserError
+
+_LEGEND = (
+    "Each score is ours, in percent (MdR and MnR are ranks); mean ± population standard deviation where there are "
+    "several seeds or lists; HM is that of the averaged base and novel accuracies. Below it: the published score and "
+    "our difference from it, and how many of the listed videos were scored; those that cannot be decoded count as "
+    "wrong. Letters behind a published score say what is unlike the published run. A dash: nothing is published for "
+    "this method, backbone, data set and setting. An empty cell: not run."
+)
+
+
+def write_ledger(ledger: Ledger, runs: Sequence[Run], out: Path, *, brief: bool = False) -> Path:
+    """Write everything below ``out``; return the page.
+
+    Args:
+        ledger: what to write.
+        runs: where the runs lie.
+        out: folder; made if it is not there.
+        brief: leave out the pictures of single runs.
+
+    Raises:
+        UserError: ``out`` cannot be written.
+    """
+    from pipelines.reports.ledger_pictures import common, single
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        marks = _Marks()
+        tables = [_table(table, marks) for table in ledger.tables]
+        shown = [_run(number, summary, runs, out) for number, summary in enumerate(ledger.summaries, 1)]
+        text = "\n".join(_markdown(tables, marks, shown)) + "\n"
+        write_whole(out / "report.md", lambda part: part.write_text(text, encoding="utf-8"))
+        shared = [list(common(table, out)) for table in ledger.tables]
+        own = {} if brief else single(ledger, runs, out)
+        page = write_page(
+            out / "report.html",
+            _PAGE,
+            title="Results",
+            width=90,
+            tables=list(zip(tables, shared, strict=True)),
+            remarks=marks.listed(),
+            runs=[run | {"pictures": own.get(run["number"], [])} for run in shown],
+            costs=_COSTS,
+            legend=f"{_LEGEND} Raised numbers: the run below.",
+        )
+        pictures = [picture.file for drawn in (*shared, *own.values()) for picture in drawn]
+        stale = _earlier(out) - set(pictures)
+        write_whole(out / "ledger.json", lambda part: part.write_text(ledger.to_json(pictures), encoding="utf-8"))
+        for name in stale:
+            (out / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"the report cannot be written to {out} ({error}); pass another --out") from error
+    return page
+
+
+def _earlier(out: Path) -> set[str]:
+    """Pictures that an earlier report wrote into ``out``, by its own list of them."""
+    try:
+        listed = json.loads((out / "ledger.json").read_text(encoding="utf-8"))["pictures"]
+        return {name for name in listed if isinstance(name, str) and re.fullmatch(r"[\w-]+\.png", name, re.ASCII)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+class _Marks:
+    """Letters for remarks, in order of appearance."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, str] = {}
+
+    def __call__(self, remarks: Sequence[str]) -> str:
+        return ",".join(self._of.setdefault(remark, _letters(len(self._of))) for remark in remarks)
+
+    def listed(self) -> list[tuple[str, str]]:
+        return [(letter, remark) for remark, letter in self._of.items()]
+
+
+def _letters(number: int) -> str:
+    return (_letters(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
+
+
+def _table(table: Table, marks: _Marks) -> dict[str, Any]:
+    groups: list[tuple[str, int]] = []
+    for column in table.columns:
+        name = title(column.dataset)
+        if groups and groups[-1][0] == name:
+            groups[-1] = (name, groups[-1][1] + 1)
+        else:
+            groups.append((name, 1))
+    return {
+        "title": PROTOCOLS[table.protocol].capitalize(),
+        "groups": groups,
+        "head": [column.heading for column in table.columns],
+        "first": [not i or c.dataset != table.columns[i - 1].dataset for i, c in enumerate(table.columns)],
+        "rows": [
+            {
+                "label": row.label,
+                "about": row.about,
+                "cells": [_cell(row.cells.get(column), column, marks) for column in table.columns],
+            }
+            for row in table.rows
+        ],
+    }
+
+
+def _cell(placed: Placed | None, column: Column, marks: _Marks) -> dict[str, Any] | None:
+    if placed is None:
+        return None
+    cell, printed = placed.summary.cells[column], placed.printed
+    return {
+        "ours": cell.text,
+        "number": placed.number,
+        "printed": printed and printed.score.value,
+        "source": printed and printed.score.source,
+        "difference": printed and f"{printed.difference:+.1f}",
+        "marks": marks(printed.remarks) if printed else "",
+        "counts": cell.counts,
+        "complete": cell.complete,
+    }
+
+
+_COSTS = ("step (s)", "clips/s, training", "views/s, scoring", "peak memory (MB)", "trainable", "GMACs a view")
+
+
+def _run(number: int, summary: Summary, runs: Sequence[Run], out: Path) -> dict[str, Any]:
+    record = summary.first
+    tested = dict.fromkeys(title(column.dataset) for column in summary.cells)
+    names = [r["name"] for r in summary.records]
+    places = [next(run.place for run in runs if run.record["name"] == name) for name in names]
+    cost = record["cost"]
+    numbers = [cost.get(key) for key in ("step_seconds", "train_clips_per_second", "scored_views_per_second")]
+    return {
+        "number": number,
+        "label": label_of(summary),
+        "about": about(summary),
+        "links": [(name, _link(place, out)) for name, place in zip(names, places, strict=True)],
+        "data": f"{PROTOCOLS[summary.protocol]} on {', '.join(tested)}"
+        + (f", K={summary.shots}" if summary.shots else ""),
+        "views": views(record),
+        "notes": [str(note) for note in record["facts"].get("view_notes", ())]
+        or ["no views of its paper are on record"],
+        "kept": _kept(summary),
+        "costs": [
+            *("-" if value is None else f"{value:.3g}" for value in numbers),
+            "-" if cost.get("peak_memory_mb") is None else f"{cost['peak_memory_mb']:,.0f}",
+            f"{summary.trainable:,}",
+            "-" if cost.get("gmacs_video") is None else f"{cost['gmacs_video']:.1f}",
+        ],
+    }
+
+
+def _kept(summary: Summary) -> str:
+    if summary.first["history"]:
+        return SELECTIONS[summary.first["selection"]]
+    return f"that of {summary.started_from}" if summary.started_from else "nothing trained"
+
+
+def _link(place: str, out: Path) -> str:
+    page = f"{place}/report/report.html"
+    if is_uri(place):
+        return quote(page, safe="/:?=&@%")  # what the user wrote may be quoted already
+    return quote(Path(os.path.relpath(page, out.resolve())).as_posix())
+
+
+def _markdown(tables: Sequence[dict[str, Any]], marks: _Marks, shown: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield "# Results\n"
+    for table in tables:
+        yield f"## {table['title']}\n"
+        names = [name for name, count in table["groups"] for _ in range(count)]
+        head = [f"{markdown(name)} {metric}" for name, metric in zip(names, table["head"], strict=True)]
+        yield from _lines(["method", *head])
+        for row in table["rows"]:
+            label = f"{markdown(row['label'])}<br>{markdown(row['about'])}"
+            yield "| " + " | ".join([label, *map(_markdown_cell, row["cells"])]) + " |"
+        yield ""
+    yield _LEGEND + " Numbers in brackets: the run below.\n"
+    yield from (f"- {letter}: {markdown(remark)}" for letter, remark in marks.listed())
+    yield "\n## Runs\n"
+    yield from _lines(["#", "run", "views", "epoch kept", *_COSTS])
+    for run in shown:
+        what = f"{markdown(run['label'])}, {markdown(run['data'])}<br>" + markdown(
+            ", ".join(name for name, _ in run["links"])
+        )
+        seen = "<br>".join(map(markdown, [run["views"], *run["notes"]]))
+        yield "| " + " | ".join([str(run["number"]), what, seen, run["kept"], *run["costs"]]) + " |"
+
+
+def _lines(head: Sequence[str]) -> Iterator[str]:
+    yield "| " + " | ".join(head) + " |"
+    yield "| " + " | ".join("---" for _ in head) + " |"
+
+
+def _markdown_cell(cell: dict[str, Any] | None) -> str:
+    if cell is None:
+        return ""
+    told = f"{cell['printed']}, {cell['difference']}" if cell["printed"] else "-"
+    mark = f" {cell['marks']}" if cell["marks"] else ""
+    return f"**{cell['ours']}** [{cell['number']}]<br>{told}{mark}<br>{cell['counts']}"
+
+
+_PAGE = """<p class="small">{{ legend }}</p>
+{% if remarks %}<p class="small">{% for letter, remark in remarks %}<b>{{ letter }}</b> {{ remark }}
+{{ "; " if not loop.last }}{% endfor %}</p>{% endif %}
+{% for table, pictures in tables %}<h2>{{ table.title }}</h2>
+<div class="wide"><table><tr><th rowspan="2">method</th>
+{% for name, count in table.groups %}<th class="set" colspan="{{ count }}">{{ name }}</th>{% endfor %}</tr>
+<tr>{% for h in table.head %}<th class="n{{ ' set' if table.first[loop.index0] }}">{{ h }}</th>{% endfor %}</tr>
+{% for row in table.rows %}<tr><td>{{ row.label }}<span class="tiny">{{ row.about }}</span></td>
+{% for cell in row.cells %}<td class="n{{ ' set' if table.first[loop.index0] }}">{% if cell %}<b>{{ cell.ours }}</b>
+<a href="#run{{ cell.number }}"><sup>{{ cell.number }}</sup></a>
+<span class="tiny">{% if cell.printed %}<span title="{{ cell.source }}">{{ cell.printed }}</span>,
+{{ cell.difference }} <sup>{{ cell.marks }}</sup>{% else %}-{% endif %}</span>
+<span class="tiny{{ '' if cell.complete else ' few' }}">{{ cell.counts }}</span>{% endif %}</td>{% endfor %}</tr>
+{% endfor %}</table></div>
+{{ figures(pictures) }}
+{% endfor %}
+<h2>Runs</h2><div class="wide"><table><tr><th>#</th><th>run</th><th>views</th><th>epoch kept</th>
+{% for h in costs %}<th class="n">{{ h }}</th>{% endfor %}</tr>
+{% for run in runs %}<tr id="run{{ run.number }}"><td>{{ run.number }}</td><td>{{ run.label }}, {{ run.data }}
+<span class="tiny">{{ run.about }}; seeds {% for name, link in run.links %}<a href="{{ link }}">{{ name }}</a>
+{% endfor %}</span></td><td>{{ run.views }}{% for note in run.notes %}<span class="tiny">{{ note }}</span>
+{% endfor %}</td><td>{{ run.kept }}</td>{% for cost in run.costs %}<td class="n">{{ cost }}</td>{% endfor %}</tr>
+{% endfor %}</table></div>
+{% for run in runs if run.pictures %}<details><summary>Pictures of {{ run.number }}: {{ run.label }},
+{{ run.data }}</summary>{{ figures(run.pictures) }}</details>
+{% endfor %}"""

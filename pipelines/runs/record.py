@@ -1,0 +1,141 @@
+"""The record of a run, and the files of its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.config.plain import digest_of
+from pipelines.config.record import shown
+from pipelines.evaluation.metrics import harmonic_mean
+from pipelines.planning.identity import code_version
+from pipelines.planning.plan import Plan
+from pipelines.planning.start import about_start
+from pipelines.records.run_file import SCHEMA, write_record
+from pipelines.runs.progress import Progress
+
+
+def assemble(folder: Path, checkpoint: Path, record: Mapping[str, Any], *, report: bool = True) -> None:
+    """Put adapter, predictions, configuration, classes and record into ``folder``, with model card and report."""
+    for path in checkpoint.iterdir():
+        if path.name != "outcome.json":
+            shutil.copy2(path, folder / path.name)
+    (folder / "config.json").write_text(json.dumps(record["config"], indent=2) + "\n")
+    (folder / "classes.json").write_text(json.dumps(record["classes"], indent=2, ensure_ascii=False) + "\n")
+    write_record(folder, record)
+    if report:
+        from pipelines.reports.model_card import write_model_card
+        from pipelines.reports.run_page import write_run_report
+
+        write_model_card(folder)
+        write_run_report(folder)
+
+
+def git_state() -> str:
+    """Commit of the checkout that the code runs from (``+`` if changed), or ``""`` outside of one."""
+    root = Path(__file__).parent
+    try:
+        commit = _git(root, "rev-parse", "--short=12", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit + ("+" if changed else "")
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, text=True)  # noqa: S603, S607
+    return done.stdout.strip()
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: its folder (path or URI), its ``run.json``, and whether it was there already."""
+
+    run_dir: str
+    record: Mapping[str, Any]
+    reused: bool
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """Metrics of each test set, and ``hm`` for base-to-novel."""
+        return self.record["metrics"]
+
+
+def facts_of(plan: Plan) -> dict[str, Any]:
+    """What the machine and the code were."""
+    import open_clip
+    import ray
+    import torch
+
+    return {
+        **plan.facts,
+        "split_digest": plan.split.digest,
+        "split_source": plan.split.source,
+        "data_digest": plan.data_digest,
+        "code_version": code_version(),
+        "git": git_state(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "open_clip": open_clip.__version__,
+        "ray": ray.__version__,
+        "descriptions_digest": digest_of(plan.descriptions) if plan.descriptions else "",
+        "notes": list(plan.notes),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def record_of(
+    plan: Plan,
+    outcome: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    *,
+    run_id: str | None,
+    seconds: float,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Return the content of ``run.json``."""
+    metrics = dict(outcome["metrics"])
+    tests = plan.split.tests if plan.config.test else ()
+    if {"base", "novel"} <= set(metrics):
+        metrics["hm"] = harmonic_mean(metrics["base"]["top1"], metrics["novel"]["top1"])
+    return {
+        "schema": SCHEMA,
+        "name": plan.name,
+        "group": plan.group,
+        "protocol": plan.split.protocol,
+        "dataset": plan.split.dataset,
+        "method": plan.config.method,
+        "preset": plan.config.preset,
+        "seed": plan.config.seed,
+        "scoring": asdict(plan.split.scoring) if plan.split.scoring else {},
+        "lists": dict(plan.split.lists),
+        "start": about_start(plan.start),
+        "config": shown(plan.config),
+        "metrics": metrics,
+        "cost": {**outcome["cost"], "trainable": plan.facts["trainable"], "gmacs_video": plan.facts["gmacs_video"]},
+        "history": outcome["history"],
+        "selection": plan.config.selection,
+        "epoch_kept": outcome["epoch_kept"],
+        "facts": dict(facts),
+        "classes": {t.name: list(t.classes) for t in tests},
+        "unscored": {t.name: [list(pair) for pair in t.unscored] for t in tests},
+        "seconds": {
+            "total": seconds + sum(e["seconds"] for e in outcome["history"] if e["epoch"] not in progress.seen),
+            "train": sum(epoch["seconds"] for epoch in outcome["history"]),
+            "data_wait": sum(epoch["data_wait"] for epoch in outcome["history"]),
+            "network_wait": sum(epoch["network_wait"] for epoch in outcome["history"]),
+        },
+        "restarts": progress.restarts,
+        "workers": {str(rank): host for rank, host in sorted(progress.hosts.items())},
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "tracking": {"run_id": run_id},
+    }

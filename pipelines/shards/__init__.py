@@ -1,0 +1,1 @@
+"""Ingested data on disk, and reading clips of it."""

@@ -1,0 +1,39 @@
+"""Columns of ``manifest.parquet``: one row for every input video."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+FACTS = pa.schema(
+    [
+        ("clip_id", pa.string()),  # sha256(uri)[:16]
+        ("bytes", pa.int64()),  # size and time of change of the file that was read: is it still the same?
+        ("mtime_ns", pa.int64()),
+        ("sha256", pa.string()),  # of the file's bytes
+        ("width", pa.int32()),  # as displayed
+        ("height", pa.int32()),
+        ("fps", pa.float64()),
+        ("n_frames", pa.int64()),
+        ("decoder", pa.string()),
+        ("status", pa.string()),  # "ok" or "quarantined"
+        ("error", pa.string()),  # "" if ok
+        ("shard", pa.string()),  # file in shards/ and row in it; "" and null if quarantined
+        ("row", pa.int32()),
+    ]
+)
+"""What decoding finds out about a clip."""
+
+SCHEMA = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("uri", pa.string()),  # as the list or folder names it, below the root
+        ("path", pa.string()),  # where the file is, below the root; "" if it is missing
+        ("label", pa.string()),  # class name; "" if unlabelled
+        ("group", pa.string()),  # clips of one source video share it
+        ("split", pa.string()),  # list names or train/val/test folder, joined by "|"; "" if none
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        *(field for field in FACTS if field.name != "clip_id"),
+    ]
+)
+"""The truth about ``manifest.parquet``."""

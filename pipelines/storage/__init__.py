@@ -1,0 +1,1 @@
+"""Files and folders, on this machine or in an object store."""

@@ -1,0 +1,176 @@
+"""Folders on any file system that pyarrow or fsspec knows; a store that is away for a while is waited for."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from pyarrow import fs
+
+from pipelines.storage.files import write_whole
+from vlmodels.errors import UserError
+
+PATIENT, QUICK = 12, 3
+"""Attempts of S3's standard retries: minutes of a store that is away, or the seconds that a wrong address may take."""
+
+
+def is_uri(where: str | Path) -> bool:
+    """Whether this names a store rather than a local path."""
+    return "://" in str(where) and not str(where).startswith("file://")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder: ``root`` on ``filesystem``; ``uri`` is its name for people, a path if it is local."""
+
+    filesystem: fs.FileSystem
+    root: str
+    uri: str
+    local: bool
+
+    @classmethod
+    def open(cls, where: str | Path, *, attempts: int = PATIENT) -> Place:
+        """Open a local path or a URI (``s3://BUCKET/FOLDER``, ``gs://``, ``abfs://``, ``hdfs://``, or fsspec's).
+
+        S3's endpoint and region are those of the URI's query (``?endpoint_override=HOST:PORT&scheme=http&region=R``),
+        else of ``AWS_ENDPOINT_URL`` and ``AWS_REGION``. Nothing is read or written yet.
+
+        Raises:
+            UserError: no such kind of store, its driver is not installed, or keys in the URI: it is recorded.
+        """
+        text = str(where)
+        if not is_uri(text):
+            path = str(Path(unquote(text.removeprefix("file://")) if text.startswith("file://") else text).resolve())
+            return cls(fs.LocalFileSystem(), path, path, local=True)
+        address, uri = urlsplit(text), shown(text)
+        query = dict(parse_qsl(address.query))
+        if address.password or _SECRETS & query.keys():
+            raise UserError(
+                f"{uri}: keys in an address would be recorded with the run; set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY (or the store's own variables) instead"
+            )
+        try:
+            if address.scheme == "s3":
+                return cls(_S3(_options(query), attempts), uri.removeprefix("s3://"), uri, local=False)
+            filesystem, root = _other(text)
+        except (OSError, ValueError, ImportError, TypeError) as error:
+            raise UserError(f"{uri} cannot be opened: {error}") from error
+        return cls(filesystem, root.rstrip("/"), uri, local=False)
+
+    def __truediv__(self, name: str) -> Place:
+        return Place(self.filesystem, f"{self.root}/{name}", f"{self.uri}/{name}", self.local)
+
+    def size(self) -> int | None:
+        """Bytes of the file of this name; None if there is no such file."""
+        info = self.filesystem.get_file_info(self.root)
+        return int(info.size) if info.type == fs.FileType.File else None
+
+    def is_dir(self) -> bool:
+        """Whether there is a folder of this name, or a file below it."""
+        return bool(self.filesystem.get_file_info(self.root).type == fs.FileType.Directory)
+
+    def read(self) -> bytes:
+        """Return the file's content.
+
+        Raises:
+            OSError: it cannot be read; ``FileNotFoundError`` if it is not there.
+        """
+        with self.filesystem.open_input_stream(self.root, compression=None) as stream:
+            content: bytes = stream.read()
+        return content
+
+    def write(self, content: bytes) -> None:
+        """Put a file in place, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self.local:
+            write_whole(Path(self.root), lambda path: path.write_bytes(content))
+            return
+        with self.filesystem.open_output_stream(self.root) as stream:  # objects appear when they are whole
+            stream.write(content)
+
+
+class _S3(fs.S3FileSystem):  # type: ignore[misc]  # pyarrow is untyped here
+    """S3 that is as patient in another process: pyarrow's own pickles forget their retries, and Ray sends ours on."""
+
+    def __init__(self, options: dict[str, Any], attempts: int) -> None:
+        self._opened = (options, attempts)
+        retries = fs.AwsStandardS3RetryStrategy(max_attempts=attempts)
+        super().__init__(**options, retry_strategy=retries, connect_timeout=5, request_timeout=10)
+
+    def __reduce__(self) -> tuple[type[_S3], tuple[dict[str, Any], int]]:
+        return (_S3, self._opened)
+
+
+def _options(query: dict[str, str]) -> dict[str, Any]:
+    """Endpoint and region of the environment, and what the query says instead."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    options = {"endpoint_override": endpoint, "region": region}
+    own = {key: value == "true" if value in ("true", "false") else value for key, value in query.items()}
+    return {key: value for key, value in options.items() if value} | own
+
+
+_SECRETS = {"access_key", "secret_key", "session_token"}
+
+
+def shown(uri: str) -> str:
+    """A URI without user, password and query, for reading."""
+    address = urlsplit(uri)
+    return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}".rstrip("/") if is_uri(uri) else uri
+
+
+def _other(uri: str) -> tuple[fs.FileSystem, str]:
+    try:
+        filesystem, root = fs.FileSystem.from_uri(uri)
+    except (NotImplementedError, ValueError):  # not one of Arrow's own
+        import fsspec
+
+        wrapped, root = fsspec.core.url_to_fs(uri)
+        filesystem = fs.PyFileSystem(fs.FSSpecHandler(wrapped))
+    return filesystem, str(root)
+
+
+def why(error: Exception) -> str:
+    """What went wrong with a store, in few words, with the remedy where the cause is known."""
+    said = " ".join(str(error).split()).replace(" To create buckets, enable the allow_bucket_creation option.", "")
+    for sign, meaning in _KNOWN.items():
+        if sign in said:
+            return f"{meaning} ({said[:300]})"
+    return said[:300]
+
+
+_KNOWN = {
+    "Bucket '": "there is no such bucket; create it, or correct the name",
+    "NO_SUCH_BUCKET": "there is no such bucket; create it, or correct the name",
+    "ACCESS_DENIED": "these credentials may not; see AWS_ACCESS_KEY_ID or the machine's role",
+    "INVALID_ACCESS_KEY_ID": "the store does not know this key; see AWS_ACCESS_KEY_ID",
+    "SIGNATURE_DOES_NOT_MATCH": "the secret key is wrong; see AWS_SECRET_ACCESS_KEY",
+    "NETWORK_CONNECTION": "the store cannot be reached; see AWS_ENDPOINT_URL and the network",
+    "No space left": "the disk is full",
+}
+
+
+SCRATCH = ".ray"  # Ray's own snapshots, and checkpoints of unfinished runs
+
+
+def check_writable(out: str) -> None:
+    """Write a file to where runs are kept, and remove it.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    place = Place.open(out, attempts=QUICK)
+    try:
+        place.filesystem.create_dir(f"{place.root}/{SCRATCH}", recursive=True)
+        probe = place / f"{SCRATCH}/.writable-{socket.gethostname()}-{os.getpid()}"
+        probe.write(b"1")
+        place.filesystem.delete_file(probe.root)
+    except OSError as error:
+        raise UserError(f"runs cannot be written to {place.uri}: {why(error)}; or pass another --out") from error

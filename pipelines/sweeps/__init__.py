@@ -1,0 +1,1 @@
+"""Many settings are tried, and the best is trained again."""

@@ -1,0 +1,226 @@
+"""The tables of a sweep, from its records: each setting with its trials, and columns of what these came to."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from pipelines.records import summary
+from pipelines.records.summary import Record, Summary
+from pipelines.sweeps.candidates import label_of
+from pipelines.sweeps.records import numbers
+from pipelines.sweeps.report.rows import (
+    Tried,
+    name_of,
+    settings_tried,
+    summary_of,
+)
+
+NONE = "-"
+_SHOWN = 20  # settings of a search in plain text; the page has all
+
+
+class Column(NamedTuple):
+    """A column of a table: text for each row, the rows with the best value, and the heading above several columns."""
+
+    head: str
+    texts: Sequence[str]
+    best: frozenset[int] = frozenset()
+    kind: str = "number"  # text, key (in a fixed-width font), message (to be cut)
+    group: str = ""
+    printed: bool = False
+
+
+def number(trial: Record, metric: str) -> float | None:
+    """A number of a trial's metrics or cost; None if there is none or it is not finite."""
+    value = numbers(trial).get(metric)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def text_of(metric: str, value: float | None) -> str:
+    """A number as it is shown: percent with a decimal, parameters in full."""
+    if value is None:
+        return NONE
+    if metric.startswith("select."):
+        return f"{value:.1f}"
+    return f"{value:,.0f}" if metric == "cost.trainable" or value >= 1000 else f"{value:.3g}"
+
+
+def score_columns(summaries: Iterable[Summary | None]) -> list[tuple[summary.Column, str]]:
+    """The test scores that any of them has, with headings; of retrieval recall at 1 alone."""
+    known = [s for s in summaries if s is not None]
+    if not known:
+        return []
+    columns, protocol = summary.columns_of(known), known[0].protocol
+    if protocol == "retrieval":
+        columns = [column for column in columns if column.metric.endswith("R@1")]
+    heads = summary.headings(columns, protocol)
+    if protocol not in ("retrieval", "zero_shot"):  # as the papers write them
+        heads = [head[:1].upper() + head[1:] for head in heads]
+    return list(zip(columns, heads, strict=True))
+
+
+def main_score(columns: Sequence[tuple[summary.Column, str]]) -> tuple[summary.Column, str]:
+    """The harmonic mean of base and novel, else the first column."""
+    return next((pair for pair in columns if pair[0].metric == "HM"), columns[0])
+
+
+# --------------------------------------------------------------------------------------------------- columns
+
+
+def table_columns(sweep: Record, rows: Sequence[Tried]) -> list[Column]:
+    """All columns of the settings' table: the paper's layout for an ablation, else swept settings one by one."""
+    objectives = [objective["metric"] for objective in sweep["objectives"]]
+    shown = ("cost.trainable",) if sweep["ablation"] else ("cost.trainable", "cost.step_seconds")
+    costs = [metric for metric in shown if metric not in objectives]
+    modes = {objective["metric"]: objective["mode"] for objective in sweep["objectives"]}
+    measured = [_measured(sweep, rows, metric, modes.get(metric)) for metric in [*objectives, *costs]]
+    status = Column("status", [row.status for row in rows], kind="text")
+    message = Column("message", [row.message for row in rows], kind="message")
+    end = [status, message] if any(row.message for row in rows) else [status]
+    if sweep["ablation"]:
+        labels = Column("", [row.label for row in rows], kind="text")
+        texts = [label_of(row.setting) + (f" (as {row.same_as})" if row.same_as else "") for row in rows]
+        setting = Column("setting", texts, kind="key")
+        return [labels, setting, *_ours(sweep, rows), *_printed(sweep, rows), *measured, *end]
+    ranks = Column("#", [str(place) for place in range(1, len(rows) + 1)])
+    front = [_front(sweep, rows)] if len(objectives) > 1 else []
+    return [
+        ranks,
+        *_swept(rows),
+        *front,
+        *measured[: len(objectives)],
+        *_ours(sweep, rows),
+        *measured[len(objectives) :],
+        *end,
+    ]
+
+
+def _swept(rows: Sequence[Tried]) -> Iterator[Column]:
+    keys = list(dict.fromkeys(key for row in rows for key in row.setting))
+    for key, name in zip(keys, key_names(keys), strict=True):
+        yield Column(name, [row.setting.get(key, NONE) for row in rows], kind="key")
+
+
+def key_names(keys: Sequence[str]) -> list[str]:
+    """The last parts of keys, or all of those that would be alike."""
+    ends = [key.rpartition(".")[2] for key in keys]
+    return [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]
+
+
+def _ours(sweep: Record, rows: Sequence[Tried]) -> Iterator[Column]:
+    summaries = [summary_of(sweep, row.trials) for row in rows]
+    for column, head in score_columns(summaries):
+        cells = [s.cells.get(column) if s else None for s in summaries]
+        best = _best([cell.mean if cell else None for cell in cells], "min" if column.is_rank else "max")
+        texts = [cell.text if cell else NONE for cell in cells]
+        yield Column(head, texts, best, group=f"ours, test: {summary.title(sweep['dataset'])}")
+
+
+def _measured(sweep: Record, rows: Sequence[Tried], metric: str, mode: str | None) -> Column:
+    best = _best([row.mean(metric) for row in rows], mode) if mode else frozenset()
+    return Column(name_of(metric, sweep), [_spread(row, metric) for row in rows], best)
+
+
+def _spread(row: Tried, metric: str) -> str:
+    """Mean and population deviation over finished seeds; in brackets where an unfinished trial ended."""
+    values = row.values(metric)
+    if not values:
+        last = row.last(metric)
+        known = metric == "cost.trainable" or last is None  # known before training
+        return text_of(metric, last) if known else f"({text_of(metric, last)})"
+    text = text_of(metric, statistics.fmean(values))
+    return f"{text} ± {statistics.pstdev(values):.1f}" if len(values) > 1 and metric.startswith("select.") else text
+
+
+def _printed(sweep: Record, rows: Sequence[Tried]) -> Iterator[Column]:
+    ablation = sweep["ablation"]
+    if not any(row.printed for row in rows):
+        return
+    for place, head in enumerate(ablation["columns"]):
+        values = [row.printed[place] if row.printed else None for row in rows]
+        digits = max(len(repr(float(value)).partition(".")[2]) for value in values if value is not None)
+        texts = [NONE if value is None else f"{value:.{digits}f}" for value in values]
+        group = f"printed: {ablation['source']}, {ablation['data']}"
+        yield Column(head, texts, _best(values, "max"), group=group, printed=True)
+
+
+def _front(sweep: Record, rows: Sequence[Tried]) -> Column:
+    """Which settings no other beats in all objectives."""
+    metrics, modes = zip(*((o["metric"], o["mode"]) for o in sweep["objectives"]), strict=True)
+    means = [[row.mean(metric) for metric in metrics] for row in rows]
+    whole = [place for place, values in enumerate(means) if None not in values]
+    front = {whole[place] for place in pareto([[v for v in means[n] if v is not None] for n in whole], modes)}
+    return Column("front", ["yes" if place in front else "" for place in range(len(rows))], kind="text")
+
+
+def pareto(points: Sequence[Sequence[float]], modes: Sequence[str]) -> list[int]:
+    """Numbers of the points that no other dominates: at least as good in all, better in one; equal points all stay.
+
+    Args:
+        points: a value for each objective.
+        modes: ``max`` or ``min`` for each objective.
+    """
+    signs = [1 if mode == "max" else -1 for mode in modes]
+    gains = [tuple(sign * value for sign, value in zip(signs, point, strict=True)) for point in points]
+    return [
+        place
+        for place, mine in enumerate(gains)
+        if not any(other != mine and all(o >= m for o, m in zip(other, mine, strict=True)) for other in gains)
+    ]
+
+
+def _best(values: Sequence[float | None], mode: str | None) -> frozenset[int]:
+    """Rows with the best of several values; none where there is nothing to compare."""
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return frozenset()
+    best = max(known) if mode == "max" else min(known)
+    return frozenset(place for place, value in enumerate(values) if value == best)
+
+
+# -------------------------------------------------------------------------------------------------- plain text
+
+
+def sweep_table(sweep: Record, trials: Sequence[Record]) -> str:
+    """The settings' table in plain text: an ablation in the paper's order, else the best 20 settings.
+
+    Args:
+        sweep: content of ``sweep.json``.
+        trials: contents of ``trials/ID.json``; none of them need have ended well.
+    """
+    if not trials:
+        return "no trial has ended yet"
+    every = settings_tried(sweep, trials)
+    rows = every if sweep["ablation"] else every[:_SHOWN]
+    columns = [
+        column for column in table_columns(sweep, rows) if column.kind != "message" and any(map(_told, column.texts))
+    ]
+    if all(row.done for row in rows):
+        columns = [column for column in columns if column.head != "status"]
+    heads = [f"printed {column.head}" if column.printed else column.head for column in columns]
+    lines = list(_aligned(heads, columns))
+    if len(every) > len(rows):
+        lines.append(f"... and {len(every) - len(rows)} more")
+    if any(column.printed for column in columns):
+        lines.append(f"printed: {sweep['ablation']['source']}, {sweep['ablation']['data']}")
+    return "\n".join(lines)
+
+
+def _told(text: str) -> bool:
+    return text not in ("", NONE)
+
+
+def _aligned(heads: Sequence[str], columns: Sequence[Column]) -> Iterator[str]:
+    table = [heads, *zip(*([" ".join(text.split()) for text in column.texts] for column in columns), strict=True)]
+    widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
+    for number_of_line, row in enumerate(table):
+        cells = [
+            cell.rjust(width) if column.kind == "number" else cell.ljust(width)
+            for cell, width, column in zip(row, widths, columns, strict=True)
+        ]
+        yield "  ".join(cells).rstrip()
+        if not number_of_line:
+            yield "-" * (sum(widths) + 2 * (len(widths) - 1))

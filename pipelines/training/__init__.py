@@ -1,0 +1,1 @@
+"""One process learns: batches, losses, optimizer and loop."""

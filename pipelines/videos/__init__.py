@@ -1,0 +1,1 @@
+"""Which videos there are: folders, lists, labels and captions."""

@@ -1,0 +1,77 @@
+"""The flags that ``ingest.py`` and ``check_data.py`` share: what videos there are, and who decodes them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipelines.videos.inputs import Inputs
+
+
+PROTOCOLS = ("zero_shot", "few_shot", "b2n", "supervised")
+
+
+def add_input_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say what there is, which :func:`inputs_from` reads, and ``--workers`` and ``--timeout``."""
+    add = parser.add_argument
+    add(
+        "--videos",
+        nargs="+",
+        default=[],
+        metavar="DIR|URI|LIST",
+        help="a folder, a CSV, or lists of 'path label' lines",
+    )
+    add("--labels", nargs="+", default=[], metavar="CSV", help="label files (id,name): one, or one for each list")
+    add("--dataset", metavar="NAME", help="published data set: hmdb51, ucf101, ssv2, k400 or k600; with --lists")
+    add("--lists", metavar="DIR", help="a published repository, or a folder of lists with their label files")
+    add("--protocol", choices=PROTOCOLS, help="take only the lists that it needs (default: all that are there)")
+    add("--root", metavar="DIR|URI", help="where videos of lists are (default: the lists' folder, or its videos/)")
+    add("--workers", type=int, metavar="N", help="decoding processes (default: one for each CPU)")
+    add("--timeout", type=float, default=60, metavar="S", help="seconds for one video (default: 60)")
+
+
+def inputs_from(args: argparse.Namespace, exclude: Path | None = None, *, scan: bool = False) -> Inputs:
+    """Find what the flags of :func:`add_input_flags` name.
+
+    Raises:
+        UserError: flags that do not go together or are out of range, and as ``pipelines.videos.inputs``.
+    """
+    from pipelines.videos.inputs import find_inputs, find_listed, wanted_lists
+    from pipelines.videos.list_folder import ListFolder
+    from vlmodels.errors import UserError
+
+    local_only(args, "lists", "labels")
+    for name in ("workers", "timeout"):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise UserError(f"--{name} {value:g}: it must be more than 0")
+    if bool(args.videos) == bool(args.lists):
+        raise UserError("say either --videos (a folder, lists or a CSV) or --lists (a folder of lists), not both")
+    if args.videos:
+        if args.dataset or args.protocol:
+            raise UserError("--dataset and --protocol choose among the lists of a folder: --lists DIR")
+        return find_inputs(args.videos, args.labels, args.root, exclude, scan=scan)
+    if args.labels:
+        raise UserError("the lists of --lists have their label files beside them; --labels goes with --videos")
+    folder = ListFolder.open(args.lists, args.dataset)
+    stems, _ = wanted_lists(folder, args.protocol)
+    return find_listed(folder, stems, args.root, scan=scan)
+
+
+def local_only(args: argparse.Namespace, *names: str) -> None:
+    """Refuse URIs as values of the flags ``names``, of which files are read or written on this machine alone.
+
+    Raises:
+        UserError: naming the flag, and what to do.
+    """
+    from pipelines.storage.place import is_uri, shown
+    from vlmodels.errors import UserError
+
+    for name in names:
+        given = getattr(args, name, None) or ()
+        for where in [given] if isinstance(given, str) else given:
+            if is_uri(where):
+                remedy = "name a folder here" if name == "out" else "copy it to this machine first, and name the copy"
+                raise UserError(f"--{name} {shown(where)}: it has to be a local path; {remedy}")

@@ -1,0 +1,196 @@
+"""A folder of split lists and the label CSVs that their numbers refer to: found, read, and their names mended.
+
+Such a folder is a published repository's root, one of its list folders, what ``ingest`` keeps of the lists that it
+was given, or own lists in the same form (``labels.csv``, ``val1.txt``, ...).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pipelines.storage.files import file_sha256
+from pipelines.videos.catalog import Dataset, dataset, dataset_of_folder, part_of
+from pipelines.videos.list_files import ListLine, is_list, is_table, list_stem, read_labels, read_list
+from vlmodels.errors import UserError, nearest
+
+KEPT = "lists.json"
+"""What ``ingest`` writes beside the lists that it keeps: the data set, and each list's label file."""
+
+SUFFIXES = (".txt", ".txt.gz", ".csv", ".csv.gz", ".json", ".json.gz")
+HmdbNames = Literal["as_published", "corrected"]
+_SWAPPED = (("kick ball", "kick"), ("sword exercise", "sword"))
+"""Neighbours in HMDB-51's published label CSVs whose videos carry each other's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoList:
+    """A list of videos and the classes that its labels count."""
+
+    name: str
+    path: Path
+    labels_path: Path
+    classes: tuple[str, ...]
+    lines: tuple[ListLine, ...]
+
+    @property
+    def files(self) -> dict[str, str]:
+        """SHA-256 of the list and of its label file, by file name."""
+        return {path.name: file_sha256(path) for path in (self.path, self.labels_path)}
+
+
+@dataclass(frozen=True)
+class ListFolder:
+    """Lists by name.
+
+    Attributes:
+        place: the folder that was given.
+        dataset: the published data set that the lists are of, if they are of one.
+        labels: label CSVs by part ("", base, novel), where the user names them.
+        hmdb_names: whether HMDB-51's four swapped class names stay as published or are put right.
+    """
+
+    place: Path
+    dataset: Dataset | None = None
+    labels: Mapping[str, str] | None = None
+    hmdb_names: HmdbNames = "as_published"
+
+    @classmethod
+    def open(
+        cls,
+        place: str | Path,
+        name: str | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        hmdb_names: HmdbNames = "as_published",
+    ) -> ListFolder:
+        """Open ``place``; ``name`` is the data set's, if the folder does not tell.
+
+        Raises:
+            UserError: no such folder, or an unknown data set.
+        """
+        place = Path(place)
+        if not place.is_dir():
+            raise UserError(f"{place}: no such folder of lists")
+        kept = _kept(place)
+        name = name or kept.get("dataset")
+        known = dataset(name) if name else dataset_of_folder(place.resolve().name)
+        given = {part: path for part, path in (labels or {}).items() if path is not None}
+        return cls(place, known, given, hmdb_names)
+
+    def has(self, stem: str) -> bool:
+        """Whether there is a list called ``stem``."""
+        return self._find(stem) is not None
+
+    def names(self) -> list[str]:
+        """Names of the lists that are here, in the data set's order where it is known."""
+        found = dict.fromkeys(self.dataset.counts if self.dataset else ())
+        found |= dict.fromkeys(_kept(self.place).get("labels", {}))
+        folders = [folder for folder in self._folders() if folder.is_dir()]
+        for folder in folders[1:] or folders:  # a repository's root holds other text files
+            files = (path for path in folder.iterdir() if path.name.endswith(SUFFIXES))
+            found |= dict.fromkeys(sorted(list_stem(path) for path in files if not is_table(path) or is_list(path)))
+        return [name for name in found if self.has(name)]
+
+    def is_list(self, stem: str) -> bool:
+        """Whether the file called ``stem`` is published or kept as a list, or looks like one."""
+        if stem in (self.dataset.counts if self.dataset else ()) or stem in _kept(self.place).get("labels", {}):
+            return True
+        path = self._find(stem)
+        return path is not None and is_list(path)
+
+    def read(self, stem: str) -> VideoList:
+        """Return the list ``stem`` with its classes.
+
+        Raises:
+            UserError: no such list or no label file for it; a line or label that is wrong (file and line).
+        """
+        path = self._find(stem)
+        if path is None:
+            there = self.names()
+            raise UserError(
+                f"no list {stem}.txt in {self.place}{nearest(stem, there)}; "
+                + (f"lists there: {', '.join(there)}" if there else "the folder has no lists (protocol.lists)")
+            )
+        labels_path = self._labels_of(stem)
+        classes = self._named(read_labels(labels_path))
+        return VideoList(stem, path, labels_path, tuple(classes), tuple(read_list(path, classes=classes)))
+
+    def _find(self, stem: str) -> Path | None:
+        return next(
+            (
+                path
+                for folder in self._folders()
+                for suffix in SUFFIXES
+                if (path := folder / f"{stem}{suffix}").is_file()
+            ),
+            None,
+        )
+
+    def _folders(self) -> Iterator[Path]:
+        yield self.place
+        if self.dataset is not None:
+            for root in (self.place, self.place / "splits", self.place / "datasets_splits"):
+                yield root / self.dataset.folder
+                yield root / "base2novel_splits" / self.dataset.folder
+
+    def _labels_of(self, stem: str) -> Path:
+        part = part_of(stem)
+        if self.labels and part in self.labels:
+            path = Path(self.labels[part])
+            if not path.is_file():
+                raise UserError(f"no label file {path}; it was named for the list {stem}")
+            return path
+        own = f"{part}_labels.csv" if part else "labels.csv"
+        wanted = [self.dataset.labels_of(stem)] if self.dataset else []
+        kept = _kept(self.place).get("labels", {}).get(stem)
+        names = [*([kept] if kept else []), *wanted, own]
+        near = (self.place, *self.place.resolve().parents[:3])
+        for folder in (self.place, *(parent / "labels" for parent in near)):
+            for name in names:
+                if (folder / name).is_file():
+                    return folder / name
+        key = f"protocol.{part}_labels" if part in ("base", "novel") else "protocol.labels"
+        raise UserError(
+            f"no label file {' or '.join(dict.fromkeys(names))} for the list {stem} in {self.place} "
+            f"(or in a folder 'labels' beside or above it); pass --set {key}=CSV"
+        )
+
+    def _named(self, names: Sequence[str]) -> list[str]:
+        names = list(names)
+        if self.hmdb_names == "corrected":
+            for first, second in _SWAPPED:
+                if first in names and second in names:
+                    i, j = names.index(first), names.index(second)
+                    names[i], names[j] = second, first
+        return names
+
+    def about_names(self, classes: Iterable[str]) -> list[str]:
+        """What a reader should know of the class names: four of HMDB-51's are swapped in the published files."""
+        known = set(classes)
+        pairs = [f"'{first}' and '{second}'" for first, second in _SWAPPED if {first, second} <= known]
+        if self.dataset is None or self.dataset.name != "hmdb51" or not pairs:
+            return []
+        if self.hmdb_names == "corrected":
+            return [f"HMDB-51's names {' and '.join(pairs)}, swapped as published, are put right"]
+        return [
+            f"HMDB-51's names {' and '.join(pairs)} are swapped, as published: videos of one carry the other's name "
+            "(protocol.hmdb_names=corrected puts them right)"
+        ]
+
+
+def kept_dataset(place: Path) -> str:
+    """Name of the data set whose lists ``ingest`` kept in ``place``; "" if there are none, or own ones."""
+    return str(_kept(place).get("dataset") or "")
+
+
+def _kept(place: Path) -> dict[str, Any]:
+    try:
+        kept: dict[str, Any] = json.loads((place / KEPT).read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{place / KEPT}: not readable ({error}); remove it and name the lists with --lists") from error
+    return kept

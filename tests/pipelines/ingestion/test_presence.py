@@ -1,0 +1,379 @@
+"""The check of a data set before training: every fate is told and counted, and the filtered lists are right."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pytest
+from pyarrow import fs
+
+from pipelines import check_data
+from pipelines.ingestion import presence
+from pipelines.ingestion.batch_task import worker_decoder
+from pipelines.ingestion.decode import DecodeSettings
+from pipelines.ingestion.isolation import Decoded
+from pipelines.planning.flags import config_from, training_parser
+from pipelines.storage.place import Place
+from pipelines.videos.flags import local_only
+from pipelines.videos.inputs import find_inputs, find_listed, uri_of, wanted_lists
+from pipelines.videos.list_folder import ListFolder
+from pipelines.videos.remote import AHEAD
+from tests.helpers.videofiles import truncate, write_video
+from vlmodels.errors import UserError
+
+CLASSES = ("kick ball", "kick", "pushup")
+
+
+@pytest.fixture
+def world(tmp_path):
+    """Lists of a published data set in small, and videos of which two are as listed."""
+    labels = tmp_path / "lists"
+    labels.mkdir()
+    (labels / "hmdb_51_labels.csv").write_text("id,name\n" + "".join(f"{i},{n}\n" for i, n in enumerate(CLASSES)))
+    (labels / "kinetics_400_labels.csv").write_text("id,name\n0,push up\n1,abseiling\n")
+    (labels / "val1.txt").write_text("a.avi 0\nb.avi 1\nc.avi 2\nd.avi 2\ne.avi 2\n")
+    (labels / "val2.txt").write_text("f.avi 1\ng.avi 2\n")
+    (labels / "train1_few_shot_2.txt").write_text("f.avi 1\nh.avi 0\n")
+    videos = tmp_path / "videos"
+    for name in ("a.avi", "kick/b.AVI", "d.mp4", "f.avi", "extra.mp4"):
+        (videos / name).parent.mkdir(parents=True, exist_ok=True)
+        (videos / name).write_bytes(b"some bytes")
+    (videos / "e.avi").write_bytes(b"")
+    (videos / "g.avi").write_bytes(b"<!DOCTYPE html>")
+    return tmp_path
+
+
+def run(world, *more):
+    return check_data.main(
+        ["--dataset", "hmdb51", "--lists", str(world / "lists"), "--root", str(world / "videos"), *more]
+    )
+
+
+def test_every_fate_is_told_counted_and_written(world, capsys):
+    assert run(world, "--out", str(world / "out")) == 1
+    report = json.loads((world / "out" / "check.json").read_text())
+    assert (report["schema"], report["dataset"], report["complete"], report["decoded"]) == (1, "hmdb51", False, False)
+    counts = {
+        name: [split[key] for key in ("listed", *("present", "renamed", "missing", "corrupt"))]
+        for name, split in report["splits"].items()
+    }
+    assert counts == {"val1": [5, 1, 2, 1, 1], "val2": [2, 1, 0, 0, 1], "train1_few_shot_2": [2, 1, 0, 1, 0]}
+    assert report["splits"]["val1"]["classes"]["pushup"] == {"missing": 1, "renamed": 1, "corrupt": 1}
+    assert report["splits"]["val1"]["files"].keys() == {"val1.txt", "hmdb_51_labels.csv"}
+    fates = {row["path"]: (row["status"], row["reason"], row["found"]) for row in report["not_present"]}
+    assert fates == {
+        "b.avi": ("renamed", "other case: kick/b.AVI", "kick/b.AVI"),
+        "c.avi": ("missing", f"no such file below {world / 'videos'}", None),
+        "d.avi": ("renamed", "other suffix: d.mp4", "d.mp4"),
+        "e.avi": ("corrupt", "the file is empty", "e.avi"),
+        "g.avi": ("corrupt", "a web page, not a video (a failed download?)", "g.avi"),
+        "h.avi": ("missing", f"no such file below {world / 'videos'}", None),
+    }
+    assert report["extra"] == ["extra.mp4"]
+    said = capsys.readouterr().out
+    assert "val1                    5        1        2        1        1\n" in said
+    assert "classes with missing or corrupt videos: 2 of 3\n  pushup: 3 of 4\n  kick ball: 1 of 2\n" in said
+    assert "renamed: 2\n  1 x other case\n      b.avi is kick/b.AVI\n" in said
+    assert "extra: 1 videos that these lists do not name\n  extra.mp4\n" in said
+
+
+def test_what_a_user_must_know(world, capsys):
+    run(world)
+    said = capsys.readouterr().out
+    assert "note: leak: val2 shares videos: 1 with train1_few_shot_2; what trained" in said
+    assert "note: 1 of the 3 classes are classes of Kinetics-400 by name (pushup): zero-shot" in said
+    assert "note: HMDB-51's names 'kick ball' and 'kick' are swapped, as published" in said
+    assert "note: lists that are not here: val3, train1_few_shot_4, " in said
+    assert "lists/val1.txt has 5 videos, the published list 1530" in said
+    assert not (world / "check.json").exists()
+
+
+def test_filtered_lists_are_lists_and_complete(world, capsys):
+    run(world, "--out", str(world / "out"))
+    lists = ListFolder.open(world / "out" / "lists")
+    assert lists.dataset.name == "hmdb51"
+    assert {name: [(line.path, line.label) for line in lists.read(name).lines] for name in lists.names()} == {
+        "val1": [("a.avi", 0), ("b.avi", 1), ("d.avi", 2)],
+        "val2": [("f.avi", 1)],
+        "train1_few_shot_2": [("f.avi", 1)],
+    }
+    assert lists.read("val1").classes == CLASSES
+    assert check_data.main(["--lists", str(lists.place), "--root", str(world / "videos")]) == 0
+
+
+def test_own_data_and_sources_in_both_parts(tmp_path, capsys):
+    names = [f"{split}/{label}/film_g0{g}_c01.mp4" for split, g in (("train", 1), ("test", 2)) for label in ("a", "b")]
+    for name in [*names, "test/a/film_g01_c02.mp4", "train/a/1.mp4", "test/b/1.mp4"]:
+        (tmp_path / "v" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "v" / name).write_bytes(b"x")
+    assert check_data.main(["--videos", str(tmp_path / "v"), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "note: leak: test shares source videos (groups): 1 with train; their clips look alike" in said
+    lists = ListFolder.open(tmp_path / "out" / "lists")
+    assert {name: len(lists.read(name).lines) for name in lists.names()} == {"test": 4, "train": 3}
+
+
+def test_a_group_of_several_classes_and_no_group_at_all(tmp_path, capsys):
+    for name in ("train/a/film_g01_c01.mp4", "test/b/film_g01_c02.mp4", "train/a/0001.mp4", "test/b/0001.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert check_data.main(["--videos", str(tmp_path)]) == 0
+    assert "(groups): 1 with train; their clips look alike" in capsys.readouterr().out
+
+
+OWN = (("a.mp4", "run", "film 1", "train"), ("b.mp4", "10", "film 2", "test"), ("c.mp4", "run", "film 1", ""))
+
+
+@pytest.mark.parametrize("rows", [OWN, [(*row[:3], "") for row in OWN]])
+def test_filtered_own_data_keeps_groups_and_splits(tmp_path, capsys, rows):
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    table = [("path", "label", "group", "split"), *rows, ("gone.mp4", "run", "film 3", "train")]
+    (tmp_path / "mine.csv").write_text("".join(",".join(row) + "\n" for row in table))
+    assert check_data.main(["--videos", str(tmp_path / "mine.csv"), "--out", str(tmp_path / "out")]) == 1
+    lists = ListFolder.open(tmp_path / "out" / "lists")
+    again = find_listed(lists, wanted_lists(lists, None)[0], tmp_path)
+    none = "" if rows is OWN else "all"
+    assert [(v.uri, v.label, v.group, v.split) for v in again.videos] == [(*row[:3], row[3] or none) for row in rows]
+
+
+def test_videos_beside_their_lists_are_not_renamed(world):
+    (world / "lists" / "videos").symlink_to(world / "videos")
+    place = world / "lists"
+    assert check_data.main(["--lists", str(place), "--dataset", "hmdb51", "--out", str(world / "out")]) == 1
+    report = json.loads((world / "out" / "check.json").read_text())
+    assert (report["root"], report["splits"]["val2"]["present"]) == (str(place), 1)
+
+
+@pytest.mark.ray
+def test_decoding_finds_what_the_first_bytes_do_not_show(ray_session, tmp_path, capsys):
+    videos = tmp_path / "v"
+    write_video(videos / "a" / "good.mp4", 12)
+    truncate(write_video(videos / "a" / "cut.mp4", 40), 0.5)
+    assert check_data.main(["--videos", str(videos)]) == 0
+    assert check_data.main(["--videos", str(videos), "--decode", "--workers", "1"]) == 1
+    said = capsys.readouterr().out
+    assert "corrupt: 1\n  1 x not a readable video\n      a/cut.mp4: not a readable video" in said
+
+
+def test_the_published_lists_against_a_small_tree(shared_data, tmp_path, capsys):
+    folder = ListFolder.open(shared_data, "hmdb51")
+    found = folder.read("val1")
+    for number, line in enumerate(found.lines):
+        path = tmp_path / found.classes[line.label].replace(" ", "_") / line.path
+        path.parent.mkdir(exist_ok=True)
+        if number >= 10:
+            path.write_bytes(b"x")
+    lists = ["--dataset", "hmdb51", "--lists", str(shared_data), "--root", str(tmp_path)]
+    assert check_data.main([*lists, "--protocol", "zero_shot"]) == 1
+    said = capsys.readouterr().out
+    assert "val1     1530        0     1520       10        0\n" in said
+    assert "leak" not in said
+    check_data.main([*lists, "--protocol", "few_shot"])
+    assert "leak" not in capsys.readouterr().out  # val1 alone is its test list
+    check_data.main(lists)
+    said = capsys.readouterr().out
+    assert "val2 shares videos: 233 with train1_few_shot_16, 36 with train1_few_shot_2" in said
+    assert "2 of the 51 classes are classes of Kinetics-400 by name (pushup, situp):" in said
+
+
+def upload(folder, uri):
+    place = Place.open(uri)
+    fs.copy_files(str(folder), place.root, destination_filesystem=place.filesystem)
+
+
+@pytest.fixture
+def here(monkeypatch, tmp_path):
+    """Decode in this process what Ray would spread; copies lie below ``tmp_path``."""
+
+    def run(plan, videos, workers, time_limit):
+        ran.extend(path for batch in plan for path in batch["paths"])
+        try:
+            for batch in plan:
+                yield presence._decode_planned(pa.Table.from_pylist([batch]), videos, time_limit)
+        finally:  # its child must not be reaped in a later test, which may count what children took
+            worker_decoder(presence.DECODE, DecodeSettings(size=32), time_limit).close()
+
+    ran = []
+    monkeypatch.setenv("VIDADAPT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(presence, "_run", run)
+    yield ran
+    worker_decoder.cache_clear()
+
+
+def test_videos_in_a_store_are_checked_as_on_a_disk(world, s3, capsys):
+    upload(world / "videos", f"{s3}/my videos")
+    assert run(world, "--out", str(world / "local")) == 1
+    at_home = capsys.readouterr().out
+    arguments = ["--dataset", "hmdb51", "--lists", str(world / "lists"), "--out", str(world / "stored")]
+    assert check_data.main([*arguments, "--root", f"{s3}/my videos?region=us-east-1"]) == 1
+    words = (at_home.replace(str(world / "videos"), f"{s3}/my videos"), capsys.readouterr().out)
+    assert words[0].split("\nreport")[0] == words[1].split("\nreport")[0]
+    local, stored = (json.loads((world / out / "check.json").read_text()) for out in ("local", "stored"))
+    assert stored["root"] == f"{s3}/my videos"
+    assert stored["splits"] == local["splits"]
+    assert stored["extra"] == local["extra"]
+    assert not (world / "cache").exists()
+
+
+def test_videos_of_a_store_are_decoded_and_not_kept(here, tmp_path, s3, capsys):
+    write_video(tmp_path / "v" / "run" / "good.mp4", 12)
+    truncate(write_video(tmp_path / "v" / "run" / "cut 100%.mp4", 40), 0.5)
+    (tmp_path / "v" / "run" / "zeros.mp4").write_bytes(bytes(9000))
+    upload(tmp_path / "v", f"{s3}/v")
+    assert check_data.main(["--videos", f"{s3}/v"]) == 1
+    assert here == []
+    assert check_data.main(["--videos", f"{s3}/v", "--decode"]) == 1
+    assert here == ["run/cut 100%.mp4", "run/good.mp4"]
+    said = capsys.readouterr().out
+    assert "decoding 2 videos, 0.0 MB to fetch\n" in said
+    assert "1 x not a readable video\n      run/cut 100%.mp4: not a readable video (Invalid data" in said
+    assert not list((tmp_path / "cache" / "ingest" / "work").iterdir())
+    mine = tmp_path / "mine.csv"
+    mine.write_text(f"path,label\n{s3}/v/run/good.mp4,run\nv/good.mp4,run\n")
+    assert check_data.main(["--videos", str(mine), "--root", f"{s3}/v"]) == 0
+    assert "(none)       2        1        1        0        0\n" in capsys.readouterr().out
+
+
+@pytest.fixture
+def memory(here, tmp_path, monkeypatch):
+    """Two files in a store of this process, and a decoder that takes anything but ``bad``."""
+    monkeypatch.setattr(presence, "DECODE", "tests.helpers.fake_decoders:paint")
+    where = f"memory://{tmp_path.name}"
+    for name in ("a.mp4", "b.mp4"):
+        (Place.open(where) / name).write(name.encode())
+    return where
+
+
+def test_a_store_that_changes_meanwhile(memory):
+    inputs = find_inputs([memory])
+    place = Place.open(memory)
+    assert presence.first_bytes(inputs) == presence.undecodable(inputs) == {}
+    place.filesystem.delete_file(f"{place.root}/a.mp4")
+    (place / "b.mp4").write(b"longer or shorter than it was")
+    assert presence.first_bytes(inputs) == {"a.mp4": presence.GONE}
+    broken = presence.undecodable(inputs)
+    assert broken == {"a.mp4": presence.GONE, "b.mp4": presence.CHANGED}
+    assert [one.status for one in presence.check(inputs, broken=broken).videos] == ["missing", "corrupt"]
+
+
+def test_a_store_that_cannot_be_read_is_no_broken_video(memory, monkeypatch):
+    def denied(*_, **__):
+        raise OSError("ACCESS_DENIED")
+
+    inputs = find_inputs([memory])
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "_open", denied)
+    for look in (presence.first_bytes, presence.undecodable):
+        with pytest.raises(UserError, match=rf"^{memory}/a.mp4 cannot be read: these credentials may not; see AWS"):
+            look(inputs)
+
+
+def test_a_few_copies_lie_here_at_a_time(memory):
+    def beside(files):
+        for file in files:
+            yield Decoded(None, None, str(len(list(Path(file).parent.iterdir()))))
+
+    names = [f"{i}.mp4" for i in range(4 * AHEAD)]
+    for name in names:
+        (Place.open(memory) / name).write(b"x")
+    found = [int(row["error"]) for row in presence._decoded(names, [1] * len(names), memory, beside)]
+    assert 1 <= max(found) <= AHEAD
+
+
+def test_no_room_for_copies(memory, tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(UserError, match=f"cannot write to {tmp_path}/cache on .*; make room, or set VIDADAPT_CACHE"):
+        presence.undecodable(find_inputs([memory]))
+
+
+def test_mistakes_about_stores(memory, s3, world):
+    published = ["--dataset", "hmdb51", "--lists", str(world / "lists")]
+    for arguments, message in (
+        (["--videos", "s3://no-such-bucket/v"], "s3://no-such-bucket/v cannot be read: there is no such bucket"),
+        (["--videos", f"{s3}/nowhere"], "nowhere: no such folder in the store, or nothing in it"),
+        ([*published, "--root", f"{s3}/nowhere"], "no such folder in the store, or nothing in it"),
+        (["--videos", f"{memory}/mine.csv"], "copy the list to this machine; --root URI says where its videos are"),
+        (["--videos", memory, "--out", f"{memory}/o"], f"--out {memory}/o: it has to be a local path; name a folder"),
+        (["--lists", f"{s3}/l?region=x"], f"--lists {s3}/l: it has to be a local path; copy it to this machine first"),
+        (["--videos", memory, "--labels", "l.csv", f"{s3}/l.csv"], f"--labels {s3}/l.csv: it has to be a local path"),
+    ):
+        with pytest.raises(UserError, match=message.replace("?", r"\?")):
+            check_data.main(arguments)
+
+
+def test_only_uris_are_refused():
+    args = argparse.Namespace(captions=None, pretrained="openai", lists="a/b", labels=["file:///l.csv"])
+    local_only(args, "captions", "pretrained", "lists", "labels", "absent")
+    args.pretrained = "hf-hub:org/name"
+    local_only(args, "pretrained")
+    args.pretrained = "s3://b/w.pt"
+    with pytest.raises(UserError, match=r"--pretrained s3://b/w\.pt: it has to be a local path; copy it"):
+        local_only(args, "captions", "pretrained")
+
+
+@pytest.mark.parametrize("flag", ["lists", "pretrained"])
+def test_training_reads_these_here_alone(flag):
+    args = training_parser("", "b2n").parse_args(["--data", "x", f"--{flag}", "s3://b/x"])
+    with pytest.raises(UserError, match=f"--{flag} s3://b/x: it has to be a local path"):
+        config_from(args, protocol="b2n")
+
+
+@pytest.mark.parametrize(
+    ("listed", "uri"),
+    [("a/./b.mp4", "a/b.mp4"), ("a//b.mp4", "a/b.mp4"), ("s3://b//a/c.mp4", "s3://b/a/c.mp4"), ("s3://b", "s3://b")],
+)
+def test_listed_paths_are_plain_and_keep_their_scheme(listed, uri):
+    assert uri_of(listed) == uri
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "say either --videos"),
+        (["--lists", "lists", "--videos", "v"], "say either --videos"),
+        (["--lists", "lists", "--labels", "l.csv"], "--labels goes with --videos"),
+        (["--videos", "lists/val1.txt", "--dataset", "hmdb51"], "--lists DIR"),
+        (["--lists", "nowhere"], "no such folder of lists"),
+        (["--videos", "videos", "--decode", "--workers", "-1"], "--workers -1: it must be more than 0"),
+        (["--videos", "videos", "--decode", "--timeout", "0"], "--timeout 0: it must be more than 0"),
+        (["--videos", "videos", "--decode", "--timeout", "nan"], "--timeout nan: it must be more than 0"),
+        (["--lists", "lists", "--dataset", "hmdb"], "did you mean 'hmdb51'"),
+        (["--lists", "lists", "--dataset", "hmdb51", "--protocol", "b2n"], "none of the lists that are needed"),
+        (["--lists", "lists", "--dataset", "hmdb51", "--root", "lists"], "none of the 8 listed videos is below"),
+    ],
+)
+def test_mistakes(world, monkeypatch, arguments, message):
+    monkeypatch.chdir(world)
+    with pytest.raises(UserError, match=message):
+        check_data.main(arguments)
+
+
+def test_help_answers_at_once(tmp_path):
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, check_data.__file__, "--help"], capture_output=True, text=True, check=True)
+    assert "Exit code: 0 if every listed video is there and whole, 1 if" in " ".join(done.stdout.split())
+    assert time.monotonic() - started < 2
+
+
+def test_many_files_are_no_burden(tmp_path, capsys):
+    names = [f"{i:06d}.mp4" for i in range(20_000)]
+    (tmp_path / "v" / "c").mkdir(parents=True)
+    for name in names:
+        (tmp_path / "v" / "c" / name).touch()
+    (tmp_path / "l.txt").write_text("".join(f"{name} 0\n" for name in names))
+    (tmp_path / "l.csv").write_text("id,name\n0,c\n")
+    started = time.process_time()
+    check_data.main(
+        ["--videos", str(tmp_path / "l.txt"), "--labels", str(tmp_path / "l.csv"), "--root", str(tmp_path / "v")]
+    )
+    assert time.process_time() - started < 10  # about 2 s; minutes if files were looked up one by one
+    said = capsys.readouterr().out
+    assert "10000/20000 files looked at\n" in said
+    assert "20000 x the file is empty" in said

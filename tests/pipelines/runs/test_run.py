@@ -1,0 +1,226 @@
+"""Runs as users start them: two DDP workers, killed and resumed, reused, tracked, refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from pipelines.config.resolve import resolve
+from pipelines.config.schema import TrainConfig
+from pipelines.planning.plan import plan_run
+from pipelines.runs.progress import Progress
+from pipelines.runs.run import Watch, run_training
+from vlmodels.errors import UserError
+
+pytestmark = pytest.mark.ray
+SETTINGS = (
+    "method.layers=3-4",
+    "method.dims=8",
+    "method.alpha=0",
+    "method.dropout=0",
+    "optim.epochs=20",
+    "optim.warmup_epochs=1",
+    "optim.batch_size=4",
+    "protocol.shots=4",
+)
+
+
+def config_of(data, out, *overrides, workers=2, method="msta"):
+    base = TrainConfig()
+    base = dataclasses.replace(
+        base,
+        backbone=dataclasses.replace(base.backbone, pretrained="toy"),
+        data=dataclasses.replace(base.data, dir=str(data)),
+        scale=dataclasses.replace(base.scale, workers=workers),
+        out=str(out),
+    )
+    settings = SETTINGS if method == "msta" else SETTINGS[4:]
+    return resolve(method=method, preset=None, base=base, overrides=[*settings, *overrides])
+
+
+def losses(result):
+    return [epoch["loss"] for epoch in result.record["history"]]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(small_data, ray_session, tmp_path_factory):
+    """Two workers, nothing goes wrong."""
+    handler = signal.getsignal(signal.SIGINT)
+    result = run_training(config_of(small_data, tmp_path_factory.mktemp("undisturbed")))
+    assert signal.getsignal(signal.SIGINT) is handler  # Ray Train puts one of its own
+    return result
+
+
+def test_a_run_leaves_its_folder(undisturbed):
+    from pathlib import Path
+
+    folder = Path(undisturbed.run_dir)
+    names = {p.name for p in folder.iterdir()}
+    written = {"adapter.safetensors", "config.json", "classes.json", "run.json", "predictions.npz", "report"}
+    assert names == written | {"model_card.md"}
+    record = json.loads((folder / "run.json").read_text())
+    assert record["metrics"]["base"]["n_scored"] == record["metrics"]["base"]["n_listed"] > 0
+    assert record["config"]["optim"]["epochs"] == 20
+    assert len(record["history"]) == 20
+    assert not (folder.parent / ".ray" / folder.name).exists()
+    for picture in ("accuracy", "curves", "confusion_base_0", "confusion_novel_1"):
+        assert (folder / "report" / f"{picture}.png").stat().st_size > 5000
+    with np.load(folder / "predictions.npz") as predictions:
+        assert predictions["base/score"].shape == (record["metrics"]["base"]["n_scored"], 2)
+
+
+def test_one_worker_equals_two(undisturbed, small_data, tmp_path):
+    alone = run_training(config_of(small_data, tmp_path, workers=1))
+    assert losses(alone) == pytest.approx(losses(undisturbed), rel=1e-4)
+    assert alone.record["name"] == undisturbed.record["name"]
+
+
+def test_the_same_run_is_reused(undisturbed, small_data):
+    from pathlib import Path
+
+    said = []
+    again = run_training(config_of(small_data, Path(undisturbed.run_dir).parent), say=said.append)
+    assert again.reused
+    assert again.record == undisturbed.record
+    assert "reusing" in said[0]
+
+
+def test_a_killed_worker_changes_nothing(undisturbed, small_data, tmp_path, monkeypatch):
+    """A worker is killed in the middle; the run ends with the same losses to the last bit."""
+    killed, said = [], []
+    follow = Progress._on_epoch
+
+    def kill_then_follow(progress, item):
+        if not killed and item["epoch"] == 3:
+            killed.append(item["epoch"])
+            os.kill(progress.workers[1], signal.SIGKILL)
+        follow(progress, item)
+
+    monkeypatch.setattr(Progress, "_on_epoch", kill_then_follow)
+    result = run_training(config_of(small_data, tmp_path), say=said.append)
+    assert killed == [3]
+    assert any("going on after epoch" in line for line in said)
+    assert result.record["restarts"] == 1
+    assert losses(result) == losses(undisturbed)
+    assert result.record["metrics"] == undisturbed.record["metrics"]
+
+
+def test_fewer_workers_go_on_with_the_same_parts(small_data, ray_session, tmp_path, monkeypatch):
+    """Two workers, one is killed for good; the same command with one worker ends as if there had been one only."""
+    parts, said = ("data.parts=4", "scale.max_failures=0", "optim.epochs=60"), []
+    alone = run_training(config_of(small_data, tmp_path / "alone", *parts, workers=1), watch=Watch("", lambda _: None))
+    follow = Progress._on_epoch
+
+    def kill_then_follow(progress, item):
+        if item["epoch"] == 3:
+            os.kill(progress.workers[1], signal.SIGKILL)
+        follow(progress, item)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "_on_epoch", kill_then_follow)
+        with pytest.raises(RuntimeError, match=r"given up \(scale\.max_failures=0\)"):
+            run_training(config_of(small_data, tmp_path, *parts), say=said.append)
+    assert any("lost rank" in line and "giving up; the same command goes on" in line for line in said)
+    result = run_training(config_of(small_data, tmp_path, *parts, workers=1), say=said.append)
+    assert any("going on after epoch" in line for line in said)
+    assert losses(result) == pytest.approx(losses(alone), rel=1e-4)
+    assert list(result.record["workers"]) == ["0"]
+
+
+def test_a_mistake_in_the_worker_is_told_once(small_data, ray_session, tmp_path):
+    """A weight file that exists but is none: one message, no retries, the tracked run ends as failed."""
+    wrong = tmp_path / "weights.safetensors"
+    wrong.write_bytes(b"<html>not found</html>")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    config = config_of(small_data, tmp_path, f"backbone.pretrained={wrong}", f"tracking.uri={uri}")
+    with pytest.raises(UserError, match=r"weights\.safetensors"):
+        run_training(config)
+    from pipelines.runs.tracking import connect
+
+    client = connect(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("vidadapt").experiment_id])
+    assert run.info.status == "FAILED"
+    assert "weights.safetensors" in run.data.tags["error"]
+
+
+def test_tracked_registered_and_pulled_from_the_registry(small_data, ray_session, tmp_path, monkeypatch):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    settings = (f"tracking.uri={uri}", "tracking.register=small", "protocol.holdout=0.3", "selection=select")
+    result = run_training(config_of(small_data, tmp_path / "runs", *settings))
+    from pipelines.runs.tracking import connect
+
+    client = connect(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("vidadapt").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["optim.epochs"] == "20"
+    assert run.data.params["facts.split_digest"] == result.record["facts"]["split_digest"]
+    assert run.data.metrics["base/top1"] == result.metrics["base"]["top1"]
+    assert [m.value for m in client.get_metric_history(run.info.run_id, "loss")] == pytest.approx(losses(result))
+    assert 1 <= result.record["epoch_kept"] <= 20
+    version = client.get_model_version_by_alias("small", "champion")
+    assert version.run_id == run.info.run_id
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    import vlmodels
+
+    predictor = vlmodels.load("models:/small@champion")
+    video = next(small_data.parent.rglob("*.mp4"))
+    found = predictor(video, topk=2)
+    assert sum(p.probability for p in found) == pytest.approx(1, abs=1e-5)
+    assert {p.label for p in found} == set(result.record["classes"]["base"])
+    again = run_training(config_of(small_data, tmp_path / "runs", *settings))
+    assert again.reused
+    assert len(client.search_model_versions("name = 'small'")) == 1
+    other = f"tracking.uri=sqlite:///{tmp_path}/other.db"
+    with pytest.raises(UserError, match="tracked elsewhere"):
+        run_training(config_of(small_data, tmp_path / "runs", *settings[1:], other))
+
+
+def test_zero_shot_needs_no_training(small_data, ray_session, tmp_path):
+    result = run_training(config_of(small_data, tmp_path, method="zeroshot"))
+    assert result.record["history"] == []
+    assert result.record["facts"]["trainable"] == 0
+    assert result.metrics["novel"]["n_scored"] > 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["optim.batch_size=64"], "larger than the 8 training clips"),
+        (["method.layers=3-9"], "4 layers"),
+        (["data.clips=3"], "--pool 3"),
+        (["backbone.name=ViT-B-16", "backbone.pretrained=openai"], "--size 224"),
+        (["backbone.name=ViT-B-17"], "did you mean"),
+        (["backbone.pretrained=toyy"], "did you mean 'toy'"),
+        (["backbone.name=ViT-B-16", "backbone.pretrained=opneai"], "did you mean 'openai'"),
+        (["method.alpha=1"], "pipelines/describe.py"),
+        (["scale.workers=9", "optim.batch_size=9"], "larger than the 8"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_it_starts(small_data, tmp_path, overrides, words):
+    with pytest.raises(UserError, match=words):
+        plan_run(config_of(small_data, tmp_path, *overrides))
+
+
+def test_mistakes_of_every_kind_are_told_together(small_data, tmp_path):
+    with pytest.raises(UserError) as caught:
+        plan_run(config_of(small_data, tmp_path, "optim.lr=-1", "optim.batch_size=64", "method.alpha=1", "data.clips=3",
+                           "backbone.pretrained=toyy"))  # fmt: skip
+    for words in ("optim.lr=-1", "larger than the 8", "pipelines/describe.py", "--pool 3", "did you mean 'toy'"):
+        assert str(caught.value).count(words) == 1
+
+
+def test_more_workers_than_cpus_are_refused(small_data, ray_session, tmp_path):
+    with pytest.raises(UserError, match="4 workers need 4 CPUs but Ray has 2"):
+        run_training(config_of(small_data, tmp_path, workers=4))
+
+
+def test_an_unwritable_place_is_named(small_data, ray_session, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        run_training(config_of(small_data, tmp_path / "file" / "runs"))

@@ -1,0 +1,143 @@
+"""What sweeps need of a run: to train in the process that asks, to be stopped, to leave test alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines.config.resolve import resolve
+from pipelines.config.schema import TrainConfig
+from pipelines.planning.plan import plan_run
+from pipelines.records.home import Home
+from pipelines.runs.run import Watch, run_training
+from pipelines.runs.tracking import connect
+from pipelines.training.errors import DivergedError
+from vlmodels.errors import UserError
+
+SETTINGS = (
+    *("method.layers=3-4", "method.dims=8", "method.alpha=0", "method.dropout=0"),
+    *("optim.epochs=6", "optim.warmup_epochs=1", "optim.batch_size=4", "protocol.shots=4", "protocol.holdout=0.25"),
+)
+
+
+def config_of(data, out, *overrides):
+    base = TrainConfig(out=str(out))
+    base = replace(
+        base,
+        backbone=replace(base.backbone, pretrained="toy"),
+        data=replace(base.data, dir=str(data)),
+    )
+    return resolve(method="msta", preset=None, base=base, overrides=[*SETTINGS, *overrides])
+
+
+def quietly(config, on_epoch=lambda _: None, **more):
+    return run_training(config, say=lambda _: None, watch=Watch("a trial", on_epoch), **more)
+
+
+def losses(result):
+    return [epoch["loss"] for epoch in result.record["history"]]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(small_data, tmp_path_factory):
+    return quietly(config_of(small_data, tmp_path_factory.mktemp("undisturbed")))
+
+
+def test_a_watched_run_tells_held_out_accuracy_of_every_epoch(small_data, tmp_path):
+    told = []
+    result = quietly(config_of(small_data, tmp_path, "optim.epochs=2"), told.append)
+    assert [epoch["epoch"] for epoch in told] == [1, 2]
+    assert all(0 <= epoch["select_top1"] <= 100 for epoch in told)
+    assert told[-1]["select_top1"] == result.metrics["select"]["top1"]
+    assert result.record["epoch_kept"] == 2  # watching does not choose
+
+
+def test_in_process_equals_ray_train(undisturbed, small_data, ray_session, tmp_path):
+    ray = run_training(config_of(small_data, tmp_path), say=lambda _: None)
+    assert losses(ray) == losses(undisturbed)
+    assert ray.metrics == undisturbed.metrics
+    assert ray.record["name"] == undisturbed.record["name"]
+
+
+def tracked(config):
+    """Status and outcome of the only run that MLflow has."""
+    client = connect(config.tracking.uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("vidadapt").experiment_id])
+    assert run.info.run_name == "a trial"
+    return run.info.status, run.data.tags["outcome"]
+
+
+def test_what_was_cut_off_goes_on_where_it_stopped(undisturbed, small_data, tmp_path):
+    told = []
+
+    def lose_power(epoch):
+        told.append(int(epoch["epoch"]))
+        if epoch["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    config = config_of(small_data, tmp_path, f"tracking.uri=sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(KeyboardInterrupt):
+        quietly(config, lose_power)
+    assert tracked(config) == ("KILLED", "stopped by the user")
+    told.clear()
+    result = quietly(config, lambda epoch: told.append(int(epoch["epoch"])))
+    assert told == [4, 5, 6]
+    assert losses(result) == losses(undisturbed)
+    assert result.metrics == undisturbed.metrics
+
+
+def test_what_was_stopped_is_given_up(small_data, tmp_path):
+    def stop(epoch):
+        if epoch["epoch"] == 2:
+            raise SystemExit
+
+    config = config_of(small_data, tmp_path, f"tracking.uri=sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(SystemExit):
+        quietly(config, stop)
+    assert not Home.at(str(tmp_path)).unfinished(plan_run(config).name)
+    assert tracked(config) == ("KILLED", "stopped by the sweep")
+
+
+def test_a_loss_that_is_no_number_ends_the_run(small_data, tmp_path):
+    with pytest.raises(DivergedError, match=r"lower optim\.lr"):
+        quietly(config_of(small_data, tmp_path, "optim.lr=1e30", "method.scale=100"))
+
+
+def test_without_test_nothing_of_it_is_scored(small_data, tmp_path):
+    result = quietly(config_of(small_data, tmp_path, "test=false", "optim.epochs=2"))
+    assert set(result.metrics) == {"select"}
+    folder = Path(result.run_dir)
+    assert json.loads((folder / "classes.json").read_text()) == {}
+    assert not (folder / "report").exists()
+
+
+def test_held_out_classes_select_for_unseen_ones(small_data, tmp_path):
+    config = config_of(
+        small_data, tmp_path, "test=false", "optim.epochs=2", "protocol.name=supervised", "protocol.holdout_classes=0.5"
+    )
+    split = plan_run(config).split
+    assert split.select_novel is not None
+    assert len(split.train_classes) == len(split.select_novel.classes) == 2
+    assert not set(split.train_classes) & set(split.select_novel.classes)
+    assert {e.clip_id for e in split.select_novel.examples}.isdisjoint(e.clip_id for e in (*split.train, *split.select))
+    select = quietly(config).metrics["select"]
+    both = 2 * select["top1"] * select["novel"]
+    assert select["hm"] == pytest.approx(both / (select["top1"] + select["novel"]) if both else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["protocol.holdout_classes=0.5"], "set test=false"),
+        (["test=false", "protocol.holdout=0"], "leaves nothing to score"),
+        (["test=false", "selection=test-best"], "does not go with test=false"),
+        (["test=false", "protocol.holdout_classes=0.5"], "fewer than 2"),  # b2n trains 2 of the 4 classes
+        (["scale.workers=2", "scale.gpus_per_worker=0.5"], "1 with several workers"),
+    ],
+)
+def test_what_cannot_be_selected_on_is_refused(small_data, tmp_path, overrides, words):
+    with pytest.raises(UserError, match=words):
+        plan_run(config_of(small_data, tmp_path, *overrides))

@@ -1,0 +1,168 @@
+"""The MLflow run of a sweep: found again after a kill, ended as the sweep did, parent of all that the sweep trains."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from pipelines.config.schema import TrackingConfig, TrainConfig
+from pipelines.runs.tracking import PARENT, RUN, Tracker, connect
+from pipelines.sweeps.tracking import KEY, Parent, abandon, parent_run
+from vlmodels.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return TrackingConfig(uri=f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db")
+
+
+@pytest.fixture
+def sweep(store, request):
+    """A plan as far as MLflow is told of it, the store's client, and what ``sweep.json`` says in the first session."""
+    plan = SimpleNamespace(
+        name=request.node.name, title="Layers", base=TrainConfig(tracking=store), count=2, space={}, ablation=None
+    )
+    return SimpleNamespace(plan=plan, client=connect(store.uri), tracking={"run_id": None, "key": request.node.name})
+
+
+def status(sweep, run_id):
+    return sweep.client.get_run(run_id).info.status
+
+
+def runs_of(sweep, name):
+    experiment = sweep.client.get_experiment_by_name("vidadapt").experiment_id
+    return sweep.client.search_runs([experiment], f"tags.`{RUN}` = '{name}'")
+
+
+def trained(sweep, name, *, parent=None, error=None):
+    """Leave the finished, or failed, run of a training."""
+    tracker = Tracker(sweep.plan.base.tracking, parent=parent)
+    tracker.start(sweep.plan.base, name, {})
+    if error:
+        tracker.fail(str(error))
+        raise error
+    sweep.client.set_terminated(tracker.run_id, "FINISHED")
+    return tracker.run_id
+
+
+@pytest.mark.parametrize(
+    ("statuses", "whole", "ends", "failed", "told"),
+    [
+        (["finished", "pruned"], True, "FINISHED", "0", "1 finished, 1 pruned"),
+        (["invalid", "failed", "finished"], True, "FINISHED", "2", "1 failed, 1 finished, 1 invalid"),
+        (["finished", "failed"], False, "FAILED", "1", "1 failed, 1 finished"),
+        (["failed", "diverged"], True, "FAILED", "2", "1 diverged, 1 failed"),
+        ([], False, "FAILED", "0", "none"),
+    ],
+)
+def test_it_ends_as_the_sweep_did_and_counts_what_failed(sweep, statuses, whole, ends, failed, told):
+    with parent_run(sweep.plan, sweep.tracking) as parent:
+        assert parent.ended([{"status": s} for s in statuses], whole=whole) == (ends == "FINISHED")
+        assert status(sweep, parent.run_id) == "RUNNING"
+    run = sweep.client.get_run(parent.run_id)
+    assert (run.info.status, run.data.tags["failed_trials"], run.data.tags["trials"]) == (ends, failed, told)
+
+
+@pytest.mark.parametrize(("error", "ends"), [(RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+def test_what_breaks_off_after_the_trials_is_told_too(sweep, error, ends):
+    def broken_off():
+        with parent_run(sweep.plan, sweep.tracking) as parent:
+            parent.ended([{"status": "finished"}], whole=True)
+            raise error
+
+    with pytest.raises(error):
+        broken_off()
+    (run,) = runs_of(sweep, sweep.plan.name)
+    assert (run.info.status, run.data.tags["failed_trials"]) == (ends, "0")
+
+
+def test_without_a_store_the_sweeps_outcome_is_known_all_the_same():
+    plan = SimpleNamespace(base=TrainConfig())
+    with parent_run(plan, {}) as parent, parent.child("run"):
+        assert parent.ended([{"status": "finished"}], whole=True)
+        assert not parent.ended([], whole=True)
+    abandon(plan, {})
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_killed_sessions_run_is_gone_on_with(sweep, noted):
+    killed = parent_run(sweep.plan, sweep.tracking)
+    run_id = killed.__enter__().run_id
+    assert status(sweep, run_id) == "RUNNING"
+    again = sweep.tracking | ({"run_id": run_id} if noted else {})
+    with parent_run(sweep.plan, again) as parent:
+        assert parent.run_id == run_id
+        parent.ended([{"status": "finished"}], whole=True)
+    assert [run.info.status for run in runs_of(sweep, sweep.plan.name)] == ["FINISHED"]
+
+
+def test_a_run_that_was_killed_before_its_parameters_were_told_gets_them(sweep, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.MlflowClient.log_batch", lambda *_, **__: 1 / 0)
+        with pytest.raises(UserError, match=r"MLflow at sqlite.*cannot be used"):
+            parent_run(sweep.plan, sweep.tracking).__enter__()
+    with parent_run(sweep.plan, sweep.tracking) as parent:
+        pass
+    (run,) = runs_of(sweep, sweep.plan.name)
+    assert run.info.run_id == parent.run_id
+    assert run.data.params["config.method"] == sweep.plan.base.method
+
+
+def test_the_same_sweep_of_another_folder_or_of_another_store_has_its_own_run(sweep):
+    with parent_run(sweep.plan, sweep.tracking) as mine:
+        with parent_run(sweep.plan, {"run_id": None, "key": "another folder"}) as theirs:
+            assert theirs.run_id != mine.run_id
+        with parent_run(sweep.plan, {"run_id": "0123456789abcdef", "key": "another store"}) as new:
+            assert new.run_id not in (mine.run_id, theirs.run_id)
+        assert status(sweep, mine.run_id) == "RUNNING"
+
+
+def test_what_was_deleted_in_mlflow_stays_so(sweep):
+    with parent_run(sweep.plan, sweep.tracking) as first:
+        pass
+    sweep.client.delete_run(first.run_id)
+    with parent_run(sweep.plan, sweep.tracking | {"run_id": first.run_id}) as second:
+        assert second.run_id != first.run_id
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_sweep_begun_anew_ends_what_a_kill_left_open(sweep, noted):
+    killed = parent_run(sweep.plan, sweep.tracking)
+    parent = killed.__enter__()
+    tracker = Tracker(sweep.plan.base.tracking, parent=parent.run_id)
+    tracker.start(sweep.plan.base, f"{sweep.plan.name}-trial", {})
+    abandon(sweep.plan, {"tracking": sweep.tracking | ({"run_id": parent.run_id} if noted else {})})
+    assert (status(sweep, parent.run_id), status(sweep, tracker.run_id)) == ("KILLED", "KILLED")
+
+
+def test_a_sweep_begun_anew_leaves_what_ended_as_it_was(sweep):
+    abandon(sweep.plan, None)
+    abandon(sweep.plan, {"tracking": sweep.tracking})  # killed before there was a run
+    with parent_run(sweep.plan, sweep.tracking) as parent:
+        pass
+    abandon(sweep.plan, {"tracking": sweep.tracking | {"run_id": parent.run_id}})
+    (run,) = runs_of(sweep, sweep.plan.name)
+    assert (run.info.status, run.data.tags[KEY]) == ("FINISHED", sweep.tracking["key"])
+
+
+def test_the_winners_runs_are_children_however_they_end(sweep):
+    good, bad, other = (f"{sweep.plan.name}-{name}" for name in ("good", "bad", "other"))
+    foreign = trained(sweep, other, parent="another sweep")
+    with parent_run(sweep.plan, sweep.tracking) as parent:
+        with parent.child(good):
+            run_id = trained(sweep, good)
+        with pytest.raises(RuntimeError, match="workers"), parent.child(bad):
+            trained(sweep, bad, error=RuntimeError("the workers failed"))
+        with parent.child(other):  # finished before, and reused
+            pass
+    assert sweep.client.get_run(run_id).data.tags[PARENT] == parent.run_id
+    assert runs_of(sweep, bad)[0].data.tags[PARENT] == parent.run_id
+    assert sweep.client.get_run(foreign).data.tags[PARENT] == "another sweep"
+
+
+def test_the_first_error_is_the_one_to_show(sweep):
+    parent = Parent(client=None)
+    parent.client = SimpleNamespace(search_runs=lambda *_: 1 / 0)
+    with pytest.raises(UserError, match="mine"), parent.child("run"):
+        raise UserError("mine")
