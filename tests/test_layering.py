@@ -14,10 +14,6 @@ FORBIDDEN = {
     "tune_spaces": {"pipelines"},
 }
 ALLOWED = {("vlmodels/predictor.py", "mlflow")}  # lazily, to pull a model from the registry
-SCRIPTS = (
-    *("ingest", "check_data", "make_splits", "describe", "zero_shot", "few_shot", "b2n", "supervised", "retrieval"),
-    *("report", "attention", "predict", "demo", "sweep"),
-)
 
 
 def imports(path: Path) -> set[str]:
@@ -39,16 +35,3 @@ def test_package_imports_only_what_it_may(package):
         name = path.relative_to(ROOT).as_posix()
         bad = {module for module in imports(path) & FORBIDDEN[package] if (name, module) not in ALLOWED}
         assert not bad, f"{name} imports {bad}"
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_no_module_imports_a_script(script):
-    for path in (ROOT / "pipelines").rglob("*.py"):
-        if path.stem in SCRIPTS:
-            continue
-        assert f"pipelines.{script} " not in path.read_text().replace("\n", " "), f"{path} imports the script {script}"
-
-
-def test_scripts_do_not_look_for_siblings():
-    for script in SCRIPTS:
-        assert "__file__" not in (ROOT / "pipelines" / f"{script}.py").read_text()

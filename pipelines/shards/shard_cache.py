@@ -77,7 +77,7 @@ class ShardCache:
             with reading(self.place):
                 size = manifest.size()
             StoredFile(manifest, path, size or 0, self.index.manifest_sha256).fetch()
-        mirror(self.place, self.folder, {"json", "csv"}, LISTS)
+        mirror(self.place, self.folder, {"json", "csv"}, inside=[LISTS], skip=[INDEX])
         with writing(self.folder):
             write_whole(self.folder / INDEX, lambda path: path.write_bytes(content))
 

@@ -18,7 +18,6 @@ from typing import BinaryIO
 
 from pyarrow import fs
 
-from pipelines.shards.index import INDEX
 from pipelines.storage.place import Place, is_uri, why
 from vlmodels.errors import UserError
 
@@ -26,7 +25,7 @@ AT_ONCE = 8
 """Files fetched side by side: one stream alone rarely fills a network."""
 CHUNK = 8 << 20
 """Bytes of one request."""
-_AGAIN = "copy the ingested folder there again"
+_AGAIN = "copy it there again"
 
 
 def cache_root() -> Path:
@@ -117,7 +116,7 @@ class StoredFile:
         if done != self.size:
             raise UserError(f"{self.source.uri} has {done} bytes instead of {self.size}; {_AGAIN}")
         if self.sha256 and digest.hexdigest() != self.sha256:
-            raise UserError(f"{self.source.uri} is damaged: its SHA-256 is not that of {INDEX}; {_AGAIN}")
+            raise UserError(f"{self.source.uri} is damaged: its SHA-256 is not the recorded one; {_AGAIN}")
         os.fsync(file.fileno())
         if self.mtime_ns is not None:
             os.utime(file.fileno(), ns=(self.mtime_ns, self.mtime_ns))
@@ -131,16 +130,22 @@ class StoredFile:
                 yield chunk
 
 
-def mirror(place: Place, folder: Path, kinds: Collection[str], *inside: str) -> bool:
-    """Bring ``folder`` up to date with files of these ``kinds`` in ``place`` and all ``inside``; False: none."""
-    files = {folder / name: info for name, info in list_files(place).items() if info.extension in kinds}
-    files.pop(folder / INDEX, None)
+def mirror(
+    place: Place, folder: Path, kinds: Collection[str], *, inside: Collection[str] = (), skip: Collection[str] = ()
+) -> bool:
+    """Bring ``folder`` up to date with ``place``: its files of these ``kinds``, and all files ``inside`` subfolders.
+
+    Files whose names are in ``skip`` are left as they are. Returns whether there are files at all.
+    """
+    files = {
+        folder / name: info for name, info in list_files(place).items() if info.extension in kinds and name not in skip
+    }
     for name in inside:
-        listed = {folder / name / file: info for file, info in list_files(place / name).items()}
-        files |= listed
+        wanted = {folder / name / file: info for file, info in list_files(place / name).items()}
+        files |= wanted
         with contextlib.suppress(FileNotFoundError):
             for path in (folder / name).iterdir():
-                if path not in listed and path.suffix != ".part":
+                if path not in wanted and path.suffix != ".part":
                     path.unlink(missing_ok=True)
     for path, info in files.items():
         source = place / path.relative_to(folder).as_posix()

@@ -82,7 +82,7 @@ def toy_classes(name: str) -> list[ToyClass]:
     return TOY_DATASETS[name]
 
 
-class _Dice:
+class Dice:
     """Random numbers of one clip."""
 
     def __init__(self, key: str) -> None:
@@ -90,12 +90,15 @@ class _Dice:
         self.generator = torch.Generator().manual_seed(seed)
 
     def between(self, low: float, high: float) -> float:
+        """Draw a number in [low, high)."""
         return low + (high - low) * float(torch.rand((), generator=self.generator))
 
     def below(self, count: int) -> int:
+        """Draw a whole number in [0, count)."""
         return int(torch.randint(count, (), generator=self.generator))
 
     def many(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """Draw a tensor of numbers in [low, high)."""
         return low + (high - low) * torch.rand(*shape, generator=self.generator)
 
 
@@ -110,7 +113,7 @@ class _Track:
     opacity: Tensor
 
 
-def _track(manner: str, direction: str, dice: _Dice) -> _Track:
+def draw_track(manner: str, direction: str, dice: Dice) -> _Track:
     """Move an object across the picture. Motions are large, and centred whatever the direction."""
     clock = torch.linspace(0, 1, FRAMES)
     start, end = dice.between(0, 0.12), dice.between(0.88, 1)
@@ -148,11 +151,11 @@ def draw_clip(toy_class: ToyClass, key: str, side: int = SIDE) -> Tensor:
     Appearance clips look as if taken by another camera than the pretraining stills (dim, bluish, rain) and
     hold other objects as large as the acting one; motion clips are clean.
     """
-    dice = _Dice(f"{toy_class.name}/{key}")
+    dice = Dice(f"{toy_class.name}/{key}")
     appearance = toy_class.kind is not None
     manner = toy_class.manner or MANNERS[dice.below(len(MANNERS))]
     direction = toy_class.direction or list(DIRECTIONS)[dice.below(len(DIRECTIONS))]
-    track = _track(manner, direction, dice)
+    track = draw_track(manner, direction, dice)
     kind = torch.randint(len(KINDS), (SLOTS,), generator=dice.generator)
     scene = dice.below(len(SCENES))
     others = 1 + dice.below(2) if appearance else dice.below(2)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pipelines.toyworld.clips import SLOTS, ToyClass, _Dice, _track
+from pipelines.toyworld.clips import SLOTS, Dice, ToyClass, draw_track
 from pipelines.toyworld.draw import COLOURS, KINDS, SCENES
 from pipelines.toyworld.words import DIRECTIONS, GERUNDS, MANNERS, SCENE_PHRASES, an
 
@@ -26,11 +26,11 @@ class Shown:
 
 def shown_in(toy_class: ToyClass, key: str) -> Shown:
     """What ``toyclips.draw_clip`` draws for a class and a key: the same numbers from the same dice."""
-    dice = _Dice(f"{toy_class.name}/{key}")
+    dice = Dice(f"{toy_class.name}/{key}")
     appearance = toy_class.kind is not None
     manner = toy_class.manner or MANNERS[dice.below(len(MANNERS))]
     direction = toy_class.direction or list(DIRECTIONS)[dice.below(len(DIRECTIONS))]
-    _track(manner, direction, dice)
+    draw_track(manner, direction, dice)
     kinds = [KINDS[i] for i in torch.randint(len(KINDS), (SLOTS,), generator=dice.generator).tolist()]
     scene = SCENES[dice.below(len(SCENES))]
     others = 1 + dice.below(2) if appearance else dice.below(2)

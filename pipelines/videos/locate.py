@@ -60,7 +60,7 @@ class Locator:
             self._scanned = True
             self.files = frozenset(videos_below(self.root, strict=False))
             for path in sorted(self.files):
-                self._by_stem[_stem(_plain(path))].append(path)
+                self._by_stem[stem_of(plain_path(path))].append(path)
 
     def __call__(self, uri: str, label: str = "") -> Found:
         """Return where the video is that a list calls ``uri`` and puts into the class ``label``."""
@@ -69,11 +69,11 @@ class Locator:
             if candidate in self.files or (not self._scanned and (self.root / candidate).is_file()):
                 return Found(candidate)
         self.scan()
-        name, plain = uri.rsplit("/", 1)[-1], _plain(uri)
-        alike = self._by_stem.get(_stem(plain), [])
+        name, plain = uri.rsplit("/", 1)[-1], plain_path(uri)
+        alike = self._by_stem.get(stem_of(plain), [])
         same: tuple[Callable[[str], bool], ...] = (
             lambda path: path.rsplit("/", 1)[-1] == name,
-            lambda path: _plain(path).rsplit("/", 1)[-1] == plain.rsplit("/", 1)[-1],
+            lambda path: plain_path(path).rsplit("/", 1)[-1] == plain.rsplit("/", 1)[-1],
             lambda path: PurePosixPath(path).stem == PurePosixPath(name).stem,
             lambda _: True,
         )
@@ -90,9 +90,9 @@ class Locator:
     def _one_of(self, paths: list[str], uri: str, label: str) -> Found:
         if len(paths) == 1:
             return Found(paths[0])
-        listed, plain = _folders(uri), _plain(uri)
+        listed, plain = _folders(uri), plain_path(uri)
         tells: tuple[Callable[[str], bool], ...] = (
-            lambda path: _plain(path).endswith(f"/{plain}"),
+            lambda path: plain_path(path).endswith(f"/{plain}"),
             lambda path: bool(listed.names) and listed.names[-1] in _folders(path).names,
             lambda path: bool(listed.parts & _folders(path).parts),
             lambda path: loosely(label) in _folders(path).names,
@@ -130,7 +130,7 @@ def difference(uri: str, path: str) -> str:
     """How a file's path differs from what its list says: "" (not, or in ``videos/``), suffix, case or folder."""
     if path in {uri, f"videos/{uri}"} or (uri.startswith("/") and uri.endswith(f"/{path}")):
         return ""
-    listed, there = _plain(uri), _plain(path)
+    listed, there = plain_path(uri), plain_path(path)
     if listed.rsplit("/", 1)[-1] != there.rsplit("/", 1)[-1]:
         return "suffix"
     same_name = uri.rsplit("/", 1)[-1] == path.rsplit("/", 1)[-1]
@@ -163,12 +163,13 @@ def _folders_of(folder: str) -> _Folders:
     return _Folders(tuple(names), frozenset(parts))
 
 
-def _plain(path: str) -> str:
+def plain_path(path: str) -> str:
     """Return the path as unpackers of other systems may write it: macOS decomposes accents, Windows ignores case."""
     return path.casefold() if path.isascii() else unicodedata.normalize("NFC", path).casefold()
 
 
-def _stem(path: str) -> str:
+def stem_of(path: str) -> str:
+    """Return the file name without its suffix."""
     return path.rsplit("/", 1)[-1].rsplit(".", 1)[0]
 
 

@@ -13,7 +13,7 @@ from pyarrow import fs
 
 from pipelines.storage.place import QUICK, Place, why
 from pipelines.storage.scratch import scratch
-from pipelines.videos.locate import VIDEO_SUFFIXES, Locator, _plain, _stem
+from pipelines.videos.locate import VIDEO_SUFFIXES, Locator, plain_path, stem_of
 from vlmodels.errors import UserError
 
 AHEAD = 4
@@ -88,7 +88,7 @@ class StoredLocator(Locator):
             self._scanned = True
             self.files = frozenset(self._videos)
             for path in self._videos:
-                self._by_stem[_stem(_plain(path))].append(path)
+                self._by_stem[stem_of(plain_path(path))].append(path)
 
 
 class Copies(Sequence[str]):

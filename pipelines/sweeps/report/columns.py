@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -10,15 +9,14 @@ from typing import NamedTuple
 from pipelines.records import summary
 from pipelines.records.summary import Record, Summary
 from pipelines.sweeps.candidates import label_of
-from pipelines.sweeps.records import numbers
 from pipelines.sweeps.report.rows import (
+    NONE,
     Tried,
     name_of,
     settings_tried,
     summary_of,
 )
 
-NONE = "-"
 _SHOWN = 20  # settings of a search in plain text; the page has all
 
 
@@ -31,12 +29,6 @@ class Column(NamedTuple):
     kind: str = "number"  # text, key (in a fixed-width font), message (to be cut)
     group: str = ""
     printed: bool = False
-
-
-def number(trial: Record, metric: str) -> float | None:
-    """A number of a trial's metrics or cost; None if there is none or it is not finite."""
-    value = numbers(trial).get(metric)
-    return value if value is not None and math.isfinite(value) else None
 
 
 def text_of(metric: str, value: float | None) -> str:

@@ -12,8 +12,8 @@ from pipelines.records.summary import Record, title
 from pipelines.reports.page import write_page
 from pipelines.sweeps.candidates import label_of
 from pipelines.sweeps.folder import SweepFolder
-from pipelines.sweeps.report.columns import NONE, Column, number, score_columns, sweep_table, table_columns, text_of
-from pipelines.sweeps.report.rows import counts, name_of, settings_tried, summary_of
+from pipelines.sweeps.report.columns import Column, score_columns, sweep_table, table_columns, text_of
+from pipelines.sweeps.report.rows import NONE, counts, name_of, number, settings_tried, summary_of
 from vlmodels.errors import UserError
 
 __all__ = ["sweep_table", "write_sweep_report"]

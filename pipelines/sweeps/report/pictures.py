@@ -16,7 +16,7 @@ from pipelines.records.summary import Record, title
 from pipelines.reports import score_plots
 from pipelines.reports.page import Picture, file_name
 from pipelines.reports.score_plots import bare, saved
-from pipelines.sweeps.report.columns import key_names, main_score, number, score_columns
+from pipelines.sweeps.report.columns import key_names, main_score, score_columns
 from pipelines.sweeps.report.plots import (
     GREY,
     RANGE,
@@ -30,7 +30,7 @@ from pipelines.sweeps.report.plots import (
     parallel_coordinates,
     scales_of,
 )
-from pipelines.sweeps.report.rows import Tried, held_out, name_of, summary_of
+from pipelines.sweeps.report.rows import Tried, held_out, name_of, number, summary_of
 
 _LEGEND = 8  # curves that a legend can tell apart
 _LONGEST = 30  # characters of a name there

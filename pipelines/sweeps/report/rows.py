@@ -11,10 +11,7 @@ from typing import Any
 from pipelines.records import summary
 from pipelines.records.summary import Record, Summary
 from pipelines.sweeps.candidates import label_of
-from pipelines.sweeps.report.columns import (
-    NONE,
-    number,
-)
+from pipelines.sweeps.records import numbers
 
 METRIC_NAMES = {
     "select.top1": "held-out top-1",
@@ -26,6 +23,10 @@ METRIC_NAMES = {
     "cost.gmacs_video": "GMACs a view",
     "cost.peak_memory_mb": "peak memory (MB)",
 }
+
+
+NONE = "-"
+"""What a cell without a value shows."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,12 @@ class Tried:
     def message(self) -> str:
         """What its trials say of how they ended."""
         return "; ".join(dict.fromkeys(str(trial["message"]) for trial in self.trials if trial["message"]))
+
+
+def number(trial: Record, metric: str) -> float | None:
+    """A number of a trial's metrics or cost; None if there is none or it is not finite."""
+    value = numbers(trial).get(metric)
+    return value if value is not None and math.isfinite(value) else None
 
 
 def counts(trials: Iterable[Record]) -> str:
