@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.cli import run_script
+from pipelines.config.values import whole_numbers
 from pipelines.protocols.save import SCHEMA, base_shots, make_lists, write
 
 
@@ -33,8 +34,8 @@ def parser() -> argparse.ArgumentParser:
     add("--data", required=True, metavar="DIR|URI", help="folder that pipelines/ingest.py made")
     add("--out", required=True, metavar="DIR", help="where the lists go; replaced if it holds lists made here")
     add("--split-seed", type=_seed, default=1, metavar="N", help="decides what is test (default: 1)")
-    add("--seeds", type=_numbers, default=(1, 2, 3), metavar="N,N", help="draws of the K-shot lists (default: 1,2,3)")
-    add("--shots", type=_numbers, default=(2, 4, 8, 16), metavar="K,K", help="videos of a class (default: 2,4,8,16)")
+    add("--seeds", type=_from_one, default=(1, 2, 3), metavar="N,N", help="draws of the K-shot lists (default: 1,2,3)")
+    add("--shots", type=_from_one, default=(2, 4, 8, 16), metavar="K,K", help="videos of a class (default: 2,4,8,16)")
     add("--test-fraction", type=float, default=0.3, metavar="F", help="share of a class kept for test (default: 0.3)")
     add("--fewer-shots", action="store_true", help="take what there is of classes with fewer training videos")
     return parser
@@ -46,14 +47,8 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        numbers = tuple(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is no list of numbers like 1,2,3") from None
-    if min(numbers) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}': numbers start at 1")
-    return numbers
+def _from_one(text: str) -> tuple[int, ...]:
+    return whole_numbers(text, least=1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import types
 import typing
 from collections.abc import Mapping
@@ -36,6 +37,21 @@ def parse_value(text: str, hint: Any, key: str) -> Any:
         return read(text)
     except (ValueError, KeyError) as error:
         raise UserError(f"{key}='{text}' is not {kind}") from error
+
+
+def whole_numbers(text: str, *, least: int = 0) -> tuple[int, ...]:
+    """Read ``1,2,3``; a number that is given twice counts once.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not a list of whole numbers from ``least``.
+    """
+    try:
+        numbers = tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of whole numbers; write 1,2,3") from None
+    if min(numbers) < least:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of whole numbers from {least}")
+    return numbers
 
 
 _TRUTH = {

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.config.text import aligned
+
 if TYPE_CHECKING:
     from pipelines.ingestion.presence import Checked, Presence
     from pipelines.videos.inputs import Inputs
@@ -26,7 +28,7 @@ def summary(presence: Presence, notes: Sequence[str]) -> str:
         (name or "(none)", str(count.total()), *(str(count[status]) for status in STATUSES))
         for name, count in presence.counts().items()
     ]
-    lines = _table(rows)
+    lines = list(aligned(rows))
     bad = {name: count["missing"] + count["corrupt"] for name, count in presence.class_counts().items()}
     worst = sorted((name for name in bad if bad[name]), key=lambda name: (-bad[name], name))
     if worst:
@@ -53,15 +55,6 @@ def _example(checked: Checked, kind: str) -> str:
     if checked.status == "renamed":
         return f"{checked.video.uri} is {checked.video.path}"
     return checked.video.uri + (f": {checked.reason}" if checked.reason != kind else "")
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(pairs))
-        for pairs in (list(zip(row, widths, strict=True)) for row in rows)
-    ]
-    return [lines[0], "-" * len(lines[0]), *lines[1:]]
 
 
 def _more(total: int, shown: int, indent: str = "  ") -> list[str]:

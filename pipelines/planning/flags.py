@@ -10,6 +10,7 @@ from typing import Any
 
 from pipelines.config.resolve import help_lines, resolve
 from pipelines.config.schema import TrainConfig
+from pipelines.config.values import whole_numbers
 from vlmodels.errors import UserError
 
 PRESETS = {"zero_shot": "zeroshot", "few_shot": "fewshot", "b2n": "b2n", "supervised": "full", "retrieval": "retrieval"}
@@ -55,7 +56,7 @@ def training_parser(description: str, protocol: str, *, prog: str = "") -> argpa
     add(
         "--seeds",
         "--seed",
-        type=_seeds,
+        type=whole_numbers,
         metavar="N[,N...]",
         help="seeds, and numbers of the published training subsets; several: a run each, mean and deviation",
     )
@@ -68,13 +69,6 @@ def training_parser(description: str, protocol: str, *, prog: str = "") -> argpa
     add("--fresh", action="store_true", help="start over, even if the same run is finished or can be resumed")
     add("--dry-run", action="store_true", help="check everything, print the resolved run and stop")
     return parser
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is no list of whole numbers; write 1,2,3") from None
 
 
 def config_from(args: argparse.Namespace, *, protocol: str) -> TrainConfig:

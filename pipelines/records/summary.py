@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from pipelines.config.text import aligned
 from pipelines.videos.catalog import DATASETS
 
 
@@ -269,14 +270,7 @@ def _table(summaries: Sequence[Summary], columns: Sequence[Column], names: Mappi
         ]
     if gaps:
         rows = [[*row, end] for row, end in zip(rows, ["scored", *map(_gaps, summaries)], strict=True)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return "\n".join(aligned(rows))
 
 
 def _gaps(summary: Summary) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import get_args
 
 from pipelines.config.schema import TrainConfig
+from pipelines.config.values import whole_numbers
 from pipelines.planning.flags import PRESETS, config_from, training_parser
 from pipelines.protocols.paper_views import PROTOCOLS
 from vlmodels.errors import UserError
@@ -151,9 +152,7 @@ def winner_seeds(args: argparse.Namespace) -> tuple[int, ...]:
     """
     if args.winner_seeds == "0":
         return ()
-    parts = [part.strip() for part in args.winner_seeds.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise UserError(
-            f"--winner-seeds '{args.winner_seeds}' is no list of whole numbers; write 1,2,3, or 0 for no winner"
-        )
-    return tuple(dict.fromkeys(map(int, parts)))
+    try:
+        return whole_numbers(args.winner_seeds)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"--winner-seeds {error}, or 0 for no winner") from None

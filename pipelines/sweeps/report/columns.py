@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from pipelines.config.text import aligned
 from pipelines.records import summary
 from pipelines.records.summary import Record, Summary
 from pipelines.sweeps.candidates import label_of
@@ -193,7 +194,7 @@ def sweep_table(sweep: Record, trials: Sequence[Record]) -> str:
     if all(row.done for row in rows):
         columns = [column for column in columns if column.head != "status"]
     heads = [f"printed {column.head}" if column.printed else column.head for column in columns]
-    lines = list(_aligned(heads, columns))
+    lines = list(_lines(heads, columns))
     if len(every) > len(rows):
         lines.append(f"... and {len(every) - len(rows)} more")
     if any(column.printed for column in columns):
@@ -205,14 +206,6 @@ def _told(text: str) -> bool:
     return text not in ("", NONE)
 
 
-def _aligned(heads: Sequence[str], columns: Sequence[Column]) -> Iterator[str]:
+def _lines(heads: Sequence[str], columns: Sequence[Column]) -> Iterator[str]:
     table = [heads, *zip(*([" ".join(text.split()) for text in column.texts] for column in columns), strict=True)]
-    widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
-    for number_of_line, row in enumerate(table):
-        cells = [
-            cell.rjust(width) if column.kind == "number" else cell.ljust(width)
-            for cell, width, column in zip(row, widths, columns, strict=True)
-        ]
-        yield "  ".join(cells).rstrip()
-        if not number_of_line:
-            yield "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return aligned(table, left=[place for place, column in enumerate(columns) if column.kind != "number"])

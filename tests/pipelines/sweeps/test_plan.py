@@ -245,9 +245,9 @@ def test_winner_seeds(clips):
     assert winner_seeds(parse(["--data", str(clips)], "")[0]) == (1, 2, 3)
     assert seeds("4,5,4") == (4, 5)
     assert seeds("0") == ()
-    with pytest.raises(UserError, match="no list of whole numbers"):
+    with pytest.raises(UserError, match="list of whole numbers"):
         seeds("1,b")
-    with pytest.raises(UserError, match="no list of whole numbers"):
+    with pytest.raises(UserError, match="list of whole numbers"):
         seeds("-1")
 
 
