@@ -1,6 +1,6 @@
-"""What a training step costs, from shapes alone: multiply-accumulates forward and backward, and what is kept between.
+"""The cost of a training step, from shapes alone: multiply-accumulates forward and backward, and activations kept.
 
-Everything runs on meta tensors: no weights, no memory, seconds for the largest backbone.
+Runs on meta tensors: no weights, no memory, seconds for the largest backbone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Multiply-accumulates (1e9) forward, and forward and backward; bytes of fp32 that the backward pass waits for."""
+    """Multiply-accumulates (1e9) forward, and forward and backward; bytes (fp32) kept for the backward pass."""
 
     forward: float = 0.0
     training: float = 0.0
@@ -30,10 +30,10 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """Cost of one clip through the video tower, and of what every pass of every worker runs anew.
+    """Cost of one clip through the video tower, and of what every pass of every worker repeats.
 
-    That is the class prompts, where their tower learns (features of a frozen one are computed once), and what makes
-    the weights (LoRA's products). Losses, and prompts that are made for each video, are small and left out.
+    Repeated are the class prompts, if their tower learns (features of a frozen one are computed once), and products
+    that make weights (LoRA). Losses, and prompts made for each video, are small and left out.
     """
 
     clip: Cost
@@ -41,11 +41,11 @@ class StepCost:
     weights: Cost
 
     def gmacs(self, clips: int, passes: int = 1) -> float:
-        """Multiply-accumulates (1e9) of a worker's step of ``clips`` clips."""
+        """Return the multiply-accumulates (1e9) of a worker's step of ``clips`` clips."""
         return passes * (self.text.training + self.weights.training) + clips * self.clip.training
 
     def kept(self, clips: int) -> int:
-        """Bytes of fp32 activations of a pass of ``clips`` clips."""
+        """Return the bytes of fp32 activations of a pass of ``clips`` clips."""
         return self.text.kept + self.weights.kept + clips * self.clip.kept
 
 
@@ -84,7 +84,7 @@ def _count(method: Method, encode: Callable[[], Tensor]) -> Cost:
     from torch.utils.flop_counter import FlopCounterMode
 
     weights = {id(parameter) for parameter in method.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no address comes twice
+    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no address is used twice
 
     def note(tensor: Tensor) -> Tensor:
         if id(tensor) not in weights and id(tensor._base) not in weights:  # noqa: SLF001 - there is no public form

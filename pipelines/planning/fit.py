@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.config.schema import TrainConfig
-from pipelines.protocols.split import Split
+from pipelines.planning.sources import PlannedData
+from pipelines.planning.start import start_file
+from pipelines.protocols.split import Split, classes_of
 from pipelines.shards.clip_store import ClipStore
+from pipelines.shards.views import view_positions
 from pipelines.storage.cache import local_file
 from pipelines.training.batches import batch_problems
-from pipelines.training.build import Descriptions
+from pipelines.training.build import Descriptions, build_method
 from vlmodels.errors import UserError, noted
 
 if TYPE_CHECKING:
@@ -19,31 +24,44 @@ if TYPE_CHECKING:
     from vlmodels.methods.base import Method
 
 
-def view_notes(config: TrainConfig, split: Split) -> list[str]:
-    """Whether the scoring looks at videos as the method's paper does."""
-    from pipelines.protocols.paper_views import note
+@dataclass(frozen=True)
+class Fitted:
+    """What a run's data is fitted with: the method on the meta device, its descriptions, the adapter it starts from."""
 
-    assert split.scoring is not None
-    return note(config.method, config.protocol.name, split.dataset, split.scoring)
+    method: Method
+    descriptions: Descriptions | None
+    start: Path | None
+
+    def one_clip(self, frames: int) -> Tensor:
+        """Return an empty clip (1,T,3,H,W) on the meta device."""
+        import torch
+
+        return torch.empty(1, frames, 3, *self.method.backbone.spec.image_size, device="meta")
 
 
-def shard_notes(workers: int, store: ClipStore, split: Split) -> list[str]:
-    """Say if more workers read than there are shards."""
-    if workers == 1 or not split.train:  # the usual run, and a trial of a sweep, look nothing up
-        return []
-    shards = len({store.place(example.clip_id)[0] for example in split.train})
-    return [f"more workers ({workers}) than shards ({shards}): several read the same one"] * (workers > shards)
-
-
-def one_clip(method: Method, frames: int) -> Tensor:
-    """Return an empty clip (1,T,3,H,W) on the meta device."""
-    import torch
-
-    return torch.empty(1, frames, 3, *method.backbone.spec.image_size, device="meta")
+def fit(data: PlannedData, problems: list[str]) -> Fitted | None:
+    """Build the method for the data; what does not go together is added to ``problems``. None: nothing was built."""
+    config, split = data.config, data.split
+    for store in data.stores:
+        with noted(problems):
+            view_positions(store.offsets, config.data.clips)
+    start = method = descriptions = None
+    if config.start is not None:
+        with noted(problems):
+            start = start_file(config.start)
+    with noted(problems):
+        method = build_method(config, frames=data.stores[0].segments, classes=classes_of(split), meta=True)
+    problems += batch_misfits(config, split, method)
+    if method is None:
+        return None
+    problems += misfits(config, data.stores, split, method)
+    with noted(problems):
+        descriptions = find_descriptions(config, method, split)
+    return Fitted(method, descriptions, start)
 
 
 def batch_misfits(config: TrainConfig, split: Split, method: Method | None) -> list[str]:
-    """What keeps the training clips from making batches; nothing if nothing trains."""
+    """Return what keeps the training clips from making batches; nothing if nothing trains."""
     optim, pairs = config.optim, bool(config.augment.mixup or config.augment.cutmix)
     if not optim.epochs or (method is not None and not method.trainable_parameters()):
         return []
@@ -54,17 +72,18 @@ def batch_misfits(config: TrainConfig, split: Split, method: Method | None) -> l
         ]
     workers, parts = config.scale.workers, config.data.parts
     if workers < 1 or optim.micro_batch < 0 or optim.batch_size < max(workers, parts) or 1 < parts < workers:
-        return []  # told by ``check``
+        return []  # ``check`` complains
     for world in range(config.scale.min_workers or workers, workers + 1):  # an elastic run may have any of these
-        if told := batch_problems(
+        problems = batch_problems(
             len(split.train), optim.batch_size, optim.micro_batch, world, parts=parts, pairs=pairs
-        ):
-            return told
+        )
+        if problems:
+            return problems
     return []
 
 
 def misfits(config: TrainConfig, stores: Sequence[ClipStore], split: Split, method: Method) -> list[str]:
-    """What is right by itself and wrong together."""
+    """Return what is right by itself and wrong together: classes, pairs, and the size of stored clips."""
     problems: list[str] = []
     for names in (split.train_classes, *(test.classes for test in split.tests)):
         if names:
@@ -85,7 +104,11 @@ def misfits(config: TrainConfig, stores: Sequence[ClipStore], split: Split, meth
 
 
 def find_descriptions(config: TrainConfig, method: Method, split: Split) -> Descriptions | None:
-    """Return the descriptions that the method trains on; None if it needs none."""
+    """Return the descriptions that the method trains on; None if it needs none.
+
+    Raises:
+        UserError: it needs some, and no store is given, or the store lacks them.
+    """
     kinds = method.description_kinds
     if not kinds or not split.train or not config.optim.epochs or not split.train_classes:
         return None
@@ -102,3 +125,21 @@ def find_descriptions(config: TrainConfig, method: Method, split: Split) -> Desc
     store = DescriptionStore(path)
     text = config.text
     return store.bank(split.train_classes, kinds, n=text.n, model=text.model, prompt_id=text.prompt_id)
+
+
+def view_notes(config: TrainConfig, split: Split) -> list[str]:
+    """Say where the scored views differ from those of the method's paper."""
+    from pipelines.protocols.paper_views import note
+
+    assert split.scoring is not None
+    return note(config.method, config.protocol.name, split.dataset, split.scoring)
+
+
+def shard_notes(workers: int, store: ClipStore, split: Split) -> list[str]:
+    """Say if more workers read than there are shards."""
+    if workers == 1 or not split.train:  # the usual run, and a trial of a sweep, look nothing up
+        return []
+    shards = len({store.place(example.clip_id)[0] for example in split.train})
+    if workers <= shards:
+        return []
+    return [f"more workers ({workers}) than shards ({shards}): several read the same one"]

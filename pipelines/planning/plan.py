@@ -1,34 +1,26 @@
-"""A run before it starts: everything that can be checked or counted without training, in one place."""
+"""A run before it starts: all that can be checked or counted without training."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pipelines.config.plain import digest_of
 from pipelines.config.rules import check
 from pipelines.config.schema import TrainConfig
-from pipelines.planning.fit import batch_misfits, find_descriptions, misfits, one_clip, shard_notes, view_notes
+from pipelines.planning.facts import PlanFacts
+from pipelines.planning.fit import Fitted, fit, shard_notes, view_notes
 from pipelines.planning.identity import code_version, weights_digest
-from pipelines.planning.sources import (
-    open_sources,
-    portable,
-    scoring_of,
-    with_absolute_paths,
-)
-from pipelines.planning.start import start_file, start_notes
-from pipelines.protocols.make import make_split
-from pipelines.protocols.split import NOTHING, Split, classes_of
-from pipelines.shards.clip_store import ClipStore
-from pipelines.shards.views import view_positions
-from pipelines.training.build import Descriptions, build_method
+from pipelines.planning.sources import PlannedData, open_data
+from pipelines.planning.start import start_notes
+from pipelines.protocols.split import Split
+from pipelines.training.build import Descriptions
 from vlmodels.errors import UserError, noted
 
-_DRAWN = re.compile(r"fs_base_s\d+_train|train\d+_few_shot_")  # lists that each seed has its own of
+_LISTS_OF_A_SEED = re.compile(r"fs_base_s\d+_train|train\d+_few_shot_")
 
 
 @dataclass(frozen=True)
@@ -39,27 +31,35 @@ class Plan:
     split: Split
     descriptions: Descriptions | None
     data_digest: str
-    facts: Mapping[str, Any]
+    facts: PlanFacts
     start: Path | None = None  # adapter file that training starts from
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the result should know."""
+        facts = self.facts
+        return (*self.split.notes, *self._frame_notes(), *self._toy_notes(),
+                *facts.shard_notes, *facts.start_notes, *facts.view_notes)  # fmt: skip
+
+    def _frame_notes(self) -> list[str]:
+        """Say if the preset was published for another number of frames; view notes say so already."""
         from vlmodels import methods
 
-        config, frames, told = self.config, self.facts["frames"], list(self.split.notes)
-        if config.preset is not None and self.facts["trainable"] and not self.facts["view_notes"]:
-            published = methods.get(config.method).presets[config.preset].recipe.frames
-            if published != frames:
-                told.append(
-                    f"the preset takes {published} frames, these clips have {frames}: ingest with --frames {published}"
-                )
-        if config.backbone.name.startswith("toy") and not self.split.dataset.startswith("toy"):
-            told.append(
-                "the toy backbone knows the words and things of the toy world alone: on other data its scores show "
-                "that the line works, and nothing of the method"
-            )
-        return (*told, *self.facts["shard_notes"], *self.facts["start_notes"], *self.facts["view_notes"])
+        config, frames = self.config, self.facts.frames
+        if config.preset is None or not self.facts.trainable or self.facts.view_notes:
+            return []
+        published = methods.get(config.method).presets[config.preset].recipe.frames
+        if published == frames:
+            return []
+        return [f"the preset takes {published} frames, these clips have {frames}: ingest with --frames {published}"]
+
+    def _toy_notes(self) -> list[str]:
+        if not self.config.backbone.name.startswith("toy") or self.split.dataset.startswith("toy"):
+            return []
+        return [
+            "the toy backbone knows only the words and things of the toy world: on other data its scores show that "
+            "the pipeline works, and nothing about the method"
+        ]
 
     @property
     def data(self) -> tuple[str, ...]:
@@ -68,13 +68,13 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """Name of the run: equal if it would compute the same, but for what ``ScaleConfig`` says of workers."""
+        """Name of the run: equal if it would compute the same, except for effects of the number of workers."""
         return self._name([self.config.digest(), self.split.digest])
 
     @property
     def group(self) -> str:
-        """Name of the runs that differ from this one by their seed alone, and so by their training subset."""
-        fixed = {name: digest for name, digest in self.split.lists.items() if not _DRAWN.match(name)}
+        """Name that runs share which differ only by their seed, and so by their training subset."""
+        fixed = {name: digest for name, digest in self.split.lists.items() if not _LISTS_OF_A_SEED.match(name)}
         tests = [(t.name, t.classes, t.content, t.captions) for t in self.split.tests]
         return self._name([replace(self.config, seed=0).digest(), self.split.dataset, fixed, tests])
 
@@ -97,56 +97,43 @@ def plan_run(config: TrainConfig) -> Plan:
         UserError: naming everything that is wrong, at once where several things can be seen together.
     """
     from vlmodels.clip import check_weights
-    from vlmodels.describe import gmacs
 
     problems = check(config)
-    stores: list[ClipStore] = []
-    split = method = descriptions = None
-    start = None
     with noted(problems):
         check_weights(config.backbone.name, config.backbone.pretrained)
-    if config.data.dir or config.protocol.tests:
-        with noted(problems):
-            stores, sources = open_sources(config)
-            config = with_absolute_paths(config, stores[0])
-            data, *tests = sources if config.data.dir else [NOTHING, *sources]
-            if config.seed >= 0:  # ``check`` has told otherwise
-                split = make_split(
-                    config.protocol, data, config.seed, tests=tests, scoring=scoring_of(config, stores[0])
-                )
-                split = portable(split, stores)
-    if stores and split is not None:
-        for store in stores:
-            with noted(problems):
-                view_positions(store.offsets, config.data.clips)
-        if config.start is not None:
-            with noted(problems):
-                start = start_file(config.start)
-        with noted(problems):
-            method = build_method(config, frames=stores[0].segments, classes=classes_of(split), meta=True)
-        problems += batch_misfits(config, split, method)
-        if method is not None:
-            problems += misfits(config, stores, split, method)
-            with noted(problems):
-                descriptions = find_descriptions(config, method, split)
-    if problems or not stores or split is None or method is None:
+    data = open_data(config, problems)
+    fitted = fit(data, problems) if data is not None else None
+    if problems or data is None or fitted is None:
         raise UserError("; ".join(dict.fromkeys(problems)))
+    return Plan(
+        config=data.config,
+        split=data.split,
+        descriptions=fitted.descriptions,
+        data_digest=data.digest,
+        facts=count(data, fitted),
+        start=fitted.start,
+    )
+
+
+def count(data: PlannedData, fitted: Fitted) -> PlanFacts:
+    """Count what the run trains, reads and scores."""
+    from vlmodels.describe import gmacs
+
+    config, split, store, method = data.config, data.split, data.stores[0], fitted.method
     trainable = sum(p.numel() for p in method.trainable_parameters())
-    facts = {
-        "trainable": trainable,
-        "total": sum(p.numel() for p in method.parameters()),
-        "frames": stores[0].segments,
-        "train_clips": len(split.train),
-        "select_clips": len(split.select),
-        "test_clips": {test.name: test.n_listed for test in split.tests},
-        "classes": {"train": len(split.train_classes)} | {t.name: len(t.classes) for t in split.tests},
-        "steps": len(split.train) // config.optim.batch_size * config.optim.epochs if trainable else 0,
-        "adapter_bytes": 4 * trainable,
-        "weights_digest": weights_digest(config.backbone.pretrained),
-        "view_notes": view_notes(config, split),
-        "shard_notes": shard_notes(config.scale.workers, stores[0], split) if trainable else [],
-        "start_notes": start_notes(start, stores),
-        "gmacs_video": round(gmacs(method.eval().encode_video, one_clip(method, stores[0].segments)), 3),
-    }
-    digest = stores[0].digest if len(stores) == 1 else digest_of([store.digest for store in stores])
-    return Plan(config, split, descriptions, digest, facts, start)
+    return PlanFacts(
+        trainable=trainable,
+        total=sum(p.numel() for p in method.parameters()),
+        frames=store.segments,
+        train_clips=len(split.train),
+        select_clips=len(split.select),
+        test_clips={test.name: test.n_listed for test in split.tests},
+        classes={"train": len(split.train_classes)} | {test.name: len(test.classes) for test in split.tests},
+        steps=len(split.train) // config.optim.batch_size * config.optim.epochs if trainable else 0,
+        adapter_bytes=4 * trainable,
+        weights_digest=weights_digest(config.backbone.pretrained),
+        view_notes=tuple(view_notes(config, split)),
+        shard_notes=tuple(shard_notes(config.scale.workers, store, split)) if trainable else (),
+        start_notes=tuple(start_notes(fitted.start, data.stores)),
+        gmacs_video=round(gmacs(method.eval().encode_video, fitted.one_clip(store.segments)), 3),
+    )

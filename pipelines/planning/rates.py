@@ -1,4 +1,4 @@
-"""How fast things go: as a finished run measured them, as this project did (``docs/SCALING.md``), or as is assumed."""
+"""Speeds for forecasts: measured in a finished run, measured by this project (``docs/SCALING.md``), or assumed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyarrow import fs
 
+from pipelines.config.text import plural
 from pipelines.storage.place import QUICK, Place, why
 from pipelines.training.batches import passes_per_step
 from vlmodels.errors import UserError
@@ -28,10 +29,10 @@ AUGMENTED = 195.0 * 256 * 340 * 3  # bytes of stored frames a second and core
 
 @dataclass(frozen=True, kw_only=True)
 class Assumed:
-    """What nothing here can measure; ``VIDADAPT_ASSUME=gpu=400,network=3`` gives other figures.
+    """Speeds that were not measured; ``VIDADAPT_ASSUME=gpu=400,network=3`` gives other figures.
 
     Attributes:
-        gpu: TFLOP/s that training reaches; 40 % of an A100's peak (312 in bf16, 19.5 in fp32: NVIDIA's data sheet).
+        gpu: TFLOP/s that training reaches: 40 % of an A100's peak (312 in bf16, 19.5 in fp32: NVIDIA's data sheet).
         network: GB/s between two workers.
         disk: GB/s of reading, for each worker.
     """
@@ -42,10 +43,10 @@ class Assumed:
 
     @classmethod
     def given(cls, precision: str) -> Assumed:
-        """The defaults, and what the environment says instead.
+        """Return the defaults, with the figures of the environment in their place.
 
         Raises:
-            UserError: unknown names, or values that are no positive numbers.
+            UserError: unknown names, or values that are not positive numbers.
         """
         assumed = cls(gpu=125.0 if precision == "bf16" else 7.8)
         names = [field.name for field in fields(cls)]
@@ -84,13 +85,13 @@ class Rates:
 
 
 def rates_for(plan: Plan, cost: StepCost, drawn: float) -> Rates:
-    """Speeds for the plan's workers: a run's if ``OUT`` has one of this kind, else the constants'.
+    """Return speeds for the plan's workers, from a run of this kind in ``OUT`` if there is one, else the constants.
 
-    ``drawn``: bytes of the frames that an epoch takes of a clip.
+    ``drawn``: bytes of the frames of one clip that an epoch reads.
     """
     config = plan.config
     assumed = Assumed.given(config.optim.precision)
-    past, told = _newest(plan)
+    past, problems = _newest(plan)
     if past is not None:
         return _measured(past, plan, cost, assumed)
     gpu = config.scale.gpu
@@ -105,7 +106,7 @@ def rates_for(plan: Plan, cost: StepCost, drawn: float) -> Rates:
             exposed=None,
             assumed=assumed,
             sources=(
-                *told,
+                *problems,
                 f"compute {assumed.gpu:g} TFLOP/s is ASSUMED: no epoch of this kind was measured on a GPU. To measure: "
                 f"{measure_with(plan)}",
                 note,
@@ -119,7 +120,7 @@ def rates_for(plan: Plan, cost: StepCost, drawn: float) -> Rates:
         exposed=None,
         assumed=assumed,
         sources=(
-            *told,
+            *problems,
             f"compute {CPU:g} GMAC/s and {AUGMENTED / 1e6:.0f} MB/s of augmentation a core, measured on 2 cores x86-64",
             note,
         ),
@@ -127,7 +128,7 @@ def rates_for(plan: Plan, cost: StepCost, drawn: float) -> Rates:
 
 
 def measure_with(plan: Plan) -> str:
-    """The command of a short run that later forecasts take their speed from."""
+    """Return the command of a short run; later forecasts take their speed from it."""
     config = plan.config
     share = max(2, config.optim.batch_size // config.scale.workers)
     preset = f" --preset {config.preset}" if config.preset else ""
@@ -142,7 +143,7 @@ def measure_with(plan: Plan) -> str:
 
 
 def _newest(plan: Plan) -> tuple[Mapping[str, Any] | None, list[str]]:
-    """The record of the newest finished run of this kind, or why none could be looked for."""
+    """Return the record of the newest finished run of this kind, or why ``OUT`` could not be read."""
     try:
         records = [record for record in _records(plan.config.out) if _alike(record, plan)]
     except (OSError, UserError) as error:
@@ -162,14 +163,14 @@ def _records(out: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _alike(record: Mapping[str, Any], plan: Plan) -> bool:
-    """Whether a step of that run took what a step of this one will."""
+    """Return whether a step of that run cost what a step of this one will."""
     config = plan.config
     try:
         old = record["config"]
         same = (
             record["method"] == config.method
             and old["backbone"]["name"] == config.backbone.name
-            and record["facts"]["frames"] == plan.facts["frames"]
+            and record["facts"]["frames"] == plan.facts.frames
             and old["optim"]["precision"] == config.optim.precision
             and old["scale"]["gpu"] == config.scale.gpu
             and (config.scale.gpu or old["scale"]["cpus_per_worker"] == config.scale.cpus_per_worker)
@@ -196,8 +197,9 @@ def _measured(record: Mapping[str, Any], plan: Plan, cost: StepCost, assumed: As
     machine = facts.get("device", "cpu") if record["config"]["scale"]["gpu"] else facts.get("machine", "a CPU")
     same = record["config"]["method_config"] == plan.config.method_config
     network = workers > 1 and "network_wait" in quick
-    told = f"measured in {record['name']} ({record['finished'][:10]}, {workers} worker{'s' * (workers > 1)}, {machine}"
-    told += ")" if same else "; other method settings)"
+    where = f"measured in {record['name']} ({record['finished'][:10]}, {plural(workers, 'worker')}, {machine}"
+    where += ")" if same else "; other method settings)"
+    measured = ["compute", "data", *(["network"] if network else []), *(["scoring"] if views else [])]
     return Rates(
         gmacs=gmacs,
         wait=quick["data_wait"] / steps / clips,
@@ -205,5 +207,5 @@ def _measured(record: Mapping[str, Any], plan: Plan, cost: StepCost, assumed: As
         start=max(start, 0.0),
         exposed=exposed / steps / ((workers - 1) / workers) if network else None,
         assumed=assumed,
-        sources=(f"compute, data{', network' * network}{', scoring' * bool(views)} and start-up {told}",),
+        sources=(f"{', '.join(measured)} and start-up {where}",),
     )

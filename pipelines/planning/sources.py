@@ -3,20 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipelines.config.plain import digest_of
 from pipelines.config.schema import TrainConfig
-from pipelines.protocols.split import Scoring, Source, Split, clips_of
+from pipelines.protocols.make import make_split
+from pipelines.protocols.split import NOTHING, Scoring, Source, Split, clips_of
 from pipelines.shards.clip_store import ClipStore
 from pipelines.storage.place import is_uri
 from pipelines.videos.kept_lists import LISTS
 from pipelines.videos.list_folder import kept_dataset
-from vlmodels.errors import refuse
+from vlmodels.errors import noted, refuse
+
+
+@dataclass(frozen=True)
+class PlannedData:
+    """The data of a run: the configuration with absolute paths, the opened stores, and the split."""
+
+    config: TrainConfig
+    stores: tuple[ClipStore, ...]
+    split: Split
+
+    @property
+    def digest(self) -> str:
+        """Digest of all ingested data."""
+        digests = [store.digest for store in self.stores]
+        return digests[0] if len(digests) == 1 else digest_of(digests)
+
+
+def open_data(config: TrainConfig, problems: list[str]) -> PlannedData | None:
+    """Open the data that ``config`` names and split it; None, with the reason in ``problems``, where that fails."""
+    if not (config.data.dir or config.protocol.tests):  # ``check`` complains, as of a negative seed
+        return None
+    with noted(problems):
+        stores, sources = open_sources(config)
+        config = with_absolute_paths(config, stores[0])
+        if config.seed < 0:
+            return None
+        data, *tests = sources if config.data.dir else [NOTHING, *sources]
+        split = make_split(config.protocol, data, config.seed, tests=tests, scoring=scoring_of(config, stores[0]))
+        return PlannedData(config, tuple(stores), portable(split, stores))
+    return None
 
 
 def open_sources(config: TrainConfig) -> tuple[list[ClipStore], list[Source]]:
-    """The ingested data sets: the one that trains first (if there is one), then those that are only scored."""
+    """Open the ingested data sets: the one that trains first (if there is one), then those that are only scored."""
     named = [("", config.data.dir)] if config.data.dir else []
     named += [named_test(item) for item in config.protocol.tests]
     stores = [ClipStore(folder) for _, folder in named]
@@ -43,13 +75,13 @@ def open_sources(config: TrainConfig) -> tuple[list[ClipStore], list[Source]]:
 
 
 def portable(split: Split, stores: Sequence[ClipStore]) -> Split:
-    """Test sets by what opens their data on any machine, not by the copies on this one."""
+    """Return the split with test sets that name their data as any machine opens it, not by this machine's copies."""
     uris = {str(store.folder): store.uri for store in stores}
     return replace(split, tests=tuple(replace(test, data=uris.get(test.data, test.data)) for test in split.tests))
 
 
 def scoring_of(config: TrainConfig, store: ClipStore) -> Scoring:
-    """Return how test videos are looked at."""
+    """Return the views of test videos that are scored, and how they are averaged."""
     return Scoring(
         frames=store.segments,
         clips=config.data.clips,
@@ -62,7 +94,7 @@ def scoring_of(config: TrainConfig, store: ClipStore) -> Scoring:
 
 
 def with_absolute_paths(config: TrainConfig, store: ClipStore) -> TrainConfig:
-    """Workers run in folders of their own."""
+    """Return the configuration with absolute paths: workers run in folders of their own."""
     weights = config.backbone.pretrained
     if weights is not None and weights != "toy" and Path(weights).is_file():
         weights = str(Path(weights).resolve())
@@ -76,7 +108,7 @@ def with_absolute_paths(config: TrainConfig, store: ClipStore) -> TrainConfig:
 
 
 def named_test(item: str) -> tuple[str, str]:
-    """Name ("" if none is given) and folder or URI of ``NAME=DIR`` or ``DIR``."""
+    """Return name ("" if none is given) and folder or URI of ``NAME=DIR`` or ``DIR``."""
     name, equals, folder = item.partition("=")
     return ("", item) if not equals or is_uri(name) or Path(item).is_dir() else (name, folder)
 

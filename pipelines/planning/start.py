@@ -12,7 +12,7 @@ from vlmodels.errors import UserError
 
 
 def about_start(adapter: Path | None) -> dict[str, str]:
-    """What the run that an adapter file is of was trained on; "" where its record does not lie beside."""
+    """Return what the run of an adapter file was trained on; "" for what is not on record next to the file."""
     if adapter is None:
         return {}
     try:
@@ -35,7 +35,7 @@ def start_notes(start: Path | None, stores: Sequence[ClipStore]) -> list[str]:
 
 
 def start_file(start: str) -> Path:
-    """The adapter file of a run's folder or URI, or of a registered model.
+    """Return the adapter file of a run's folder or URI, or of a registered model.
 
     Raises:
         UserError: there is none, or there are several.

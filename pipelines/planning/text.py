@@ -1,4 +1,4 @@
-"""A plan as people read it."""
+"""A plan as text."""
 
 from __future__ import annotations
 
@@ -14,24 +14,20 @@ if TYPE_CHECKING:
 
 
 def describe_plan(plan: Plan, *, ahead: bool = False) -> str:
-    """The resolved run; with what it will take if ``ahead``, as ``--dry-run`` prints it."""
+    """Return the resolved run as lines; ``ahead`` adds the forecast, as ``--dry-run`` prints it."""
     c, f = plan.config, plan.facts
     share = -(-c.optim.batch_size // c.scale.workers)
     lines = [
         f"run        {plan.name}",
-        f"backbone   {c.backbone.name} ({_weights(c.backbone.pretrained)}), {f['frames']} frames",
+        f"backbone   {c.backbone.name} ({_weights(c.backbone.pretrained)}), {f.frames} frames",
         f"method     {c.method} (preset {c.preset or 'none'}): "
         + ", ".join(f"{k}={v}" for k, v in c.method_config.items()),
-        f"trains     {f['trainable']:,} of {f['total']:,} parameters; adapter {f['adapter_bytes'] / 1e6:.1f} MB",
+        f"trains     {f.trainable:,} of {f.total:,} parameters; adapter {f.adapter_bytes / 1e6:.1f} MB",
         f"data       {plan.split.source}",
-        f"           {f['train_clips']} train, {f['select_clips']} held-out {_what(plan.split)}",
-        *(
-            f"           test '{t.name}': {t.n_listed} videos {_among(t)}"
-            + (f" ({len(t.unscored)} undecodable, counted as wrong)" if t.unscored else "")
-            for t in plan.split.tests
-        ),
+        f"           {f.train_clips} train, {f.select_clips} held-out {_what(plan.split)}",
+        *(f"           {_test_line(test)}" for test in plan.split.tests),
         *(f"           {note}" for note in plan.notes),
-        f"schedule   {c.optim.epochs} epochs, {f['steps']} steps of {c.optim.batch_size} clips "
+        f"schedule   {c.optim.epochs} epochs, {f.steps} steps of {c.optim.batch_size} clips "
         f"({c.scale.workers} workers x {share}), lr {c.optim.lr:g}, {c.optim.precision}",
         "augment    " + ", ".join(f"{k}={v}" for k, v in to_plain(c.augment).items()),
         f"views      {c.data.clips} x {c.data.crops} per test video; epoch kept: {c.selection}",
@@ -45,7 +41,7 @@ def describe_plan(plan: Plan, *, ahead: bool = False) -> str:
 
 
 def _weights(pretrained: str | None) -> str:
-    """Weights as a plan names them, a file by size and hash too."""
+    """Return the weights' name; of a file its size and hash too."""
     if pretrained is None:
         return "random weights"
     if not Path(pretrained).is_file():
@@ -57,5 +53,7 @@ def _what(split: Split) -> str:
     return "pairs" if split.captions else f"clips of {len(split.train_classes)} classes"
 
 
-def _among(test: EvalSet) -> str:
-    return f"with {sum(map(len, test.captions))} captions" if test.captions else f"of {len(test.classes)} classes"
+def _test_line(test: EvalSet) -> str:
+    among = f"with {sum(map(len, test.captions))} captions" if test.captions else f"of {len(test.classes)} classes"
+    bad = f" ({len(test.unscored)} undecodable, counted as wrong)" if test.unscored else ""
+    return f"test '{test.name}': {test.n_listed} videos {among}{bad}"

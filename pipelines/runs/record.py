@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.config.plain import digest_of
+from pipelines.config.plain import digest_of, to_plain
 from pipelines.config.record import shown
 from pipelines.evaluation.metrics import harmonic_mean
 from pipelines.planning.identity import code_version
@@ -76,7 +76,7 @@ def facts_of(plan: Plan) -> dict[str, Any]:
     import torch
 
     return {
-        **plan.facts,
+        **to_plain(plan.facts),
         "split_digest": plan.split.digest,
         "split_source": plan.split.source,
         "data_digest": plan.data_digest,
@@ -121,7 +121,7 @@ def record_of(
         "start": about_start(plan.start),
         "config": shown(plan.config),
         "metrics": metrics,
-        "cost": {**outcome["cost"], "trainable": plan.facts["trainable"], "gmacs_video": plan.facts["gmacs_video"]},
+        "cost": {**outcome["cost"], "trainable": plan.facts.trainable, "gmacs_video": plan.facts.gmacs_video},
         "history": outcome["history"],
         "selection": plan.config.selection,
         "epoch_kept": outcome["epoch_kept"],

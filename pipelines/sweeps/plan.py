@@ -187,7 +187,7 @@ def _digest(plan: SweepPlan) -> str:
             [search.kind, search.scheduler, search.seed, search.grace],
             [[objective.metric, objective.mode] for objective in search.objectives],
             list(plan.seeds),
-            [first.data_digest, first.facts["weights_digest"], first.split.digest, dict(first.split.lists)],
+            [first.data_digest, first.facts.weights_digest, first.split.digest, dict(first.split.lists)],
             [_file_digest(first.start), _file_digest(text.descriptions), text.n, text.model, text.prompt_id],
             code_version(),
         ]

@@ -30,7 +30,7 @@ def describe_sweep(plan: SweepPlan, *, every: bool = False) -> str:
         f"           {plan.title}" + (f" ({plan.ablation.source})" if plan.ablation else ""),
         f"method     {plan.base.method} (preset {plan.base.preset or 'none'}) on {plan.base.backbone.name}",
         f"data       {first.split.source}",
-        f"           {first.facts['train_clips']} train, {first.facts['select_clips']} held-out clips to choose on",
+        f"           {first.facts.train_clips} train, {first.facts.select_clips} held-out clips to choose on",
         *(f"space      {key}: {domain}" for key, domain in plan.space.items()),
         f"trials     {plan.count} ({how}), {len(plan.seeds)} seed{'s' if len(plan.seeds) > 1 else ''} each, "
         f"{plan.base.optim.epochs} epochs at most",
@@ -52,7 +52,7 @@ def _checked(plan: SweepPlan, candidate: Candidate) -> str:
         facts = plan_run(overridden(plan.base, candidate.setting, seed=candidate.seed)).facts
     except UserError as error:
         return f"{candidate.label}: cannot be trained: {error}"
-    return f"{candidate.label}, seed {candidate.seed}: trains {facts['trainable']:,} parameters, {facts['steps']} steps"
+    return f"{candidate.label}, seed {candidate.seed}: trains {facts.trainable:,} parameters, {facts.steps} steps"
 
 
 def about(plan: SweepPlan, earlier: Mapping[str, Any] | None) -> dict[str, Any]:

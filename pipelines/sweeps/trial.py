@@ -71,7 +71,7 @@ def run_trial(task: Task, candidate: Candidate, report: Callable[[dict[str, Any]
         plan = plan_run(config)
     except UserError as error:
         return record | {"status": "invalid", "message": str(error)}
-    record |= {"run": plan.name, "cost": {"trainable": plan.facts["trainable"]}}
+    record |= {"run": plan.name, "cost": {"trainable": plan.facts.trainable}}
 
     def on_epoch(epoch: Mapping[str, float]) -> None:
         report({**epoch_numbers(epoch), **numbers(record)})

@@ -100,7 +100,7 @@ def test_shards_are_those_that_the_ranks_read(planned, folder, workers):
     assert layout.drawn == pytest.approx(4 * 56 * 77 * 3, rel=0.03)  # 4 of 12 stored frames
 
 
-def test_more_parts_than_a_batch_has_clips_are_not_offered(planned, monkeypatch):
+def test_more_parts_than_a_batch_has_clips_are_not_offered(planned):
     plan = planned(workers=4)
     config = dataclasses.replace(plan.config, scale=ScaleConfig(workers=17))
     assert forecast.layout_of(dataclasses.replace(plan, config=config)).apart is None
@@ -108,12 +108,9 @@ def test_more_parts_than_a_batch_has_clips_are_not_offered(planned, monkeypatch)
 
 @given(st.integers(2, 1000))
 def test_ring_all_reduce_sends_each_byte_less_than_twice(world):
-    class Fake:
-        facts = {"trainable": 1000}  # noqa: RUF012
-
     chunk = 4 * 1000 / world
-    assert forecast.ring_bytes(Fake, world) == pytest.approx(2 * (world - 1) * chunk)
-    assert forecast.ring_bytes(Fake, 1) == 0
+    assert forecast.ring_bytes(1000, world) == pytest.approx(2 * (world - 1) * chunk)
+    assert forecast.ring_bytes(1000, 1) == 0
 
 
 # ----------------------------------------------------------------------------------------------------------- costs
@@ -169,7 +166,7 @@ def record(plan, name="old", finished="2026-01-02T00:00:00Z", workers=2, **chang
         "method": plan.config.method,
         "finished": finished,
         "config": config,
-        "facts": {"frames": plan.facts["frames"], "train_clips": 1000, "machine": "Linux, 2 CPUs", "device": "cpu"},
+        "facts": {"frames": plan.facts.frames, "train_clips": 1000, "machine": "Linux, 2 CPUs", "device": "cpu"},
         "cost": {"step_seconds": 1.0, "scored_views_per_second": 50.0},
         "history": [{**epoch, "epoch": 0.0, "seconds": 90.0}, epoch],
         "metrics": {"test": {"n_scored": 100}},

@@ -40,13 +40,13 @@ def test_plans_trains_saves_loads_and_predicts(small_data, tmp_path, name, setti
         data=dataclasses.replace(TrainConfig().data, dir=str(small_data)),
     )
     plan = plan_run(resolve(method=name, preset=None, base=config, overrides=[*SETTINGS, *settings, *extra]))
-    assert f"{plan.facts['trainable']:,} of" in describe_plan(plan)
+    assert f"{plan.facts.trainable:,} of" in describe_plan(plan)
     store = ClipStore(plan.config.data.dir)
     torch.manual_seed(1)
     method = build_method(plan.config, frames=store.segments, classes=plan.split.train_classes)
-    assert sum(p.numel() for p in method.trainable_parameters()) == plan.facts["trainable"]
+    assert sum(p.numel() for p in method.trainable_parameters()) == plan.facts.trainable
     method.set_classes(plan.split.train_classes)
-    if plan.facts["trainable"]:
+    if plan.facts.trainable:
         before = [p.detach().clone() for p in method.trainable_parameters()]
         history = train(method, store, plan)
         assert 0 < history[0]["loss"] < 100
