@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Fill the store; returns 1 if classes failed or were not asked."""
-    args = parse(arguments)
+    """Fill the store; return 1 if classes failed or were not asked."""
+    request = parse(__doc__, arguments)
     from llm_descriptions.labels import read_labels
     from llm_descriptions.store import FILE_NAME, DescriptionStore
 
-    labels = read_labels(args.labels)
-    store = DescriptionStore(args.out / FILE_NAME)
+    labels = read_labels(request.labels)
+    store = DescriptionStore(request.out / FILE_NAME)
     keys: list[Key] = []
     left = 0
-    if args.from_published:
-        keys = import_published(store, args)
-    elif args.model:
-        keys, left = ask(store, labels, args)
-        if args.dry_run:
+    if request.from_published:
+        keys = import_published(store, request)
+    elif request.model:
+        keys, left = ask(store, labels, request)
+        if request.dry_run:
             return 0
     print(f"store: {store.path}")
     for kind in dict.fromkeys(key.kind for key in keys):
@@ -39,12 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
             if key.kind == kind and (texts := store.get(key)):
                 print(f"  {kind}, '{key.label}': {texts[0]}")
                 break
-    if args.export and left:
+    if request.export and left:
         print("not exported: descriptions are missing", file=sys.stderr)
-    elif args.export:
-        export(store, labels, keys, args)
-    if args.report:
-        report(store, labels, args)
+    elif request.export:
+        export(store, labels, keys, request)
+    if request.report:
+        report(store, labels, request)
     return 1 if left else 0
 
 

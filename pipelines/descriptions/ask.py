@@ -1,8 +1,8 @@
-"""The language-model stage: a Ray Data pipeline from classes without descriptions to a filled store.
+"""The language-model stage: a Ray Data pipeline that asks for the descriptions which a store lacks.
 
-The work is waiting for a server, so one task with one event loop keeps ``concurrency`` questions open for as
-long as there are any; it runs on the driver's node, where the store is, and stores each answer as it comes.
-(A task, as an actor's process takes seconds more to start.)
+The work is waiting for a server, so one task with one event loop keeps ``concurrency`` questions open. It runs on the
+driver's node, where the store is, and stores each answer as it comes. (A task: the process of an actor would take
+seconds more to start.)
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PROGRESS_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One class to be described, ``n`` times, in one way."""
+    """A class and the kind and number ``n`` of its descriptions."""
 
     label: str
     kind: str
@@ -45,9 +45,9 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The language model that answers, what it is asked with, how much at a time and how much in all.
+    """The language model that answers, its prompts, and how much is asked at a time and in all.
 
-    ``context``: tokens of a text tower with CLIP's tokenizer; longer sentences are asked for again.
+    ``context``: tokens that a text tower with CLIP's tokenizer reads; longer sentences are asked for again.
     """
 
     model: str
@@ -62,7 +62,7 @@ class Server:
         return Key(question.label, question.kind, self.prompt_id, self.model, question.n)
 
     def client(self, api_key: SecretStr, *, too_long: Callable[[str], bool] | None = None) -> DescriptionClient:
-        """Return a client; the key travels by itself, so that nothing that shows a server shows it."""
+        """Return a client. The key is no field of a server, so that nothing that prints a server prints the key."""
         return DescriptionClient(
             self.model,
             base_url=self.base_url,
@@ -76,7 +76,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of the questions: ``failed`` says why, a line a question; ``stopped`` why ``unasked`` are left."""
+    """The result of asking: ``failed`` has the reason of each failed question, ``stopped`` that of ``unasked``."""
 
     stored: int = 0
     failed: tuple[str, ...] = ()
@@ -90,10 +90,10 @@ class Outcome:
 def ask_batch(
     batch: pa.Table, store_path: str, server: Server, api_key: SecretStr, ticket: str
 ) -> dict[str, list[Any]]:
-    """For ``map_batches``: questions (label, kind, n) in, ``error``, what it ``ends`` and ``usage`` out.
+    """Ask the questions (label, kind, n) of a batch; return ``error``, what it ``ends``, and ``usage`` of each.
 
-    The client bounds how many of the batch's questions are open. ``ticket`` is a file that the first attempt
-    takes away: Ray repeats a task whose process was lost, and the repetition may not spend the budget again.
+    The client bounds how many questions are open. ``ticket`` is a file that the first attempt removes: Ray repeats a
+    task whose process was lost, and the repetition must not spend the budget again.
     """
     questions = [Question(**row) for row in batch.to_pylist()]
     try:
@@ -106,7 +106,7 @@ def ask_batch(
         replies, spent = asyncio.run(
             _ask_all(questions, store, server, api_key, may_ask=not repeated or server.budget == Budget())
         )
-    # What was spent belongs to the batch; it stands in its first row.
+    # The usage of the whole batch goes into its first row.
     return {
         "error": [error for error, _ in replies],
         "ends": [ends for _, ends in replies],
@@ -121,15 +121,15 @@ async def _ask_all(
     async with server.client(api_key, too_long=_longer_than(server.context)) as client:
 
         async def ask(question: Question) -> tuple[str, str]:
-            """Return what went wrong, and what it ends: one "class", "all" for want of a server, this "run"."""
+            """Return the error, and what it ends: one "class", this "run", or "all" where there is no server."""
             key = server.key(question)
-            if key in held:  # this task is repeated, or another job was quicker
+            if key in held:  # the task is repeated, or another job was quicker
                 return "", ""
             if not may_ask:
-                return "the process that asks was lost, and with it the count of what it had spent", "run"
+                return "the process that asks was lost, and the count of its calls with it", "run"
             try:
                 described = await client.describe(question.label, question.kind, question.n)
-                # In a thread: while a slow disk is written, the next questions leave.
+                # In a thread, so that a slow disk does not hold up the next questions.
                 await asyncio.to_thread(store.put, key, described.texts, described.provenance)
             except (BudgetError, LaterError) as error:
                 return str(error), "run"
@@ -141,7 +141,7 @@ async def _ask_all(
 
 
 def _longer_than(context: int | None) -> Callable[[str], bool] | None:
-    """Return whether a text has more tokens than ``context``, start and end included, for CLIP's tokenizer."""
+    """Return a test for texts of more than ``context`` tokens of CLIP's tokenizer, start and end included."""
     if context is None:
         return None
     from open_clip.tokenizer import SimpleTokenizer
@@ -155,9 +155,11 @@ def ask_missing(
 ) -> Outcome:
     """Ask ``server`` the ``questions`` and put every good answer into ``store``.
 
-    Raises ``ServerError`` if there is no server or no question can be answered by it; answers that came
-    before that are kept. A question that fails by itself is listed in the outcome; a spent budget, or a server
-    that asks for a long wait, leaves the rest unasked.
+    A question that fails by itself is listed in the outcome. A spent budget, or a server that asks for a long wait,
+    leaves the rest unasked.
+
+    Raises:
+        ServerError: there is no server, or it can answer no question; answers that came before are kept.
     """
     api_key = key_from_environment(server.base_url)
     asyncio.run(_check(server, api_key))
@@ -198,7 +200,7 @@ def ask_missing(
 
 
 def estimate_missing(store: DescriptionStore, questions: Sequence[Question], server: Server) -> Estimate:
-    """Estimate what ``ask_missing`` would spend, from what earlier answers in ``store`` took; asks nothing."""
+    """Estimate the cost of ``ask_missing`` from earlier answers in ``store``; ask nothing."""
     host = urlsplit(server_name(server_url(server.base_url))).netloc
 
     def past(n: int) -> Past | None:
@@ -215,7 +217,7 @@ async def _check(server: Server, api_key: SecretStr) -> None:
 
 @contextmanager
 def _progress(store: DescriptionStore, total: int, say: Callable[[str], None]) -> Iterator[None]:
-    """Say now and then how many answers the store has gained: Ray's rows come only when all are there."""
+    """Say every few seconds how many answers the store has gained; Ray yields no row before all are there."""
     before, done = len(store.keys()), threading.Event()
 
     def watch() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from llm_descriptions.prompts import KINDS, MSTA_V1, PROMPT_SETS
@@ -16,9 +17,68 @@ _GO_WITH = {
 }
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(prog="describe.py", description=__doc__)
+@dataclass(frozen=True, kw_only=True)
+class DescribeRequest:
+    """What ``describe.py`` is asked to do; the flags' help texts say more.
+
+    Attributes:
+        labels: class list.
+        out: folder of the store.
+        kinds: kinds of descriptions.
+        n: descriptions of a class and kind; None: 2, or those that are stored.
+        model: language model to ask; None: none.
+        from_published: published files or folders to import.
+        export: name of a data set to export for.
+        report: whether to write the quality report.
+    """
+
+    labels: Path
+    out: Path
+    kinds: tuple[str, ...]
+    n: int | None
+    model: str | None
+    base_url: str | None
+    prompt: str
+    concurrency: int
+    context: int | None
+    max_calls: int | None
+    max_tokens: int | None
+    dry_run: bool
+    price_in: float | None
+    price_out: float | None
+    from_published: tuple[str, ...]
+    index_labels: tuple[Path, ...]
+    export: str | None
+    export_style: str
+    report: bool
+    backbone: str
+    pretrained: str | None
+
+    @property
+    def count(self) -> int:
+        """Descriptions to ask for, or to import, of a class and kind."""
+        return self.n or 2
+
+
+def parse(description: str | None, arguments: list[str] | None = None) -> DescribeRequest:
+    """Parse the command line of the script that ``description`` describes; ends the process if flags do not fit."""
+    parser = _parser(description)
+    args = parser.parse_args(arguments)
+    _check_together(parser, args)
+    chosen = vars(args) | {
+        "kinds": tuple(dict.fromkeys(args.kinds)),
+        "prompt": args.prompt or MSTA_V1.id,
+        "concurrency": args.concurrency or 8,
+        "from_published": tuple(args.from_published or ()),
+        "index_labels": tuple(args.index_labels or ()),
+        "export_style": args.export_style or "etl4video",
+        "backbone": args.backbone or "toy",
+    }
+    return DescribeRequest(**{field.name: chosen[field.name] for field in fields(DescribeRequest)})
+
+
+def _parser(description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="describe.py", description=description)
     add = parser.add_argument
     add("--labels", required=True, type=Path, metavar="CSV", help="class list: id,name")
     add("--out", required=True, type=Path, metavar="DIR", help="folder of the store")
@@ -50,7 +110,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add = files.add_argument
     add("--index-labels", nargs="+", type=Path, metavar="CSV",
         help="with --from-published: the list that the files' indexes refer to, if it is not --labels"
-        " or beside it; several: their sorted union")  # fmt: skip
+        " or next to it; several: their sorted union")  # fmt: skip
     add("--export", metavar="NAME", help="also write the descriptions of --kinds as files for data set NAME")
     add("--export-style", choices=["etl4video", "ost"],
         help="etl4video: OUT/N_s_description_NAME.json (default); ost: OUT/NAME/spatio_descriptors/N_..., phrases",
@@ -62,7 +122,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     add("--backbone", metavar="NAME", help="text tower of the report (default: toy)")
     add("--pretrained", metavar="TAG|FILE", help="its weights (the toy has its own)")
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def _check_together(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End the process with a message if flags do not go together."""
     if not (args.model or args.from_published or args.report):
         parser.error("one of the arguments --model --from-published is required (or --report for what is stored)")
     for owner, flags in _GO_WITH.items():
@@ -76,9 +140,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("give both --price-in and --price-out")
     if args.export and not (args.model or args.from_published):
         parser.error("--export goes with --model or --from-published, which say what to write")
-    args.prompt, args.concurrency = args.prompt or MSTA_V1.id, args.concurrency or 8
-    args.export_style, args.backbone = args.export_style or "etl4video", args.backbone or "toy"
-    return args
 
 
 def _positive(text: str) -> int:

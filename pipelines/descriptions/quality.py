@@ -1,4 +1,4 @@
-"""The quality of stored descriptions: lengths, repetitions, class names given away, and how alike classes are."""
+"""The quality of stored descriptions: lengths, repetitions, leaked class names, similarity of classes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def judge_store(
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Judge every source that has all ``labels``; return a record for JSON and the cosines (C,C) of each source.
 
-    Raises ``DescriptionError`` naming what is missing if no source has all of them.
+    Raises:
+        DescriptionError: no source has all of them; names what is missing.
     """
     held: dict[tuple[str, Source], set[str]] = {}
     wanted = set(labels)
@@ -39,20 +40,22 @@ def judge_store(
     if not whole:
         store.bank(labels, kinds, n=n)  # raises, naming what is missing
     context = backbone.spec.context_length
-    sources, matrices, said = [], [], []
+    sources: list[dict[str, Any]] = []
+    matrices: list[np.ndarray] = []
+    sentences: list[str] = []
     for kind, source in whole:
         texts = store.bank(labels, [kind], n=source.n, model=source.model, prompt_id=source.prompt_id)[kind]
         cosines = class_cosines(backbone, texts)
         facts = judge(texts, kind, source.n, token_count(backbone), context, framed=not source.model.startswith("ost/"))
-        sources.append({"kind": kind, "source": str(source), **facts, **alike(cosines, labels)})
+        sources.append({"kind": kind, "source": str(source), **facts, **similarity(cosines, labels)})
         matrices.append(cosines)
-        said += [text for found in texts.values() for text in found]
+        sentences += [text for found in texts.values() for text in found]
     record = {
         "store": str(store.path),
         "classes": len(labels),
         "backbone": backbone.spec.name,
         "context": context,
-        "remarks": _remarks(backbone, said),
+        "remarks": _caveats(backbone, sentences),
         "sources": sources,
         "incomplete": [
             {"kind": kind, "source": str(source), "missing": [label for label in labels if label not in has]}
@@ -103,7 +106,7 @@ def names_class(text: str, label: str) -> bool:
 
 
 def class_cosines(backbone: Backbone, texts: Texts) -> np.ndarray:
-    """Cosines (C,C) between the classes' mean features in the frozen text tower, as MSTA's loss compares them."""
+    """Return the cosines (C,C) of the classes' mean features in the frozen text tower, which MSTA's loss compares."""
     from vlmodels.classifier import description_features, unit
 
     features = unit(description_features(backbone, texts, list(texts)))
@@ -111,7 +114,7 @@ def class_cosines(backbone: Backbone, texts: Texts) -> np.ndarray:
     return cosines
 
 
-def alike(cosines: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+def similarity(cosines: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
     """Return mean and greatest cosine between classes, the closest pairs, and each class's nearest other."""
     if len(labels) < 2:
         return {"mean_cosine": None, "closest": [], "nearest": {}}
@@ -134,7 +137,7 @@ def alike(cosines: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
 def token_count(backbone: Backbone) -> Callable[[str], int]:
     """Return how many tokens a text has for the backbone, uncut, with its start and end."""
     tokenizer: Any = backbone.tokenizer
-    if hasattr(tokenizer, "encode"):  # as open_clip's own tokenizers, the only ones of backbones that can be made
+    if hasattr(tokenizer, "encode"):  # open_clip's own tokenizers, the only ones of backbones that can be built
         return lambda text: len(tokenizer.encode(text)) + 2
     return lambda text: backbone.tokenize([text]).shape[1]
 
@@ -143,16 +146,16 @@ def _spread(values: Sequence[int]) -> dict[str, float]:
     return {"min": min(values), "mean": round(sum(values) / len(values), 2), "max": max(values)}
 
 
-def _remarks(backbone: Backbone, said: Sequence[str]) -> list[str]:
-    """Return what limits the similarities: the toy's text tower knows few words."""
+def _caveats(backbone: Backbone, sentences: Sequence[str]) -> list[str]:
+    """Return the limits of the similarities: the toy's text tower knows few words."""
     if not backbone.spec.name.startswith("toy"):
         return []
     from vlmodels.toy import unknown_words
 
-    words = set(re.findall(r"\w+|[^\w\s]", " ".join(said).lower()))
+    words = set(re.findall(r"\w+|[^\w\s]", " ".join(sentences).lower()))
     unknown = unknown_words(" ".join(sorted(words)))
     return [
-        f"lengths and similarities are those of the toy CLIP, which was never taught {len(unknown)} of these "
+        f"lengths and similarities are those of the toy CLIP, which does not know {len(unknown)} of these "
         f"{len(words)} words and reads {backbone.spec.context_length} tokens: name the backbone that you will tune "
         "with --backbone NAME --pretrained TAG"
     ]

@@ -38,9 +38,11 @@ def write_quality(
     *,
     n: int | None = None,
 ) -> list[Path]:
-    """Judge the stored descriptions of ``labels`` (of every source, or those with ``n``) and return the files written.
+    """Judge the stored descriptions of ``labels`` (of every source, or those with ``n``); return the files written.
 
-    Raises ``DescriptionError`` if no source has all labels, ``UserError`` if ``out`` cannot be written.
+    Raises:
+        DescriptionError: no source has all labels.
+        UserError: ``out`` cannot be written.
     """
     record, matrices = judge_store(store, labels, kinds, backbone, n=n)
     try:
@@ -64,10 +66,10 @@ def _write(text: str, path: Path) -> None:
 
 
 def draw_similarity(cosines: np.ndarray, labels: Sequence[str], path: Path) -> None:
-    """Heat map of cosines (C,C) between classes as PNG.
+    """Draw a heat map of cosines (C,C) between classes as PNG.
 
-    The diagonal, always 1, has no colour; the lowest tenth share one, so that few odd classes leave the
-    others apart.
+    The diagonal, always 1, has no colour. The lowest tenth share one, so that a few odd classes do not take the range
+    from the others.
     """
     others = np.where(np.eye(len(labels), dtype=bool), np.nan, cosines)
     least = float(np.nanpercentile(others, 10)) if len(labels) > 1 else 0.0

@@ -14,7 +14,7 @@ from llm_descriptions.labels import read_labels
 from llm_descriptions.published import parse_path, read_published
 from llm_descriptions.store import DescriptionStore, Key, Provenance
 from pipelines.describe import main
-from pipelines.descriptions.quality import alike, class_cosines, judge, judge_store, names_class, token_count
+from pipelines.descriptions.quality import class_cosines, judge, judge_store, names_class, similarity, token_count
 from pipelines.descriptions.quality_page import page, write_quality
 from vlmodels.clip import create
 from vlmodels.errors import UserError
@@ -84,12 +84,12 @@ def test_cosines_are_those_of_plain_torch(toy):
     expected = [[torch.cosine_similarity(x, y, dim=0).item() for y in means] for x in means]
     cosines = class_cosines(toy, texts)
     np.testing.assert_allclose(cosines, expected, atol=1e-5)
-    found = alike(cosines, list(texts))
+    found = similarity(cosines, list(texts))
     assert found["mean_cosine"] == pytest.approx(np.mean([expected[0][1], expected[0][2], expected[1][2]]), abs=1e-4)
     assert found["closest"][0]["labels"] == ["a", "b"]
     assert found["nearest"]["b"]["label"] == "a"
     assert found["nearest"]["a"] == {"label": "b", "cosine": pytest.approx(expected[0][1], abs=1e-4)}
-    assert alike(np.ones((1, 1)), ["a"]) == {"mean_cosine": None, "closest": [], "nearest": {}}
+    assert similarity(np.ones((1, 1)), ["a"]) == {"mean_cosine": None, "closest": [], "nearest": {}}
 
 
 def test_tokens_are_counted_uncut(toy):
@@ -122,7 +122,7 @@ def test_files(store, toy, tmp_path):
     ]
     assert r"classes are missing: spatial, prompt\_id=published, model=ost/x, n=1: snow" in text
     assert "![Cosines between classes](similarity_1_spatial.png)" in text
-    assert "never taught" in record["remarks"][0]
+    assert "does not know" in record["remarks"][0]
     assert "> Remark: lengths and similarities are those of the toy CLIP" in text
     assert written[2].read_bytes().startswith(b"\x89PNG")
 

@@ -344,7 +344,7 @@ def test_mistakes(csv, change, message):
 )
 def test_arguments_without_effect(csv, change, message, capsys):
     with pytest.raises(SystemExit):
-        parse(["--labels", str(csv), "--out", "o", *change])
+        parse("", ["--labels", str(csv), "--out", "o", *change])
     assert message in capsys.readouterr().err
 
 
