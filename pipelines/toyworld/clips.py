@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from einops import repeat
 from torch import Tensor
 
 from pipelines.toyworld.draw import COLOURS, KINDS, SCENES, Frames, draw
@@ -146,12 +147,17 @@ def draw_track(manner: str, direction: str, dice: Dice) -> _Track:
 
 
 def draw_clip(toy_class: ToyClass, key: str, side: int = SIDE) -> Tensor:
-    """Draw the clip of ``toy_class`` that ``key`` names: uint8 (FRAMES, side, side, 3), the same every time.
+    """Draw the clip of ``toy_class`` that ``key`` names: uint8 (FRAMES, side, side, 3), the same every time."""
+    dice = Dice(f"{toy_class.name}/{key}")
+    return draw(compose(toy_class, dice), side, dice.generator)
+
+
+def compose(toy_class: ToyClass, dice: Dice) -> Frames:
+    """Place what a clip shows: scene, objects and their motion, frame by frame.
 
     Appearance clips look as if taken by another camera than the pretraining stills (dim, bluish, rain) and
     hold other objects as large as the acting one; motion clips are clean.
     """
-    dice = Dice(f"{toy_class.name}/{key}")
     appearance = toy_class.kind is not None
     manner = toy_class.manner or MANNERS[dice.below(len(MANNERS))]
     direction = toy_class.direction or list(DIRECTIONS)[dice.below(len(DIRECTIONS))]
@@ -167,7 +173,7 @@ def draw_clip(toy_class: ToyClass, key: str, side: int = SIDE) -> Tensor:
     low, high = (0.13, 0.19) if appearance else (0.06, 0.09)
 
     def still(values: Tensor) -> Tensor:
-        return values.expand(FRAMES, *values.shape).clone()
+        return repeat(values, "... -> frames ...", frames=FRAMES).clone()
 
     x, y = still(dice.many(SLOTS, low=0.15, high=0.85)), still(dice.many(SLOTS, low=0.15, high=0.85))
     radius, angle = still(dice.many(SLOTS, low=low, high=high)), still(dice.many(SLOTS, low=-0.3, high=0.3))
@@ -176,7 +182,7 @@ def draw_clip(toy_class: ToyClass, key: str, side: int = SIDE) -> Tensor:
     angle[:, 0], opacity[:, 0] = track.angle, track.opacity
     gain, noise = (dice.between(0.5, 0.8), 0.05) if appearance else (dice.between(0.8, 1.15), 0.03)
     cast = torch.tensor([-0.02, 0.02, 0.12]) if appearance else torch.zeros(3)
-    frames = Frames(
+    return Frames(
         scene=torch.full((FRAMES,), scene),
         texture=still(dice.many(8)),
         kind=still(kind),
@@ -192,4 +198,3 @@ def draw_clip(toy_class: ToyClass, key: str, side: int = SIDE) -> Tensor:
         noise=torch.full((FRAMES,), dice.between(0, noise)),
         rain=torch.full((FRAMES,), dice.between(0.3, 0.8) if appearance else 0.0),
     )
-    return draw(frames, side, dice.generator)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -297,4 +298,5 @@ def draw(frames: Frames, size: int, generator: torch.Generator) -> Tensor:
     picture *= frames.gain[:, None, None, None]
     picture += frames.tint[:, :, None, None]
     picture += frames.noise[:, None, None, None] * torch.randn(picture.shape, generator=generator)
-    return picture.clamp_(0, 1).mul_(255).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    picture = picture.clamp_(0, 1).mul_(255).round_().to(torch.uint8)
+    return rearrange(picture, "frames colour height width -> frames height width colour").contiguous()

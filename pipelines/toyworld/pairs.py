@@ -1,4 +1,4 @@
-"""Captions of the toy world's clips: what the very clip shows, in words that the toy CLIP was taught."""
+"""Captions of the toy world's clips, in words that the toy CLIP knows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Shown:
 
 
 def shown_in(toy_class: ToyClass, key: str) -> Shown:
-    """What ``toyclips.draw_clip`` draws for a class and a key: the same numbers from the same dice."""
+    """Return what ``clips.draw_clip`` shows for a class and a key, by the same numbers from the same dice."""
     dice = Dice(f"{toy_class.name}/{key}")
     appearance = toy_class.kind is not None
     manner = toy_class.manner or MANNERS[dice.below(len(MANNERS))]
@@ -41,12 +41,12 @@ def shown_in(toy_class: ToyClass, key: str) -> Shown:
 
 
 def captions_of(toy_class: ToyClass, key: str, count: int) -> list[str]:
-    """``count`` captions of a clip, 1 to 3, the same every time; the first says all of its moving object."""
+    """Return ``count`` captions of a clip, 1 to 3, the same every time; the first says all about its moving object."""
     shown, draw = shown_in(toy_class, key), random.Random(f"captions/{toy_class.name}/{key}")
     where = SCENE_PHRASES[shown.scene]
     thing, *others = (an(f"{colour} {kind}") for colour, kind in shown.things)
-    beside = f"{thing} and {draw.choice(others)}" if others else thing
-    partial = [f"{GERUNDS[shown.things[0][1]]} {thing} {where}", f"{beside} {where}"]
+    pair = f"{thing} and {draw.choice(others)}" if others else thing
+    partial = [f"{GERUNDS[shown.things[0][1]]} {thing} {where}", f"{pair} {where}"]
     draw.shuffle(partial)
     texts = [f"{thing} {shown.manner} {shown.direction} {where}", *partial]
     return [draw.choice(_OPENINGS) + text + draw.choice(("", ".")) for text in texts[:count]]

@@ -1,4 +1,4 @@
-"""Makes the toy CLIP's weights: ``python -m pipelines.toyworld.pretrain --out toy_clip.safetensors``.
+"""Pretrain the toy CLIP: ``python -m pipelines.toyworld.pretrain --out toy_clip.safetensors``.
 
 Still frames and captions only, in three stages: the vision tower learns what and where things are; the text tower
 learns to meet its features; then both learn together with CLIP's contrastive loss. All schedules count steps.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that decides the weights, beside the code."""
+    """Everything that decides the weights, except the code."""
 
     seed: int = 0
     stills: int = 40_000
@@ -38,7 +38,7 @@ class Recipe:
 
 
 def _smooth_start(model: CLIP) -> None:
-    """Start the vision tower with sine positions and low-frequency patch filters, which saves it most of the work."""
+    """Start the vision tower with sine positions and low-frequency patch filters, which save it most of the steps."""
     import torch
 
     visual = model.visual
@@ -144,12 +144,13 @@ class _Lessons:
 
 
 def normalise(pictures: Tensor) -> Tensor:
-    """(N, H, W, 3) uint8 to CLIP's (N, 3, H, W)."""
+    """Turn uint8 (N, H, W, 3) into CLIP's normalised (N, 3, H, W)."""
     import torch
+    from einops import rearrange
     from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
     mean, std = torch.tensor(OPENAI_DATASET_MEAN), torch.tensor(OPENAI_DATASET_STD)
-    return ((pictures.float() / 255 - mean) / std).movedim(-1, -3)
+    return rearrange((pictures.float() / 255 - mean) / std, "... height width colour -> ... colour height width")
 
 
 def _stage(

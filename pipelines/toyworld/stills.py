@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from pipelines.toyworld.draw import COLOURS, KINDS, SCENES, Frames, draw
@@ -32,7 +33,7 @@ class Stills:
 
 
 def still_frames(count: int, generator: torch.Generator) -> tuple[Frames, Tensor]:
-    """Draw lots for ``count`` frames of one or two objects; also returns the colours' indices (N, 2)."""
+    """Draw ``count`` frames of one or two objects at random; also return the colours' indices (N, 2)."""
 
     def between(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(count, *shape, generator=generator)
@@ -42,7 +43,7 @@ def still_frames(count: int, generator: torch.Generator) -> tuple[Frames, Tensor
     colours = torch.randint(len(COLOURS), (count, 2), generator=generator)
     palette = torch.tensor(list(COLOURS.values()))[colours]
     x, y = between(0.12, 0.88, 2), between(0.12, 0.88, 2)
-    x[:, 1] = (x[:, 0] + between(0.3, 0.6)) % 0.9 + 0.05  # beside the first, so as not to hide it
+    x[:, 1] = (x[:, 0] + between(0.3, 0.6)) % 0.9 + 0.05  # next to the first, so as not to hide it
     turned = between(0, 1, 2) < 0.15
     frames = Frames(
         scene=torch.randint(len(SCENES), (count,), generator=generator),
@@ -64,9 +65,9 @@ def still_frames(count: int, generator: torch.Generator) -> tuple[Frames, Tensor
 
 
 def _patch_kinds(frames: Frames) -> Tensor:
-    """Kind of the object that covers the middle of each patch, (N, GRID * GRID)."""
+    """Return the kind of the object that covers the middle of each patch, (N, GRID * GRID)."""
     middles = (torch.arange(GRID) + 0.5) / GRID
-    y, x = (axis.flatten() for axis in torch.meshgrid(middles, middles, indexing="ij"))
+    y, x = (rearrange(axis, "row column -> (row column)") for axis in torch.meshgrid(middles, middles, indexing="ij"))
     kinds = torch.full((len(frames.scene), GRID * GRID), len(KINDS))
     for slot in (1, 0):
         near = torch.hypot(x - frames.x[:, slot, None], y - frames.y[:, slot, None])
@@ -90,6 +91,7 @@ def make_stills(count: int, seed: int) -> Stills:
         size = min(_CHUNK, count - start)
         frames, colours = still_frames(size, generator)
         captions = [captioner(frames, row, colours) for row in range(size) for _ in range(CAPTIONS)]
+        words = torch.tensor([_motion_words(text) for text in captions])
         place = [(frames.x[:, 0] - 0.5) / 0.22, (frames.y[:, 0] - 0.5) / 0.22]
         place.append((frames.radius[:, 0].log() + 1.55) / 0.32)
         chunks.append(
@@ -100,8 +102,8 @@ def make_stills(count: int, seed: int) -> Stills:
                 colour=colours[:, 0],
                 place=torch.stack(place, 1),
                 patch_kinds=_patch_kinds(frames),
-                tokens=tokenizer(captions).view(size, CAPTIONS, -1),
-                motion_words=torch.tensor([_motion_words(text) for text in captions]).view(size, CAPTIONS, 2),
+                tokens=rearrange(tokenizer(captions), "(still caption) token -> still caption token", caption=CAPTIONS),
+                motion_words=rearrange(words, "(still caption) word -> still caption word", caption=CAPTIONS),
             )
         )
     return Stills(*(torch.cat([getattr(chunk, name) for chunk in chunks]) for name in Stills.__slots__))

@@ -1,6 +1,6 @@
 """The toy world in words: names of its classes, captions of still frames, descriptions of its classes.
 
-Everything that is ever said to the toy CLIP comes from here, so that its reduced vocabulary holds all of it.
+All words that the toy CLIP reads come from here, so that its reduced vocabulary holds all of them.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Captioner:
     def __call__(self, frames: Frames, row: int, colours: torch.Tensor) -> str:
         """Caption frame ``row``; ``colours`` (N, K) are the indices of the objects' colours.
 
-        Motion words are spread at random over the captions: a still frame cannot tell, and so the model
+        Motion words are spread at random over the captions: a still frame shows none, and so the model
         gets to know the words without their meaning.
         """
         kind = KINDS[int(frames.kind[row, 0])]

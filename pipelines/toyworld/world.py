@@ -13,9 +13,10 @@ import io
 import json
 import multiprocessing
 import random
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipelines.toyworld import clips, draw, pairs, words
 from pipelines.toyworld.clips import ToyClass, toy_classes
@@ -27,8 +28,33 @@ if TYPE_CHECKING:
 
 
 FPS = 8
-SHOTS = 16
+SHOTS = 16  # training clips of a class in each few-shot list, as in the published lists
 DRAWS = (1, 2, 3)
+
+
+class ToyClip(NamedTuple):
+    """A clip to draw: its class, the key of its random numbers, and its file."""
+
+    toy_class: ToyClass
+    key: str
+    path: Path
+
+
+def write_clip(clip: ToyClip) -> None:
+    """Draw a clip and write its file."""
+    write_video(clips.draw_clip(clip.toy_class, clip.key), clip.path)
+
+
+def write_clips(wanted: Sequence[ToyClip], workers: int) -> None:
+    """Draw and write many clips, in ``workers`` processes if there are enough of them."""
+    if workers <= 1 or len(wanted) < 50:
+        for clip in wanted:
+            write_clip(clip)
+        return
+    spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_one_thread) as pool:
+        for _ in pool.map(write_clip, wanted, chunksize=20):
+            pass
 
 
 def make_world(
@@ -37,20 +63,22 @@ def make_world(
     *,
     train_per_class: int = 24,
     test_per_class: int = 20,
+    shots: int = SHOTS,
     workers: int = 2,
     seed: int = 0,
+    write: Callable[[Sequence[ToyClip], int], None] = write_clips,
 ) -> Path:
     """Make the data set ``name`` under ``root`` and return its folder; what is there and current is kept.
 
-    Only base classes have training clips; each few-shot list draws 16 of them a class. Made by other settings
-    or another version of the drawing code, the clips are made anew.
+    Only base classes have training clips; each few-shot list draws ``shots`` of them a class. Clips of other settings,
+    or of another version of the drawing code, are drawn again. ``write`` gets the missing clips and ``workers``.
 
     Raises:
-        UserError: no such data set, too few training clips for 16 shots, or a folder that cannot be written.
+        UserError: no such data set, too few training clips for the shots, or a folder that cannot be written.
     """
     classes = toy_classes(name)
-    if train_per_class < SHOTS:
-        raise UserError(f"train_per_class={train_per_class} is less than the {SHOTS} shots of the training lists")
+    if train_per_class < shots:
+        raise UserError(f"train_per_class={train_per_class} is less than the {shots} shots of the training lists")
     folder = root / name
     settings = {"name": name, "train_per_class": train_per_class, "test_per_class": test_per_class, "seed": seed}
     mark = {"format": 1, **settings, "digest": _digest(settings)}
@@ -64,13 +92,13 @@ def make_world(
             for stale in videos.glob("c??_???.mp4"):
                 stale.unlink()
             _write_json(folder / "world.json", {**mark, "complete": False})
-        clips = [
-            (toy_class, f"{seed}/{number}", videos / _file_name(label, number))
+        wanted = [
+            ToyClip(toy_class, f"{seed}/{number}", videos / _file_name(label, number))
             for label, toy_class in enumerate(classes)
             for number in _numbers(toy_class, train_per_class, test_per_class)
         ]
-        _write_clips([clip for clip in clips if not clip[2].exists()], workers)
-        for file_name, text in _lists(classes, train_per_class, test_per_class, seed).items():
+        write([clip for clip in wanted if not clip.path.exists()], workers)
+        for file_name, text in _lists(classes, train_per_class, test_per_class, shots, seed).items():
             _write_text(folder / file_name, text)
         write_captions(folder / "captions.json", _captions(classes, train_per_class, test_per_class, seed))
         _write_json(folder / "world.json", {**mark, "complete": True})
@@ -80,7 +108,7 @@ def make_world(
 
 
 def toy_descriptions(name: str) -> dict[str, dict[str, list[str]]]:
-    """Descriptions of the data set's classes: published file name to its content (label to two sentences).
+    """Return descriptions of the classes as published files: file name to content (label to two sentences).
 
     A class has the same sentences in the full file and in that of its part, where labels restart at 0.
     """
@@ -96,20 +124,20 @@ def toy_descriptions(name: str) -> dict[str, dict[str, list[str]]]:
 
 
 def unseen_clips(folder: Path, name: str, *, count: int = 4, seed: int = 1000) -> list[tuple[Path, str]]:
-    """Write ``count`` clips that are in no list, with their true class names; classes spread over the set."""
+    """Write ``count`` clips that are in no list; return paths and true class names, spread over the classes."""
     classes = toy_classes(name)
     folder.mkdir(parents=True, exist_ok=True)
     made = []
     for number in range(count):
         toy_class = classes[(2 * number + 1) * len(classes) // (2 * count)]
         path = folder / f"{name}_unseen_{number}.mp4"
-        _write_clip((toy_class, f"unseen/{seed}/{number}", path))
+        write_clip(ToyClip(toy_class, f"unseen/{seed}/{number}", path))
         made.append((path, toy_class.name))
     return made
 
 
 def write_video(frames: Tensor, path: Path) -> None:
-    """Encode uint8 (T, H, W, 3) as H.264 mp4; a half-written file never bears the final name."""
+    """Encode uint8 (T, H, W, 3) as H.264 mp4; the file gets its name when it is whole."""
     import av
 
     partial = path.with_name(path.name + ".partial")
@@ -125,17 +153,12 @@ def write_video(frames: Tensor, path: Path) -> None:
 
 
 def _numbers(toy_class: ToyClass, train_per_class: int, test_per_class: int) -> range:
-    """Clip numbers of a class: training clips first, which novel classes lack."""
+    """Return the clip numbers of a class: training clips first, which novel classes lack."""
     return range(0 if toy_class.split == "base" else train_per_class, train_per_class + test_per_class)
 
 
 def _file_name(label: int, number: int) -> str:
     return f"c{label:02d}_{number:03d}.mp4"
-
-
-def _write_clip(clip: tuple[ToyClass, str, Path]) -> None:
-    toy_class, key, path = clip
-    write_video(clips.draw_clip(toy_class, key), path)
 
 
 def _one_thread() -> None:
@@ -144,22 +167,11 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _write_clips(clips: list[tuple[ToyClass, str, Path]], workers: int) -> None:
-    if workers <= 1 or len(clips) < 50:
-        for clip in clips:
-            _write_clip(clip)
-        return
-    spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_one_thread) as pool:
-        for _ in pool.map(_write_clip, clips, chunksize=20):
-            pass
-
-
-def _lists(classes: list[ToyClass], train_per_class: int, test_per_class: int, seed: int) -> dict[str, str]:
-    """Text of each label file and list by file name; labels restart at 0 in the base and in the novel part."""
+def _lists(classes: list[ToyClass], train_per_class: int, test_per_class: int, shots: int, seed: int) -> dict[str, str]:
+    """Return the text of each label file and list, by file name; labels restart at 0 in the base and novel part."""
     files = {"labels.csv": _label_csv(classes)}
     tests = range(train_per_class, train_per_class + test_per_class)
-    shots: dict[int, list[str]] = {draw: [] for draw in DRAWS}
+    rows: dict[int, list[str]] = {number: [] for number in DRAWS}
     for split in ("base", "novel"):
         members = [(label, toy_class) for label, toy_class in enumerate(classes) if toy_class.split == split]
         files[f"{split}_labels.csv"] = _label_csv([toy_class for _, toy_class in members])
@@ -167,15 +179,15 @@ def _lists(classes: list[ToyClass], train_per_class: int, test_per_class: int, s
         files[f"{split}_val.txt"] = "".join(lines)
         for number in DRAWS if split == "base" else ():
             for own, (full, _) in enumerate(members):
-                drawn = random.Random(f"{seed}/{number}/{full}").sample(range(train_per_class), SHOTS)
-                shots[number] += [f"{_file_name(full, n)} {own}\n" for n in sorted(drawn)]
-    return files | {f"fs_base_s{number}_train.txt": "".join(lines) for number, lines in shots.items()}
+                drawn = random.Random(f"{seed}/{number}/{full}").sample(range(train_per_class), shots)
+                rows[number] += [f"{_file_name(full, n)} {own}\n" for n in sorted(drawn)]
+    return files | {f"fs_base_s{number}_train.txt": "".join(lines) for number, lines in rows.items()}
 
 
 def _captions(
     classes: list[ToyClass], train_per_class: int, test_per_class: int, seed: int
 ) -> dict[str, dict[str, list[str]]]:
-    """Two or three captions of every training clip, one of every test clip."""
+    """Return two or three captions of every training clip, one of every test clip."""
     found: dict[str, dict[str, list[str]]] = {"train": {}, "test": {}}
     for label, toy_class in enumerate(classes):
         for number in _numbers(toy_class, train_per_class, test_per_class):
@@ -193,7 +205,7 @@ def _label_csv(classes: list[ToyClass]) -> str:
 
 
 def _digest(settings: dict[str, object]) -> str:
-    """Of the settings and of the code that decides the clips."""
+    """Return a digest of the settings and of the code that decides the clips."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for source in (draw.__file__, words.__file__, clips.__file__, pairs.__file__, __file__):
         digest.update(Path(source).read_bytes())

@@ -10,31 +10,22 @@ import pytest
 import torch
 
 import llm_descriptions
-from pipelines.toyworld import clips
-from pipelines.toyworld import world as making
-from pipelines.toyworld.clips import FRAMES, SIDE, TOY_DATASETS, draw_clip, toy_classes
+from pipelines.toyworld.clips import FRAMES, SIDE, TOY_DATASETS, Dice, compose, draw_clip, toy_classes
 from pipelines.toyworld.draw import COLOURS, KINDS, SCENES
 from pipelines.toyworld.pairs import captions_of, shown_in
 from pipelines.toyworld.stills import make_stills
-from pipelines.toyworld.world import make_world, toy_descriptions, unseen_clips
+from pipelines.toyworld.world import make_world, toy_descriptions, unseen_clips, write_clips, write_video
 from pipelines.videos.captions import read_captions
 from vlmodels.clip import create
 from vlmodels.errors import UserError
 from vlmodels.toy import unknown_words
 
-SMALL = {"train_per_class": 3, "test_per_class": 1, "workers": 2}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def two_shots():
-    """Fewer clips than the real lists' 16 a class, for speed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(making, "SHOTS", 2)
-        yield
+# Fewer clips than the real lists' 16 a class, for speed.
+SMALL = {"train_per_class": 3, "test_per_class": 1, "shots": 2, "workers": 2}
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory, two_shots) -> Path:
+def world(tmp_path_factory) -> Path:
     return make_world(tmp_path_factory.mktemp("world"), "toy-ssv2", **SMALL)
 
 
@@ -75,10 +66,8 @@ def test_base_and_novel_share_neither_classes_nor_clips(world):
     )
 
 
-def test_few_shot_draws_hold_sixteen_a_class_and_differ(tmp_path, monkeypatch):
-    monkeypatch.setattr(making, "_write_clips", lambda clips, workers: None)
-    monkeypatch.setattr(making, "SHOTS", 16)
-    folder = make_world(tmp_path, "toy-ucf")
+def test_few_shot_draws_hold_sixteen_a_class_and_differ(tmp_path):
+    folder = make_world(tmp_path, "toy-ucf", write=lambda clips, workers: None)
     draws = [read_list(folder / f"fs_base_s{draw}_train.txt") for draw in (1, 2, 3)]
     for rows in draws:
         labels = [label for _, label in rows]
@@ -103,21 +92,26 @@ def test_clips_open_with_decord_and_show_what_was_drawn(world):
     assert abs(decoded - drawn).mean() < 8
 
 
-def test_two_workers_and_one_write_the_same_bytes(world, tmp_path, monkeypatch):
+def test_two_workers_and_one_write_the_same_bytes(world, tmp_path):
     some = {"c03_002.mp4", "c29_003.mp4"}
-    write = making._write_clip
-    monkeypatch.setattr(making, "_write_clip", lambda clip: write(clip) if clip[2].name in some else None)
-    alone = make_world(tmp_path, "toy-ssv2", **SMALL | {"workers": 1})
+
+    def write_some(clips, workers):
+        write_clips([clip for clip in clips if clip.path.name in some], workers)
+
+    alone = make_world(tmp_path, "toy-ssv2", **SMALL | {"workers": 1}, write=write_some)
     for name in some:
         assert (alone / "videos" / name).read_bytes() == (world / "videos" / name).read_bytes()
     for path in (*world.glob("*.txt"), world / "captions.json"):
         assert (alone / path.name).read_bytes() == path.read_bytes()
 
 
-def test_rerun_makes_only_what_is_missing(world, monkeypatch):
+def test_rerun_makes_only_what_is_missing(world):
     written = []
-    monkeypatch.setattr(making, "_write_clips", lambda clips, workers: written.extend(clips))
-    make_world(world.parent, "toy-ssv2", **SMALL)
+
+    def note(clips, workers):
+        written.extend(clips)
+
+    make_world(world.parent, "toy-ssv2", **SMALL, write=note)
     assert written == []
     mark = world / "world.json"
     content = json.loads(mark.read_text())
@@ -125,8 +119,8 @@ def test_rerun_makes_only_what_is_missing(world, monkeypatch):
     kept = lost.read_bytes()
     mark.write_text(json.dumps({**content, "complete": False}))
     lost.unlink()
-    make_world(world.parent, "toy-ssv2", **SMALL)
-    assert [clip[2] for clip in written] == [lost]
+    make_world(world.parent, "toy-ssv2", **SMALL, write=note)
+    assert [clip.path for clip in written] == [lost]
     assert json.loads(mark.read_text())["complete"]
     lost.write_bytes(kept)
 
@@ -134,23 +128,29 @@ def test_rerun_makes_only_what_is_missing(world, monkeypatch):
 def test_a_clip_cut_off_while_being_written_never_bears_its_name(tmp_path):
     frames = torch.zeros(4, SIDE, SIDE, 3, dtype=torch.uint8)
     with pytest.raises(ValueError, match=r"shape|channels|format"):
-        making.write_video(torch.cat([frames, frames], -1), tmp_path / "clip.mp4")
+        write_video(torch.cat([frames, frames], -1), tmp_path / "clip.mp4")
     assert not (tmp_path / "clip.mp4").exists()
 
 
-def test_other_settings_make_the_clips_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(making, "_write_clips", lambda clips, workers: [clip[2].touch() for clip in clips])
-    folder = make_world(tmp_path, "toy-ssv2", **SMALL)
+def test_other_settings_make_the_clips_anew(tmp_path):
+    folder = make_world(tmp_path, "toy-ssv2", **SMALL, write=lambda clips, workers: [c.path.touch() for c in clips])
     (folder / "videos" / "mine.mp4").touch()
-    monkeypatch.setattr(making, "_write_clips", lambda clips, workers: [clip[2].write_text("new") for clip in clips])
-    make_world(tmp_path, "toy-ssv2", **SMALL, seed=1)
+
+    def write_new(clips, workers):
+        for clip in clips:
+            clip.path.write_text("new")
+
+    make_world(tmp_path, "toy-ssv2", **SMALL, seed=1, write=write_new)
     assert (folder / "videos" / "c00_000.mp4").read_text() == "new"
     assert (folder / "videos" / "mine.mp4").exists()
 
 
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
-    [("toy-ufc", {}, "did you mean 'toy-ucf'"), ("toy-ucf", {"train_per_class": 1}, "less than the 2 shots")],
+    [
+        ("toy-ufc", {}, "did you mean 'toy-ucf'"),
+        ("toy-ucf", {"train_per_class": 1, "shots": 2}, "less than the 2 shots"),
+    ],
 )
 def test_mistakes_are_named(tmp_path, name, settings, message):
     with pytest.raises(UserError, match=re.escape(message)):
@@ -189,14 +189,11 @@ def test_stills_are_the_same_every_time_and_never_a_clips_frame():
 
 
 @pytest.mark.parametrize("name", TOY_DATASETS)
-def test_captions_tell_what_is_drawn(name, monkeypatch):
-    """``shown_in`` rolls the dice as ``draw_clip`` does: what it says is what the painter is given."""
-    drawn = []
-    monkeypatch.setattr(clips, "draw", lambda frames, *_: drawn.append(frames))
+def test_captions_name_what_is_drawn(name):
+    """``shown_in`` rolls the dice as ``compose`` does: it names what is painted."""
     for number, toy_class in enumerate(toy_classes(name)):
         shown = shown_in(toy_class, f"0/{number}")
-        draw_clip(toy_class, f"0/{number}")
-        frames = drawn.pop()
+        frames = compose(toy_class, Dice(f"{toy_class.name}/0/{number}"))
         assert SCENES[frames.scene[0]] == shown.scene
         kinds, colours = frames.kind[0].tolist(), frames.colour[0]
         assert [KINDS[kind] for kind in kinds if kind >= 0] == [kind for _, kind in shown.things]
