@@ -1,15 +1,17 @@
-"""A data set as large as Kinetics-400 for checks that read no frame: a true manifest and index over empty shards.
+"""A data set as large as Kinetics-400 for checks that read no frames: a valid manifest and index with empty shards.
 
 python benchmarks/big_data.py OUT [--train 234619] [--test 19760] [--classes 400]
 
-The shards are sparse files of the right size, so a terabyte takes no space; names and labels are made up.
+The shards are sparse files of the right size, so a terabyte takes no disk space; names and labels are invented.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,13 +23,13 @@ from pipelines.shards.manifest import SCHEMA
 from pipelines.shards.shard_file import Shard, ShardWriter
 from pipelines.storage.files import file_sha256
 
-ROWS = 64  # clips of a shard, as ingest makes them of many videos
+ROWS = 64  # clips per shard, as ingest makes them from many videos
 K400 = {"train": 234_619, "test": 19_760, "classes": 400}
 SHAPE = (16, 256, 340, 3)  # 16 stored frames of the usual 4:3 video
 
 
 def main() -> None:
-    """Make the folder."""
+    """Create the folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     for name, count in K400.items():
@@ -46,7 +48,17 @@ def make(
     settings: DecodeSettings | None = None,
     filled: bool = False,
 ) -> Path:
-    """Fill ``out`` as a finished ingest of ``train`` + ``test`` videos would; its shards are noise if ``filled``."""
+    """Create in ``out`` what an ingest of ``train`` + ``test`` videos leaves.
+
+    Args:
+        out: the folder.
+        train: number of training videos.
+        test: number of test videos.
+        classes: number of classes; the videos take turns.
+        shape: stored frames of a clip: frames, height, width, channels.
+        settings: the decoding that the index names; default: ``shape``'s number of frames, with a pool of 1.
+        filled: fill the shards with noise instead of leaving them empty.
+    """
     settings = settings or DecodeSettings(frames=shape[0], pool=1)
     (out / SHARDS).mkdir(parents=True)
     count = train + test
@@ -57,7 +69,29 @@ def make(
         f"{hashlib.sha256(str(n).encode()).hexdigest()[:16]}-{'x'.join(map(str, shape[:3]))}.arrow"
         for n in range(-(-count // ROWS))
     ]
-    columns = {
+    columns = _columns(train, test, labels, uris, files)
+    pq.write_table(pa.table(columns, schema=SCHEMA), out / MANIFEST)
+    write = _write_noise if filled else _write_sparse
+    shards = [
+        write(out / SHARDS, file, columns["clip_id"][n * ROWS : (n + 1) * ROWS], shape) for n, file in enumerate(files)
+    ]
+    Index(
+        decode=settings.to_json(),
+        decode_digest=settings.digest,
+        root=str(out),
+        classes=tuple(names),
+        shards=tuple(shards),
+        digest=hashlib.sha256(repr((count, shape)).encode()).hexdigest(),
+        manifest_sha256=file_sha256(out / MANIFEST),
+        code_version="0",
+    ).write(out)
+    return out
+
+
+def _columns(train: int, test: int, labels: list[str], uris: list[str], files: list[str]) -> dict[str, Any]:
+    """Invent the manifest's columns for decoded videos without errors."""
+    count = train + test
+    return {
         "clip_id": [hashlib.sha256(uri.encode()).hexdigest()[:16] for uri in uris],
         "uri": uris,
         "path": uris,
@@ -79,32 +113,16 @@ def make(
         "shard": [files[n // ROWS] for n in range(count)],
         "row": (np.arange(count) % ROWS).astype(np.int32),
     }
-    pq.write_table(pa.table(columns, schema=SCHEMA), out / MANIFEST)
-    write = _noise if filled else _sparse
-    shards = [
-        write(out / SHARDS, file, columns["clip_id"][n * ROWS : (n + 1) * ROWS], shape) for n, file in enumerate(files)
-    ]
-    Index(
-        decode=settings.to_json(),
-        decode_digest=settings.digest,
-        root=str(out),
-        classes=tuple(names),
-        shards=tuple(shards),
-        digest=hashlib.sha256(repr((count, shape)).encode()).hexdigest(),
-        manifest_sha256=file_sha256(out / MANIFEST),
-        code_version="0",
-    ).write(out)
-    return out
 
 
-def _sparse(folder: Path, file: str, clips: list[str], shape: tuple[int, ...]) -> Shard:
-    size = len(clips) * (int(np.prod(shape)) + 1024)  # a record batch has a header
+def _write_sparse(folder: Path, file: str, clips: Sequence[str], shape: tuple[int, ...]) -> Shard:
+    size = len(clips) * (int(np.prod(shape)) + 1024)  # each record batch has a header
     with (folder / file).open("wb") as sparse:
         sparse.truncate(size)
     return Shard(file, len(clips), shape, size, hashlib.sha256(file.encode()).hexdigest())
 
 
-def _noise(folder: Path, file: str, clips: list[str], shape: tuple[int, ...]) -> Shard:
+def _write_noise(folder: Path, file: str, clips: Sequence[str], shape: tuple[int, ...]) -> Shard:
     writer, random = ShardWriter(folder, file.partition("-")[0]), np.random.default_rng(0)
     for clip in clips:
         writer.add(clip, random.integers(0, 256, shape, dtype=np.uint8))

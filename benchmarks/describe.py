@@ -1,12 +1,11 @@
-"""The language-model stage against a server of fixed latency on loopback: wall time beside the least possible.
+"""Wall time of the language-model stage with a loopback server of fixed latency, against the least possible time.
 
     python benchmarks/describe.py [CALLSxCONCURRENCYxLATENCY ...]
 
-The least is calls / concurrency x latency. By default two jobs: both kinds of UCF-101's 101 classes at 2 s, and of
-Kinetics-400's 400 classes at 1 s. Bare is what one would write by hand: the same client library, a semaphore, a
-dict. Ours is the whole stage on a fresh local Ray, from the check of the server over Ray Data and its task to the
-last answer in the store; the start of that Ray is printed apart and added in the last line. The second run must
-have nothing to ask.
+The least possible time is calls / concurrency x latency. The default is two jobs: both kinds of descriptions for
+UCF-101's 101 classes at 2 s, and for Kinetics-400's 400 classes at 1 s. "bare" is a program written by hand: the same
+client library, a semaphore and a dict. "ours" is the whole stage on a fresh local Ray, from the check of the server to
+the last answer in the store. A further line adds the start of Ray. The second run must have no questions left.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm_descriptions.prompts import MSTA_V1
+from llm_descriptions.prompts import MSTA_V1, Question
 from llm_descriptions.store import FILE_NAME, DescriptionStore
 from pipelines.cluster.session import connect
-from pipelines.descriptions.ask import Question, Server, ask_missing
+from pipelines.descriptions.ask import Server, ask_missing
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -37,14 +36,14 @@ LIMIT = 1.1
 
 
 def serve(latency: float, port: Connection) -> None:
-    """Answer every question after ``latency`` seconds, all at a time; send the port that was free."""
+    """Serve answers, each after ``latency`` seconds, to all questions at the same time; send the chosen port."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
         def do_GET(self) -> None:
             self.reply({"object": "list", "data": []})
@@ -72,7 +71,7 @@ def serve(latency: float, port: Connection) -> None:
 
 
 async def bare(url: str, questions: list[Question], concurrency: int) -> dict[Question, str | None]:
-    """Ask with nothing around it."""
+    """Ask all questions in a program written by hand."""
     import openai
 
     slots = asyncio.Semaphore(concurrency)
@@ -91,13 +90,13 @@ async def bare(url: str, questions: list[Question], concurrency: int) -> dict[Qu
 
 
 def measure(calls: int, concurrency: int, latency: float) -> None:
-    """Run both sides of one job, print seconds and ratios."""
+    """Run one job both ways; print seconds and ratios."""
     import ray
 
-    mine, theirs = get_context("spawn").Pipe()
-    process = get_context("spawn").Process(target=serve, args=(latency, theirs), daemon=True)
+    port, server_end = get_context("spawn").Pipe()
+    process = get_context("spawn").Process(target=serve, args=(latency, server_end), daemon=True)
     process.start()
-    url = f"http://127.0.0.1:{mine.recv()}/v1"
+    url = f"http://127.0.0.1:{port.recv()}/v1"
     questions = [Question(f"class {i}", "spatial", N) for i in range(calls)]
     least = calls / concurrency * latency
     print(f"{calls} calls of {latency:g} s, {concurrency} at a time: least possible {least:.1f} s")
@@ -111,8 +110,8 @@ def measure(calls: int, concurrency: int, latency: float) -> None:
         outcome = ask_missing(store, questions, server, say=lambda _: None)
         ours = time.perf_counter() - started
         assert (outcome.stored, outcome.calls) == (calls, calls)
-        held = set(store.keys())
-        again = [question for question in questions if server.key(question) not in held]
+        stored = set(store.keys())
+        again = [question for question in questions if server.key(question) not in stored]
     ray.shutdown()
     started = time.perf_counter()
     asyncio.run(bare(url, questions, concurrency))

@@ -1,12 +1,12 @@
-"""Ingest against a bare decord loop, side by side on the same new videos: clips a second, and their ratio.
+"""Clips per second of ingest against a bare decord loop on the same videos.
 
     python benchmarks/ingest.py [--clips 48] [--rounds 3]
 
-Bare is what one would write by hand in one process: open, ``get_batch``, the same resize, ``np.save``. Ours is the
-work of one ingest worker, as Ray runs it: the decoding child with its time limit, checks against the header,
-SHA-256 of every video and shard, shard and part files. Both write to the same file system and are warmed up
-first; start-up (Ray, child) is not counted. Rounds alternate, and the best of each side counts. ``cpu`` compares
-the processor time of all processes instead of the wall clock.
+"bare" is a loop written by hand in one process: open, ``get_batch``, the same resize, ``np.save``. "ours" is the work
+of one ingest worker, as Ray runs it: a decoding child process with a time limit, checks against the header, SHA-256 of
+every video and shard, shard and part files. Both write to the same file system. The first round warms up, the start of
+Ray and of the child does not count, both take turns, and the best round of each counts. ``cpu`` compares the processor
+time of all processes instead of the wall time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipelines.ingestion.isolation import IsolatedDecoder
 
 
 def make_videos(folder: Path, count: int, seconds: int = 10) -> list[Path]:
-    """Write H.264 videos of 340x256 at 30 frames/s with moving texture and camera noise, about 500 kB each."""
+    """Write H.264 videos of 340x256 pixels at 30 frames/s with moving texture and camera noise, about 500 kB each."""
     paths = []
     for number in range(count):
         random = np.random.default_rng(number)
@@ -48,8 +48,8 @@ def make_videos(folder: Path, count: int, seconds: int = 10) -> list[Path]:
 
 
 def bare(paths: list[Path], out: Path) -> None:
-    """Decode with nothing around it."""
-    import torch  # before decord
+    """Decode the videos in a loop written by hand."""
+    import torch  # must be imported before decord
     from torch.nn import functional
 
     import decord  # isort: skip
@@ -64,17 +64,34 @@ def bare(paths: list[Path], out: Path) -> None:
 
 
 def cpu_seconds(decoder: IsolatedDecoder) -> float:
-    """Return the processor time of this process and of the decoding child, if there is one."""
+    """Return the processor time (s) of this process and of its decoding child, if there is one."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     own = usage.ru_utime + usage.ru_stime
-    if decoder._child is None:  # noqa: SLF001 - a measurement looks inside
+    if decoder._child is None:  # noqa: SLF001 - a benchmark may look inside
         return own
     fields = Path(f"/proc/{decoder._child._process.pid}/stat").read_text().rsplit(")", 1)[1].split()  # noqa: SLF001
     return own + (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def measure(side: str, paths: list[Path], folder: Path, settings: DecodeSettings) -> tuple[float, float]:
+    """Decode the videos once, "bare" or as "ours"; return wall and processor seconds."""
+    sources = [Source(path.stem, str(path)) for path in paths]
+    decoder = IsolatedDecoder("pipelines.ingestion.decode:decode_clip", settings, settings.largest, 60)
+    if side == "ours":
+        list(decoder([str(paths[0])]))  # starts the child
+    cpu_start, start = cpu_seconds(decoder), time.perf_counter()
+    if side == "bare":
+        bare(paths, folder / "bare")
+    else:
+        table = decode_batch("0123456789abcdef", sources, folder / "ours", decoder)
+        assert set(table.column("status").to_pylist()) == {"ok"}
+    seconds = time.perf_counter() - start, cpu_seconds(decoder) - cpu_start
+    decoder.close()
+    return seconds
+
+
 def main() -> None:
-    """Make videos, run both sides in turns, print rates and ratios."""
+    """Make videos, decode them both ways in turn, and print rates and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
@@ -91,26 +108,14 @@ def main() -> None:
         paths = make_videos(folder / "videos", args.clips)
         size = sum(path.stat().st_size for path in paths) / len(paths)
         print(f"{len(paths)} videos of {size / 1000:.0f} kB")
-        sources = [Source(path.stem, str(path)) for path in paths]
         wall: dict[str, list[float]] = {"bare": [], "ours": []}
         cpu: dict[str, list[float]] = {"bare": [], "ours": []}
         for number in range(args.rounds + 1):
             for side in ("bare", "ours"):
-                decoder = IsolatedDecoder("pipelines.ingestion.decode:decode_clip", settings, settings.largest, 60)
-                if side == "ours":
-                    list(decoder([str(paths[0])]))  # starts the child
-                cpu_start, start = cpu_seconds(decoder), time.perf_counter()
-                if side == "bare":
-                    bare(paths, folder / "bare")
-                else:
-                    table = decode_batch("0123456789abcdef", sources, folder / "ours", decoder)
-                    assert set(table.column("status").to_pylist()) == {"ok"}
-                took = time.perf_counter() - start
-                used = cpu_seconds(decoder) - cpu_start
-                decoder.close()
+                wall_seconds, processor_seconds = measure(side, paths, folder, settings)
                 if number:  # the first round warms up
-                    wall[side].append(took)
-                    cpu[side].append(used)
+                    wall[side].append(wall_seconds)
+                    cpu[side].append(processor_seconds)
         for label, times in (("wall", wall), ("cpu", cpu)):
             best = {side: min(values) for side, values in times.items()}
             rates = ", ".join(f"{side} {len(paths) / seconds:.1f} clips/s" for side, seconds in best.items())

@@ -1,9 +1,10 @@
-"""Training steps of the methods beside full fine-tuning of the same backbone; prints the ratios of step times.
+"""Seconds of a training step of each method, and their ratio to full fine-tuning of the same backbone.
 
-A step is forward, losses, backward and AdamW on the same random clips; the methods take turns, so that a busy machine
-slows all. Multiply-accumulates bound the ratios from below: a step of fine-tuning costs three forward passes (one for
-the outputs, one each for the gradients of inputs and weights), an adapter's step in all layers two, and layers below
-the first adapter one. So about 0.72 for adapters in all 12 layers and 0.55 for layers 8-12, adapters included.
+A step is forward, losses, backward and AdamW on the same random clips. The methods take turns, so that other load on
+the machine slows all of them. Multiply-accumulates are a lower bound of the ratios: a step of fine-tuning costs three
+forward passes (one for the outputs, one each for the gradients of inputs and weights), a step of adapters costs two,
+and a layer below the first adapter costs one. That is about 0.72 for adapters in all 12 layers and 0.55 for adapters in
+layers 8-12, with the cost of the adapters themselves.
 
   python benchmarks/methods.py [--backbone ViT-B-16-quickgelu] [--batch 2] [--turns 3] [--only msta,lora]
 """
@@ -24,7 +25,7 @@ from vlmodels.clip import create
 from vlmodels.methods.base import Method
 
 BASELINE = "finetune"
-SETTINGS: Mapping[str, tuple[str, Mapping[str, Any]]] = {  # label -> method, what differs from its defaults
+SETTINGS: Mapping[str, tuple[str, Mapping[str, Any]]] = {  # label -> method, changes to its defaults
     "msta 1-12": ("msta", {"alpha": 0.0}),
     "msta 8-12": ("msta", {"alpha": 0.0, "dims": 128, "layers": "8-12"}),
     **{name: (name, {}) for name in methods.names() if name not in ("msta", "zeroshot", BASELINE)},
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--classes", type=int, default=20)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--only", help="methods to time, by name, with commas")
+    parser.add_argument("--only", help="methods to time: names separated by commas")
     args = parser.parse_args()
     torch.set_num_threads(2)
     only = args.only.split(",") if args.only else [method for method, _ in SETTINGS.values()]
@@ -65,13 +66,13 @@ def main() -> None:
 
 
 def create_size(backbone: str) -> tuple[int, int]:
-    """Height and width of a backbone's frames."""
+    """Return the height and width (pixels) of a backbone's frames."""
     with torch.device("meta"):
         return create(backbone, weights=None).spec.image_size
 
 
 def step_of(name: str, changes: Mapping[str, Any], args: argparse.Namespace) -> tuple[Method, torch.optim.Optimizer]:
-    """A method with random weights, and its optimizer."""
+    """Build a method with random weights, and its optimizer."""
     torch.manual_seed(0)
     cls = methods.get(name)
     classes = [f"class {i}" for i in range(args.classes)]
@@ -81,7 +82,7 @@ def step_of(name: str, changes: Mapping[str, Any], args: argparse.Namespace) -> 
 
 
 def timed(step: tuple[Method, torch.optim.Optimizer], frames: torch.Tensor) -> float:
-    """Seconds of one training step."""
+    """Return the seconds that one training step takes."""
     method, optimizer = step
     labels = torch.arange(len(frames)) % len(method.classes)
     started = time.perf_counter()

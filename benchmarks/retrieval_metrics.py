@@ -1,4 +1,4 @@
-"""Seconds and peak memory of the retrieval metrics, each size in a process of its own.
+"""Seconds and peak memory of the retrieval metrics, each size in its own process.
 
 python benchmarks/retrieval_metrics.py [--videos 10000] [--captions 1]
 """
@@ -15,7 +15,7 @@ LIMIT = 2.0  # GiB
 
 
 def main() -> None:
-    """Print a line for one caption a video, and one for twenty on a tenth of the videos."""
+    """Print a line for one caption per video, and one for twenty captions per video with a tenth of the videos."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int)
     parser.add_argument("--captions", type=int, default=1)
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def measure(videos: int, captions: int) -> None:
-    """Rank random features of 512 dimensions."""
+    """Rank random features of 512 dimensions; print seconds and peak memory."""
     import numpy as np
 
     from pipelines.evaluation.ranking import retrieval_metrics

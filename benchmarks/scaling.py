@@ -1,13 +1,13 @@
-"""The measured parts of docs/SCALING.md, and ratios that must hold: each pair is taken side by side in one run.
+"""Measurements for docs/SCALING.md, and ratios that must hold; both sides of a ratio are measured in one run.
 
-  driver      what the driver and each worker do with a manifest of 10, 100 and 500 thousand rows
-  loader      clips a second and core, read and read + augmented; two processes against one
-  parts       clips from a cold disk: in the order of the shards, in any order
-  compute     GMAC/s and core of training, with few and many class prompts
-  checkpoint  what an epoch leaves: adapter, optimizer
+  driver      work of the driver and of each worker for a manifest of 10, 100 and 500 thousand rows
+  loader      clips per second and core, read, and read and augmented; two processes against one
+  parts       clips from a cold disk, in the order of the shards and in random order
+  compute     GMAC/s per core in training, with few and many class prompts
+  checkpoint  size and time of the files written after an epoch: adapter, optimizer
 
-Seconds of one core's work are CPU time, so that a busy machine gives the same figures; those of disks and of processes
-side by side are wall time.
+The work of one core is measured in CPU time, so that other load on the machine does not change the figures; disks and
+parallel processes are measured in wall time.
 
   python benchmarks/scaling.py [PART ...]
 """
@@ -26,31 +26,34 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from big_data import K400, make
+
+if TYPE_CHECKING:
+    from pipelines.config.schema import TrainConfig
 
 FRAMES, SHAPE = 16, (16, 256, 340, 3)
 
 
 def main() -> None:
-    """Run the parts that are asked for, by default all."""
+    """Run the given parts, by default all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="*", metavar="PART")
-    parser.add_argument("--rows", type=int, help=argparse.SUPPRESS)  # one size of ``driver``
+    parser.add_argument("--rows", type=int, help=argparse.SUPPRESS)  # for ``driver``: measure this size
     args = parser.parse_args()
     if args.rows:
         print(json.dumps(driver_at(args.rows)))
         return
     if unknown := set(args.part) - set(PARTS):
-        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+        parser.error(f"unknown part {', '.join(unknown)}; known parts: {', '.join(PARTS)}")
     for part in args.part or PARTS:
         PARTS[part]()
 
 
 def timed(run: Callable[[], Any], clock: Callable[[], float] = time.process_time) -> tuple[float, Any]:
-    """Seconds that ``run`` takes, and what it gives."""
+    """Return the seconds that ``run`` takes, and its result."""
     started = clock()
     found = run()
     return clock() - started, found
@@ -60,7 +63,7 @@ def timed(run: Callable[[], Any], clock: Callable[[], float] = time.process_time
 
 
 def driver() -> None:
-    """One line a size, each in a process of its own, and how time grows from 10 to 100 thousand."""
+    """Print a line for each size, measured in its own process, and the growth from 10 to 100 thousand rows."""
     found = {}
     for rows in (10_000, 100_000, 500_000):
         done = subprocess.run(
@@ -68,16 +71,14 @@ def driver() -> None:
         )
         found[rows] = json.loads(done.stdout.splitlines()[-1])
         print(
-            f"driver      {rows:>7,} rows: " + ", ".join(f"{what} {value:.3g}" for what, value in found[rows].items())
+            f"driver      {rows:>7,} rows: " + ", ".join(f"{name} {value:.3g}" for name, value in found[rows].items())
         )
-    growth = {what: found[100_000][what] / max(found[10_000][what], 1e-6) for what in found[10_000]}
-    print("driver      100,000 / 10,000: " + ", ".join(f"{what} {value:.1f}" for what, value in growth.items()))
+    growth = {name: found[100_000][name] / max(found[10_000][name], 1e-6) for name in found[10_000]}
+    print("driver      100,000 / 10,000: " + ", ".join(f"{name} {value:.1f}" for name, value in growth.items()))
 
 
 def driver_at(rows: int) -> dict[str, float]:
-    """CPU seconds and bytes for a data set of ``rows`` videos."""
-    from pipelines.config.resolve import resolve
-    from pipelines.config.schema import TrainConfig
+    """Measure CPU seconds and bytes for a data set of ``rows`` videos."""
     from pipelines.planning import forecast
     from pipelines.planning.plan import plan_run
     from pipelines.protocols.make import make_split
@@ -86,27 +87,12 @@ def driver_at(rows: int) -> dict[str, float]:
     from pipelines.training.parts import Parts
 
     with tempfile.TemporaryDirectory() as folder:
-        share = K400["train"] / (K400["train"] + K400["test"])
-        train = round(rows * share)
-        data = make(Path(folder) / "data", train=train, test=rows - train, classes=400)
-        config = TrainConfig()
-        config = resolve(
-            method="linear",
-            preset=None,
-            base=config,
-            overrides=[
-                f"data.dir={data}",
-                "protocol.name=supervised",
-                "backbone.pretrained=toy",
-                "optim.batch_size=256",
-                "scale.workers=64",
-                f"out={folder}/runs",
-            ],
-        )
+        data = kinetics_like(Path(folder) / "data", rows)
+        config = training_config(data, Path(folder) / "runs")
         before = resident()
         store = ClipStore(data)
-        held = resident() - before
-        plan_run(config)  # imports
+        grown = resident() - before
+        plan_run(config)  # the first call imports
         opening, store = timed(lambda: ClipStore(data))
         source = Source("big", str(data), clips_of(store.manifest), store.classes)
         splitting, split = timed(lambda: make_split(config.protocol, source, 1))
@@ -118,7 +104,7 @@ def driver_at(rows: int) -> dict[str, float]:
         shuffling_own, _ = timed(lambda: next(parts.steps(1, 0, 0, 64)))
         return {
             "open s": opening,
-            "bytes a row": held / rows,
+            "bytes a row": grown / rows,
             "make_split s": splitting,
             "plan s": planning,
             "forecast s": looking,
@@ -129,8 +115,30 @@ def driver_at(rows: int) -> dict[str, float]:
         }
 
 
+def kinetics_like(folder: Path, rows: int) -> Path:
+    """Make a data set of ``rows`` videos with the shares of training and test videos of Kinetics-400."""
+    train = round(rows * K400["train"] / (K400["train"] + K400["test"]))
+    return make(folder, train=train, test=rows - train, classes=400)
+
+
+def training_config(data: Path, out: Path) -> TrainConfig:
+    """Return the configuration of a linear probe on 64 workers."""
+    from pipelines.config.resolve import resolve
+    from pipelines.config.schema import TrainConfig
+
+    overrides = [
+        f"data.dir={data}",
+        "protocol.name=supervised",
+        "backbone.pretrained=toy",
+        "optim.batch_size=256",
+        "scale.workers=64",
+        f"out={out}",
+    ]
+    return resolve(method="linear", preset=None, base=TrainConfig(), overrides=overrides)
+
+
 def resident() -> int:
-    """Bytes of memory that this process holds."""
+    """Return the memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
@@ -138,11 +146,11 @@ def resident() -> int:
 
 
 def loader() -> None:
-    """Clips a second and core, and what a second process adds."""
+    """Print clips per second and core, and the gain from a second process."""
     with tempfile.TemporaryDirectory() as folder:
         data = make(Path(folder) / "data", train=128, test=2, classes=2, filled=True)
-        augment(data, 1)  # imports
-        read(data, 128)  # into the page cache
+        augment(data, 1)  # the first call imports
+        read(data, 128)  # fills the page cache
         reading, seconds = (timed(lambda work=work: work(data, 64))[0] for work in (read, augment))
         size = np.prod(SHAPE)
         print(
@@ -169,14 +177,14 @@ def _warm(data: Path) -> None:
 
 
 def read(data: Path, count: int) -> None:
-    """Copy the frames of ``count`` clips, as batches do."""
+    """Copy the frames of ``count`` clips, as a batch does."""
     store, ids = _store(data)
     for clip in ids[:count]:
         np.ascontiguousarray(store.frames(clip)[np.arange(FRAMES)])
 
 
 def augment(data: Path, count: int) -> None:
-    """Read ``count`` clips and augment them on one core, by the default settings."""
+    """Read ``count`` clips and augment them on one core with the default settings."""
     import torch
 
     from pipelines.config.schema import AugmentConfig
@@ -193,11 +201,14 @@ def augment(data: Path, count: int) -> None:
 
 
 def parts() -> None:
-    """Clips a second from a disk whose pages are not in memory."""
+    """Print clips per second from a disk whose pages are not in memory."""
     with tempfile.TemporaryDirectory(dir=".") as folder:
         data = make(Path(folder) / "data", train=256, test=2, classes=2, filled=True)
         store, ids = _store(data)
-        orders = {"in shard order": np.arange(len(ids)), "in any order": np.random.default_rng(0).permutation(len(ids))}
+        orders = {
+            "in shard order": np.arange(len(ids)),
+            "in random order": np.random.default_rng(0).permutation(len(ids)),
+        }
         seconds: dict[str, list[float]] = {name: [] for name in orders}
         for _ in range(3):
             for name, order in orders.items():
@@ -210,12 +221,12 @@ def parts() -> None:
         print(
             "parts       cold disk: "
             + ", ".join(f"{rate:.0f} clips/s ({rate * np.prod(SHAPE) / 1e9:.2f} GB/s) {n}" for n, rate in rates.items())
-            + f"; ratio {rates['in shard order'] / rates['in any order']:.2f}"
+            + f"; ratio {rates['in shard order'] / rates['in random order']:.2f}"
         )
 
 
 def forget(data: Path) -> None:
-    """Drop the shards' pages from memory."""
+    """Drop the shards' pages from the page cache."""
     for path in (data / "shards").iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -226,7 +237,7 @@ def forget(data: Path) -> None:
 
 
 def compute() -> None:
-    """GMAC/s and core of one training step, and what the class prompts take of it."""
+    """Print GMAC/s per core of one training step, and the share of the class prompts."""
     import torch
 
     from pipelines.planning.costs import step_cost
@@ -267,7 +278,7 @@ def compute() -> None:
 
 
 def checkpoint() -> None:
-    """What rank 0 writes after each epoch, with the 8.7 M parameters of MSTA on ViT-B/16."""
+    """Print size and time of what rank 0 writes after an epoch, for MSTA's 8.7 M parameters on ViT-B/16."""
     import torch
 
     from vlmodels.checkpoint import save_tensors

@@ -1,4 +1,4 @@
-"""How long ``--help`` of every script takes, beside a bare Python that starts and ends (seconds, best of 3).
+"""Seconds of ``--help`` of the scripts, against a Python that starts and ends (best of 3).
 
 python benchmarks/startup.py
 """
@@ -14,7 +14,7 @@ LIMIT = 2.0
 
 
 def seconds(*command: str) -> float:
-    """Best of three."""
+    """Run a command with this Python three times; return the least seconds."""
     times = []
     for _ in range(3):
         started = time.perf_counter()
@@ -24,7 +24,7 @@ def seconds(*command: str) -> float:
 
 
 def main() -> None:
-    """Print one line a script."""
+    """Print one line for each script."""
     bare = seconds("-c", "")
     print(f"{'bare Python':12s} {bare:5.2f} s")
     for script in SCRIPTS:

@@ -1,7 +1,7 @@
-"""A sweep of equal trials beside one such trial alone; what Ray Tune, records and MLflow add to a trial.
+"""Seconds that Ray Tune, records and MLflow add to a trial: sweeps of equal trials against one trial alone.
 
-Alone: ``run_training`` in a process that has imported everything, on one core. Sweeps: N and 2 N trials on two cores,
-two at a time. The difference between the two sweeps is N trials without what a sweep does once (processes, imports).
+Alone: one training in a process that has imported everything, on one core. Sweeps: N and 2 N trials on two cores, two
+at a time. The difference between the two sweeps is N trials without the costs of a sweep's start (processes, imports).
 
   python benchmarks/sweep.py [--trials 4] [--epochs 4]
 """
@@ -25,7 +25,7 @@ CLASSES, VIDEOS, CORES = 10, 32, 2
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure one trial alone and two sweeps; print seconds and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=4, help="N")
     parser.add_argument("--epochs", type=int, default=4)
@@ -39,18 +39,18 @@ def main() -> None:
         alone = one_alone(data, Path(place), args.epochs)
         few, _ = sweep(data, Path(place) / "few", args.epochs, args.trials)
         many, seconds = sweep(data, Path(place) / "many", args.epochs, 2 * args.trials)
-    seconds = seconds[CORES:]  # the first of each process imports
+    seconds = seconds[CORES:]  # the first trial of each process imports
     added = (many - few) * CORES / args.trials - statistics.fmean(seconds)
     print(f"one trial alone               {alone:7.1f} s")
     for count, wall in ((args.trials, few), (2 * args.trials, many)):
         ratio = wall / (count * alone)
         print(f"{count:3d} trials                    {wall:7.1f} s, {ratio:.2f} x N x one (target <= 1.15)")
-    print(f"a trial in a full sweep       {statistics.fmean(seconds):7.1f} s (the other core is busy too)")
+    print(f"a trial in a full sweep       {statistics.fmean(seconds):7.1f} s (with both cores busy)")
     print(f"added to a trial              {added:7.2f} s (target <= 2)")
 
 
 def make_data(place: Path) -> Path:
-    """Videos of noise in class folders, ingested."""
+    """Write videos of noise to class folders, and ingest them."""
     import torch
 
     from pipelines import ingest
@@ -69,14 +69,14 @@ def make_data(place: Path) -> Path:
 
 
 def flags(data: Path, out: Path, epochs: int) -> list[str]:
-    """The training, as a script takes it."""
+    """Return the script's flags for the training."""
     settings = [f"optim.epochs={epochs}", "optim.warmup_epochs=1", "optim.batch_size=16"]
-    given = ["--data", str(data), "--out", str(out), "--method", "adaptformer"]
-    return given + [part for setting in settings for part in ("--set", setting)]
+    common = ["--data", str(data), "--out", str(out), "--method", "adaptformer"]
+    return common + [part for setting in settings for part in ("--set", setting)]
 
 
 def one_alone(data: Path, out: Path, epochs: int) -> float:
-    """Seconds of the second of two runs in this process; the first imports."""
+    """Return the seconds of the second of two runs in this process; the first imports."""
     from pipelines.sweeps.candidates import Candidate
     from pipelines.sweeps.flags import base_config, parse
     from pipelines.sweeps.trial import Task, run_trial
@@ -93,7 +93,7 @@ def one_alone(data: Path, out: Path, epochs: int) -> float:
 
 
 def sweep(data: Path, out: Path, epochs: int, count: int) -> tuple[float, list[float]]:
-    """Seconds of a sweep of ``count`` settings that cost the same, and of each trial."""
+    """Run a sweep of ``count`` settings of equal cost; return its seconds and those of each trial."""
     from pipelines import sweep as script
 
     decays = ",".join(f"{0.001 + 0.0001 * number:g}" for number in range(count))

@@ -1,8 +1,8 @@
-"""Our training loop beside a bare PyTorch loop over the same modules; prints the ratio of step times.
+"""Step time of our training loop against a bare PyTorch loop with the same modules.
 
-Bare: the clips lie in memory as one uint8 array; gather, the same augmentation, forward, loss, backward, AdamW.
-Ours: the same through ``ClipStore`` (memory-mapped shards, ingested for the occasion), ``TrainBatches`` and
-``Loop``, with its prefetching, shares and metrics. The two take turns, so that a busy machine slows both.
+Bare: the clips are one uint8 array in memory; gather, the same augmentation, forward, loss, backward, AdamW.
+Ours: the same through ``ClipStore`` (memory-mapped shards, ingested here), ``TrainBatches`` and ``Loop``, with
+prefetching, shares of ranks and metrics. The two take turns, so that other load on the machine slows both.
 
   python benchmarks/train_step.py [--backbone ViT-B-16-quickgelu] [--batch 4]
 """
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="toy")
     parser.add_argument("--method", default="msta")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=5, help="steps of one turn")
+    parser.add_argument("--steps", type=int, default=5, help="steps per turn")
     parser.add_argument("--turns", type=int, default=6)
     args = parser.parse_args()
     torch.set_num_threads(2)
@@ -53,7 +53,7 @@ def main() -> None:
         times: dict[str, list[float]] = {"bare": [], "ours": []}
         for turn in range(args.turns + 1):
             bare = timed(lambda: bare_epoch(bare_method, optimizer, pools, examples, augment, batch=args.batch))
-            own = timed(lambda turn=turn: loop._epoch(turn))  # noqa: SLF001 - one epoch is the unit of both
+            own = timed(lambda turn=turn: loop._epoch(turn))  # noqa: SLF001 - an epoch is one turn
             if turn:  # the first turn warms up
                 times["bare"].append(bare / args.steps)
                 times["ours"].append(own / args.steps)
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def build(args: argparse.Namespace) -> methods.base.Method:
-    """The method in training shape."""
+    """Build the method in training mode."""
     torch.manual_seed(0)
     cls = methods.get(args.method)
     config = cls.Config(**({"alpha": 0.0, "layers": "all"} if args.method == "msta" else {}))
@@ -74,7 +74,7 @@ def build(args: argparse.Namespace) -> methods.base.Method:
 
 
 def make_data(folder: Path, size: int, count: int) -> tuple[ClipStore, np.ndarray, list[Example]]:
-    """``count`` videos of noise, ingested as a user would, and the same stored frames as one array in memory."""
+    """Ingest ``count`` videos of noise; return the store, its frames as one array in memory, and the examples."""
     from pipelines import ingest
     from pipelines.toyworld.world import write_video
 
@@ -94,7 +94,7 @@ def make_data(folder: Path, size: int, count: int) -> tuple[ClipStore, np.ndarra
 
 
 def ours(method, store, examples, augment, args) -> Loop:  # noqa: ANN001
-    """Our loop, one epoch of ``steps`` steps at a time."""
+    """Build our loop; an epoch of it is one turn."""
     optim = OptimConfig(epochs=1000, batch_size=args.batch)
     batches = TrainBatches(
         store,
@@ -111,7 +111,7 @@ def ours(method, store, examples, augment, args) -> Loop:  # noqa: ANN001
 
 
 def bare_epoch(method, optimizer, pools, examples, augment, *, batch: int) -> None:  # noqa: ANN001
-    """What one would write without this project."""
+    """Train one epoch with a loop written without this project."""
     order = np.random.default_rng().permutation(len(examples))
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
@@ -124,7 +124,7 @@ def bare_epoch(method, optimizer, pools, examples, augment, *, batch: int) -> No
 
 
 def timed(run) -> float:  # noqa: ANN001
-    """Seconds that ``run`` takes."""
+    """Return the seconds that ``run`` takes."""
     started = time.perf_counter()
     run()
     return time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""What counts as an answer of the language model: one JSON object with n distinct English phrases."""
+"""Check of the language model's answers: one JSON object with n distinct English phrases."""
 
 from __future__ import annotations
 
@@ -15,84 +15,77 @@ from llm_descriptions.prompts import bare_phrase
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from llm_descriptions.prompts import PromptSet
+    from llm_descriptions.prompts import PromptSet, Question
 
-# 12 words are asked for; of 56,000 published phrases three have more than 30. Longer ones are answers gone astray.
-_MOST_WORDS = 30
-_LONGEST = 400
+_MAX_WORDS = 30
+"""The prompt asks for 12 words; of 56,000 published phrases three have more than 30. Longer phrases are off topic."""
 
-# No published phrase matches, "saying i'm sorry" included: within a phrase a refusal can only stand first.
+_MAX_CHARACTERS = 400
+
+# A refusal can only stand at the start of a phrase, so "a dancer saying i'm sorry" passes. No published phrase matches.
 _REFUSAL = re.compile(
     r"(?:unfortunately\W+)?(?:"
     r"(?:i'?m|i am|we'?re|we are) (?:(?:very|so|really) )?(?:sorry|afraid|unable|not able)\b|"
     r"(?:i|we) (?:can'?t|cannot|can not|could ?n[o']t|don'?t|do not|won'?t|will not|must decline|apologi[sz]e)\b|"
     r"(?:my )?apologies\b|sorry(?:\W*$|\W+(?:but|i|we|no|this|that)\b)|as an ai\b|as a language model\b)"
 )
-# What models write where they have nothing to say, or copy from the question's format.
+# What models write if they know no answer, or copy from the format in the prompt.
 _PLACEHOLDER = re.compile(
     r"n a|na|none|null|nil|nothing|unknown|undefined|tbd|todo|placeholder|no (?:answer|description|information)|"
     r"not (?:applicable|available|known)|lorem ipsum.*|"
     r"(?:(?:your|first|second|another) (?:string|sentence|phrase|description)(?: here)?|"
     r"(?:string|sentence|phrase|description) (?:\d+|one|two|here))"
 )
-_LEAST_ASCII = 0.75
+_MIN_ASCII_SHARE = 0.75
+"""The least share of ASCII letters in a phrase."""
+
 _ENGLISH = frozenset(
     "a an and as at by for from her his in into is are it its of on or over their the to using while with".split()  # noqa: SIM905
 )
-# Little words of German, French, Spanish, Italian, Portuguese and Dutch that English phrases hardly have.
-_OTHER = frozenset(
+# Common short words of German, French, Spanish, Italian, Portuguese and Dutch that are rare in English phrases.
+_FOREIGN = frozenset(
     "auf das dem den der die ein eine im mit und von zu avec dans des du et la le les sur un une con de el en las los "  # noqa: SIM905
     "una y che della gli il com em os para por uma een het van".split()
 )
 
 
 class InvalidAnswerError(DescriptionError):
-    """The model's answer is not of the form that was asked for; its message can be shown to the model."""
+    """The model's answer does not have the required form; the message can be sent back to the model."""
 
 
 class _Sentences(BaseModel):
     model_config = ConfigDict(strict=True)
 
-    sentences: list[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=_LONGEST)]]
+    sentences: list[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=_MAX_CHARACTERS)]]
 
 
 def read_answer(
-    content: str,
-    prompts: PromptSet,
-    label: str,
-    kind: str,
-    n: int,
-    *,
-    too_long: Callable[[str], bool] | None = None,
+    content: str, prompts: PromptSet, question: Question, *, too_long: Callable[[str], bool] | None = None
 ) -> tuple[str, ...]:
-    """Return the ``n`` sentences to store; raises ``InvalidAnswerError`` saying what is wrong.
+    """Check an answer and return the ``question.n`` sentences to store.
 
-    Around the object, code fences, a preamble and a ``<think>`` part are tolerated; within it nothing is:
-    texts must differ by more than case and punctuation. Refusals, placeholders, other languages and phrases of
-    more than 30 words (12 are asked for) are told apart from answers of another form. ``too_long`` may refuse
-    sentences as they would be stored.
+    The JSON object may have a code fence, a preamble and a ``<think>`` part around it. Its phrases must differ by more
+    than case and punctuation. Refusals, placeholders, other languages and phrases of more than 30 words are errors.
+
+    Args:
+        content: the model's reply.
+        prompts: the prompt set that frames the phrases.
+        question: the question that the reply answers.
+        too_long: says of a sentence, as it would be stored, whether it is too long.
+
+    Raises:
+        InvalidAnswerError: the answer cannot be used; the message says why.
     """
-    text = content.rpartition("</think>")[2]
-    start, stop = text.find("{"), text.rfind("}")
-    if start < 0 or stop < start:
-        raise _refusal(text) or InvalidAnswerError("the answer holds no JSON object")
-    try:
-        phrases = _Sentences.model_validate(json.loads(text[start : stop + 1])).sentences
-    except (ValueError, RecursionError) as error:
-        raise _refusal(text) or InvalidAnswerError(_form(error)) from None
-    for phrase in phrases:
-        if _REFUSAL.match(_plain(bare_phrase(phrase))):
-            raise InvalidAnswerError(f"the answer is a refusal: '{phrase[:100]}'")
-        if _PLACEHOLDER.fullmatch(_words(phrase)):
-            raise InvalidAnswerError(f"the answer is a placeholder: '{phrase[:100]}'")
-    if len(phrases) != n:
-        raise InvalidAnswerError(f"the answer has {len(phrases)} strings instead of {n}")
+    phrases = _parse_phrases(content.rpartition("</think>")[2])
+    _check_refusals(phrases)
+    if len(phrases) != question.n:
+        raise InvalidAnswerError(f"the answer has {len(phrases)} strings instead of {question.n}")
     _check_words(phrases)
     try:
-        sentences = tuple(prompts.sentence(label, kind, phrase) for phrase in phrases)
+        sentences = tuple(prompts.sentence(question.label, question.kind, phrase) for phrase in phrases)
     except DescriptionError as error:
         raise InvalidAnswerError(f"the answer's string {error}") from None
-    if len(set(map(_words, phrases))) != n:
+    if len(set(map(_words, phrases))) != question.n:
         raise InvalidAnswerError("the answer says the same thing twice")
     for number, sentence in enumerate(sentences, 1):
         if too_long is not None and too_long(sentence):
@@ -100,44 +93,65 @@ def read_answer(
     return sentences
 
 
-def _form(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return f"the answer is not valid JSON: {error}"
-    first = error.errors(include_url=False)[0]
-    place = ".".join(map(str, first["loc"]))
-    return f"the answer's '{place}' is not as asked for: {first['msg']}"
+def _parse_phrases(text: str) -> list[str]:
+    """Parse the JSON object in a reply; a reply without one may be a refusal in plain text."""
+    start, stop = text.find("{"), text.rfind("}")
+    if start < 0 or stop < start:
+        raise _plain_refusal(text) or InvalidAnswerError("the answer has no JSON object")
+    try:
+        return _Sentences.model_validate(json.loads(text[start : stop + 1])).sentences
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        invalid = InvalidAnswerError(f"the answer's '{field}' does not have the required form: {first['msg']}")
+    except (ValueError, RecursionError) as error:
+        invalid = InvalidAnswerError(f"the answer is not valid JSON: {error}")
+    raise _plain_refusal(text) or invalid
 
 
-def _plain(text: str) -> str:
+def _plain_refusal(text: str) -> InvalidAnswerError | None:
+    if not _REFUSAL.search(_normalize(text)):
+        return None
+    return InvalidAnswerError(f"the answer is a refusal: '{' '.join(text.split())[:100]}'")
+
+
+def _check_refusals(phrases: Sequence[str]) -> None:
+    for phrase in phrases:
+        if _REFUSAL.match(_normalize(bare_phrase(phrase))):
+            raise InvalidAnswerError(f"the answer is a refusal: '{phrase[:100]}'")
+        if _PLACEHOLDER.fullmatch(_words(phrase)):
+            raise InvalidAnswerError(f"the answer is a placeholder: '{phrase[:100]}'")
+
+
+def _normalize(text: str) -> str:
+    """Return a text in lower case, with single spaces and straight apostrophes."""
     return " ".join(text.replace("\u2019", "'").lower().split())
 
 
 def _words(phrase: str) -> str:
-    """Return a phrase without its frame, case and punctuation."""
+    """Return the words of a phrase without its frame, case and punctuation."""
     return " ".join(re.findall(r"[^\W_]+", bare_phrase(phrase)))
 
 
-def _refusal(text: str) -> InvalidAnswerError | None:
-    said = " ".join(text.split())
-    return InvalidAnswerError(f"the answer is a refusal: '{said[:100]}'") if _REFUSAL.search(_plain(text)) else None
-
-
 def _check_words(phrases: Sequence[str]) -> None:
-    """Raise for phrases that are broken, too long or not in English.
-
-    Broken: with control characters or what stands for undecodable bytes. By script: at least
-    three quarters of the letters are ASCII. By language: over all phrases, no more of the little words of six
-    other languages than of English ones (one such word alone may be a name).
-    """
+    """Raise ``InvalidAnswerError`` for phrases that are broken, too long or not in English."""
     for number, phrase in enumerate(phrases, 1):
-        if any(char == "\ufffd" or unicodedata.category(char)[0] == "C" for char in "".join(phrase.split())):
-            raise InvalidAnswerError(f"the answer's string {number} holds control characters: {phrase[:60]!a}")
-        if (count := len(phrase.split())) > _MOST_WORDS:
-            raise InvalidAnswerError(f"the answer's string {number} has {count} words instead of at most 12")
-        letters = [char for char in phrase if char.isalpha()]
-        if letters and sum(map(str.isascii, letters)) < _LEAST_ASCII * len(letters):
-            raise InvalidAnswerError(f"the answer's string {number} is not in English: '{phrase[:60]}'")
+        name = f"the answer's string {number}"
+        if any(_is_control_character(character) for character in "".join(phrase.split())):
+            raise InvalidAnswerError(f"{name} has control characters: {phrase[:60]!a}")
+        count = len(phrase.split())
+        if count > _MAX_WORDS:
+            raise InvalidAnswerError(f"{name} has {count} words instead of at most 12")
+        letters = [character for character in phrase if character.isalpha()]
+        if letters and sum(map(str.isascii, letters)) < _MIN_ASCII_SHARE * len(letters):
+            raise InvalidAnswerError(f"{name} is not in English: '{phrase[:60]}'")
     words = re.findall(r"[^\W\d_]+", " ".join(phrases).lower())
-    other = sum(word in _OTHER for word in words)
-    if other > max(1, sum(word in _ENGLISH for word in words)):
+    foreign = sum(word in _FOREIGN for word in words)
+    english = sum(word in _ENGLISH for word in words)
+    if foreign > max(1, english):  # a single foreign word may be part of a name
         raise InvalidAnswerError(f"the answer is not in English: '{phrases[0][:60]}'")
+
+
+def _is_control_character(character: str) -> bool:
+    """Return whether a character is a control character, or stands for bytes that could not be decoded."""
+    return character == "\ufffd" or unicodedata.category(character).startswith("C")

@@ -1,7 +1,7 @@
 """An asynchronous client that asks any OpenAI-compatible server for the descriptions of a class.
 
-Everything that is wrong with one answer or for a while is retried a bounded number of times; what no retry
-mends (no server, key refused, unknown model, no credit), a long wait and a spent budget end all calls at once.
+Invalid answers and failures that may pass are retried a limited number of times. Failures that no retry can fix (no
+server, refused key, unknown model, no credit), a long wait and a spent budget end all calls at once.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from pydantic import SecretStr
 
 from llm_descriptions import failures
 from llm_descriptions.answer import InvalidAnswerError
-from llm_descriptions.budget import Budget, BudgetError, Usage, completion_tokens, prompt_tokens
+from llm_descriptions.budget import Budget, BudgetError, Usage, estimate_completion_tokens, estimate_prompt_tokens
 from llm_descriptions.errors import DescriptionError
-from llm_descriptions.failures import AnswerError, LaterError, Retry, ServerError
-from llm_descriptions.prompts import MSTA_V1, PromptSet
+from llm_descriptions.failures import AnswerError, LongWaitError, Retry, ServerError
+from llm_descriptions.prompts import MSTA_V1, PromptSet, Question
 from llm_descriptions.reply import Reply, UnreadableError, read_reply
 from llm_descriptions.store import Provenance
 
@@ -35,47 +35,36 @@ if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionMessageParam
 
 DEFAULT_URL = "https://api.openai.com/v1"
-_ASKS = 3
-_ATTEMPTS = 6
+_MAX_ANSWERS = 3
+"""Answers to one question, until one is valid."""
+_MAX_ATTEMPTS = 6
+"""Calls for one answer, until one does not fail."""
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
-    """The sentences of one class, in the style of the prompt set, and where they came from."""
+class Description:
+    """The sentences of one class, as the prompt set frames them, and their provenance."""
 
     texts: tuple[str, ...]
     provenance: Provenance
 
 
-@dataclass(slots=True)
-class _Gate:
-    """What the calls of one client share: a pause that a server asked for, and an end that is final."""
-
-    opens_at: float = 0.0
-    end: asyncio.Event = field(default_factory=asyncio.Event)
-    reason: DescriptionError | None = None
-
-    async def passed(self) -> None:
-        """Return once the pause is over; raises the reason as soon as there is an end."""
-        while (wait := self.opens_at - time.monotonic()) > 0 and self.reason is None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.end.wait(), wait)
-        if self.reason is not None:
-            raise self.reason
-
-    def close(self, reason: DescriptionError) -> None:
-        """End all calls, those that wait too."""
-        self.reason = reason
-        self.end.set()
-
-
 class DescriptionClient:
-    """Asks ``model`` at ``base_url`` (default: ``OPENAI_BASE_URL``, else OpenAI), ``concurrency`` at a time.
+    """A client for one model at one server. Use one per event loop: ``async with DescriptionClient(...) as client``.
 
-    The key comes from the environment (``OPENAI_API_KEY``; servers without keys get a placeholder) or, where
-    another process read it, from ``api_key``; it is masked in every message. Use one client per event loop,
-    as ``async with DescriptionClient(...) as client``; ``budget`` bounds what it spends in all. ``too_long``
-    says of a sentence whether the model is to be asked for a shorter one.
+    Args:
+        model: the model's name at the server.
+        base_url: the server's address; default: ``OPENAI_BASE_URL``, else OpenAI's.
+        prompts: the prompt set to ask with.
+        concurrency: questions open at a time.
+        budget: the most that the client may spend in all.
+        timeout_s: seconds to wait for a reply.
+        first_delay_s: seconds to wait before the first retry; they double with each further one.
+        api_key: the key, if another process has read it; default: ``OPENAI_API_KEY``. Messages never show it.
+        too_long: says of a sentence whether to ask the model for a shorter one.
+
+    Raises:
+        DescriptionError: ``concurrency``, the address or the key is invalid.
     """
 
     def __init__(
@@ -104,8 +93,10 @@ class DescriptionClient:
         self._slots = asyncio.Semaphore(concurrency)
         self._gate = _Gate()
         self._budget = budget
-        self._largest = self._open = 0
-        self._json_mode = self._system_role = True
+        self._largest_question = 0  # tokens, its answer included
+        self._open_questions = 0
+        self._json_mode = True
+        self._system_role = True
         self._answered = False
         self._too_long = too_long
         self._openai = openai.AsyncOpenAI(
@@ -121,9 +112,9 @@ class DescriptionClient:
         await self._openai.close()
 
     async def check(self) -> None:
-        """Raise ``ServerError`` within seconds if there is no server, or it refuses the key.
+        """Raise ``ServerError`` within seconds if the server is unreachable or refuses the key.
 
-        Any other reply to the list of models passes: not every compatible server has that list.
+        Any other reply to the request for the list of models passes: not every compatible server has that list.
         """
         try:
             await self._openai.models.list(timeout=10.0)
@@ -132,73 +123,84 @@ class DescriptionClient:
         except (openai.OpenAIError, json.JSONDecodeError):
             return
 
-    async def describe(self, label: str, kind: str, n: int) -> Described:
-        """Return ``n`` distinct sentences of ``kind`` about the action ``label``.
+    async def describe(self, question: Question) -> Description:
+        """Ask for ``question.n`` distinct sentences about a class.
 
-        Raises ``AnswerError`` if this class cannot be answered (invalid answers, or failing calls, after the
-        allowed number of each), ``ServerError`` if no class can, ``LaterError`` once the server asks for a long
-        wait, and ``BudgetError`` once the budget is spent.
+        Raises:
+            AnswerError: this question got only invalid answers, or only failing calls.
+            ServerError: no question can be answered.
+            LongWaitError: the server asked, now or before, for a long wait.
+            BudgetError: the budget is spent.
         """
         messages: list[ChatCompletionMessageParam] = [
-            {"role": "system", "content": self.prompts.instruction(kind, n)},
-            {"role": "user", "content": self.prompts.question(label, kind, n)},
+            {"role": "system", "content": self.prompts.instruction(question.kind, question.n)},
+            {"role": "user", "content": self.prompts.question(question.label, question.kind, question.n)},
         ]
         spent = Usage()
         async with self._slots:
             started = time.monotonic()
-            for ask in range(1, _ASKS + 1):
-                reply = await self._call(messages, label, n, spent)
-                try:
-                    texts = reply.sentences(self.prompts, label, kind, n, self._too_long)
-                except InvalidAnswerError as error:
-                    if ask == _ASKS:
-                        raise AnswerError(
-                            f"'{label}' ({kind}): {self.model} at {self.server} gave {_ASKS} unusable"
-                            f" answers; the last: {error}"
-                        ) from error
-                    messages[2:] = [
-                        {"role": "assistant", "content": reply.content[:2000]},
-                        {"role": "user", "content": f"That is not usable: {error}. Please answer again."},
-                    ]
-                    continue
-                provenance = Provenance(
-                    host=urlsplit(self.server).netloc,
-                    served_model=reply.model,
-                    prompt_tokens=spent.prompt_tokens,
-                    completion_tokens=spent.completion_tokens,
-                    calls=spent.calls,
-                    seconds=round(time.monotonic() - started, 3),
-                )
-                return Described(texts, provenance)
-        raise AssertionError("unreachable: the last ask returns or raises")
+            reply, texts = await self._valid_answer(messages, question, spent)
+            provenance = Provenance(
+                host=urlsplit(self.server).netloc,
+                served_model=reply.model,
+                prompt_tokens=spent.prompt_tokens,
+                completion_tokens=spent.completion_tokens,
+                calls=spent.calls,
+                seconds=round(time.monotonic() - started, 3),
+            )
+        return Description(texts, provenance)
 
-    async def _call(self, messages: list[ChatCompletionMessageParam], label: str, n: int, spent: Usage) -> Reply:
-        """Return one reply, of whatever content, after as many attempts as are allowed."""
+    async def _valid_answer(
+        self, messages: list[ChatCompletionMessageParam], question: Question, spent: Usage
+    ) -> tuple[Reply, tuple[str, ...]]:
+        """Ask until an answer is valid; show the model its invalid answer and the reason."""
+        for _ in range(_MAX_ANSWERS):
+            reply = await self._reply(messages, question, spent)
+            try:
+                return reply, reply.sentences(self.prompts, question, self._too_long)
+            except InvalidAnswerError as error:
+                invalid = error
+                messages[2:] = [
+                    {"role": "assistant", "content": reply.content[:2000]},
+                    {"role": "user", "content": f"That is not usable: {error}. Please answer again."},
+                ]
+        raise AnswerError(
+            f"'{question.label}' ({question.kind}): {self.model} at {self.server} gave {_MAX_ANSWERS} unusable "
+            f"answers; the last: {invalid}"
+        ) from invalid
+
+    async def _reply(self, messages: list[ChatCompletionMessageParam], question: Question, spent: Usage) -> Reply:
+        """Return one reply, valid or not, after as many attempts as are allowed."""
         attempt = 0
         while True:
-            await self._gate.passed()
+            await self._gate.wait()
             try:
-                return await self._send(messages, n, spent)
+                return await self._send(messages, question.n, spent)
             except BudgetError as stop:
                 self._gate.close(stop)
                 raise
             except openai.OpenAIError as error:
-                if self._learns(error):
+                if self._adapts_to(error):
                     continue
                 attempt += 1
-                try:
-                    retry = self._failures.judge(error, label, answered=self._answered)
-                    if attempt == _ATTEMPTS:
-                        raise self._failures.given_up(error, label, attempt)
-                except (ServerError, LaterError) as final:
-                    self._gate.close(final)
-                    raise final from None
-                except AnswerError as failed:
-                    raise failed from None
-                await self._back_off(retry, attempt)
+                retry = self._judge(error, question.label, attempt)
+            await self._back_off(retry, attempt)
 
-    def _learns(self, error: openai.OpenAIError) -> bool:
-        """Return whether the server refuses a part of the request that it will not be sent again."""
+    def _judge(self, error: openai.OpenAIError, label: str, attempt: int) -> Retry:
+        """Return how to retry a failed call, or raise; an error that concerns all calls closes the gate."""
+        try:
+            retry = self._failures.judge(error, label, answered=self._answered)
+            if attempt == _MAX_ATTEMPTS:
+                raise self._failures.give_up(error, label, attempt)
+        except (ServerError, LongWaitError) as final:
+            self._gate.close(final)
+            raise final from None
+        except AnswerError as failed:
+            raise failed from None
+        return retry
+
+    def _adapts_to(self, error: openai.OpenAIError) -> bool:
+        """Leave out of all further requests what the server refuses; return whether that is why the call failed."""
         if self._json_mode and failures.refuses_json_mode(error):
             self._json_mode = False
             return True
@@ -208,40 +210,41 @@ class DescriptionClient:
         return False
 
     async def _send(self, messages: list[ChatCompletionMessageParam], n: int, spent: Usage) -> Reply:
-        asked = prompt_tokens(*(str(message["content"]) for message in messages))
-        self._largest = max(self._largest, asked + completion_tokens(n))
-        self._budget.check(self.usage, coming=(self._open + 1) * self._largest)
-        self._open += 1
-        for tally in (spent, self.usage):
-            tally.calls += 1
+        prompt_tokens = estimate_prompt_tokens(*(str(message["content"]) for message in messages))
+        estimated = (prompt_tokens, estimate_completion_tokens(n))
+        self._largest_question = max(self._largest_question, sum(estimated))
+        self._budget.check(self.usage, open_tokens=(self._open_questions + 1) * self._largest_question)
+        self._open_questions += 1
+        for usage in (spent, self.usage):
+            usage.calls += 1
         try:
             reply = await self._completion(messages)
         except openai.OpenAIError as error:
             if failures.may_cost(error):
                 counted = error.tokens if isinstance(error, UnreadableError) else (None, None)
-                self._charge(spent, counted, (asked, completion_tokens(n)))
+                self._add_tokens(spent, counted, estimated)
             raise
         finally:
-            self._open -= 1
+            self._open_questions -= 1
         self._answered = True
-        self._charge(spent, reply.tokens, (asked, completion_tokens(n)))
+        self._add_tokens(spent, reply.tokens, estimated)
         return reply
 
-    def _charge(self, spent: Usage, counted: tuple[int | None, int | None], estimated: tuple[int, int]) -> None:
-        """Add a call's tokens as the server counted them, else as estimated, to both tallies."""
-        sizes = [rule if count is None else count for count, rule in zip(counted, estimated, strict=True)]
-        for tally in (spent, self.usage):
-            tally.prompt_tokens += sizes[0]
-            tally.completion_tokens += sizes[1]
-        self._largest = max(self._largest, sum(sizes))
+    def _add_tokens(self, spent: Usage, counted: tuple[int | None, int | None], estimated: tuple[int, int]) -> None:
+        """Add a call's tokens, as the server counted them or else as estimated, to the question's and all usage."""
+        tokens = [guess if count is None else count for count, guess in zip(counted, estimated, strict=True)]
+        for usage in (spent, self.usage):
+            usage.prompt_tokens += tokens[0]
+            usage.completion_tokens += tokens[1]
+        self._largest_question = max(self._largest_question, sum(tokens))
 
     async def _completion(self, messages: list[ChatCompletionMessageParam]) -> Reply:
         sent: list[Any] = list(messages)
         if not self._system_role:
             sent[:2] = [{"role": "user", "content": f"{sent[0]['content']}\n\n{sent[1]['content']}"}]
-        form: Any = {"response_format": {"type": "json_object"}} if self._json_mode else {}
+        options: Any = {"response_format": {"type": "json_object"}} if self._json_mode else {}
         try:
-            reply = await self._openai.chat.completions.create(model=self.model, messages=sent, **form)
+            reply = await self._openai.chat.completions.create(model=self.model, messages=sent, **options)
         except json.JSONDecodeError as error:
             raise UnreadableError(f"a reply that is not valid JSON: {error}") from None
         return self._failures.masked(read_reply(reply))
@@ -254,21 +257,44 @@ class DescriptionClient:
             await asyncio.sleep(delay)
 
 
+@dataclass(slots=True)
+class _Gate:
+    """A gate before every call of a client: shut while the server asks to wait, closed for good by a final error."""
+
+    opens_at: float = 0.0
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+    reason: DescriptionError | None = None
+
+    async def wait(self) -> None:
+        """Wait until the gate is open; raise the reason as soon as it is closed for good."""
+        while (seconds := self.opens_at - time.monotonic()) > 0 and self.reason is None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.closed.wait(), seconds)
+        if self.reason is not None:
+            raise self.reason
+
+    def close(self, reason: DescriptionError) -> None:
+        """End all calls, waiting ones too."""
+        self.reason = reason
+        self.closed.set()
+
+
 def server_url(base_url: str | None) -> str:
-    """Return ``base_url``, else ``OPENAI_BASE_URL``, else OpenAI's."""
+    """Return ``base_url``, or else ``OPENAI_BASE_URL``, or else OpenAI's address."""
     return base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
 
 
 def key_from_environment(base_url: str | None) -> SecretStr:
-    """Return ``OPENAI_API_KEY`` or a placeholder.
+    """Return ``OPENAI_API_KEY``, or a placeholder for servers without keys.
 
-    Raises ``DescriptionError`` if OpenAI itself needs one, and for what cannot be a key, which no message shows.
+    Raises:
+        DescriptionError: OpenAI needs a key and there is none, or the value cannot be a key; no message shows it.
     """
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     url = server_url(base_url)
     if not re.fullmatch(r"[!-~]*", key):
         raise DescriptionError(
-            "OPENAI_API_KEY holds a space, a line break or a character that is not ASCII: set it to the key alone"
+            "OPENAI_API_KEY has a space, a line break or a character that is not ASCII: set it to the key alone"
         )
     if not key and urlsplit(url).hostname == urlsplit(DEFAULT_URL).hostname:
         raise DescriptionError(

@@ -1,7 +1,7 @@
-"""The error of this package that is a user's to mend; it needs no traceback."""
+"""The error of this package that a user can fix; it needs no traceback."""
 
 from __future__ import annotations
 
 
 class DescriptionError(ValueError):
-    """A mistake in what the user gave (a file, a server address, a class list); shown as it is."""
+    """A mistake in the user's input (a file, a server address, a class list); its message is shown unchanged."""

@@ -1,4 +1,4 @@
-"""Class lists: the published label CSV (``id,name``), and names that are the same but for their spelling."""
+"""Class lists: the published label CSV (``id,name``), and matches between different spellings of a name."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 
 def read_labels(path: str | Path) -> tuple[str, ...]:
-    """Return the class names of a CSV with the header ``id,name`` in the order of their ids (0, 1, ...).
+    """Read the class names of a CSV with the header ``id,name``, in the order of their ids (0, 1, ...).
 
-    Raises ``DescriptionError`` naming file and line for a missing column, an id out of order, and a blank or
-    repeated name.
+    Raises:
+        DescriptionError: a column is missing, an id is out of order, or a name is blank or repeated; the message names
+            the file and the line.
     """
     path = Path(path)
     try:
@@ -42,12 +43,12 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
 
 
 def folded(name: str) -> str:
-    """Return what two spellings of one class name share: without case, ``_`` as a space."""
+    """Return a class name in a spelling for comparison: lower case, with single spaces instead of ``_``."""
     return " ".join(name.casefold().replace("_", " ").split())
 
 
 def match_names(labels: Sequence[str], known: Sequence[str]) -> dict[str, str | None]:
-    """Return for each label the known name equal to it, else the only one equal when folded, else None."""
+    """Match each label to the known name equal to it, else to the only one equal when ``folded``, else to None."""
     exact = set(known)
     by_folded: dict[str, list[str]] = {}
     for name in known:

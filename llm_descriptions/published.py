@@ -1,4 +1,4 @@
-"""Published description files: {"class index": [texts]}, as ETL4Video and OST ship them; read and written.
+"""Published description files, {"class index": [texts]}, as ETL4Video and OST distribute them.
 
 ETL4Video: ``2_s_description_hmdb_base.json`` (N, spatial or temporal, data set, part). OST: short phrases, in
 ``hmdb/spatio_descriptors/4_descriptors.json`` and ``k600/split1/temporal_2_descriptors.json``.
@@ -32,15 +32,23 @@ _OST = re.compile(
     r"|(?P<data2>[^/]+)/(?P<part>split\d)/(?P<kind2>spatio|temporal)_(?P<n2>\d+)_descriptors\.json"
 )
 _TEMPLATE = re.compile(r"a videos? of (?P<cls>.+?) generally involves the following step", re.IGNORECASE)
-# The label CSV lists each pair in this order; the video lists, and with them OST's files, the other way round.
+# The label CSV lists each pair in this order; the video lists and OST's files list it in the other order.
 _HMDB_PAIRS = (("kick ball", "kick"), ("sword exercise", "sword"))
-# Of published temporal sentences practically all name their class; of shifted ones less than half do.
-_NAMED_SHARE = 0.9
+# Almost all published temporal sentences name their class; if classes are shifted, fewer than half do.
+_MIN_NAMED_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class PublishedFile:
-    """One file and what its name says: N texts of one kind; ``part`` is base, novel, split1... or empty."""
+    """A file, and what its name says about its content.
+
+    Attributes:
+        style: the collection: etl4video, ost or toy.
+        data: the data set.
+        part: base, novel, split1, split2, split3, or empty.
+        kind: spatial or temporal.
+        n: texts per class.
+    """
 
     path: Path
     style: str
@@ -51,20 +59,20 @@ class PublishedFile:
 
     @property
     def family(self) -> str:
-        """Name the files that belong together, whatever their N and kind."""
-        return f"{self.style} {self.data}{f' {self.part}' if self.part else ''}"
+        """Name all files of this collection, data set and part, of any N and kind."""
+        return " ".join(filter(None, (self.style, self.data, self.part)))
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The texts of one file by class name, and what about the file a user should know."""
+    """The texts of one file by class name, and notes about the file for the user."""
 
     file: PublishedFile
     texts: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...]
 
     def entries(self) -> dict[Key, tuple[str, ...]]:
-        """Return the texts under the store's keys: the collection and data set (``etl4video/hmdb``) as model."""
+        """Return the texts by the store's keys; the model is the collection and data set (``etl4video/hmdb``)."""
         file = self.file
         return {
             Key(label, file.kind, PROMPT_ID, f"{file.style}/{file.data}", file.n): texts
@@ -73,7 +81,7 @@ class Published:
 
 
 def parse_path(path: str | Path) -> PublishedFile | None:
-    """Return what the name of a published file says, or None for any other name."""
+    """Parse the name of a published file; return None for other names."""
     path = Path(path)
     if etl := _ETL.fullmatch(path.name):
         style = "toy" if etl["data"].startswith("toy_") else "etl4video"
@@ -85,12 +93,19 @@ def parse_path(path: str | Path) -> PublishedFile | None:
 
 
 def read_published(file: PublishedFile, index_names: Sequence[str], labels: Sequence[str] | None = None) -> Published:
-    """Return the texts of ``labels`` (default: all) from a file whose indexes refer to ``index_names``.
+    """Read the texts of ``labels`` from a published file.
 
-    Labels are found by class *name*, so that a base, novel or zero-shot list takes its texts from the file of
-    the full data set. Texts stay as published; a class with other than N texts, or with one twice, gets a
-    note. Raises ``DescriptionError`` for a file that is not of this shape, for missing and surplus classes
-    (all named), and for texts that are evidently about other classes.
+    Labels are matched by class *name*, so a base, novel or zero-shot list can use the file of the full data set. Texts
+    stay unchanged; notes mention classes with another number of texts than N or with a repeated text.
+
+    Args:
+        file: the file.
+        index_names: the class names that the file's indexes refer to, in order.
+        labels: the classes to read; default: all.
+
+    Raises:
+        DescriptionError: the file has another form, classes are missing or surplus (the message names them all), or
+            the texts clearly describe other classes.
     """
     by_index = _load(file.path)
     _check_indexes(file.path, by_index, index_names)
@@ -102,15 +117,15 @@ def read_published(file: PublishedFile, index_names: Sequence[str], labels: Sequ
         raise DescriptionError(f"{file.path} has no descriptions for {len(unknown)} classes: {_list(unknown)}")
     texts = {label: by_name[name] for label, name in matches.items() if name is not None}
     if file.kind == "temporal":
-        _check_names(file.path, texts)
+        _check_subjects(file.path, texts)
     notes = _notes(file, texts)
     if names != list(index_names):
-        notes += (f"{file.path}: 'kick'/'kick ball' and 'sword'/'sword exercise' put under their right names",)
+        notes += (f"{file.path}: 'kick'/'kick ball' and 'sword'/'sword exercise' are assigned to their right names",)
     return Published(file, texts, notes)
 
 
 def count_classes(path: Path) -> int:
-    """Return the number of classes in a published file."""
+    """Count the classes in a published file."""
     return len(_load(path))
 
 
@@ -124,16 +139,28 @@ def export_published(
     n: int,
     style: str = "etl4video",
 ) -> Path:
-    """Write ``{index in names: texts}`` under ``folder`` as one of ``STYLES`` does, and return the file.
+    """Write texts under ``folder`` in a published form, and return the file.
 
-    ``etl4video``: sentences as they are. ``ost``: the phrases without the frame of the published sentences. The
-    indexes of HMDB's two swapped pairs are those of the style's own files, so that reading finds the same texts.
-    Raises if a name has no texts, or ``data`` cannot stand in a file's name.
+    The indexes of HMDB's two swapped pairs are those of the style's own files, so reading the file returns the same
+    texts.
+
+    Args:
+        folder: the folder to write to.
+        data: the data set, for the file's name.
+        texts: texts by class name.
+        names: the class names that the file's indexes refer to, in order.
+        kind: spatial or temporal.
+        n: texts per class, for the file's name.
+        style: one of ``STYLES``. etl4video writes the sentences; ost writes their phrases, without the frame.
+
+    Raises:
+        DescriptionError: a name has no texts, ``data`` is not valid in a file's name, or the file cannot be written.
     """
     if not re.fullmatch(r"[\w-]+", data):
-        raise DescriptionError(f"'{data}' cannot name a data set: use letters, digits, '_' and '-' only")
+        raise DescriptionError(f"'{data}' is not valid as a data set's name: use letters, digits, '_' and '-' only")
     if style == "ost":
-        path = Path(folder) / data / f"{'spatio' if kind == 'spatial' else kind}_descriptors" / f"{n}_descriptors.json"
+        kind_word = "spatio" if kind == "spatial" else kind
+        path = Path(folder) / data / f"{kind_word}_descriptors" / f"{n}_descriptors.json"
     else:
         path = Path(folder) / f"{n}_{kind[0]}_description_{data}.json"
     missing = [name for name in names if not texts.get(name)]
@@ -143,6 +170,11 @@ def export_published(
     content = {str(index): list(texts[name]) for index, name in enumerate(order)}
     if style == "ost":
         content = {index: [unframed(text) or text for text in found] for index, found in content.items()}
+    _write(path, content)
+    return path
+
+
+def _write(path: Path, content: Mapping[str, Sequence[str]]) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +184,6 @@ def export_published(
         raise DescriptionError(f"cannot write {path}: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
-    return path
 
 
 def _load(path: Path) -> dict[str, tuple[str, ...]]:
@@ -186,7 +217,7 @@ def _check_indexes(path: Path, by_index: Mapping[str, object], names: Sequence[s
 
 
 def _hmdb_order(index_names: Sequence[str], style: str) -> list[str]:
-    """Return the names as the indexes of an HMDB file of this style mean them, whichever CSV is given."""
+    """Return the names in the order of the indexes of an HMDB file of this style, for either order in the CSV."""
     names = list(index_names)
     for first, second in _HMDB_PAIRS:
         if first in names and second in names:
@@ -195,42 +226,42 @@ def _hmdb_order(index_names: Sequence[str], style: str) -> list[str]:
     return names
 
 
-def _check_names(path: Path, texts: Mapping[str, Sequence[str]]) -> None:
-    """Raise if sentences of the published template name other actions than the classes they stand for."""
+def _check_subjects(path: Path, texts: Mapping[str, Sequence[str]]) -> None:
+    """Raise ``DescriptionError`` if sentences of the published template name other actions than their classes."""
     subjects = {
         label: [match["cls"] for match in map(_TEMPLATE.match, sentences) if match]
         for label, sentences in texts.items()
     }
     occurrences = Counter(stem for label in subjects for stem in _stems(label))
-    telling = {stem for stem, count in occurrences.items() if count <= max(1, len(subjects) / 2)}
-    judged = {label: found for label, found in subjects.items() if found and _stems(label) & telling}
-    strange = [
+    distinctive = {stem for stem, count in occurrences.items() if count <= max(1, len(subjects) / 2)}
+    checked = {label: found for label, found in subjects.items() if found and _stems(label) & distinctive}
+    mismatched = [
         f"'{label}' ('{found[0]}')"
-        for label, found in judged.items()
-        if not any(stem in " ".join(found).lower() for stem in _stems(label) & telling)
+        for label, found in checked.items()
+        if not any(stem in " ".join(found).lower() for stem in _stems(label) & distinctive)
     ]
-    if len(strange) > (1 - _NAMED_SHARE) * len(judged):
+    if len(mismatched) > (1 - _MIN_NAMED_SHARE) * len(checked):
         raise DescriptionError(
-            f"{path} seems to describe other classes: {len(strange)} of {len(judged)} texts name another "
-            f"action: {_list(strange[:5])}... Is it the file of another list, or are the classes in another "
+            f"{path} seems to describe other classes: {len(mismatched)} of {len(checked)} texts name another "
+            f"action: {_list(mismatched[:5])}... Is it the file of another list, or are the classes in another "
             "order? --index-labels names the CSV that its indexes refer to"
         )
 
 
 def _stems(label: str) -> set[str]:
+    """Return the first four letters of each word, which inflected forms of the word share."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label).lower()
     return {word[:4] for word in re.findall(r"[a-z]{3,}", words)}
 
 
 def _notes(file: PublishedFile, texts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     notes = []
-    counts = Counter({label: len(found) for label, found in texts.items() if len(found) != file.n})
-    if counts:
-        uneven = _list(f"'{label}' has {count}" for label, count in counts.items())
-        notes.append(f"{file.path}: not {file.n} texts for every class: {uneven}")
-    twice = [f"'{label}'" for label, found in texts.items() if len(set(found)) != len(found)]
-    if twice:
-        notes.append(f"{file.path}: the same text more than once for {_list(twice)}")
+    other_counts = [f"'{label}' has {len(found)}" for label, found in texts.items() if len(found) != file.n]
+    if other_counts:
+        notes.append(f"{file.path}: not {file.n} texts for every class: {_list(other_counts)}")
+    repeated = [f"'{label}'" for label, found in texts.items() if len(set(found)) != len(found)]
+    if repeated:
+        notes.append(f"{file.path}: the same text more than once for {_list(repeated)}")
     return tuple(notes)
 
 

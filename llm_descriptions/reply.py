@@ -1,4 +1,4 @@
-"""What a server sent back for a chat completion, whatever shape "OpenAI-compatible" has there."""
+"""A server's reply to a chat completion; "OpenAI-compatible" servers differ in its shape."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from llm_descriptions.answer import InvalidAnswerError, read_answer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llm_descriptions.prompts import PromptSet
+    from llm_descriptions.prompts import PromptSet, Question
 
 
 class UnreadableError(openai.OpenAIError):
-    """A reply with status 200 that is no chat completion; ``page``: not even of an API.
+    """A reply with status 200 that is not a chat completion.
 
-    ``tokens``: those asked and answered, None where the server did not count them.
+    Attributes:
+        page: the reply is a web page or other text, so the address is probably not an API.
+        tokens: prompt and completion tokens, each None if the server did not count them.
     """
 
     def __init__(
@@ -31,7 +33,7 @@ class UnreadableError(openai.OpenAIError):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The text of one reply and the facts beside it; tokens are None where the server does not count them."""
+    """The text and the metadata of one reply; tokens are None if the server does not count them."""
 
     content: str
     refusal: str
@@ -42,15 +44,19 @@ class Reply:
 
     @property
     def tokens(self) -> tuple[int | None, int | None]:
-        """Asked and answered."""
+        """Prompt and completion tokens."""
         return self.prompt_tokens, self.completion_tokens
 
     def sentences(
-        self, prompts: PromptSet, label: str, kind: str, n: int, too_long: Callable[[str], bool] | None = None
+        self, prompts: PromptSet, question: Question, too_long: Callable[[str], bool] | None = None
     ) -> tuple[str, ...]:
-        """Return the sentences to store; raises ``InvalidAnswerError``, with the server's own reason if it has one."""
+        """Return the sentences to store.
+
+        Raises:
+            InvalidAnswerError: the reply has no usable answer; the message has the server's own reason if it gave one.
+        """
         try:
-            return read_answer(self.content, prompts, label, kind, n, too_long=too_long)
+            return read_answer(self.content, prompts, question, too_long=too_long)
         except InvalidAnswerError:
             if self.refusal:
                 raise InvalidAnswerError(f"the answer is a refusal: '{self.refusal[:100]}'") from None
@@ -62,18 +68,21 @@ class Reply:
 
 
 def read_reply(reply: Any) -> Reply:
-    """Return what of a reply matters; raises ``UnreadableError`` if it is no chat completion.
+    """Extract the text and the metadata of a reply.
 
-    The client library checks no types. ``content`` may be null, or a list of parts (of which reasoning is left
-    out); ``choices`` and ``usage`` may be missing; an error may come with status 200.
+    The client library does not check types: ``content`` may be null or a list of parts (reasoning parts are left out),
+    ``choices`` and ``usage`` may be missing, and an error may come with status 200.
+
+    Raises:
+        UnreadableError: the reply is not a chat completion.
     """
     if isinstance(reply, str):
         raise UnreadableError("a page instead of a chat completion", page=True)
     usage = getattr(reply, "usage", None)
     tokens = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     if error := getattr(reply, "error", None):
-        said = error.get("message") if isinstance(error, dict) else error
-        raise UnreadableError(f"an error in place of an answer: {said}", tokens=tokens)
+        reason = error.get("message") if isinstance(error, dict) else error
+        raise UnreadableError(f"an error instead of an answer: {reason}", tokens=tokens)
     choices = getattr(reply, "choices", None)
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = getattr(choice, "message", None)

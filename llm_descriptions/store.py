@@ -1,4 +1,4 @@
-"""The description store: one SQLite file that keeps every good answer, once, with where it came from."""
+"""The description store: one SQLite file with every valid answer and its provenance."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm_descriptions.budget import Past
-from llm_descriptions.choose import Source, choose_sources
+from llm_descriptions.budget import AverageCost
 from llm_descriptions.errors import DescriptionError
 from llm_descriptions.prompts import check_kind
+from llm_descriptions.sources import TextSource, choose_sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 FILE_NAME = "descriptions.sqlite"
 _VERSION = 2
-_WAIT_S = 60.0
+_LOCK_TIMEOUT_S = 60.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS description (
     label TEXT NOT NULL, kind TEXT NOT NULL, prompt_id TEXT NOT NULL, model TEXT NOT NULL, n INTEGER NOT NULL,
@@ -33,8 +33,8 @@ CREATE TABLE IF NOT EXISTS description (
     PRIMARY KEY (label, kind, prompt_id, model, n)
 ) WITHOUT ROWID
 """
-# What format 1, which is read and brought up to date, did not have.
-_ADDED = {
+# Columns that format 1 lacks; a write adds them.
+_NEW_COLUMNS = {
     "served_model": "TEXT NOT NULL DEFAULT ''",
     "calls": "INTEGER NOT NULL DEFAULT 0",
     "seconds": "REAL NOT NULL DEFAULT 0",
@@ -43,7 +43,7 @@ _ADDED = {
 
 @dataclass(frozen=True, slots=True, order=True)
 class Key:
-    """What a set of descriptions answers: ``n`` texts of one kind for one class, by one prompt and model."""
+    """The key of an answer: ``n`` texts of one kind for one class, from one prompt set and model."""
 
     label: str
     kind: str
@@ -58,11 +58,17 @@ def _now() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where texts came from: a server or, if ``origin`` is set, a published file.
+    """The provenance of texts: a server or, if ``origin`` is set, a published file.
 
-    ``served_model``: what the server calls the model that answered; ``calls`` (failed ones too), tokens and
-    ``seconds``, from the first call to the accepted answer, are those of this one question; ``created``: when
-    the answer was accepted (UTC).
+    Attributes:
+        origin: the published file.
+        host: the server's host and port.
+        served_model: the server's name of the model that answered.
+        prompt_tokens: tokens of all calls for this question.
+        completion_tokens: tokens of all replies to this question.
+        calls: calls for this question, failed ones too.
+        seconds: time from the first call to the valid answer.
+        created: time of the valid answer (UTC, ISO 8601).
     """
 
     origin: str = ""
@@ -76,35 +82,35 @@ class Provenance:
 
 
 class DescriptionStore:
-    """Descriptions by key in the SQLite file ``path`` (WAL mode); made at the first ``put``.
+    """Descriptions by key in the SQLite file ``path`` (WAL mode), which the first ``put`` creates.
 
-    Every call opens and closes its own connection: a store object may be sent to other processes, several
-    processes may write at once, and between calls the folder holds just the one file. Raises
-    ``DescriptionError`` for a file that is no store, or cannot be read or written.
+    Every call opens and closes its own connection, so a store can be sent to other processes, several processes can
+    write at the same time, and between calls the folder has this one file only. Every method raises
+    ``DescriptionError`` if the file is not a store, or cannot be read or written.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
     def get(self, key: Key) -> tuple[str, ...] | None:
-        """Return the texts under ``key``, or None."""
+        """Return the texts of ``key``, or None."""
         with self._reading() as connection:
             row = None if connection is None else _select(connection, key, "texts")
         return None if row is None else tuple(json.loads(row[0]))
 
     def provenance(self, key: Key) -> Provenance | None:
-        """Return where the texts under ``key`` came from, or None if there are none."""
+        """Return the provenance of the texts of ``key``, or None if there are none."""
         with self._reading() as connection:
             if connection is None:
                 return None
-            names = [part.name for part in fields(Provenance)]
+            names = [field.name for field in fields(Provenance)]
             if _version(connection) < _VERSION:
-                names = [name for name in names if name not in _ADDED]
+                names = [name for name in names if name not in _NEW_COLUMNS]
             row = _select(connection, key, ", ".join(names))
         return None if row is None else Provenance(**dict(zip(names, row, strict=True)))
 
-    def past(self, *, prompt_id: str, model: str, host: str, n: int) -> Past | None:
-        """Return what the stored answers of one prompt set, model and server took on average, or None."""
+    def average_cost(self, *, prompt_id: str, model: str, host: str, n: int) -> AverageCost | None:
+        """Compute the mean cost of the stored answers of one prompt set, model and server; None without any."""
         with self._reading() as connection:
             if connection is None or _version(connection) < _VERSION:
                 return None
@@ -113,48 +119,49 @@ class DescriptionStore:
                 " FROM description WHERE prompt_id = ? AND model = ? AND host = ? AND n = ? AND calls > 0",
                 (prompt_id, model, host, n),
             ).fetchone()
-        return Past(*row) if row[0] else None
+        return AverageCost(*row) if row[0] else None
 
     def put(self, key: Key, texts: Sequence[str], provenance: Provenance) -> tuple[str, ...]:
-        """Store ``texts`` and return what is stored: what came first under a key stays.
+        """Store ``texts``, unless ``key`` has texts already, and return the stored ones.
 
-        Raises ``DescriptionError``, and stores nothing, unless the texts are a whole answer: exactly
-        ``key.n`` distinct non-blank strings; from a published file, any number but none blank.
+        Raises:
+            DescriptionError: the texts are not a complete answer: ``key.n`` distinct strings that are not blank; from
+                a published file, any number of strings that are not blank. Nothing is stored.
         """
         return self.put_all({key: texts}, provenance)[key]
 
     def put_all(self, entries: Mapping[Key, Sequence[str]], provenance: Provenance) -> dict[Key, tuple[str, ...]]:
-        """Store many entries of one provenance, all or none; otherwise as ``put``.
+        """Store many entries of one provenance, all or none; otherwise like ``put``.
 
-        Texts of a published file that differ from those stored under the same key are an error.
+        Raises:
+            DescriptionError: as ``put``, or a published file has other texts for a key than the store.
         """
         for key, texts in entries.items():
             check_texts(key, texts, published=bool(provenance.origin))
-        facts = asdict(provenance)
+        columns = asdict(provenance)
         with self._writing() as connection:
             for key, texts in entries.items():
-                row = asdict(key) | facts | {"texts": json.dumps(list(texts), ensure_ascii=False)}
+                row = asdict(key) | columns | {"texts": json.dumps(list(texts), ensure_ascii=False)}
                 names = ", ".join(row)
-                marks = ", ".join(f":{name}" for name in row)
-                # The names are this module's own; the values go through placeholders.
-                connection.execute(
-                    f"INSERT INTO description ({names}) VALUES ({marks}) ON CONFLICT DO NOTHING",  # noqa: S608
+                placeholders = ", ".join(f":{name}" for name in row)
+                connection.execute(  # the names are this module's own
+                    f"INSERT INTO description ({names}) VALUES ({placeholders}) ON CONFLICT DO NOTHING",  # noqa: S608
                     row,
                 )
             stored = {key: self._texts(connection, key) for key in entries}
             other = [key.label for key, texts in entries.items() if stored[key] != tuple(texts)]
             if provenance.origin and other:
                 raise DescriptionError(
-                    f"{self.path} already holds other texts than {provenance.origin} for {len(other)} classes: "
+                    f"{self.path} already has other texts than {provenance.origin} for {len(other)} classes: "
                     f"{', '.join(other)}; delete it or choose another --out"
                 )
             return stored
 
     @contextmanager
-    def kept_open(self) -> Iterator[None]:
-        """Keep the file open, which makes each of many puts within about twenty times cheaper.
+    def keep_open(self) -> Iterator[None]:
+        """Keep the file open, which makes each ``put`` inside this context about twenty times faster.
 
-        SQLite cleans up when the last connection closes; this holds one until the end.
+        SQLite cleans up when the last connection closes; this context has one until its end.
         """
         with self._writing():
             pass
@@ -178,23 +185,26 @@ class DescriptionStore:
         n: int | None = None,
         model: str | None = None,
         prompt_id: str | None = None,
-    ) -> dict[str, Source]:
-        """Return, for each kind, the one source (prompt, model, n) from which ``bank`` takes its texts.
+    ) -> dict[str, TextSource]:
+        """Choose, for each kind, the one source from which ``bank`` takes its texts.
 
-        A source counts if it matches what is given and has *every* label; sources are never mixed within a
-        kind. Raises one ``DescriptionError`` naming all missing labels if none does, and one naming the
-        sources if several do.
+        A source must have the given ``n``, ``model`` and ``prompt_id``, and *every* label: texts of one kind are never
+        mixed from several sources.
+
+        Raises:
+            DescriptionError: for some kind no source has all labels (the message names the missing ones), or several
+                have (it names these sources).
         """
         for kind in kinds:
             check_kind(kind)
-        wanted = {"n": n, "model": model, "prompt_id": prompt_id}
-        held: dict[str, dict[Source, set[str]]] = {kind: {} for kind in kinds}
+        filters = {"n": n, "model": model, "prompt_id": prompt_id}
+        labels_by_source: dict[str, dict[TextSource, set[str]]] = {kind: {} for kind in kinds}
         for key in self.keys():
-            given = all(value is None or getattr(key, name) == value for name, value in wanted.items())
-            if key.kind in held and given:
-                source = Source(prompt_id=key.prompt_id, model=key.model, n=key.n)
-                held[key.kind].setdefault(source, set()).add(key.label)
-        return choose_sources(held, labels, where=self.path, wanted=wanted)
+            matches = all(value is None or getattr(key, name) == value for name, value in filters.items())
+            if matches and key.kind in labels_by_source:
+                source = TextSource(prompt_id=key.prompt_id, model=key.model, n=key.n)
+                labels_by_source[key.kind].setdefault(source, set()).add(key.label)
+        return choose_sources(labels_by_source, labels, where=self.path, filters=filters)
 
     def bank(
         self,
@@ -205,9 +215,12 @@ class DescriptionStore:
         model: str | None = None,
         prompt_id: str | None = None,
     ) -> dict[str, dict[str, tuple[str, ...]]]:
-        """Return ``{kind: {label: texts}}`` in the order of ``labels``, from one source a kind.
+        """Return ``{kind: {label: texts}}`` in the order of ``labels``, from one source per kind.
 
-        A published class may hold fewer or more texts than ``n``. Raises as ``sources`` does.
+        A published class may have fewer or more texts than ``n``.
+
+        Raises:
+            DescriptionError: as ``sources``.
         """
         chosen = self.sources(labels, kinds, n=n, model=model, prompt_id=prompt_id)
         with self._reading() as connection:
@@ -229,7 +242,7 @@ class DescriptionStore:
         model: str | None = None,
         prompt_id: str | None = None,
     ) -> str:
-        """Return the SHA-256 (hex) of what ``bank`` returns, whatever the order of labels and kinds."""
+        """Return the SHA-256 (hex) of what ``bank`` returns; the order of labels and kinds does not change it."""
         bank = self.bank(labels, kinds, n=n, model=model, prompt_id=prompt_id)
         text = json.dumps(bank, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
@@ -246,11 +259,11 @@ class DescriptionStore:
         if not self.path.is_file():
             yield None
             return
-        # In a folder that cannot be written SQLite cannot make its lock file beside the store.
+        # In a read-only folder SQLite cannot create its lock file, and needs ``immutable`` to read without one.
         mode = "mode=rw" if os.access(self.path.parent, os.W_OK) else "mode=ro&immutable=1"
-        with self._errors("read"), closing(self._connect(f"{self.path.absolute().as_uri()}?{mode}")) as held:
-            self._check_version(held)
-            yield held
+        with self._errors("read"), closing(self._connect(f"{self.path.absolute().as_uri()}?{mode}")) as connection:
+            self._check_version(connection)
+            yield connection
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -258,17 +271,10 @@ class DescriptionStore:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(self._connect(self.path.absolute().as_uri())) as connection:
                 _set_wal(connection)
-                # Survives the end of any process; only a power cut may cost the latest answers.
+                # Answers survive the end of a process; only a power cut can lose the latest.
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute("BEGIN IMMEDIATE")
-                if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                    connection.execute(_SCHEMA)
-                    connection.execute("PRAGMA user_version = 1")
-                self._check_version(connection)
-                if _version(connection) < _VERSION:
-                    for name, kind in _ADDED.items():
-                        connection.execute(f"ALTER TABLE description ADD COLUMN {name} {kind}")
-                    connection.execute(f"PRAGMA user_version = {_VERSION}")
+                self._create_or_upgrade(connection)
                 try:
                     yield connection
                 except BaseException:
@@ -276,8 +282,19 @@ class DescriptionStore:
                     raise
                 connection.execute("COMMIT")
 
+    def _create_or_upgrade(self, connection: sqlite3.Connection) -> None:
+        """Create the table in a new file, and add the columns that an older format lacks."""
+        if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            connection.execute(_SCHEMA)
+            connection.execute("PRAGMA user_version = 1")
+        self._check_version(connection)
+        if _version(connection) < _VERSION:
+            for name, column_type in _NEW_COLUMNS.items():
+                connection.execute(f"ALTER TABLE description ADD COLUMN {name} {column_type}")
+            connection.execute(f"PRAGMA user_version = {_VERSION}")
+
     def _connect(self, uri: str) -> sqlite3.Connection:
-        return sqlite3.connect(uri, uri=True, timeout=_WAIT_S, isolation_level=None)
+        return sqlite3.connect(uri, uri=True, timeout=_LOCK_TIMEOUT_S, isolation_level=None)
 
     def _check_version(self, connection: sqlite3.Connection) -> None:
         version = _version(connection)
@@ -304,14 +321,14 @@ def _version(connection: sqlite3.Connection) -> int:
 
 def _select(connection: sqlite3.Connection, key: Key, columns: str) -> tuple[Any, ...] | None:
     conditions = " AND ".join(f"{name} = :{name}" for name in asdict(key))
-    query = f"SELECT {columns} FROM description WHERE {conditions}"  # noqa: S608 - own column names only
+    query = f"SELECT {columns} FROM description WHERE {conditions}"  # noqa: S608 - this module's own column names
     row: tuple[Any, ...] | None = connection.execute(query, asdict(key)).fetchone()
     return row
 
 
 def _set_wal(connection: sqlite3.Connection) -> None:
-    """Switch to WAL; while another process does the same, SQLite fails at once instead of waiting."""
-    deadline = time.monotonic() + _WAIT_S
+    """Switch to WAL mode; while another process does the same, SQLite fails at once, so this function retries."""
+    deadline = time.monotonic() + _LOCK_TIMEOUT_S
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -324,7 +341,7 @@ def _set_wal(connection: sqlite3.Connection) -> None:
 
 
 def check_texts(key: Key, texts: Sequence[str], *, published: bool) -> None:
-    """Raise ``DescriptionError`` unless ``texts`` may be stored under ``key`` (see ``put``)."""
+    """Raise ``DescriptionError`` if ``texts`` are not a complete answer to ``key`` (see ``DescriptionStore.put``)."""
     check_kind(key.kind)
     name = f"the {key.kind} descriptions of '{key.label}'"
     if not key.label.strip() or key.n < 1:

@@ -1,5 +1,6 @@
-"""Search spaces of the methods' settings, and the papers' ablations.
+"""Search spaces of the methods' settings, the papers' ablations, and the Ray Tune that runs a search.
 
-``domains``: what a setting may be; ``insertion``: ranges of layers; ``spaces``: spaces derived from a ``Config``'s
-metadata, and ablations read from TOML files.
+``domains``: the values of a setting. ``layer_ranges``: ranges of layers. ``spaces``: spaces that the metadata of a
+``Config`` describe. ``ablation_file``, ``ablations``: ablations in TOML files, and the published ones. ``search``: the
+kinds of search. ``tuner``, with ``searchers``, ``schedulers`` and ``trials``: Ray Tune.
 """

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from llm_descriptions.budget import Budget, BudgetError, Estimate, Past, Usage, estimate
+from llm_descriptions.budget import AverageCost, Budget, BudgetError, Estimate, Usage, estimate
 from llm_descriptions.client import DescriptionClient, key_from_environment, server_url
 from llm_descriptions.errors import DescriptionError
-from llm_descriptions.failures import LaterError, ServerError, server_name
-from llm_descriptions.prompts import MSTA_V1, prompt_set
+from llm_descriptions.failures import LongWaitError, ServerError, server_name
+from llm_descriptions.prompts import MSTA_V1, Question, prompt_set
 from llm_descriptions.store import DescriptionStore, Key
 from pipelines.cluster.session import connect
 
@@ -32,15 +32,6 @@ if TYPE_CHECKING:
 
 
 _PROGRESS_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A class and the kind and number ``n`` of its descriptions."""
-
-    label: str
-    kind: str
-    n: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +93,7 @@ def ask_batch(
     except FileNotFoundError:
         repeated = True
     store = DescriptionStore(store_path)
-    with store.kept_open():
+    with store.keep_open():
         replies, spent = asyncio.run(
             _ask_all(questions, store, server, api_key, may_ask=not repeated or server.budget == Budget())
         )
@@ -128,10 +119,10 @@ async def _ask_all(
             if not may_ask:
                 return "the process that asks was lost, and the count of its calls with it", "run"
             try:
-                described = await client.describe(question.label, question.kind, question.n)
+                described = await client.describe(question)
                 # In a thread, so that a slow disk does not hold up the next questions.
                 await asyncio.to_thread(store.put, key, described.texts, described.provenance)
-            except (BudgetError, LaterError) as error:
+            except (BudgetError, LongWaitError) as error:
                 return str(error), "run"
             except DescriptionError as error:
                 return str(error), "all" if isinstance(error, ServerError) else "class"
@@ -203,11 +194,10 @@ def estimate_missing(store: DescriptionStore, questions: Sequence[Question], ser
     """Estimate the cost of ``ask_missing`` from earlier answers in ``store``; ask nothing."""
     host = urlsplit(server_name(server_url(server.base_url))).netloc
 
-    def past(n: int) -> Past | None:
-        return store.past(prompt_id=server.prompt_id, model=server.model, host=host, n=n)
+    def average_cost(n: int) -> AverageCost | None:
+        return store.average_cost(prompt_id=server.prompt_id, model=server.model, host=host, n=n)
 
-    asked = [(question.label, question.kind, question.n) for question in questions]
-    return estimate(asked, prompt_set(server.prompt_id), past, server.concurrency)
+    return estimate(questions, prompt_set(server.prompt_id), average_cost, server.concurrency)
 
 
 async def _check(server: Server, api_key: SecretStr) -> None:

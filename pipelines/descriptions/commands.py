@@ -16,7 +16,8 @@ def ask(store: DescriptionStore, labels: tuple[str, ...], request: DescribeReque
     """Ask the language model what the store lacks; return the keys of all questions, and how many lack an answer."""
     from llm_descriptions.budget import Budget
     from llm_descriptions.client import server_url
-    from pipelines.descriptions.ask import Outcome, Question, Server, ask_missing, estimate_missing
+    from llm_descriptions.prompts import Question
+    from pipelines.descriptions.ask import Outcome, Server, ask_missing, estimate_missing
 
     assert request.model
     budget = Budget(request.max_calls, request.max_tokens)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm_descriptions.choose import Source
 from llm_descriptions.labels import folded
 from llm_descriptions.prompts import split_camel, unframed
+from llm_descriptions.sources import TextSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,11 +31,11 @@ def judge_store(
     Raises:
         DescriptionError: no source has all of them; names what is missing.
     """
-    held: dict[tuple[str, Source], set[str]] = {}
+    held: dict[tuple[str, TextSource], set[str]] = {}
     wanted = set(labels)
     for key in store.keys():  # noqa: SIM118 - no mapping
         if key.kind in kinds and n in {None, key.n} and key.label in wanted:
-            held.setdefault((key.kind, Source(key.prompt_id, key.model, key.n)), set()).add(key.label)
+            held.setdefault((key.kind, TextSource(key.prompt_id, key.model, key.n)), set()).add(key.label)
     whole = sorted(source for source, has in held.items() if has == wanted)
     if not whole:
         store.bank(labels, kinds, n=n)  # raises, naming what is missing

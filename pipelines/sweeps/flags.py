@@ -43,12 +43,12 @@ def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namesp
 
 
 def _published_protocol(method: str, space: str | None) -> str:
-    from tune_spaces.spaces import ablation, ablations
+    from tune_spaces.ablations import ablation_names, load_ablation
     from vlmodels import methods
 
-    if space is None or method not in methods.names() or space not in ablations(method):
+    if space is None or method not in methods.names() or space not in ablation_names(method):
         return "b2n"
-    return ablation(method, space, _DEPTHS).protocol
+    return load_ablation(method, space, _DEPTHS).protocol
 
 
 def list_spaces(method: str) -> str:
@@ -57,10 +57,11 @@ def list_spaces(method: str) -> str:
     Raises:
         UserError: no such method.
     """
-    from tune_spaces.spaces import ablation, ablations, insertion_space, space_of
+    from tune_spaces.ablations import ablation_names, load_ablation
+    from tune_spaces.spaces import config_space, insertion_space
     from vlmodels import methods
 
-    published = [ablation(method, name, _DEPTHS) for name in ablations(method)]
+    published = [load_ablation(method, name, _DEPTHS) for name in ablation_names(method)]
     lines = {table.name: f"{table.title} ({table.source}; {table.protocol})" for table in published}
     config = methods.get(method).Config
     with contextlib.suppress(UserError):  # a method without layers to choose
@@ -68,7 +69,7 @@ def list_spaces(method: str) -> str:
             keys = ", ".join(insertion_space(config, depths=_DEPTHS, apart=apart))
             lines[name] = f"every range or number of layers, towers {'apart' if apart else 'alike'}: {keys}"
     with contextlib.suppress(UserError):  # one without settings to search
-        lines[SEARCH] = f"all that may be tuned: {', '.join(space_of(config, depths=_DEPTHS))} and the optimizer's"
+        lines[SEARCH] = f"all that may be tuned: {', '.join(config_space(config, depths=_DEPTHS))} and the optimizer's"
     lines["FILE.toml:NAME"] = "a table of your own"
     width = max(map(len, lines))
     return "\n".join([f"spaces of {method}", *(f"  {name:{width}}  {what}" for name, what in lines.items())])

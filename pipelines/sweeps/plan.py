@@ -22,9 +22,10 @@ from vlmodels.errors import UserError, refuse
 
 if TYPE_CHECKING:
     from pipelines.planning.plan import Plan
+    from tune_spaces.ablation_file import Ablation
     from tune_spaces.domains import Setting, Space
     from tune_spaces.search import Search
-    from tune_spaces.spaces import Ablation, Depths
+    from tune_spaces.spaces import Depths
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def plan_sweep(args: argparse.Namespace, protocol: str) -> SweepPlan:
                 "tpe learns from one run of each setting: give one seed (the winner is trained with several)"
             )
         candidates = None
-        for key, values in ((key, domain.every()) for key, domain in space.items()):
+        for key, values in ((key, domain.all_values()) for key, domain in space.items()):
             _distinct(base, [{key: value} for value in values or ()])  # two texts of one value train one run twice
         first = _first_buildable(base, sample(space, 16, search.seed))
     else:

@@ -26,7 +26,7 @@ from vlmodels.errors import UserError
 if TYPE_CHECKING:
     from pipelines.config.schema import TrainConfig
     from pipelines.sweeps.plan import SweepPlan
-    from tune_spaces.search import Done
+    from tune_spaces.search import PastTrial
 
 
 AT_FIRST = 8
@@ -45,7 +45,7 @@ def run_trials(
     """
     import ray
 
-    from tune_spaces.search import build_tuner
+    from tune_spaces.tuner import build_tuner
 
     ended = folder.ended()
     settings = _left(plan, folder)
@@ -70,7 +70,7 @@ def run_trials(
         plan.search,
         space=plan.space,
         settings=settings,
-        done=[_done(record, objective) for record in ended],
+        past_trials=[_done(record, objective) for record in ended],
         resources=_resources(base),
         concurrent=beside,
         storage=str(folder.path),
@@ -105,12 +105,12 @@ def _left(plan: SweepPlan, folder: SweepFolder) -> list[dict[str, Any]]:
     return [{"setting": dict(c.setting), "seed": c.seed} for c in plan.candidates if c.id not in ended]
 
 
-def _done(record: Mapping[str, Any], objective: str) -> Done:
-    from tune_spaces.search import Done
+def _done(record: Mapping[str, Any], objective: str) -> PastTrial:
+    from tune_spaces.search import PastTrial
 
     by_epoch = {int(row["epoch"]): epoch_numbers(row).get(objective) for row in record["history"]}
     known = {epoch: value for epoch, value in by_epoch.items() if value is not None}
-    return Done(setting=record["setting"], status=record[STATUS], metrics=numbers(record), by_epoch=known)
+    return PastTrial(setting=record["setting"], status=record[STATUS], metrics=numbers(record), by_epoch=known)
 
 
 def _resources(config: TrainConfig) -> dict[str, float]:

@@ -12,9 +12,10 @@ from pipelines.sweeps.flags import APART, LAYERS, SEARCH
 from vlmodels.errors import UserError, nearest, refuse
 
 if TYPE_CHECKING:
+    from tune_spaces.ablation_file import Ablation
     from tune_spaces.domains import Space
     from tune_spaces.search import Search
-    from tune_spaces.spaces import Ablation, Depths
+    from tune_spaces.spaces import Depths
 
 
 _COMMON = ("backbone", "data", "out", "protocol", "scale", "seed", "start", "test", "tracking")  # seeds have a flag
@@ -34,7 +35,8 @@ def depths_of(backbone: str) -> Depths:
 
 def ablation_of(args: argparse.Namespace, depths: Depths) -> Ablation | None:
     """Return the published ablation that ``--space`` names; None if it names none."""
-    from tune_spaces.spaces import ablation, ablations, read_ablation
+    from tune_spaces.ablation_file import read_ablation
+    from tune_spaces.ablations import ablation_names, load_ablation
 
     if args.space in (None, SEARCH, LAYERS, APART):
         return None
@@ -44,9 +46,9 @@ def ablation_of(args: argparse.Namespace, depths: Depths) -> Ablation | None:
         if found.method != args.method:
             raise UserError(f"{args.space} is for {found.method}: pass --method {found.method}")
         return found
-    published = ablations(args.method)
+    published = ablation_names(args.method)
     if args.space in published:
-        return ablation(args.method, args.space, depths)
+        return load_ablation(args.method, args.space, depths)
     known = [*published, LAYERS, APART, SEARCH]
     raise UserError(
         f"unknown space '{args.space}'{nearest(args.space, known)}; spaces of {args.method}: {', '.join(known)}, or "
@@ -57,7 +59,7 @@ def ablation_of(args: argparse.Namespace, depths: Depths) -> Ablation | None:
 def space_for(args: argparse.Namespace, ablation: Ablation | None, depths: Depths) -> Space:
     """What is varied, beside an ablation's rows."""
     from tune_spaces.domains import parse_grid
-    from tune_spaces.spaces import insertion_space, space_of
+    from tune_spaces.spaces import config_space, insertion_space
     from vlmodels import methods
 
     config = methods.get(args.method).Config
@@ -65,9 +67,9 @@ def space_for(args: argparse.Namespace, ablation: Ablation | None, depths: Depth
     if args.space in (LAYERS, APART):
         space |= insertion_space(config, depths=depths, apart=args.space == APART)
     elif args.space == SEARCH:
-        space |= space_of(config, depths=depths)
+        space |= config_space(config, depths=depths)
         names = [key.removeprefix("optim.") for key in _TUNED if key.removeprefix("optim.") in _names(OptimConfig)]
-        space |= space_of(OptimConfig, depths=depths, prefix="optim.", names=names)
+        space |= config_space(OptimConfig, depths=depths, prefix="optim.", names=names)
     fixed = {item.partition("=")[0] for item in args.set}
     space = {key: domain for key, domain in space.items() if key not in fixed}  # what the user sets is not searched
     given = dict(map(parse_grid, args.grid))

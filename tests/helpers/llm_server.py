@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback in the shape of OpenAI's chat completions, which can be told to misbehave."""
+"""An HTTP server on loopback that answers like OpenAI's chat completions, or misbehaves as a test asks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
 from llm_descriptions.client import DescriptionClient
+from llm_descriptions.prompts import Question
 
 MODELS = ["toy-chat", "other-chat"]
 
@@ -36,8 +37,8 @@ Step = Callable[["_Handler", Request], None]
 
 def status(code: int, message: str = "no", **headers: str) -> Step:
     def step(handler: _Handler, request: Request) -> None:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        handler.send_json(code, {"error": {"message": message}}, named)
+        dashed = {name.replace("_", "-"): value for name, value in headers.items()}
+        handler.send_json(code, {"error": {"message": message}}, dashed)
 
     return step
 
@@ -81,7 +82,10 @@ def good(handler: _Handler, request: Request) -> None:
 
 
 class LlmServer:
-    """Answers well unless ``plan`` holds steps (used up one a request) or ``rule`` gives one for a request."""
+    """A server that gives good answers, unless ``rule`` returns a step for a request or ``plan`` has steps left.
+
+    Each request uses up one step of ``plan``.
+    """
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -115,7 +119,7 @@ class LlmServer:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else each answer waits 40 ms for an acknowledgement
+    disable_nagle_algorithm = True  # otherwise each answer waits 40 ms for an acknowledgement
 
     def log_message(self, *_: object) -> None:
         pass
@@ -160,19 +164,19 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
-        with contextlib.suppress(ConnectionError):  # the asker may have lost patience
+        with contextlib.suppress(ConnectionError):  # the client may have given up
             self.end_headers()
             self.wfile.write(data)
 
 
 def run(server, *questions, **options):
-    """Ask all questions at once; returns results (or raises, if there is but one) and the usage."""
+    """Ask all questions (label, kind, n) at once; return the results and the usage. A single question may raise."""
 
     async def ask():
         options.setdefault("first_delay_s", 0.01)
         model = options.pop("model", "toy-chat")
         async with DescriptionClient(model, base_url=server.url, **options) as client:
-            calls = [client.describe(*question) for question in questions]
+            calls = [client.describe(Question(*question)) for question in questions]
             return await asyncio.gather(*calls, return_exceptions=len(calls) > 1), client.usage
 
     return asyncio.run(ask())

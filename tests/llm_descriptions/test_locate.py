@@ -1,4 +1,4 @@
-"""Which files of a folder describe a label list: by data set and part, never by the number of classes alone."""
+"""The search for the files that describe a label list: by data set and part, never by the number of classes alone."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_descriptions import locate
 from llm_descriptions.errors import DescriptionError
-from llm_descriptions.locate import find_published
+from llm_descriptions.locate import TOY_FOLDER, find_published
+from llm_descriptions.published import parse_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,13 +53,13 @@ def describe(folder: Path, name: str, *classes) -> Path:
         ("ZS_split3_K600.csv", 4, "k600", 160),
     ],
 )
-def test_real_lists_find_their_files(shared_data, csv, n, stem, classes):
+def test_files_of_the_published_lists_are_found(shared_data, csv, n, stem, classes):
     found = find(shared_data / "labels" / csv, shared_data / "descriptions", n=n)
     assert names(found) == [f"{n}_s_description_{stem}.json", f"{n}_t_description_{stem}.json"]
     assert [len(published.texts) for published in found] == [classes, classes]
 
 
-def test_ost_folder(shared_data):
+def test_files_of_ost_are_found(shared_data):
     root = shared_data / "descriptions_ost"
     found = find(shared_data / "labels" / "ssv2_174_base_labels.csv", root, n=4)
     assert [published.file.data for published in found] == ["sth", "sth"]
@@ -74,44 +74,44 @@ def test_ost_folder(shared_data):
     assert by_union.texts == by_split.texts
 
 
-def test_what_a_folder_lacks(shared_data, tmp_path):
+def test_messages_list_the_files_of_a_folder_that_do_not_fit(shared_data, tmp_path):
     root = shared_data / "descriptions"
     with pytest.raises(DescriptionError, match=r"no temporal descriptions.*n=8 \(there: n=2, 4\)"):
         find(shared_data / "labels" / "kinetics_600_labels.csv", root, n=8)
     own = labels(tmp_path / "mine" / "own_labels.csv", *(f"class {i}" for i in range(51)))
-    with pytest.raises(DescriptionError, match=r"carry the data set.*own_labels.csv.*etl4video hmdb.*FILE"):
+    with pytest.raises(DescriptionError, match=r"has the data set.*own_labels.csv.*etl4video hmdb.*FILE"):
         find(own, root)
 
 
-def test_two_collections_in_one_folder_must_be_told_apart(shared_data):
+def test_two_collections_in_one_folder_are_refused(shared_data):
     with pytest.raises(DescriptionError, match=r"several spatial files with n=4 fit.*--from-published FILE"):
         find(shared_data / "labels" / "hmdb_51_labels.csv", shared_data, n=4)
 
 
-def test_toy_worlds_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(locate, "TOY", tmp_path / "toy")
+def test_toy_worlds_are_found_by_name(tmp_path):
+    toy = tmp_path / "toy"
     for data, classes in {"toy_ucf": ["run", "sit", "clap"], "toy_ssv2": ["up", "down", "left"]}.items():
         for kind in "st":
-            describe(tmp_path / "toy", f"2_{kind}_description_{data}.json", *classes)
+            describe(toy, f"2_{kind}_description_{data}.json", *classes)
     full = labels(tmp_path / "world" / "toy-ucf" / "labels.csv", "run", "sit", "clap")
     base = labels(full.with_name("base_labels.csv"), "clap", "run")
-    found = find(base, "toy-ucf")
+    found = find(base, "toy-ucf", toy_folder=toy)
     assert names(found) == ["2_s_description_toy_ucf.json", "2_t_description_toy_ucf.json"]
     assert found[0].texts == {"clap": ("about clap", "more clap"), "run": ("about run", "more run")}
-    assert names(find(full, tmp_path / "toy")) == names(found), "the folder's name carries the data set"
-    with pytest.raises(DescriptionError, match=r"'toy-x' is no file, folder or toy world.*\(toy-ssv2, toy-ucf\)"):
-        find(full, "toy-x")
+    assert names(find(full, toy)) == names(found), "the folder of the CSV has the data set in its name"
+    with pytest.raises(DescriptionError, match=r"'toy-x' is not a file.*\(toy-ssv2, toy-ucf\)"):
+        find(full, "toy-x", toy_folder=toy)
 
 
-def test_shipped_toy_descriptions():
-    files = sorted(locate.TOY.glob("*.json"))
+def test_the_package_has_descriptions_of_two_toy_worlds():
+    files = sorted(TOY_FOLDER.glob("*.json"))
     assert len(files) == 12, "two kinds of two toy worlds, each whole, base and novel"
     for path in files:
-        assert locate.parse_path(path) is not None
+        assert parse_path(path) is not None
         assert all(len(texts) == 2 for texts in json.loads(path.read_text()).values())
 
 
-def test_explicit_files_are_all_read(tmp_path):
+def test_named_files_are_all_read(tmp_path):
     csv = labels(tmp_path / "own.csv", "run", "sit")
     files = [describe(tmp_path, f"{n}_s_description_any.json", "run", "sit") for n in (2, 4)]
     assert names(find(csv, *files, kinds=["temporal"], n=8)) == [path.name for path in files]
@@ -122,7 +122,7 @@ def test_explicit_files_are_all_read(tmp_path):
         find(csv, odd)
 
 
-def test_an_index_list_must_be_the_only_one(tmp_path):
+def test_an_index_list_must_be_the_only_one_that_fits(tmp_path):
     csv = labels(tmp_path / "part.csv", "run")
     file = describe(tmp_path, "2_s_description_any.json", "run", "sit")
     with pytest.raises(DescriptionError, match=r"2 classes, .*part.csv 1: give the CSV"):
@@ -130,6 +130,6 @@ def test_an_index_list_must_be_the_only_one(tmp_path):
     first = labels(tmp_path / "a.csv", "run", "sit")
     assert find(csv, file)[0].texts["run"] == ("about run", "more run")
     labels(tmp_path / "b.csv", "sit", "run")
-    with pytest.raises(DescriptionError, match=r"several beside it would fit: .*a.csv, .*b.csv"):
+    with pytest.raises(DescriptionError, match=r"several CSV files in its folder fit: .*a.csv, .*b.csv"):
         find(csv, file)
     assert find(csv, file, index_labels=[first])[0].texts["run"] == ("about run", "more run")

@@ -1,4 +1,4 @@
-"""Published files: all real ones load with the counts of the papers; broken ones are named."""
+"""Published files: the real ones have the papers' numbers of classes; messages about broken ones name them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from llm_descriptions.errors import DescriptionError
-from llm_descriptions.labels import match_names, read_labels
+from llm_descriptions.labels import read_labels
 from llm_descriptions.published import STYLES, export_published, parse_path, read_published
 
 ETL_CLASSES = {
@@ -110,17 +110,17 @@ def test_hmdb_names_get_their_own_texts(shared_data, corrected):
         ("k600/split2/spatio_8_descriptors.json", ("ost", "k600", "split2", "spatial", 8)),
     ],
 )
-def test_what_a_name_says(tmp_path, name, parts):
+def test_a_file_name_is_parsed(tmp_path, name, parts):
     file = parse_path(tmp_path / name)
     assert (file.style, file.data, file.part, file.kind, file.n) == parts
 
 
-def test_other_names_say_nothing(tmp_path):
+def test_other_file_names_are_ignored(tmp_path):
     for name in ("descriptions.json", "s_description_x.json", "2_u_description_x.json", "2_s_description_x.csv"):
         assert parse_path(tmp_path / name) is None
 
 
-def test_missing_and_surplus_classes_are_all_named(tmp_path):
+def test_messages_name_all_missing_and_surplus_classes(tmp_path):
     file = write(tmp_path / "2_s_description_x.json", {"0": ["a", "b"], "3": ["a"], "x": ["a"]})
     with pytest.raises(DescriptionError) as caught:
         read_published(file, ["run", "clap", "sit"])
@@ -132,7 +132,7 @@ def test_missing_and_surplus_classes_are_all_named(tmp_path):
     assert "--index-labels" in message
 
 
-def test_classes_that_the_index_list_lacks(tmp_path):
+def test_messages_name_classes_that_the_index_list_lacks(tmp_path):
     file = write(tmp_path / "2_s_description_x.json", {"0": ["a"], "1": ["b"]})
     with pytest.raises(DescriptionError, match="no descriptions for 2 classes: sit, stand"):
         read_published(file, ["run", "clap"], ["run", "sit", "stand"])
@@ -150,7 +150,7 @@ def test_classes_that_the_index_list_lacks(tmp_path):
         ({"0": ["a"], "1": ["b", " "]}, "non-empty texts: 1"),
     ],
 )
-def test_files_of_another_shape(tmp_path, content, reason):
+def test_files_of_another_form_are_refused(tmp_path, content, reason):
     file = write(tmp_path / "2_s_description_x.json", content)
     with pytest.raises(DescriptionError, match=reason):
         read_published(file, ["run", "clap"])
@@ -179,21 +179,21 @@ def test_shifted_real_files_are_refused(shared_data):
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_export_and_import_again(tmp_path, style):
+def test_an_exported_file_is_read_back(tmp_path, style):
     texts = {"run": ("plié", "b"), "clap": ("c", "d")}
     path = export_published(tmp_path, "own", texts, ["clap", "run"], kind="spatial", n=2, style=style)
     assert json.loads(path.read_text()) == {"0": ["c", "d"], "1": ["plié", "b"]}
     file = parse_path(path)
     assert (file.style, file.data, file.kind, file.n) == (style, "own", "spatial", 2)
     assert read_published(file, ["clap", "run"]).texts == texts
-    assert [item for item in tmp_path.rglob("*") if item.is_file()] == [path], "nothing is left beside"
+    assert [item for item in tmp_path.rglob("*") if item.is_file()] == [path], "no temporary file is left"
     with pytest.raises(DescriptionError, match="no descriptions of sit, stand"):
         export_published(tmp_path, "own", texts, ["clap", "sit", "stand"], kind="spatial", n=2, style=style)
-    with pytest.raises(DescriptionError, match=r"'\.\./own' cannot name a data set"):
+    with pytest.raises(DescriptionError, match=r"'\.\./own' is not valid as a data set's name"):
         export_published(tmp_path, "../own", texts, ["clap"], kind="spatial", n=2, style=style)
 
 
-def test_ost_has_phrases_without_frames(tmp_path):
+def test_ost_files_have_phrases_without_frames(tmp_path):
     texts = {"brush hair": [*step("brushing hair"), "A video about smooth strokes.", "a video camera pans"]}
     path = export_published(tmp_path, "own", texts, ["brush hair"], kind="temporal", n=3, style="ost")
     assert path == tmp_path / "own" / "temporal_descriptors" / "3_descriptors.json"
@@ -202,14 +202,14 @@ def test_ost_has_phrases_without_frames(tmp_path):
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("corrected", [False, True])
-def test_exported_hmdb_pairs_come_back_under_their_names(tmp_path, style, corrected):
+def test_hmdb_pairs_keep_their_texts_through_export_and_import(tmp_path, style, corrected):
     names = ["kick", "kick ball", "run"] if corrected else ["kick ball", "kick", "run"]
     texts = {"kick": ("high leg",), "kick ball": ("a ball flies",), "run": ("two legs",)}
     path = export_published(tmp_path, "hmdb", texts, names, kind="spatial", n=1, style=style)
     assert read_published(parse_path(path), names).texts == texts
 
 
-def test_real_files_come_back_as_they_were(shared_data, tmp_path):
+def test_real_files_do_not_change_through_import_and_export(shared_data, tmp_path):
     for data in ("hmdb", "ssv2"):
         names = read_labels(csv_of(shared_data, data, ""))
         original = shared_data / "descriptions" / f"4_t_description_{data}.json"
@@ -221,38 +221,3 @@ def test_real_files_come_back_as_they_were(shared_data, tmp_path):
 
 def load(path):
     return json.loads(path.read_text(encoding="utf-8-sig"))
-
-
-def test_labels(tmp_path, shared_data):
-    path = tmp_path / "labels.csv"
-    path.write_bytes(b'\xef\xbb\xbfid,name\r\n0,"a, b"\r\n1,null\r\n')
-    assert read_labels(path) == ("a, b", "null")
-    sizes = {len(read_labels(csv)) for csv in (shared_data / "labels").glob("*.csv")}
-    assert sizes == {160, 51, 26, 25, 200, 400, 600, 87, 174, 101, 50}
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        ("0,run\n", "first line must be 'id,name'"),
-        ("id,name\n", "lists no classes"),
-        ("id,name\n0,run\n2,sit\n", "line 3: expected id 1, got '2'"),
-        ("id,name\n0,run\n1,\n", "line 3: the class name is blank"),
-        ("id,name\n0,run\n1\n", "line 3: the class name is blank"),
-        ("id,name\n0,run\n1,run\n", "line 3: 'run' is already the name of id 0"),
-    ],
-)
-def test_bad_labels(tmp_path, content, reason):
-    (tmp_path / "labels.csv").write_text(content)
-    with pytest.raises(DescriptionError, match=reason):
-        read_labels(tmp_path / "labels.csv")
-    with pytest.raises(DescriptionError, match="cannot read the class list"):
-        read_labels(tmp_path / "absent.csv")
-
-
-def test_names_that_differ_in_spelling_only():
-    known = ["brush hair", "Run", "run", "HandstandPushups"]
-    wanted = ["brush_hair", "Run", "RUN", "HandStandPushups", "sit"]
-    assert match_names(wanted, known) == {
-        "brush_hair": "brush hair", "Run": "Run", "RUN": None, "HandStandPushups": "HandstandPushups", "sit": None,
-    }  # fmt: skip

@@ -10,8 +10,9 @@ from llm_server import LlmServer, sentences, status
 from pydantic import SecretStr
 
 from llm_descriptions.budget import Budget
+from llm_descriptions.prompts import Question
 from llm_descriptions.store import DescriptionStore
-from pipelines.descriptions.ask import Question, Server, ask_batch, ask_missing
+from pipelines.descriptions.ask import Server, ask_batch, ask_missing
 
 KEY = "sk-very-secret-0123456789"
 

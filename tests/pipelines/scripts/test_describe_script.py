@@ -302,9 +302,9 @@ def test_published_files(shared_data, tmp_path, capfd):
     ("change", "message"),
     [
         (["--labels", "absent.csv", "--model", "m"], "error: cannot read the class list absent.csv"),
-        (["--from-published", "toy-nowhere"], "error: 'toy-nowhere' is no file, folder or toy world"),
+        (["--from-published", "toy-nowhere"], "error: 'toy-nowhere' is not a file, a folder or a toy world"),
         (["--model", "m"], "error: https://api.openai.com/v1 needs a key"),
-        (["--model", "m", "--base-url", "localhost:1"], "error: 'localhost:1' is no server address"),
+        (["--model", "m", "--base-url", "localhost:1"], "error: 'localhost:1' is not a server address"),
         (["--model", "m", "--from-published", "x"], "not allowed with argument"),
         ([], "one of the arguments --model --from-published is required"),
         (["--model", "m", "--n", "0"], "must be at least 1"),

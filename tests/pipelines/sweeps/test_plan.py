@@ -165,7 +165,7 @@ def test_the_protocol_is_the_published_ablations_or_the_users(clips):
         (["--space", "insertions"], "unknown space 'insertions' .did you mean 'insertion'.*spaces of msta: variants"),
         (["--space", "none.toml:mine"], "none.toml cannot be read"),
         (["--grid", "optim.lr"], "not of the form key=a,b,c"),
-        (["--space", "search"], "a grid needs values of method.scale"),
+        (["--space", "search"], "a grid needs a list of values for method.scale"),
         (["--space", "insertion", "--samples", "3"], "leave out --samples"),
         (["--space", "insertion", "--search", "random", "--samples", "3"], "its rows: --search is grid"),
         (["--set", "optim.lr=1e-3", "--grid", "optim.lr=1e-3,3e-3"], "optim.lr: given by --set and tried"),
@@ -176,7 +176,7 @@ def test_the_protocol_is_the_published_ablations_or_the_users(clips):
         (["--grid", "test=true,false"], "test is the same for all trials"),
         (["--space", "search", "--search", "tpe", "--samples", "3", "--seeds", "1,2"], "give one seed"),
         (["--space", "search", "--search", "tpe"], "--samples 20"),
-        (["--grid", "optim.lr=1e-3,3e-3", "--scheduler", "asha", "--grace", "2"], "can stop nothing"),
+        (["--grid", "optim.lr=1e-3,3e-3", "--scheduler", "asha", "--grace", "2"], "could not stop any trial"),
         (["--grid", "optim.lr=1e-3,3e-3,0.001"], "lr=1e-3 and lr=0.001 are one setting"),
     ],
 )

@@ -62,7 +62,7 @@ def test_a_cluster_without_machines_yet_is_asked_for_them(tmp_path, monkeypatch,
     )
     monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True}, {"Alive": False}])
     monkeypatch.setattr("ray.cluster_resources", dict)  # the head has no CPUs
-    monkeypatch.setattr("tune_spaces.search.build_tuner", build_tuner)
+    monkeypatch.setattr("tune_spaces.tuner.build_tuner", build_tuner)
     monkeypatch.setattr(runner, "check_cluster", lambda *_, **__: [])
     monkeypatch.setattr(runner, "can_grow", lambda nodes: grows and nodes == 1)
     monkeypatch.setattr(runner, "most_places", lambda *_: limit)

@@ -1,4 +1,4 @@
-"""The client against a real server that misbehaves."""
+"""The client against a server that misbehaves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llm_server import LlmServer, completion, cut, good, run, says, sends, sente
 
 from llm_descriptions.client import DescriptionClient
 from llm_descriptions.errors import DescriptionError
-from llm_descriptions.failures import AnswerError, LaterError, ServerError
+from llm_descriptions.failures import AnswerError, LongWaitError, ServerError
 
 KEY = "sk-very-secret-0123456789"
 GOOD = ("A video about phrase 0 of clap.", "A video about phrase 1 of clap.")
@@ -45,14 +45,14 @@ def test_good_answer(server):
 
 
 @pytest.mark.parametrize("step", [status(429), status(500), status(503), status(408), cut])
-def test_passing_failures_are_retried(server, step):
+def test_temporary_failures_are_retried(server, step):
     server.plan.extend([step, step])
     (described,), usage = run(server, ("clap", "spatial", 2))
     assert described.texts == GOOD
     assert usage.calls == 3
 
 
-def test_slow_answer_is_asked_again(server):
+def test_a_slow_answer_is_requested_again(server):
     server.plan.append(slow(0.5))
     (described,), usage = run(server, ("clap", "spatial", 2), timeout_s=0.1)
     assert described.texts == GOOD
@@ -60,7 +60,7 @@ def test_slow_answer_is_asked_again(server):
 
 
 @pytest.mark.parametrize("as_date", [False, True])
-def test_retry_after_holds_for_all(server, as_date):
+def test_retry_after_delays_all_calls(server, as_date):
     when = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True) if as_date else "0.6"
     server.plan.append(status(429, Retry_After=when))
     start = time.monotonic()
@@ -71,7 +71,7 @@ def test_retry_after_holds_for_all(server, as_date):
     assert time.monotonic() - start < 5
 
 
-def test_one_call_told_to_wait_stops_the_others_too(server):
+def test_a_wait_for_one_call_delays_calls_already_queued(server):
     server.plan.extend([status(429, Retry_After="0.8"), slow(0.2)])
     run(server, *[(f"class {i}", "spatial", 2) for i in range(4)], concurrency=2)
     times = sorted(request.at for request in server.asked)
@@ -80,24 +80,24 @@ def test_one_call_told_to_wait_stops_the_others_too(server):
 
 
 @pytest.mark.parametrize("value", ["soon", "-3", "Wed, 99 Foo 2026", "nan"])
-def test_an_unreadable_retry_after_is_a_plain_failure(server, value):
+def test_an_invalid_retry_after_is_ignored(server, value):
     server.plan.append(status(503, Retry_After=value))
     (described,), usage = run(server, ("clap", "spatial", 2))
     assert (described.texts, usage.calls) == (GOOD, 2)
     assert described.provenance.calls == 2
 
 
-def test_a_retry_after_beyond_patience_ends_all(server):
+def test_a_long_retry_after_ends_all_calls(server):
     server.plan.append(good)
     server.rule = lambda request: None if server.plan else status(429, Retry_After="7200")
     first, *others = run(server, *[(f"class {i}", "spatial", 2) for i in range(40)], concurrency=2)[0]
     assert len(first.texts) == 2
-    assert {type(other) for other in others} == {LaterError}
+    assert {type(other) for other in others} == {LongWaitError}
     assert {str(other) for other in others} == {f"{server.url} asks to wait 7200 s"}
-    assert len(server.asked) <= 3, "the rest is not asked"
+    assert len(server.asked) <= 3, "the other questions are not sent"
 
 
-def test_failing_for_good_is_this_classs_error(server):
+def test_a_question_that_always_fails_is_an_error_of_its_class(server):
     server.rule = lambda request: status(500, "boom") if "fall" in request.question else None
     (fell, clapped), usage = run(server, ("fall", "spatial", 2), ("clap", "spatial", 2))
     assert isinstance(fell, AnswerError)
@@ -128,18 +128,18 @@ def test_failing_for_good_is_this_classs_error(server):
         completion({"content": [{"type": "thinking", "thinking": '{"sentences": ["a", "b"]}'}]}),
     ],
 )
-def test_invalid_answers_are_asked_again_with_the_reason(server, bad):
+def test_the_model_gets_its_invalid_answer_back_with_the_reason(server, bad):
     server.plan.extend([bad, bad])
     (described,), usage = run(server, ("clap", "spatial", 2))
     assert described.texts == GOOD
     assert usage.calls == 3
-    assert described.provenance.prompt_tokens == 33, "bad answers were paid for"
+    assert described.provenance.prompt_tokens == 33, "invalid answers cost tokens too"
     last = server.asked[-1].body["messages"]
     assert [message["role"] for message in last] == ["system", "user", "assistant", "user"]
     assert "not usable: the answer" in last[-1]["content"]
 
 
-def test_invalid_answers_are_not_asked_for_ever(server):
+def test_invalid_answers_end_after_three(server):
     server.rule = lambda request: sentences("one")
     with pytest.raises(AnswerError, match=r"'clap' \(spatial\): toy-chat at http.*3 unusable.*1 strings"):
         run(server, ("clap", "spatial", 2))
@@ -156,7 +156,7 @@ def test_invalid_answers_are_not_asked_for_ever(server):
         (sentences("双手拍在一起", "b"), "string 1 is not in English"),
     ],
 )
-def test_the_servers_reason_is_told(server, step, reason):
+def test_the_message_has_the_servers_reason(server, step, reason):
     server.rule = lambda request: step
     with pytest.raises(AnswerError, match=f"'clap'.*3 unusable answers; the last: .*{reason}"):
         run(server, ("clap", "spatial", 2))
@@ -171,12 +171,12 @@ def test_the_servers_reason_is_told(server, step, reason):
         {"content": 'Here:\n```json\n{"sentences": ["a", "b"]}\n```', "refusal": None},
     ],
 )
-def test_shapes_of_compatible_servers(server, message):
+def test_replies_of_compatible_servers_are_understood(server, message):
     server.plan.append(completion(message, usage=None, model=None))
     (described,), usage = run(server, ("clap", "spatial", 2))
     assert described.texts == ("A video about a.", "A video about b.")
     assert (usage.calls, described.provenance.served_model) == (1, "")
-    assert usage.prompt_tokens > 50, "estimated where the server does not count"
+    assert usage.prompt_tokens > 50, "estimated if the server does not count"
     assert usage.completion_tokens > 20
 
 
@@ -184,14 +184,14 @@ def test_shapes_of_compatible_servers(server, message):
     "body",
     ['{"choices": [', "null", "[]", '{"choices": null}', '{"choices": ["x"]}', '{"error": {"message": "overloaded"}}'],
 )
-def test_replies_that_are_no_completion_are_asked_again(server, body):
+def test_replies_that_are_not_completions_are_requested_again(server, body):
     server.plan.extend([sends(body), sends(body)])
     (described,), usage = run(server, ("clap", "spatial", 2))
     assert described.texts == GOOD
     assert usage.calls == 3
 
 
-def test_a_broken_reply_for_good_is_this_classs_error(server):
+def test_a_question_with_only_broken_replies_is_an_error_of_its_class(server):
     server.rule = lambda request: sends('{"choices": [') if "fall" in request.question else None
     (fell, clapped), _ = run(server, ("fall", "spatial", 2), ("clap", "spatial", 2))
     assert isinstance(fell, AnswerError)
@@ -199,13 +199,13 @@ def test_a_broken_reply_for_good_is_this_classs_error(server):
     assert clapped.texts == GOOD
 
 
-def test_a_web_page_is_no_server(server):
+def test_a_web_page_is_not_a_server(server):
     server.rule = lambda request: sends("<html>", "text/html")
     with pytest.raises(ServerError, match=r"has no chat completions: a page.*'/v1'"):
         run(server, ("clap", "spatial", 2))
 
 
-def test_a_model_without_system_messages(server):
+def test_a_model_without_system_messages_gets_one_user_message(server):
     def rule(request):
         refused = any(message["role"] == "system" for message in request.body["messages"])
         return status(400, "System role not supported") if refused else None
@@ -229,17 +229,17 @@ def test_a_model_without_system_messages(server):
         (501, "json_object is not implemented"),
     ],
 )
-def test_a_server_without_json_mode(server, code, reason):
+def test_a_server_without_json_mode_is_asked_without_it(server, code, reason):
     def rule(request):
         return status(code, reason) if "response_format" in request.body else good
 
     server.rule = rule
     answers, usage = run(server, ("clap", "spatial", 2), ("run", "spatial", 2), concurrency=1)
     assert all(len(answer.texts) == 2 for answer in answers)
-    assert usage.calls == 3, "learnt once"
+    assert usage.calls == 3, "the client remembers the refusal"
 
 
-def test_concurrency_is_bounded_and_used(server):
+def test_concurrency_is_limited_and_used(server):
     server.rule = lambda request: slow(0.1)
     start = time.monotonic()
     run(server, *[(f"class {i}", "spatial", 2) for i in range(12)], concurrency=4)
@@ -257,7 +257,7 @@ def test_concurrency_is_bounded_and_used(server):
         (status(404, "404 page not found"), "no chat completions.*'/v1'"),
     ],
 )
-def test_what_no_retry_mends_ends_all(server, step, reason):
+def test_failures_that_no_retry_can_fix_end_all_calls(server, step, reason):
     server.rule = lambda request: step
     answers, usage = run(server, *[(f"class {i}", "spatial", 2) for i in range(5)], concurrency=1)
     assert all(isinstance(answer, ServerError) for answer in answers)
@@ -269,12 +269,12 @@ def test_what_no_retry_mends_ends_all(server, step, reason):
     assert KEY not in str(caught.value)
 
 
-def test_unknown_model(server):
+def test_an_unknown_model_is_a_server_error(server):
     with pytest.raises(ServerError, match=r"'gpt-9'.*does not know the model.*--model"):
         run(server, ("clap", "spatial", 2), model="gpt-9")
 
 
-def test_a_refused_question_is_one_classs_error(server):
+def test_a_refused_question_is_an_error_of_its_class(server):
     server.rule = lambda request: status(400, "content policy") if "fall" in request.question else None
     (fell, clapped), _ = run(server, ("fall", "spatial", 2), ("clap", "spatial", 2))
     assert isinstance(fell, AnswerError)
@@ -282,7 +282,7 @@ def test_a_refused_question_is_one_classs_error(server):
     assert clapped.texts == GOOD
 
 
-def test_a_403_is_about_the_key_only_until_something_was_answered(server):
+def test_a_403_is_about_the_key_only_before_the_first_answer(server):
     server.rule = lambda request: status(403, "moderation") if "fall" in request.question else None
     clapped, fell, ran = run(server, *[(x, "spatial", 2) for x in ("clap", "fall", "run")], concurrency=1)[0]
     assert isinstance(fell, AnswerError)
@@ -301,7 +301,7 @@ class Nowhere:
             self.url = f"http://127.0.0.1:{held.getsockname()[1]}/v1"
 
 
-def test_no_server():
+def test_an_unreachable_server_is_a_server_error():
     start = time.monotonic()
     with pytest.raises(ServerError, match=r"cannot reach http://127.*'toy-chat'.*--base-url"):
         run(Nowhere(), ("clap", "spatial", 2))
@@ -315,7 +315,7 @@ def test_no_server():
     assert time.monotonic() - start < 5
 
 
-def test_check_of_a_server(server):
+def test_a_check_asks_no_question(server):
     async def check():
         async with DescriptionClient("toy-chat", base_url=server.url) as client:
             await client.check()
@@ -325,12 +325,12 @@ def test_check_of_a_server(server):
 
 
 @pytest.mark.parametrize("url", ["localhost:80/v1", "ftp://x/v1", "http://", "nonsense"])
-def test_what_is_no_address(url):
-    with pytest.raises(DescriptionError, match="no server address"):
+def test_an_invalid_address_is_refused(url):
+    with pytest.raises(DescriptionError, match="not a server address"):
         DescriptionClient("m", base_url=url)
 
 
-def test_openai_itself_needs_a_key(monkeypatch):
+def test_openai_needs_a_key_and_other_servers_do_not(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(DescriptionError, match="OPENAI_API_KEY"):
@@ -340,9 +340,9 @@ def test_openai_itself_needs_a_key(monkeypatch):
 
 
 @pytest.mark.parametrize("key", ["sk-a b", "sk-\u2019quoted", "sk-one\nsk-two"])
-def test_what_cannot_be_a_key_is_refused_unshown(monkeypatch, key):
+def test_an_invalid_key_is_refused_and_not_shown(monkeypatch, key):
     monkeypatch.setenv("OPENAI_API_KEY", key)
-    with pytest.raises(DescriptionError, match="OPENAI_API_KEY holds") as caught:
+    with pytest.raises(DescriptionError, match="OPENAI_API_KEY has") as caught:
         DescriptionClient("m", base_url="http://localhost:1/v1")
     assert key not in str(caught.value)
 
@@ -360,20 +360,20 @@ def test_what_cannot_be_a_key_is_refused_unshown(monkeypatch, key):
         status(404, "x", location=f"/{KEY}"),
     ],
 )
-def test_the_key_is_in_no_exception(server, step):
+def test_no_exception_shows_the_key(server, step):
     server.rule = lambda request: step
     with pytest.raises(DescriptionError) as caught:
         run(server, ("clap", "spatial", 2))
     assert KEY not in "".join(traceback.format_exception(caught.value))
 
 
-def test_an_echoed_key_is_not_in_the_answer(server):
+def test_a_key_in_an_answer_is_masked(server):
     server.plan.append(sentences(f"hands and {KEY}", "two hands"))
     (described,), _ = run(server, ("clap", "spatial", 2))
     assert KEY not in str(described)
 
 
-def test_the_key_is_in_no_log(server, caplog):
+def test_no_log_message_shows_the_key(server, caplog):
     caplog.set_level(logging.DEBUG)
     server.plan.extend([status(500, f"key {KEY}"), cut, says("no")])
     run(server, ("clap", "spatial", 2))

@@ -1,13 +1,11 @@
-"""What a client spends of calls, tokens and time: it ends before its budget does, and waits between attempts."""
+"""Budgets of calls and tokens, and estimates in advance."""
 
 from __future__ import annotations
 
 import pytest
 from llm_server import LlmServer, completion, cut, run, sends, slow, status
 
-from llm_descriptions import budget
-from llm_descriptions.budget import Budget, BudgetError
-from llm_descriptions.failures import Retry
+from llm_descriptions.budget import Budget, BudgetError, estimate_completion_tokens, estimate_prompt_tokens
 from llm_descriptions.prompts import MSTA_V1
 
 
@@ -30,7 +28,7 @@ def test_a_budget_of_calls_is_never_exceeded(server):
 
 
 @pytest.mark.parametrize("counted", [True, False])
-def test_a_budget_of_tokens_is_kept(server, counted):
+def test_a_budget_of_tokens_is_not_exceeded(server, counted):
     usage = {"prompt_tokens": 300, "completion_tokens": 100} if counted else None
     server.rule = lambda request: completion({"content": '{"sentences": ["a", "b"]}'}, usage=usage)
     questions = [(f"class {i}", "spatial", 2) for i in range(10)]
@@ -44,31 +42,22 @@ def test_a_budget_of_tokens_is_kept(server, counted):
 
 
 @pytest.mark.parametrize("bad", [cut, slow(3), sends('{"choices": ['), sends('{"choices": null}')])
-def test_failed_calls_cost_what_they_are_estimated_at(server, bad):
+def test_failed_calls_cost_their_estimate(server, bad):
     server.plan.append(bad)
     (described,), usage = run(server, ("clap", "spatial", 2), timeout_s=1.5)
-    asked = budget.prompt_tokens(MSTA_V1.instruction("spatial", 2), MSTA_V1.question("clap", "spatial", 2))
-    assert (usage.prompt_tokens, usage.completion_tokens) == (asked + 11, budget.completion_tokens(2) + 7)
+    asked = estimate_prompt_tokens(MSTA_V1.instruction("spatial", 2), MSTA_V1.question("clap", "spatial", 2))
+    assert (usage.prompt_tokens, usage.completion_tokens) == (asked + 11, estimate_completion_tokens(2) + 7)
     assert described.provenance.prompt_tokens == usage.prompt_tokens
 
 
-def test_failed_calls_cost_what_the_server_counted(server):
+def test_failed_calls_cost_the_tokens_that_the_server_counted(server):
     counted = '{"prompt_tokens": 500, "completion_tokens": 40}'
     server.plan.extend([sends(f'{{"choices": null, "usage": {counted}}}'), status(500), status(429)])
     _, usage = run(server, ("clap", "spatial", 2))
-    assert (usage.prompt_tokens, usage.completion_tokens) == (511, 47), "a refusing status costs nothing"
+    assert (usage.prompt_tokens, usage.completion_tokens) == (511, 47), "a refused call costs nothing"
 
 
-def test_a_budget_below_one_question_asks_nothing(server):
+def test_a_budget_below_one_question_sends_no_request(server):
     with pytest.raises(BudgetError, match="0 spent; about"):
         run(server, ("clap", "spatial", 2), budget=Budget(tokens=10))
     assert server.requests == []
-
-
-def test_back_off_doubles_up_to_a_bound():
-    delays = [Retry().delay(attempt, 0.5) for attempt in range(1, 12)]
-    for attempt, delay in enumerate(delays):
-        longest = min(0.5 * 2**attempt, 30)
-        assert longest / 2 <= delay <= longest
-    assert Retry(after_s=7).delay(3, 0.5) == 7
-    assert Retry(after_s=0).delay(4, 0.5) >= 2, "a server that says 0, or a date in the past, is not hammered"

@@ -1,4 +1,4 @@
-"""The store keeps whole answers only, once, whoever writes; a bank comes from one source or not at all."""
+"""The store keeps complete answers, once, from any number of writers; a bank has one source."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_descriptions.budget import Estimate, Past, estimate
+from llm_descriptions.budget import AverageCost, Estimate, estimate
 from llm_descriptions.errors import DescriptionError
-from llm_descriptions.prompts import MSTA_V1
+from llm_descriptions.prompts import MSTA_V1, Question
 from llm_descriptions.store import DescriptionStore, Key, Provenance
 
 SERVER = Provenance("", "localhost:1", "m-0613", prompt_tokens=3, completion_tokens=4, calls=2, seconds=1.5)
@@ -37,9 +37,9 @@ def fill(store, labels, kinds=("spatial",), provenance=SERVER, **parts):
             store.put(k, [f"{label} {kind} {k.model} {i}" for i in range(k.n)], provenance)
 
 
-def test_round_trip_leaves_one_file(store):
+def test_stored_texts_are_read_back_from_one_file(store):
     assert store.get(key()) is None
-    assert not store.path.exists(), "reading makes no file"
+    assert not store.path.exists(), "reading creates no file"
     assert store.put(key(), ["plié", "b"], SERVER) == ("plié", "b")
     assert store.get(key()) == ("plié", "b")
     assert store.provenance(key()) == SERVER
@@ -49,21 +49,21 @@ def test_round_trip_leaves_one_file(store):
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_what_came_first_stays(store):
+def test_the_first_texts_of_a_key_stay(store):
     store.put(key(), ["a", "b"], SERVER)
     assert store.put(key(), ["a", "b"], SERVER) == ("a", "b")
     assert store.put(key(), ["c", "d"], SERVER) == ("a", "b")
-    with pytest.raises(DescriptionError, match=r"already holds other texts than 2_s.*clap.*--out"):
+    with pytest.raises(DescriptionError, match=r"already has other texts than 2_s.*clap.*--out"):
         store.put_all({key("run"): ["e", "f"], key(): ["c", "d"]}, FILE)
     assert store.get(key()) == ("a", "b")
     assert store.get(key("run")) is None, "all or none"
 
 
-def test_kept_open_or_not_other_processes_see_each_answer(store):
-    with store.kept_open():
+def test_other_processes_see_each_answer_of_a_store_that_is_kept_open(store):
+    with store.keep_open():
         assert store.keys() == []
         store.put(key(), ["a", "b"], SERVER)
-        assert (store.path.parent / "descriptions.sqlite-wal").exists(), "no clean-up in between"
+        assert (store.path.parent / "descriptions.sqlite-wal").exists(), "SQLite has not cleaned up yet"
         with sqlite3.connect(store.path) as other:
             assert other.execute("SELECT label FROM description").fetchall() == [("clap",)]
         other.close()
@@ -81,13 +81,13 @@ def test_kept_open_or_not_other_processes_see_each_answer(store):
         (["a b", "A  b"], "distinct"),
     ],
 )
-def test_a_bad_answer_is_never_stored(store, texts, reason):
+def test_an_incomplete_answer_is_not_stored(store, texts, reason):
     with pytest.raises(DescriptionError, match=reason):
         store.put_all({key("ok"): ["a", "b"], key(): texts}, SERVER)
     assert store.keys() == []
 
 
-def test_published_texts_may_be_uneven(store):
+def test_published_texts_may_differ_in_number(store):
     store.put(key(n=8), ["all eight glued"], FILE)
     store.put(key(), ["same", "same"], FILE)
     assert store.get(key(n=8)) == ("all eight glued",)
@@ -102,7 +102,7 @@ def _write(path: str, first: int, barrier) -> None:
         store.put(key(f"class {i}"), [f"{os.getpid()} a", f"{os.getpid()} b"], SERVER)
 
 
-def test_processes_write_at_once(store):
+def test_several_processes_write_at_the_same_time(store):
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(3)
     writers = [context.Process(target=_write, args=(str(store.path), i * 30, barrier)) for i in range(3)]
@@ -112,14 +112,14 @@ def test_processes_write_at_once(store):
         writer.join(60)
     assert [writer.exitcode for writer in writers] == [0, 0, 0]
 
-    held = store.keys()
-    assert len(held) == 120
-    for k in held:
+    keys = store.keys()
+    assert len(keys) == 120
+    for k in keys:
         first, second = store.get(k)
         assert first.split()[0] == second.split()[0], "texts of two writers in one entry"
 
 
-def test_bank_lists_all_that_is_missing(store):
+def test_a_bank_refuses_with_all_missing_labels(store):
     fill(store, ["clap", "run"])
     fill(store, ["clap"], kinds=["temporal"])
     with pytest.raises(DescriptionError) as caught:
@@ -131,7 +131,7 @@ def test_bank_lists_all_that_is_missing(store):
     assert str(store.path) in message
 
 
-def test_bank_of_nothing_and_of_another_spelling(store):
+def test_messages_suggest_another_spelling_of_a_missing_label(store):
     with pytest.raises(DescriptionError, match="lacks descriptions with n=4: spatial: none at all for 'clap'"):
         store.bank(["clap"], ["spatial"], n=4)
     fill(store, ["brush_hair"])
@@ -139,10 +139,10 @@ def test_bank_of_nothing_and_of_another_spelling(store):
         store.bank(["brush hair"], ["spatial"])
     with pytest.raises(DescriptionError) as caught:
         store.bank(["brush_hair", "brush_hairs"], ["spatial"])
-    assert "'brush_hairs'." in str(caught.value), "a name that is wanted itself is no other spelling"
+    assert "'brush_hairs'." in str(caught.value), "a wanted name is not suggested for another"
 
 
-def test_bank_never_mixes_sources(store):
+def test_a_bank_never_mixes_sources(store):
     fill(store, ["clap", "run"])
     fill(store, ["run", "sit"], model="other")
     with pytest.raises(DescriptionError, match="1 of 3 classes"):
@@ -150,13 +150,13 @@ def test_bank_never_mixes_sources(store):
     bank = store.bank(["run", "clap"], ["spatial"])
     assert list(bank["spatial"]) == ["run", "clap"], "order of the labels"
     assert bank["spatial"]["run"] == ("run spatial m 0", "run spatial m 1")
-    with pytest.raises(DescriptionError, match=r"never mixed.*model=m, n=2 \| .*model=other, n=2.*Say which"):
+    with pytest.raises(DescriptionError, match=r"never mixed.*model=m, n=2 \| .*model=other, n=2.*Choose one"):
         store.bank(["run"], ["spatial"])
     assert store.bank(["run"], ["spatial"], model="other")["spatial"]["run"][0] == "run spatial other 0"
     assert store.sources(["run"], ["spatial"], model="m")["spatial"].model == "m"
 
 
-def test_bank_chooses_by_n_and_prompt(store):
+def test_a_bank_is_chosen_by_n_and_prompt(store):
     fill(store, ["run"], n=2)
     fill(store, ["run"], n=4)
     fill(store, ["run"], n=4, prompt_id="msta-v2")
@@ -171,14 +171,14 @@ texts = st.lists(st.text(min_size=1).filter(str.strip), min_size=2, max_size=2, 
 
 @settings(max_examples=15, deadline=None)
 @given(data=st.dictionaries(st.sampled_from("abcde"), texts, min_size=2))
-def test_digest_is_that_of_the_content(tmp_path_factory, data):
+def test_a_digest_depends_on_the_content_only(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("digest")
     labels = list(data)
     first, second = DescriptionStore(folder / "1"), DescriptionStore(folder / "2")
     try:
         first.put_all({key(label): data[label] for label in labels}, SERVER)
     except DescriptionError:
-        return  # equal but for white space
+        return  # the texts differ in white space only
     second.put_all({key(label, model="z"): data[label] for label in reversed(labels)}, FILE)
     digest = first.digest(labels, ["spatial"])
     assert second.digest(labels[::-1], ["spatial"]) == digest
@@ -187,7 +187,7 @@ def test_digest_is_that_of_the_content(tmp_path_factory, data):
     assert second.digest(labels, ["spatial"], model="y") != digest or data[labels[0]][1] == "other"
 
 
-def test_what_is_no_store(tmp_path, store):
+def test_a_file_that_is_not_a_store_is_refused(tmp_path, store):
     path = tmp_path / "x.sqlite"
     path.write_text("<html>not a database, but long enough to be read as one</html>" * 20)
     for act in (lambda s: s.keys(), lambda s: s.put(key(), ["a", "b"], SERVER)):
@@ -221,7 +221,7 @@ PRAGMA user_version = 1;
 """
 
 
-def test_a_store_of_format_1_is_read_and_goes_on(store):
+def test_a_store_of_format_1_is_read_and_extended(store):
     store.path.parent.mkdir()
     with sqlite3.connect(store.path) as connection:
         connection.executescript(V1)
@@ -229,34 +229,36 @@ def test_a_store_of_format_1_is_read_and_goes_on(store):
     old = Provenance("", "localhost:1", "", 3, 4, created="2026-01-01T00:00:00+00:00")
     assert store.get(key()) == ("a", "b")
     assert store.provenance(key()) == old
-    assert past(store) is None
+    assert average_cost(store) is None
     fill(store, ["run"])
     assert store.provenance(key()) == old
     assert store.provenance(key("run")) == SERVER
-    assert past(store) == Past(1, 2.0, 3.0, 4.0, 1.5), "the old answer tells nothing of calls and time"
+    assert average_cost(store) == AverageCost(1, 2.0, 3.0, 4.0, 1.5), "format 1 has no calls and seconds"
 
 
-def past(store, **other):
-    return store.past(**{"prompt_id": "msta-v1", "model": "m", "host": "localhost:1", "n": 2} | other)
+def average_cost(store, **other):
+    return store.average_cost(**{"prompt_id": "msta-v1", "model": "m", "host": "localhost:1", "n": 2} | other)
 
 
-def test_past_is_of_equal_questions_only(store):
-    assert past(store) is None
+def test_the_average_cost_is_of_equal_questions_only(store):
+    assert average_cost(store) is None
     fill(store, ["run", "sit"])
     store.put(key("fall"), ["a", "b"], replace(SERVER, calls=5, seconds=4.5, prompt_tokens=9))
-    assert past(store) == Past(3, 3.0, 5.0, 4.0, 2.5)
+    assert average_cost(store) == AverageCost(3, 3.0, 5.0, 4.0, 2.5)
     for name, value in {"prompt_id": "x", "model": "x", "host": "x", "n": 4}.items():
-        assert past(store, **{name: value}) is None
+        assert average_cost(store, **{name: value}) is None
 
 
-def test_estimates(store):
-    questions = [(f"class {i}", kind, 2) for kind in ("spatial", "temporal") for i in range(10)]
-    by_rule = estimate(questions, MSTA_V1, lambda n: past(store, n=n), 4)
+def test_estimates_use_stored_answers_or_else_the_length_of_questions(store):
+    questions = [Question(f"class {i}", kind, 2) for kind in ("spatial", "temporal") for i in range(10)]
+    by_rule = estimate(questions, MSTA_V1, lambda n: average_cost(store, n=n), 4)
     assert (by_rule.calls, by_rule.completion_tokens, by_rule.seconds, by_rule.measured) == (20, 1000, None, 0)
     assert 20 * 80 < by_rule.prompt_tokens < 20 * 200
     assert by_rule.cost(1.0, 2.0) == pytest.approx((by_rule.prompt_tokens + 2000) / 1e6)
     fill(store, ["run"])
-    measured = estimate(questions, MSTA_V1, lambda n: past(store, n=n), 4)
+    measured = estimate(questions, MSTA_V1, lambda n: average_cost(store, n=n), 4)
     assert measured == Estimate(40.0, 60.0, 80.0, 20 * 1.5 / 4, 1)
-    assert estimate(questions[:2], MSTA_V1, lambda n: past(store), 4).seconds == 1.5, "one waits for one answer"
+    assert estimate(questions[:2], MSTA_V1, lambda n: average_cost(store), 4).seconds == 1.5, (
+        "both questions are open at the same time"
+    )
     assert estimate([], MSTA_V1, lambda n: None, 4) == Estimate(0, 0, 0, 0, 0)

@@ -1,0 +1,189 @@
+"""Ablations in TOML files: named tables of settings to compare, with the numbers that a paper prints for them.
+
+The papers' ablations are in ``published/METHOD.toml``; a user's own file has the same form::
+
+    method = "msta"                       # default: the file's name
+
+    [places]                              # one table for each ablation
+    title = "Which block reads what"
+    source = "our own"                    # "MSTA table 6f" where a paper prints numbers
+    protocol = "b2n"                      # or few_shot, supervised, zero_shot
+    preset = "b2n"                        # the method's preset that the rows change
+    data = "HMDB51"                       # the data that the printed numbers are from
+    columns = ["Base", "Novel", "HM"]
+    notes = []                            # optional: remarks for the reader
+    baseline = { label = "CLIP", printed = [] }  # optional: a row of another method, which is not run
+
+    [[places.rows]]
+    label = "raw input"
+    set = { "method.input" = "raw" }      # keys and values as in --set
+    printed = []                          # or one number for each column
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pydantic
+
+from vlmodels import methods
+from vlmodels.errors import UserError, nearest, refuse
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+    from tune_spaces.domains import Setting
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of an ablation: its setting, and the number that the paper prints in each column, or no numbers."""
+
+    label: str
+    setting: Setting
+    printed: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A table of settings to compare, each on top of a method's preset.
+
+    Attributes:
+        source: the paper and table that print it, or "our own".
+        data: the data that the ``printed`` numbers are from.
+        notes: remarks for the reader.
+        baseline: a row of another method, without a setting.
+    """
+
+    method: str
+    name: str
+    title: str
+    source: str
+    protocol: str
+    preset: str
+    data: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+    baseline: Row | None = None
+
+
+def table_names(path: Path) -> list[str]:
+    """List the names of a file's ablations.
+
+    Raises:
+        UserError: the file cannot be read, is not TOML, or names an unknown method.
+    """
+    _, tables = _load(path)
+    return list(tables)
+
+
+def read_ablation(path: str | Path, name: str) -> Ablation:
+    """Read one ablation of a TOML file, without scaling its layers.
+
+    Raises:
+        UserError: the file cannot be read, has no such table, or the table has mistakes; one message names them all.
+    """
+    path = Path(path)
+    method, tables = _load(path)
+    if name not in tables:
+        raise UserError(f"{path} has no ablation '{name}'{nearest(name, tables)}; it has {', '.join(tables) or 'none'}")
+    try:
+        table = _Table.model_validate(tables[name])
+    except pydantic.ValidationError as error:
+        raise UserError(f"{path} [{name}]: {'; '.join(map(_describe_problem, error.errors()))}") from error
+    refuse([f"{path} [{name}]: {problem}" for problem in table.problems()])
+    return table.to_ablation(method, name)
+
+
+def _load(path: Path) -> tuple[str, Mapping[str, Any]]:
+    """Read the method and the tables, not yet checked, of a file."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # invalid UTF-8 or invalid TOML
+        raise UserError(f"{path} is not TOML: {error}") from error
+    method = document.pop("method", path.stem)
+    known = methods.names()
+    problems = [f"'{key}' is not a table" for key, value in document.items() if not isinstance(value, dict)]
+    if method not in known:
+        problems.append(
+            f"method='{method}' is not a method{nearest(str(method), known)}; write method = ... at the top of the "
+            f"file, with one of {', '.join(known)}"
+        )
+    refuse([f"{path}: {problem}" for problem in problems])
+    return method, document
+
+
+class _Row(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+    label: str = pydantic.Field(min_length=1)
+    printed: list[float]
+
+
+class _SettingRow(_Row):
+    setting: dict[str, str] = pydantic.Field(alias="set", min_length=1)
+
+
+class _Table(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+    title: str
+    source: str
+    protocol: Literal["b2n", "few_shot", "supervised", "zero_shot"]
+    preset: str
+    data: str
+    columns: list[str] = pydantic.Field(min_length=1)
+    rows: list[_SettingRow] = pydantic.Field(min_length=1)
+    notes: list[str] = []
+    baseline: _Row | None = None
+
+    def problems(self) -> list[str]:
+        """List the problems that the types of the fields do not exclude."""
+        rows = [*self.rows, self.baseline] if self.baseline else self.rows
+        return [
+            f"'{row.label}' prints {len(row.printed)} numbers for the {len(self.columns)} columns "
+            f"({', '.join(self.columns)}); write one for each, or printed = []"
+            for row in rows
+            if len(row.printed) not in (0, len(self.columns))
+        ]
+
+    def to_ablation(self, method: str, name: str) -> Ablation:
+        """Convert the checked table to an ``Ablation``."""
+        return Ablation(
+            method=method,
+            name=name,
+            title=self.title,
+            source=self.source,
+            protocol=self.protocol,
+            preset=self.preset,
+            data=self.data,
+            columns=tuple(self.columns),
+            rows=tuple(Row(row.label, row.setting, tuple(row.printed)) for row in self.rows),
+            notes=tuple(self.notes),
+            baseline=Row(self.baseline.label, {}, tuple(self.baseline.printed)) if self.baseline else None,
+        )
+
+
+def _describe_problem(problem: ErrorDetails) -> str:
+    """Describe one of pydantic's problems with its place, such as "row 2 printed"."""
+    location, kind = problem["loc"], problem["type"]
+    words = [str(part + 1) if isinstance(part, int) else part for part in location]
+    place = " ".join(words).replace("rows ", "row ")
+    if kind == "missing":
+        return f"{place} is missing"
+    if kind == "extra_forbidden":
+        known = [field.alias or name for model in (_Table, _SettingRow) for name, field in model.model_fields.items()]
+        return f"{place} is unknown{nearest(str(location[-1]), known)}"
+    if kind in ("too_short", "string_too_short"):
+        return f"{place} is empty"
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    if "set" in location:
+        message += '; settings are texts under quoted keys, such as "method.dims" = "64"'
+    return f"{place}: {message}"
