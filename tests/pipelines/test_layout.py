@@ -182,3 +182,10 @@ def test_learning_knows_neither_ray_nor_mlflow():
         if room(module) in NEVER_RAY and target.split(".")[0] in ("ray", "mlflow")
     ]
     assert not bad
+
+
+def test_contributing_shows_the_doors():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for storey, doors in DOORS.items():
+        (row,) = (line for line in text.splitlines() if line.startswith(f"| `{storey}` |"))
+        assert row.split("|")[3].strip() == ", ".join(doors.split())
