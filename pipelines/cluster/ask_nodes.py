@@ -1,22 +1,33 @@
-"""What the machines of a cluster answer by themselves, as whether they see the same files under the same path."""
+"""Questions to the machines of a cluster that each must answer by itself, as whether they see the same files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 from pipelines.cluster import node_facts
+from pipelines.cluster.view import CONNECTED, ClusterView
 from vlmodels.errors import UserError
 
 WAIT_S = 120.0
 """A node may first have to start a process."""
+Argument = TypeVar("Argument")
 Answer = TypeVar("Answer")
 
 
+class Ask(Protocol):
+    """How nodes are asked; tests answer for them."""
+
+    def __call__(
+        self, nodes: Sequence[str], question: Callable[[Argument], Answer], argument: Argument, timeout_s: float
+    ) -> Mapping[str, Answer | str]:
+        """Return each node's answer, as ``ask`` does."""
+
+
 def ask(
-    nodes: Sequence[str], question: Callable[[Any], Answer], argument: Any, timeout_s: float
+    nodes: Sequence[str], question: Callable[[Argument], Answer], argument: Argument, timeout_s: float
 ) -> dict[str, Answer | str]:
-    """Ask every one of Ray's nodes, by a task that needs no CPU and none of the project's code.
+    """Ask each of Ray's nodes one question, by a task that needs no CPU and none of the project's code.
 
     Args:
         nodes: their ids.
@@ -25,7 +36,7 @@ def ask(
         timeout_s: seconds within which all must answer.
 
     Returns:
-        Each node's answer, or what went wrong there; a node that is gone by then is left out.
+        Each node's answer, or why there is none; a node that has left by then is left out.
     """
     import ray
     from ray.exceptions import RayError
@@ -49,23 +60,22 @@ def ask(
         try:
             answers[asked[reference]] = ray.get(reference)
         except RayError as error:
-            answers[asked[reference]] = f"no task can run there: {str(error).strip().rpartition(chr(10))[2][:300]}"
-    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+            last_line = str(error).strip().rpartition("\n")[2]
+            answers[asked[reference]] = f"no task can run there: {last_line[:300]}"
+    alive = {node["NodeID"] for node in CONNECTED.nodes()}
     return {node: answer for node, answer in answers.items() if node in alive}
 
 
-def blind_nodes(paths: Sequence[str]) -> list[list[str]]:
+def blind_nodes(paths: Sequence[str], *, cluster: ClusterView = CONNECTED, ask: Ask = ask) -> list[list[str]]:
     """Return, for each file, the addresses of Ray's nodes that do not see it as this machine does.
 
-    Nothing is asked where there is one node.
+    A cluster of one node is not asked.
 
     Raises:
         UserError: a node does not answer.
     """
-    import ray
-
     blind: list[list[str]] = [[] for _ in paths]
-    addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in cluster.nodes()}
     if len(addresses) < 2:
         return blind
     own = node_facts.looks(paths)

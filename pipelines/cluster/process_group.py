@@ -20,16 +20,12 @@ _SIOCGIFADDR = 0x8915  # netdevice(7)
 class TorchGroup(TorchConfig):
     """``TorchConfig`` whose workers meet on the interface that has their node's Ray address.
 
-    Left to itself, gloo listens where the host's own name points to. On many Linux systems that is 127.0.1.1, which
-    no other host reaches. What a user sets in GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME stays.
-
-    The time limit stays Ray's, 30 minutes: a lost worker is Ray's to notice, which takes it about a minute, while a
-    rank that reads from a slow store may well keep others waiting.
+    GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME, where a user sets them, are kept (docs/RAY.md#where-ranks-meet).
     """
 
     @property
     def backend_cls(self) -> type[_TorchBackend]:
-        """What sets the group up."""
+        """Return the class that sets the group up."""
         return _OnRaysNetwork
 
 
@@ -40,14 +36,14 @@ class _OnRaysNetwork(_TorchBackend):
 
 
 def use_rays_interface() -> None:
-    """Have gloo and NCCL use the interface with this node's Ray address, unless the environment names another."""
+    """Let gloo and NCCL use the interface with this node's Ray address, unless the environment names another."""
     if name := interface_of(ray.util.get_node_ip_address()):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
-        os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={name}")  # exactly; without the sign it is a prefix
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={name}")  # "=": this name, not a prefix
 
 
 def interface_of(address: str) -> str:
-    """Name of the interface with an IPv4 address; "" if there is none, or if it has the address as a second one."""
+    """Return the name of the interface whose first IPv4 address this is; "" if there is none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             try:

@@ -1,4 +1,4 @@
-"""How every stage reaches Ray: the one it is already in, the cluster of RAY_ADDRESS, or a local one of its own."""
+"""Connections to Ray: the one that the process has, the cluster of RAY_ADDRESS, or a local Ray of its own."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ OBJECT_STORE_BYTES = 1 << 30
 """Enough: frames never pass through the object store, only paths, small tables and weights do."""
 
 ANSWER_S = 20.0
-"""How long a machine may take to accept a connection."""
+"""Seconds that a machine may take to accept a connection."""
 
 
 def connect(num_cpus: int | None = None, *, dashboard: str | None = None) -> str:
-    """Make sure that this process is connected to Ray, quietly; may be called any number of times.
-
-    Returns the address of Ray's dashboard, "" if there is none.
+    """Connect this process to Ray, quietly, unless it is connected.
 
     A cluster is joined only where RAY_ADDRESS names it (``ray job submit`` sets it; by hand: ``RAY_ADDRESS=auto``).
-    Without it a local Ray is started, with ``num_cpus`` (default: those of this machine) and a dashboard only if a host
-    is given for it to listen on, though another may be running here: a stranger's would end at any time and knows
-    nothing of this project. With
-    VIDADAPT_DEBUG set, the workers' output and Ray's own words are shown.
+    Else a local Ray is started, even if another one runs here (docs/RAY.md#a-ray-of-its-own). VIDADAPT_DEBUG shows the
+    workers' output and Ray's own messages.
+
+    Args:
+        num_cpus: of a local Ray; those of this machine by default.
+        dashboard: host on which the dashboard of a local Ray listens; without it there is no dashboard.
+
+    Returns:
+        The address of Ray's dashboard, "" if there is none.
 
     Raises:
         UserError: RAY_ADDRESS names no running Ray.
@@ -42,15 +45,11 @@ def connect(num_cpus: int | None = None, *, dashboard: str | None = None) -> str
     DataContext.get_current().enable_progress_bars = False
     if ray.is_initialized():
         return ""
-    where: dict[str, Any] = {}
     address = os.environ.get("RAY_ADDRESS")
-    if not address:
-        where = {"address": "local", "num_cpus": num_cpus, "include_dashboard": dashboard is not None}
-        where |= {} if dashboard is None else {"dashboard_host": dashboard}
-        where["object_store_memory"] = OBJECT_STORE_BYTES
+    settings = {} if address else _local_settings(num_cpus, dashboard)
     try:
         _check_listening(address or "")
-        return str(ray.init(**where, logging_level=level, log_to_driver=debug).dashboard_url or "")
+        return str(ray.init(**settings, logging_level=level, log_to_driver=debug).dashboard_url or "")
     except (OSError, ValueError) as error:
         if not address:
             raise
@@ -60,8 +59,16 @@ def connect(num_cpus: int | None = None, *, dashboard: str | None = None) -> str
         ) from error
 
 
+def _local_settings(num_cpus: int | None, dashboard: str | None) -> dict[str, Any]:
+    """Return the arguments of ``ray.init`` for a Ray of this process alone."""
+    settings: dict[str, Any] = {"address": "local", "num_cpus": num_cpus, "object_store_memory": OBJECT_STORE_BYTES}
+    if dashboard is None:
+        return settings | {"include_dashboard": False}
+    return settings | {"include_dashboard": True, "dashboard_host": dashboard}
+
+
 def _check_listening(address: str) -> None:
-    """Find at once that nothing listens at HOST:PORT, which Ray takes minutes for."""
+    """Raise OSError at once if nothing listens at HOST:PORT: Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
@@ -69,11 +76,7 @@ def _check_listening(address: str) -> None:
 
 @contextlib.contextmanager
 def given_back() -> Iterator[None]:
-    """Give back what this process holds of the cluster when the block is interrupted.
-
-    Ray Tune cleans up after an ``Exception`` alone: after Ctrl-C its trials would keep their CPUs for as long as this
-    process lives (a notebook, a test session).
-    """
+    """Remove the placement groups that the block made if it ends with an error or Ctrl-C (docs/RAY.md#ctrl-c)."""
     import ray
     from ray.util import placement_group_table, remove_placement_group
     from ray.util.placement_group import PlacementGroup

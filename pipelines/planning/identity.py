@@ -6,22 +6,60 @@ import functools
 import hashlib
 from pathlib import Path
 
-from pipelines.cluster.node_facts import sources_digest
+from pipelines.storage.files import file_sha256
+
+ROOT = Path(__file__).parents[2]
+"""The folder that holds the packages."""
+COMPUTES = (
+    "vlmodels/**/*.py",
+    "pipelines/config/**/*.py",
+    "pipelines/shards/**/*.py",
+    "pipelines/protocols/**/*.py",
+    "pipelines/training/**/*.py",
+    "pipelines/evaluation/**/*.py",
+    "pipelines/runs/**/*.py",
+)
+"""Sources that decide a run's numbers. Data, split, settings, descriptions and weights are named by their own digests,
+so what only makes these (videos, ingestion, planning) is not among them."""
+SHOWS = {
+    "pipelines/config/text.py": "lays out messages and tables",
+    "pipelines/runs/losses.py": "reports lost workers; Ray restarts them",
+    "pipelines/runs/progress.py": "shows how a run goes on; the worker itself writes the numbers",
+    "pipelines/runs/protocol_script.py": "parses flags into a configuration, which has its own digest",
+    "pipelines/runs/registered_model.py": "wraps a finished run for MLflow",
+    "pipelines/runs/registry.py": "registers a finished run",
+    "pipelines/runs/tracking.py": "sends numbers to MLflow",
+}
+"""Files of these folders that compute nothing, each with the reason."""
 
 
 @functools.cache
 def code_version() -> str:
-    """Digest of the code that computes a run: this package's and ``vlmodels``' sources."""
-    return sources_digest()
+    """Return the digest of the sources that compute a run.
+
+    All sources together compare machines: ``cluster.node_facts.sources_digest``.
+    """
+    return digest_of_computing(ROOT)
+
+
+def digest_of_computing(root: Path) -> str:
+    """Return the SHA-256 of the sources that compute a run, with their names, below ``root``."""
+    digest = hashlib.sha256()
+    for name in computing_files(root):
+        digest.update(name.encode() + b"\0" + (root / name).read_bytes())
+    return digest.hexdigest()
+
+
+def computing_files(root: Path) -> list[str]:
+    """Return the files of ``COMPUTES`` but those of ``SHOWS``, relative to ``root`` and sorted."""
+    found = {path.relative_to(root).as_posix() for pattern in COMPUTES for path in root.glob(pattern)}
+    return sorted(found - SHOWS.keys())
 
 
 @functools.cache
 def weights_digest(pretrained: str | None) -> str:
-    """SHA-256 of a weight file; a tag is its own."""
+    """Return the SHA-256 of a weight file; a tag as it is."""
     from vlmodels.toy import TOY_WEIGHTS
 
     path = TOY_WEIGHTS if pretrained == "toy" else Path(pretrained or "")
-    if not path.is_file():
-        return str(pretrained)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path) if path.is_file() else str(pretrained)

@@ -7,12 +7,12 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipelines.cluster.node_facts import differences
+from pipelines.cluster.node_facts import Versions, differences
 from pipelines.protocols.split import EvalSet
 from vlmodels.errors import UserError
 
@@ -42,7 +42,7 @@ class Job:
     send: Callable[[dict[str, Any]], None]  # to the driver: progress and metrics
     start: bytes = b""  # adapter file to start from
     watched: bool = False  # whether held-out accuracy is asked for after every epoch
-    expected: Mapping[str, Any] = field(default_factory=dict)  # of the machine (``node_facts.own``)
+    expected: Versions | None = None  # what the machine must have (``node_facts.own``)
 
 
 def train_worker(settings: dict[str, Job]) -> dict[str, Any]:

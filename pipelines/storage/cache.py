@@ -1,8 +1,8 @@
-"""Copies on this machine of what lies in a store: small files at once, shards whole when they are first read.
+"""Copies on this machine of files in a store: small files at once, shards whole when they are first read.
 
 They lie below $VIDADAPT_CACHE (default: ~/.cache/vidadapt): ``data/KEY`` for an ingested data set and ``files/KEY`` for
-the rest. A file is fetched under another name, compared with what it should be, and renamed; what two processes want is
-fetched once.
+the rest. A file is fetched under another name, checked by size and SHA-256, and renamed; a file that two processes want
+is fetched once.
 """
 
 from __future__ import annotations
@@ -25,19 +25,26 @@ AT_ONCE = 8
 """Files fetched side by side: one stream alone rarely fills a network."""
 CHUNK = 8 << 20
 """Bytes of one request."""
-_AGAIN = "copy it there again"
+RUN_FILES = ("json", "safetensors")
+"""Extensions of the files by which a run is used: what describes it, and its adapter."""
+_REMEDY = "copy the file to the store again"
 
 
 def cache_root() -> Path:
-    """Where copies lie: ``$VIDADAPT_CACHE``, else ``~/.cache/vidadapt``."""
+    """Return the folder of all copies: ``$VIDADAPT_CACHE``, else ``~/.cache/vidadapt``."""
     return Path(os.environ.get("VIDADAPT_CACHE") or Path.home() / ".cache" / "vidadapt").absolute()
 
 
+def cache_key(uri: str, content: bytes = b"") -> str:
+    """Return the name of the folder that holds copies from ``uri``."""
+    return hashlib.sha256(f"{uri}\n{hashlib.sha256(content).hexdigest()}".encode()).hexdigest()[:16]
+
+
 def local_file(where: str | Path) -> Path:
-    """The file itself, or its copy if it lies in a store.
+    """Return a local file as it is; fetch a file of a store and return its copy.
 
     Raises:
-        UserError: it cannot be fetched.
+        UserError: there is no such file in the store, or it cannot be fetched.
     """
     if not is_uri(where):
         return Path(where)
@@ -52,105 +59,56 @@ def local_file(where: str | Path) -> Path:
 
 
 def local_run(where: str) -> str:
-    """The name of a run as it is, or the folder of its copy (what describes it, and its adapter) if it is in a store.
+    """Return a run's local name as it is; fetch a run of a store (``RUN_FILES``) and return the folder of its copy.
 
     Raises:
-        UserError: it cannot be fetched, or there is nothing.
+        UserError: there is no run in the store, or it cannot be fetched.
     """
     if not is_uri(where):
         return where
-    place, folder = Place.open(where), cache_root() / "files" / cache_key(where)
-    if not mirror(place, folder, {"json", "safetensors"}):
+    place = Place.open(where)
+    folder = cache_root() / "files" / cache_key(where)
+    if not mirror(place, folder, RUN_FILES):
         raise UserError(f"{place.uri}: no run there; give the folder of one run")
     return str(folder)
-
-
-@dataclass(frozen=True)
-class StoredFile:
-    """A file in a store and its copy; by hash where one is known, else by size and time."""
-
-    source: Place
-    target: Path
-    size: int
-    sha256: str = ""
-    mtime_ns: int | None = None
-
-    def is_there(self) -> bool:
-        """Return whether the copy is there and current."""
-        try:
-            found = self.target.stat()
-        except FileNotFoundError:
-            return False
-        return found.st_size == self.size and bool(self.sha256 or found.st_mtime_ns == self.mtime_ns)
-
-    def fetch(self) -> None:
-        """Copy it unless it is there.
-
-        Raises:
-            UserError: it cannot be read, is not what it should be, or cannot be written here.
-        """
-        if self.is_there():
-            return
-        part = self.target.with_name(f".{self.target.name}.part")
-        with writing(self.target):
-            self.target.parent.mkdir(parents=True, exist_ok=True)
-            with _alone(part) as file:
-                try:
-                    if not self.is_there():  # another process may have fetched it meanwhile
-                        self._copy(file)
-                        part.replace(self.target)
-                        return
-                except BaseException:
-                    part.unlink()
-                    raise
-                part.unlink()
-
-    def _copy(self, file: BinaryIO) -> None:
-        digest, done = hashlib.sha256(), 0
-        file.truncate(0)  # of a process that was killed
-        for chunk in self._chunks():
-            file.write(chunk)
-            digest.update(chunk)
-            done += len(chunk)
-        file.flush()
-        if done != self.size:
-            raise UserError(f"{self.source.uri} has {done} bytes instead of {self.size}; {_AGAIN}")
-        if self.sha256 and digest.hexdigest() != self.sha256:
-            raise UserError(f"{self.source.uri} is damaged: its SHA-256 is not the recorded one; {_AGAIN}")
-        os.fsync(file.fileno())
-        if self.mtime_ns is not None:
-            os.utime(file.fileno(), ns=(self.mtime_ns, self.mtime_ns))
-
-    def _chunks(self) -> Iterator[bytes]:
-        with (
-            reading(self.source),
-            self.source.filesystem.open_input_stream(self.source.root, compression=None) as stream,
-        ):
-            while chunk := stream.read(CHUNK):
-                yield chunk
 
 
 def mirror(
     place: Place, folder: Path, kinds: Collection[str], *, inside: Collection[str] = (), skip: Collection[str] = ()
 ) -> bool:
-    """Bring ``folder`` up to date with ``place``: its files of these ``kinds``, and all files ``inside`` subfolders.
+    """Bring ``folder`` up to date with ``place``.
 
-    Files whose names are in ``skip`` are left as they are. Returns whether there are files at all.
+    Args:
+        place: folder in a store.
+        folder: its copy on this machine.
+        kinds: extensions of the files that are copied.
+        inside: subfolders that are copied whole; files that left them in the store are removed from the copy.
+        skip: names of files that are left as they are.
+
+    Returns:
+        Whether ``place`` has any of these files.
+
+    Raises:
+        UserError: a file cannot be fetched.
     """
     files = {
         folder / name: info for name, info in list_files(place).items() if info.extension in kinds and name not in skip
     }
     for name in inside:
         wanted = {folder / name / file: info for file, info in list_files(place / name).items()}
+        _remove_others(folder / name, wanted)
         files |= wanted
-        with contextlib.suppress(FileNotFoundError):
-            for path in (folder / name).iterdir():
-                if path not in wanted and path.suffix != ".part":
-                    path.unlink(missing_ok=True)
     for path, info in files.items():
         source = place / path.relative_to(folder).as_posix()
         StoredFile(source, path, info.size, mtime_ns=info.mtime_ns).fetch()
     return bool(files)
+
+
+def _remove_others(folder: Path, wanted: Collection[Path]) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            if path not in wanted and path.suffix != ".part":
+                path.unlink(missing_ok=True)
 
 
 def list_files(place: Place) -> dict[str, fs.FileInfo]:
@@ -168,9 +126,75 @@ def read_if_there(place: Place) -> bytes | None:
         return None
 
 
+@dataclass(frozen=True)
+class StoredFile:
+    """A file in a store and its copy, compared by SHA-256 where one is recorded, else by size and time."""
+
+    source: Place
+    target: Path
+    size: int
+    sha256: str = ""
+    mtime_ns: int | None = None
+
+    def is_there(self) -> bool:
+        """Return whether the copy is there and current."""
+        try:
+            found = self.target.stat()
+        except FileNotFoundError:
+            return False
+        return found.st_size == self.size and bool(self.sha256 or found.st_mtime_ns == self.mtime_ns)
+
+    def fetch(self) -> None:
+        """Fetch the copy unless it is there.
+
+        Raises:
+            UserError: the file cannot be read, has another size or SHA-256, or the copy cannot be written.
+        """
+        if self.is_there():
+            return
+        part = self.target.with_name(f".{self.target.name}.part")
+        with writing(self.target):
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(part) as file:
+                try:
+                    if not self.is_there():  # another process may have fetched it meanwhile
+                        self._copy(file)
+                        part.replace(self.target)
+                        return
+                except BaseException:
+                    part.unlink()
+                    raise
+                part.unlink()
+
+    def _copy(self, file: BinaryIO) -> None:
+        digest = hashlib.sha256()
+        size = 0
+        file.truncate(0)  # a process that was killed may have left a part
+        for chunk in self._chunks():
+            file.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+        file.flush()
+        if size != self.size:
+            raise UserError(f"{self.source.uri} has {size} bytes instead of {self.size}; {_REMEDY}")
+        if self.sha256 and digest.hexdigest() != self.sha256:
+            raise UserError(f"{self.source.uri} is damaged: its SHA-256 is not the recorded one; {_REMEDY}")
+        os.fsync(file.fileno())
+        if self.mtime_ns is not None:
+            os.utime(file.fileno(), ns=(self.mtime_ns, self.mtime_ns))
+
+    def _chunks(self) -> Iterator[bytes]:
+        with (
+            reading(self.source),
+            self.source.filesystem.open_input_stream(self.source.root, compression=None) as stream,
+        ):
+            while chunk := stream.read(CHUNK):
+                yield chunk
+
+
 @contextlib.contextmanager
-def _alone(part: Path) -> Iterator[BinaryIO]:
-    """Open a file that one thread of all processes has; it must be renamed or removed before it is let go."""
+def _locked(part: Path) -> Iterator[BinaryIO]:
+    """Open a file for one thread of all processes; the block must rename or remove it before it ends."""
     while True:
         with part.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -178,14 +202,14 @@ def _alone(part: Path) -> Iterator[BinaryIO]:
                 same = os.path.samestat(os.fstat(file.fileno()), part.stat())
             except FileNotFoundError:
                 same = False
-            if same:  # else the one before has renamed it
+            if same:  # else the holder before has renamed or removed it
                 yield file
                 return
 
 
 @contextlib.contextmanager
 def reading(place: Place) -> Iterator[None]:
-    """Turn errors of a store into messages that name it."""
+    """Turn a store's errors into messages that name the file."""
     try:
         yield
     except OSError as error:
@@ -196,7 +220,7 @@ def reading(place: Place) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn errors of the local disk into messages that name the file."""
+    """Turn the local disk's errors into messages that name the file."""
     try:
         yield
     except OSError as error:
@@ -204,8 +228,3 @@ def writing(path: Path) -> Iterator[None]:
             f"{path} cannot be written: {error.strerror or error}; make room, or set VIDADAPT_CACHE to a folder on a "
             "larger disk"
         ) from error
-
-
-def cache_key(uri: str, content: bytes = b"") -> str:
-    """Return the name of the folder that holds copies from ``uri``."""
-    return hashlib.sha256(f"{uri}\n{hashlib.sha256(content).hexdigest()}".encode()).hexdigest()[:16]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a file beside ``path`` and rename it, so that ``path`` is whole whenever it is there."""
+    """Let ``write`` fill a temporary file in the same folder, and rename it: ``path`` is whole or not there."""
     part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(part)

@@ -1,4 +1,4 @@
-"""Folders on any file system that pyarrow or fsspec knows; a store that is away for a while is waited for."""
+"""Folders and files on any file system that pyarrow or fsspec knows, with patience for a store that is away."""
 
 from __future__ import annotations
 
@@ -14,18 +14,32 @@ from pyarrow import fs
 from pipelines.storage.files import write_whole
 from vlmodels.errors import UserError
 
-PATIENT, QUICK = 12, 3
-"""Attempts of S3's standard retries: minutes of a store that is away, or the seconds that a wrong address may take."""
+PATIENT = 12
+"""Attempts of S3's standard retries that outlast a store that is away for minutes."""
+QUICK = 3
+"""Attempts that find a wrong address within seconds."""
+SCRATCH = ".ray"
+"""Folder below that of the runs, for Ray's own snapshots and the checkpoints of unfinished runs."""
+_SECRETS = {"access_key", "secret_key", "session_token"}
+_MEANINGS = {
+    "Bucket '": "there is no such bucket; create it, or correct the name",
+    "NO_SUCH_BUCKET": "there is no such bucket; create it, or correct the name",
+    "ACCESS_DENIED": "these credentials may not do this; see AWS_ACCESS_KEY_ID or the machine's role",
+    "INVALID_ACCESS_KEY_ID": "the store does not know this key; see AWS_ACCESS_KEY_ID",
+    "SIGNATURE_DOES_NOT_MATCH": "the secret key is wrong; see AWS_SECRET_ACCESS_KEY",
+    "NETWORK_CONNECTION": "the store cannot be reached; see AWS_ENDPOINT_URL and the network",
+    "No space left": "the disk is full",
+}
 
 
 def is_uri(where: str | Path) -> bool:
-    """Whether this names a store rather than a local path."""
+    """Return whether this names a store rather than a local path."""
     return "://" in str(where) and not str(where).startswith("file://")
 
 
 @dataclass(frozen=True)
 class Place:
-    """A folder: ``root`` on ``filesystem``; ``uri`` is its name for people, a path if it is local."""
+    """A folder or file: ``root`` on ``filesystem``; ``uri`` is its name for people, a path if it is local."""
 
     filesystem: fs.FileSystem
     root: str
@@ -40,13 +54,16 @@ class Place:
         else of ``AWS_ENDPOINT_URL`` and ``AWS_REGION``. Nothing is read or written yet.
 
         Raises:
-            UserError: no such kind of store, its driver is not installed, or keys in the URI: it is recorded.
+            UserError: there is no such kind of store, its driver is not installed, or the URI holds keys, which would
+                be recorded with the run.
         """
         text = str(where)
         if not is_uri(text):
-            path = str(Path(unquote(text.removeprefix("file://")) if text.startswith("file://") else text).resolve())
-            return cls(fs.LocalFileSystem(), path, path, local=True)
-        address, uri = urlsplit(text), shown(text)
+            path = unquote(text.removeprefix("file://")) if text.startswith("file://") else text
+            root = str(Path(path).resolve())
+            return cls(fs.LocalFileSystem(), root, root, local=True)
+        address = urlsplit(text)
+        uri = without_secrets(text)
         query = dict(parse_qsl(address.query))
         if address.password or _SECRETS & query.keys():
             raise UserError(
@@ -65,29 +82,29 @@ class Place:
         return Place(self.filesystem, f"{self.root}/{name}", f"{self.uri}/{name}", self.local)
 
     def size(self) -> int | None:
-        """Bytes of the file of this name; None if there is no such file."""
+        """Return the file's size in bytes; None if there is no such file."""
         info = self.filesystem.get_file_info(self.root)
         return int(info.size) if info.type == fs.FileType.File else None
 
     def is_dir(self) -> bool:
-        """Whether there is a folder of this name, or a file below it."""
+        """Return whether there is a folder of this name, or a file below it."""
         return bool(self.filesystem.get_file_info(self.root).type == fs.FileType.Directory)
 
     def read(self) -> bytes:
         """Return the file's content.
 
         Raises:
-            OSError: it cannot be read; ``FileNotFoundError`` if it is not there.
+            OSError: the file cannot be read; ``FileNotFoundError`` if it is not there.
         """
         with self.filesystem.open_input_stream(self.root, compression=None) as stream:
             content: bytes = stream.read()
         return content
 
     def write(self, content: bytes) -> None:
-        """Put a file in place, whole or not at all.
+        """Write the file, whole or not at all.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         if self.local:
             write_whole(Path(self.root), lambda path: path.write_bytes(content))
@@ -96,8 +113,39 @@ class Place:
             stream.write(content)
 
 
+def check_writable(out: str) -> None:
+    """Write a small file to the folder of the runs, and remove it.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    place = Place.open(out, attempts=QUICK)
+    try:
+        place.filesystem.create_dir(f"{place.root}/{SCRATCH}", recursive=True)
+        probe = place / f"{SCRATCH}/.writable-{socket.gethostname()}-{os.getpid()}"
+        probe.write(b"1")
+        place.filesystem.delete_file(probe.root)
+    except OSError as error:
+        raise UserError(f"runs cannot be written to {place.uri}: {why(error)}; or pass another --out") from error
+
+
+def without_secrets(uri: str) -> str:
+    """Return a URI without user, password and query, for messages and records; a path as it is."""
+    address = urlsplit(uri)
+    return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}".rstrip("/") if is_uri(uri) else uri
+
+
+def why(error: Exception) -> str:
+    """Return what went wrong with a store in few words, with the remedy where the cause is known."""
+    text = " ".join(str(error).split()).replace(" To create buckets, enable the allow_bucket_creation option.", "")
+    for sign, meaning in _MEANINGS.items():
+        if sign in text:
+            return f"{meaning} ({text[:300]})"
+    return text[:300]
+
+
 class _S3(fs.S3FileSystem):  # type: ignore[misc]  # pyarrow is untyped here
-    """S3 that is as patient in another process: pyarrow's own pickles forget their retries, and Ray sends ours on."""
+    """S3 that is as patient in another process: pyarrow's own pickles lose their retries, and Ray pickles ours."""
 
     def __init__(self, options: dict[str, Any], attempts: int) -> None:
         self._opened = (options, attempts)
@@ -109,21 +157,12 @@ class _S3(fs.S3FileSystem):  # type: ignore[misc]  # pyarrow is untyped here
 
 
 def _options(query: dict[str, str]) -> dict[str, Any]:
-    """Endpoint and region of the environment, and what the query says instead."""
+    """Return endpoint and region: those of the query, else those of the environment."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     options = {"endpoint_override": endpoint, "region": region}
     own = {key: value == "true" if value in ("true", "false") else value for key, value in query.items()}
     return {key: value for key, value in options.items() if value} | own
-
-
-_SECRETS = {"access_key", "secret_key", "session_token"}
-
-
-def shown(uri: str) -> str:
-    """A URI without user, password and query, for reading."""
-    address = urlsplit(uri)
-    return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}".rstrip("/") if is_uri(uri) else uri
 
 
 def _other(uri: str) -> tuple[fs.FileSystem, str]:
@@ -135,42 +174,3 @@ def _other(uri: str) -> tuple[fs.FileSystem, str]:
         wrapped, root = fsspec.core.url_to_fs(uri)
         filesystem = fs.PyFileSystem(fs.FSSpecHandler(wrapped))
     return filesystem, str(root)
-
-
-def why(error: Exception) -> str:
-    """What went wrong with a store, in few words, with the remedy where the cause is known."""
-    said = " ".join(str(error).split()).replace(" To create buckets, enable the allow_bucket_creation option.", "")
-    for sign, meaning in _KNOWN.items():
-        if sign in said:
-            return f"{meaning} ({said[:300]})"
-    return said[:300]
-
-
-_KNOWN = {
-    "Bucket '": "there is no such bucket; create it, or correct the name",
-    "NO_SUCH_BUCKET": "there is no such bucket; create it, or correct the name",
-    "ACCESS_DENIED": "these credentials may not; see AWS_ACCESS_KEY_ID or the machine's role",
-    "INVALID_ACCESS_KEY_ID": "the store does not know this key; see AWS_ACCESS_KEY_ID",
-    "SIGNATURE_DOES_NOT_MATCH": "the secret key is wrong; see AWS_SECRET_ACCESS_KEY",
-    "NETWORK_CONNECTION": "the store cannot be reached; see AWS_ENDPOINT_URL and the network",
-    "No space left": "the disk is full",
-}
-
-
-SCRATCH = ".ray"  # Ray's own snapshots, and checkpoints of unfinished runs
-
-
-def check_writable(out: str) -> None:
-    """Write a file to where runs are kept, and remove it.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    place = Place.open(out, attempts=QUICK)
-    try:
-        place.filesystem.create_dir(f"{place.root}/{SCRATCH}", recursive=True)
-        probe = place / f"{SCRATCH}/.writable-{socket.gethostname()}-{os.getpid()}"
-        probe.write(b"1")
-        place.filesystem.delete_file(probe.root)
-    except OSError as error:
-        raise UserError(f"runs cannot be written to {place.uri}: {why(error)}; or pass another --out") from error

@@ -66,7 +66,7 @@ def local_only(args: argparse.Namespace, *names: str) -> None:
     Raises:
         UserError: naming the flag, and what to do.
     """
-    from pipelines.storage.place import is_uri, shown
+    from pipelines.storage.place import is_uri, without_secrets
     from vlmodels.errors import UserError
 
     for name in names:
@@ -74,4 +74,4 @@ def local_only(args: argparse.Namespace, *names: str) -> None:
         for where in [given] if isinstance(given, str) else given:
             if is_uri(where):
                 remedy = "name a folder here" if name == "out" else "copy it to this machine first, and name the copy"
-                raise UserError(f"--{name} {shown(where)}: it has to be a local path; {remedy}")
+                raise UserError(f"--{name} {without_secrets(where)}: it has to be a local path; {remedy}")

@@ -271,7 +271,7 @@ def test_a_store_that_cannot_be_read_is_no_broken_video(memory, monkeypatch):
     inputs = find_inputs([memory])
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "_open", denied)
     for look in (presence.first_bytes, presence.undecodable):
-        with pytest.raises(UserError, match=rf"^{memory}/a.mp4 cannot be read: these credentials may not; see AWS"):
+        with pytest.raises(UserError, match=rf"^{memory}/a.mp4 cannot be read: these credentials may not do this; see"):
             look(inputs)
 
 
