@@ -1,4 +1,4 @@
-"""cluster.yaml and deploy/: accepted by those who read them, and at one with the code and the pins."""
+"""cluster.yaml and deploy/: accepted by the tools that read them, and in agreement with the code and the pins."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def pin(package: str) -> str:
 
 
 def shell(command: str, home: Path) -> str:
-    """Run a command of the cluster's as Ray's launcher does over SSH."""
+    """Run one of the cluster's commands as Ray's launcher does over SSH."""
     from ray.autoscaler._private.command_runner import _with_interactive
 
     line = " ".join(_with_interactive(command))
@@ -52,7 +52,7 @@ def shell(command: str, home: Path) -> str:
 
 
 def arguments(command: str, script: str):
-    """Parse what stands behind ``script`` in a documented command, as b2n.py does."""
+    """Parse the flags after ``script`` in a documented command, as b2n.py does."""
     from pipelines.planning.flags import training_parser
 
     words = shlex.split(command)
@@ -215,7 +215,7 @@ def test_all_pods_run_one_image_and_the_pinned_ray(job, groups):
     assert job["rayClusterSpec"]["authOptions"] == {"mode": "token"}
 
 
-def test_pods_are_told_what_the_code_reads(groups):
+def test_pods_have_the_variables_that_the_code_reads(groups):
     for group in groups:
         given = {item["name"]: item for item in container(group)["env"]}
         assert set(given) <= known_names()

@@ -85,7 +85,7 @@ class GpuFacts(TypedDict):
     """How many GPUs PyTorch sees, and the last line of its complaints."""
 
     seen: int
-    said: str
+    complaint: str
 
 
 class Facts(Versions):
@@ -307,4 +307,4 @@ def gpus(script: str = _COUNT_GPUS) -> GpuFacts:
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=90
     )
     complaint = done.stderr.strip().rpartition("\n")[2]
-    return {"seen": int((done.stdout.split() or ["0"])[-1]), "said": complaint[:200]}
+    return {"seen": int((done.stdout.split() or ["0"])[-1]), "complaint": complaint[:200]}

@@ -87,7 +87,7 @@ def _check_own_gpus(scale: ScaleConfig, node: RayNode) -> None:
     promised = int(node["Resources"].get("GPU", 0))
     seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if seen < promised:
-        raise UserError(f"{node['NodeManagerAddress']}: {_missing_gpus(promised, {'seen': seen, 'said': ''})}")
+        raise UserError(f"{node['NodeManagerAddress']}: {_missing_gpus(promised, {'seen': seen, 'complaint': ''})}")
 
 
 def _request(config: TrainConfig, data: Sequence[str]) -> Request:
@@ -184,7 +184,7 @@ def _data_problems(name: str, own: DataFacts, found: DataFacts) -> list[str]:
 
 
 def _missing_gpus(promised: int, found: GpuFacts) -> str:
-    complaint = f" ({found['said']})" if found["said"] else ""
+    complaint = f" ({found['complaint']})" if found["complaint"] else ""
     return (
         f"Ray promises {promised} GPUs there, PyTorch sees {found['seen']}{complaint}: mend its driver, install a "
         f"torch that has CUDA, or start Ray there with --num-gpus={found['seen']}"

@@ -75,7 +75,7 @@ def _check_listening(address: str) -> None:
 
 
 @contextlib.contextmanager
-def given_back() -> Iterator[None]:
+def release_on_error() -> Iterator[None]:
     """Remove the placement groups that the block made if it ends with an error or Ctrl-C (docs/RAY.md#ctrl-c)."""
     import ray
     from ray.util import placement_group_table, remove_placement_group

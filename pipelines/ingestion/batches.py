@@ -69,7 +69,7 @@ def run_batches(
 
     workers, time_limit, decode = how
     connect()
-    _check_machines(plan, to.resolve())
+    check_machines(plan, to.resolve())
     workers, waiting = _at_a_time(workers, len(plan))
     clips = sum(len(batch["paths"]) for batch in plan)
     say(f"decoding {clips} clips in {len(plan)} batches with {workers} workers{waiting}")
@@ -118,7 +118,11 @@ def _at_a_time(wanted: int | None, batches: int) -> tuple[int, str]:
     return min(wanted or cpus, cpus, batches), "" if up else ", which wait for machines that the autoscaler may start"
 
 
-def _check_machines(plan: Sequence[dict[str, Any]], to: Destination) -> None:
+def check_machines(
+    plan: Sequence[dict[str, Any]],
+    to: Destination,
+    blind_nodes: Callable[[Sequence[str]], list[list[str]]] = blind_nodes,
+) -> None:
     """Refuse a cluster of which a machine has not the same folder, or not the videos."""
     first = plan[0]
     videos = [] if is_uri(first["videos"]) else first["paths"][:1]

@@ -14,7 +14,7 @@ from ray.tune import Callback
 
 from pipelines.cluster.capacity import can_grow, most_places
 from pipelines.cluster.preflight import check_cluster
-from pipelines.cluster.session import given_back
+from pipelines.cluster.session import release_on_error
 from pipelines.records.home import Home
 from pipelines.runs.launch import resources_of_worker
 from pipelines.storage.place import SCRATCH
@@ -78,7 +78,7 @@ def run_trials(
         max_failures=MAX_FAILURES,
         callbacks=[Keeper(task, folder, plan.count, objective, say)],
     )
-    with given_back():
+    with release_on_error():
         tuner.fit()
     whole = _whole(plan, folder)
     if whole:

@@ -1,7 +1,7 @@
-"""Proves that the same scripts run on two hosts: python -m tests.cluster. Needs Linux and root; touches nothing else.
+"""Test that the same scripts run on two hosts: python -m tests.cluster. Needs Linux and root; touches nothing else.
 
-The hosts are network, process and mount namespaces on this machine, with sshd in each. All ends with this process,
-however it ends; what the commands said is kept where a step failed.
+The hosts are network, process and mount namespaces on this machine, with sshd in each. Everything ends with this
+process, however it ends; the commands' output is kept if a step failed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.cluster.hosts import CHECKOUT, HEAD, isolated
 from tests.cluster.lab import Lab
 
 NEEDED = ("bring_up", "ingest")  # nothing works without them
-ASKED = ("host_waited_for",)  # with --only, as it takes minutes and shows little more
+ON_REQUEST = ("host_waited_for",)  # with --only: it takes minutes and shows little more
 STEPS: dict[str, Callable[[Lab], None]] = {
     step.__name__: step
     for step in (
@@ -39,14 +39,14 @@ TOOLS = {"/usr/sbin/sshd": "openssh-server", "ssh": "openssh-client", "rsync": "
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the steps; 0 if all of them pass, or if they cannot be tried here."""
+    """Run the steps; return 0 if all of them pass, or if they cannot run here."""
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=STEPS, metavar="STEP", help=f"of {', '.join(STEPS)}")
     parser.add_argument("--keep", action="store_true", help="wait at the end, to look around")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.inside:
-        return _inside(args.inside, args.only or [name for name in STEPS if name not in ASKED], keep=args.keep)
+        return _inside(args.inside, args.only or [name for name in STEPS if name not in ON_REQUEST], keep=args.keep)
     if reason := _refusal():
         print(f"SKIPPED: {reason}")
         return 0
@@ -63,14 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         process.kill()
         process.wait()
         if code:
-            print(f"what each command said is in {work}/logs, what Ray said in {work}/head/tmp/ray")
+            print(f"the output of each command is in {work}/logs, Ray's logs are in {work}/head/tmp/ray")
         else:
             shutil.rmtree(work, ignore_errors=True)
     return code
 
 
 def _refusal() -> str:
-    """Why it cannot be tried here; installs what is missing."""
+    """Return why the test cannot run here, or ""; install missing programs."""
     if platform.system() != "Linux":
         return f"hosts are made of Linux namespaces, this is {platform.system()}"
     if os.geteuid():

@@ -1,4 +1,4 @@
-"""The cluster of the two hosts, used only through Ray's own commands; its file is the one that users edit."""
+"""The cluster of the two hosts, used through Ray's own commands alone; its file is the one that users edit."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ INSTALL = (
 
 
 def cluster_file(project: Path, key: Path) -> dict:
-    """``deploy/local-hosts.yaml`` with what a user edits edited.
+    """Read ``deploy/local-hosts.yaml`` and make the edits that a user makes.
 
-    The hosts have the pinned packages already (``hosts.py``), and one CPU each, so that a worker fills a host. Their
-    GPUs are promised alone.
+    The hosts have the pinned packages already (``hosts.py``), and one CPU each, so that a worker fills a host. Ray
+    counts a GPU on each that is not there.
     """
     text = (project / "deploy" / "local-hosts.yaml").read_text()
     text = text.replace("http://10.0.0.10:5000", MLFLOW).replace("http://10.0.0.10:9000", STORE)
@@ -42,7 +42,7 @@ def cluster_file(project: Path, key: Path) -> dict:
 
 
 class Cluster:
-    """What a user does with it."""
+    """Ray's commands, as a user gives them."""
 
     def __init__(self, commands: Commands, project: Path, folder: Path, ray: str) -> None:
         self.commands, self.project, self.ray, self.key = commands, project, ray, folder / "key"
@@ -59,7 +59,7 @@ class Cluster:
         return self.commands.run("down", self.ray, "down", "--yes", self.file, seconds=200)
 
     def on_head(self, name: str, command: str, seconds: float = 120) -> str:
-        """What a command says on the head."""
+        """Run a command on the head; return what it printed."""
         return self.commands.run(name, self.ray, "exec", self.file, command, seconds=seconds)
 
     def copy(self, folder: Path, target: str) -> None:
@@ -82,6 +82,6 @@ class Cluster:
         return self.commands.start(name, self.ray, "job", "submit", "--address", address, "--", *entry)
 
     def ssh(self, name: str, address: str, command: str, seconds: float = 120) -> str:
-        """What a command says on a host; for what a user, or fate, does without Ray."""
+        """Run a command on a host by ssh, without Ray; return what it printed."""
         whole = f". ~/.vidadapt.env; {command}"
         return self.commands.run(name, "ssh", "-i", str(self.key), *SSH, f"root@{address}", whole, seconds=seconds)

@@ -1,4 +1,4 @@
-"""Commands of the test: what each says goes to a file of its own."""
+"""Commands of the test, each with a log file of its own."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 
 
 class Failed(Exception):  # noqa: N818 - no mistake of a program
-    """A command or a check did not come out as it must."""
+    """A command or a check failed."""
 
 
 class Command:
-    """A command that runs; it gets no input and has a session of its own."""
+    """A running command, without input and in a session of its own."""
 
     def __init__(self, argv: Sequence[str], log: Path, cwd: Path, env: Mapping[str, str]) -> None:
         self.argv, self.log = argv, log
@@ -33,16 +33,16 @@ class Command:
             )
 
     @property
-    def said(self) -> str:
-        """What it has said until now."""
+    def output(self) -> str:
+        """What it has printed so far."""
         return self.log.read_text(errors="replace")
 
     def wait_for(self, pattern: str, seconds: float = 180) -> re.Match[str]:
-        """Wait until it says something."""
+        """Wait until it prints ``pattern``."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             ended = self.process.poll() is not None
-            if found := re.search(pattern, self.said):
+            if found := re.search(pattern, self.output):
                 return found
             if ended:
                 raise Failed(f"ended without '{pattern}': {self}")
@@ -50,7 +50,7 @@ class Command:
         raise Failed(f"no '{pattern}' in {seconds:.0f} s: {self}")
 
     def wait_for_port(self, address: str, port: int, seconds: float = 120) -> None:
-        """Wait until somebody listens there."""
+        """Wait until something listens there."""
         until = time.monotonic() + seconds
         while time.monotonic() < until and self.process.poll() is None:
             try:
@@ -92,9 +92,9 @@ class Commands:
         return Command(argv, self.folder / f"{self._count:02d}-{name}.log", self.cwd, self.env)
 
     def run(self, name: str, *argv: str, seconds: float = 300) -> str:
-        """Run a command to its end, which must be good; return what it said."""
+        """Run a command, which must succeed; return what it printed."""
         command = self.start(name, *argv)
         code = command.end(seconds)
         if code:
             raise Failed(f"exit code {code}: {command}")
-        return command.said
+        return command.output

@@ -1,4 +1,4 @@
-"""What may happen to a run: it ends like the undisturbed one."""
+"""Faults during a run: it ends like the undisturbed one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.cluster.services import BUCKET
 from tests.cluster.steps import RUNS, compare, wait_for_nodes
 
 STORE_AWAY = 20
-"""Seconds."""
+"""Seconds for which the store is away."""
 
 
 def worker_killed(lab: Lab) -> None:
@@ -62,14 +62,14 @@ def driver_killed(lab: Lab) -> None:
     """The script is killed (-9); submitted again, as a job, it goes on, and waits for a store that is away."""
     out, command = _in_the_middle(lab, "driver-killed")
     lab.cluster.ssh("kill", HEAD, "pkill -9 -f '^python /root/b2n.py'")
-    check(command.end(60) != 0, f"nobody noticed: {command}")
+    check(command.end(60) != 0, f"went on without its script: {command}")
     with lab.job("driver-again", out) as again:
         again.wait_for("found an unfinished run")
         again.wait_for(r"going on after epoch [1-3]")
         _store_away(lab)
-        check("epoch 6/" not in again.said, f"did not miss the store: {again}")
+        check("epoch 6/" not in again.output, f"ended before the store was back: {again}")
         _ends_as_undisturbed(again, out)
-    lines = [line for line in again.said.splitlines() if line.startswith("b2n-") and "epoch" in line]
+    lines = [line for line in again.output.splitlines() if line.startswith("b2n-") and "epoch" in line]
     print("     " + "\n     ".join(lines), flush=True)
 
 
@@ -78,7 +78,7 @@ def _store_away(lab: Lab) -> None:
     os.kill(lab.services.store.process.pid, signal.SIGSTOP)
     time.sleep(STORE_AWAY / 2)
     try:
-        for host in (HEAD, WORKER):  # the store's address is now one of the host's own, where nobody listens
+        for host in (HEAD, WORKER):  # the store's address is now one of the host's own, where nothing listens
             lab.cluster.ssh("refuse", host, f"ip address add {STOREROOM}/32 dev lo")
         time.sleep(STORE_AWAY / 2)
     finally:
@@ -88,7 +88,7 @@ def _store_away(lab: Lab) -> None:
 
 
 def _in_the_middle(lab: Lab, name: str, *more: str) -> tuple[str, Command]:
-    """A run that has trained two epochs of six."""
+    """Start a run, and wait until it has trained two epochs of six."""
     out = f"s3://{BUCKET}/{name}"
     command = lab.b2n(name, out, *more)
     command.wait_for(r"epoch 2/")

@@ -24,7 +24,7 @@ _MS_RDONLY, _MS_REMOUNT, _MS_BIND = 1, 32, 4096
 
 
 def isolated(command: Sequence[str]) -> list[str]:
-    """The command in namespaces of its own; it is killed, with all that it started, when its parent ends."""
+    """Return the command in namespaces of its own; it is killed, with all that it started, when its parent ends."""
     spaces = ["--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc"]
     return ["setpriv", "--pdeathsig", "KILL", "unshare", *spaces, *command]
 
@@ -61,7 +61,7 @@ def _bind(source: str, target: Path, flags: int = 0) -> None:
 
 
 class Host:
-    """A host that is joined to the bridge as long as its cable is plugged in."""
+    """A host, joined to the bridge while its cable is plugged in."""
 
     def __init__(self, name: str, address: str, folder: Path, public_key: str) -> None:
         self.name, self.address, self.folder = name, address, folder
@@ -88,7 +88,7 @@ class Host:
 def name_all(folder: Path, *more: str) -> None:
     """Give this mount namespace names for all addresses, and no name server to wait for.
 
-    gloo asks for the names of those that it talks to: 10 s for each group of workers if nobody answers.
+    gloo asks for the names of those that it talks to: 10 s for each group of workers if nothing answers.
     """
     names = {HEAD: "head", WORKER: "worker", OUTSIDE: "outside", STOREROOM: "store"}
     known = ["127.0.0.1 localhost", *more, *(f"{address} {name}.lab" for address, name in names.items())]
@@ -99,7 +99,7 @@ def name_all(folder: Path, *more: str) -> None:
 
 
 def build_bridge() -> None:
-    """The network that joins the hosts and this process."""
+    """Build the network that joins the hosts and this process."""
     run("ip", "link", "set", "lo", "up")
     run("ip", "link", "add", "bridge", "type", "bridge")
     for address in (OUTSIDE, STOREROOM):
@@ -108,7 +108,7 @@ def build_bridge() -> None:
 
 
 def _install_image() -> None:
-    """The pinned packages, in the place where the cluster's file looks for them; not the project."""
+    """Put the pinned packages, without the project, where the cluster's file looks for them."""
     image = Path("/root/.vidadapt")
     run(sys._base_executable, "-m", "venv", "--without-pip", str(image))
     (packages,) = image.glob("lib/python*/site-packages")
@@ -119,7 +119,7 @@ def _install_image() -> None:
 
 
 def _live(name: str, address: str, folder: Path) -> None:
-    """Be the host: set it up, serve ssh, bury its dead."""
+    """Be the host: set it up, serve ssh, reap its processes."""
     # The host's own name means loopback, as on Debian.
     name_all(folder, f"127.0.1.1 {name}")
     run("mount", "-t", "tmpfs", "tmpfs", "/dev/shm")

@@ -1,4 +1,4 @@
-"""Everything that the steps share: hosts, services, cluster, commands, and the run that all of them repeat."""
+"""What the steps share: hosts, services, cluster, commands, and the run that all of them repeat."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run_flags(out: str, workers: int = 2) -> list[str]:
 
 
 class Lab:
-    """Two hosts on a bridge, and this process as the user beside them."""
+    """Two hosts on a bridge, and this process as the user of both."""
 
     def __init__(self, work: Path) -> None:
         self.work, self.python = work, sys.executable
@@ -79,7 +79,7 @@ def check(true: bool, message: str) -> None:
 
 
 def record(out: str) -> dict[str, Any]:
-    """``run.json`` of the only run below ``out``."""
+    """Return ``run.json`` of the only run below ``out``."""
     found = [info.path for info in files(out) if info.path.endswith("/run.json")]
     check(len(found) == 1, f"{out} has {len(found)} finished runs")
     with store().open_input_stream(found[0]) as stream:
@@ -87,19 +87,19 @@ def record(out: str) -> dict[str, Any]:
 
 
 def store() -> Any:
-    """The S3 store."""
+    """Open the S3 store."""
     from pipelines.storage.place import Place
 
     return Place.open(f"s3://{BUCKET}").filesystem
 
 
 def files(uri: str) -> Sequence[Any]:
-    """What lies below ``uri``."""
+    """List what lies below ``uri``."""
     from pyarrow import fs
 
     return store().get_file_info(fs.FileSelector(uri.removeprefix("s3://"), recursive=True, allow_not_found=True))
 
 
 def losses(of: dict[str, Any]) -> list[float]:
-    """The loss of each epoch."""
+    """Return the loss of each epoch."""
     return [epoch["loss"] for epoch in of["history"]]

@@ -1,4 +1,4 @@
-"""What cannot work: found at the start, told in one line that names the place, and nothing is left running."""
+"""Mistakes: found at the start, reported in one line that names the place, and nothing is left running."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def missing_package(lab: Lab) -> None:
     try:
         command = lab.b2n("package", REFUSED)
         _refused(command, f"{WORKER}: vidadapt is not installed")
-        check("open_clip_torch" in command.said, f"the other package is not named: {command}")
+        check("open_clip_torch" in command.output, f"the other package is not named: {command}")
     finally:
         lab.cluster.ssh("show", WORKER, f"umount {' '.join(hidden)}")
         lab.cluster.ssh("install", WORKER, INSTALL)
@@ -56,9 +56,9 @@ def missing_package(lab: Lab) -> None:
 
 def _refused(command: Command, words: str) -> None:
     check(command.end(240) != 0, f"was not refused: {command}")
-    errors = [line for line in command.said.splitlines() if line.startswith("error: ")]
-    check(len(errors) == 1 and words in errors[0], f"not told in one line with '{words}': {command}")
-    check("Traceback" not in command.said, f"a traceback: {command}")
+    errors = [line for line in command.output.splitlines() if line.startswith("error: ")]
+    check(len(errors) == 1 and words in errors[0], f"not reported in one line with '{words}': {command}")
+    check("Traceback" not in command.output, f"a traceback: {command}")
     print(f"     {errors[0]}", flush=True)
 
 

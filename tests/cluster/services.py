@@ -1,4 +1,4 @@
-"""What the hosts share beside Ray: an S3 store and an MLflow server, on addresses that are no host's."""
+"""Servers that both hosts use: an S3 store and an MLflow server, on addresses of their own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ENVIRONMENT: Mapping[str, str] = {
 
 
 class Services:
-    """Both servers, as processes."""
+    """The two servers, as processes."""
 
     def __init__(self, commands: Commands, python: str, folder: Path) -> None:
         home = Path.home() / ".aws"

@@ -1,4 +1,4 @@
-"""What must work on two hosts when nothing goes wrong."""
+"""What must work on two hosts when nothing fails."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def ingest(lab: Lab) -> None:
     arguments += ["--root", f"s3://{BUCKET}/videos", "--out", DATA, "--size", "48", "--frames", "4", "--pool", "1"]
     command = lab.cluster.submit("ingest", "pipelines/ingest.py", arguments)
     check(command.end(300) == 0, f"failed: {command}")
-    on = re.search(r"decoded on .*", command.said)
+    on = re.search(r"decoded on .*", command.output)
     check(on is not None and {HEAD, WORKER} == set(re.findall(r"[\d.]{9,}", on[0])), f"not on both: {command}")
     print(f"     {on and on[0]}")
     out = str(lab.work / "alone")
@@ -79,9 +79,9 @@ def train(lab: Lab) -> None:
     """``ray submit``: one model trained on both hosts, with the numbers of one process; tracked and registered."""
     command = lab.b2n("train", RUNS, "--register", MODEL)
     check(command.end(400) == 0, f"failed: {command}")
-    up = re.search(r"2 workers are up .*on ([\d.]+) \(rank 0\), ([\d.]+) \(rank 1\)", command.said)
+    up = re.search(r"2 workers are up .*on ([\d.]+) \(rank 0\), ([\d.]+) \(rank 1\)", command.output)
     check(up is not None and set(up.groups()) == {HEAD, WORKER}, f"not one worker on each host: {command}")
-    fetched = {int(rank): int(n) for rank, n in re.findall(r"rank (\d) has fetched (\d+) shards", command.said)}
+    fetched = {int(rank): int(n) for rank, n in re.findall(r"rank (\d) has fetched (\d+) shards", command.output)}
     shards = sum("/shards/" in info.path for info in files(DATA))
     check(set(fetched) == {0, 1}, f"the hosts fetched {fetched}: {command}")
     check(sum(fetched.values()) <= shards + 1, f"{fetched} fetched of {shards} shards: not each its own part")
@@ -101,24 +101,24 @@ def train(lab: Lab) -> None:
 
 
 def of_mlflow(run_id: str, name: str) -> list[float]:
-    """What the MLflow server has of a finished run, by epoch."""
+    """Return a metric of a finished run on the MLflow server, by epoch."""
     from mlflow import MlflowClient
 
     client = MlflowClient(MLFLOW)
     status = client.get_run(run_id).info.status
-    check(status == "FINISHED", f"MLflow calls run {run_id} {status}")
+    check(status == "FINISHED", f"run {run_id} is {status} in MLflow")
     return [metric.value for metric in client.get_metric_history(run_id, name)]
 
 
 def alone(lab: Lab) -> dict:
-    """The same run in one process, without Ray."""
+    """Return the record of the same run in one process, without Ray."""
     check(lab.alone.end() == 0, f"failed: {lab.alone}")
     (done,) = (lab.work / "alone").glob("*/run.json")
     return json.loads(done.read_text())
 
 
 def compare(one: dict, other: dict, tolerance: float = 0.0) -> None:
-    """Two runs that must have the same losses, and the same scores but for a video or two if losses may differ."""
+    """Compare two runs: the same losses, and the same scores but for a video or two if losses may differ."""
     check(one["name"] == other["name"], f"{one['name']} is another run than {other['name']}")
     pairs = list(zip(losses(one), losses(other), strict=True))
     check(all(math.isclose(*pair, rel_tol=tolerance) for pair in pairs), f"losses differ: {pairs}")
@@ -135,15 +135,15 @@ def pull(lab: Lab) -> None:
     lab.cluster.ssh("copy", WORKER, "mkdir -p ~/clips")
     (Path(lab.worker.folder) / "root" / "clips" / video.name).write_bytes(video.read_bytes())
     predict = f"python -m pipelines.predict ~/clips/{video.name} --model models:/{MODEL}@champion --topk 3"
-    said = lab.cluster.ssh("predict", WORKER, predict)
-    check(len(re.findall(r"%  \w+", said)) == 3, f"no three classes in: {said}")
+    output = lab.cluster.ssh("predict", WORKER, predict)
+    check(len(re.findall(r"%  \w+", output)) == 3, f"no three classes in: {output}")
 
 
 def submit_job(lab: Lab) -> None:
     """``ray job submit`` through the tunnel of ``ray dashboard``; the run in the store is found and not repeated."""
     with lab.job("job", RUNS) as command:
         check(command.end(240) == 0, f"failed: {command}")
-    check("unchanged, finished before" in command.said, f"trained again: {command}")
+    check("unchanged, finished before" in command.output, f"trained again: {command}")
 
 
 def take_down(lab: Lab) -> None:

@@ -1,4 +1,4 @@
-"""An S3-compatible server on loopback, in a process of its own that can be stopped, woken and ended."""
+"""An S3-compatible server on loopback, in a process of its own that can be stopped and continued."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WAIT_S = 30
 
 @dataclass(frozen=True)
 class Server:
-    """A running server; ``environment`` is what finds it."""
+    """A running server; ``environment`` holds the variables by which it is found."""
 
     process: subprocess.Popen[bytes]
     endpoint: str
@@ -32,7 +32,7 @@ class Server:
 
     @contextlib.contextmanager
     def away(self) -> Iterator[None]:
-        """Let it take connections and answer none, as a machine that is cut off, or overloaded."""
+        """Let it accept connections and answer none, as a machine that is cut off or overloaded."""
         self.process.send_signal(signal.SIGSTOP)
         try:
             yield
@@ -42,7 +42,7 @@ class Server:
 
 @contextlib.contextmanager
 def serve() -> Iterator[Server]:
-    """Start a server with one bucket; it ends with the block."""
+    """Start a server with one bucket; stop it after the block."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -22,12 +22,13 @@ from ray.autoscaler.sdk import request_resources
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID as HEAD
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_TYPE as KIND
 
-from pipelines import room
-from pipelines.config import ScaleConfig
-from pipelines.data import shards
-from pipelines.ingestion.decode import DecodeSettings
-from pipelines.videos.inputs import find_inputs
+from pipelines.cluster.capacity import check_room
 from pipelines.cluster.session import connect
+from pipelines.cluster.view import CONNECTED
+from pipelines.config.schema import ScaleConfig
+from pipelines.ingestion.decode import DecodeSettings
+from pipelines.ingestion.ingest import ingest
+from pipelines.videos.inputs import find_inputs
 from vlmodels.errors import UserError
 
 folder = Path(sys.argv[1])
@@ -35,9 +36,9 @@ folder = Path(sys.argv[1])
 def kind(cpus, most):
     return {"resources": {"CPU": cpus, "object_store_memory": 80_000_000}, "node_config": {}, "max_workers": most}
 
-def told(workers):
+def answer(workers):
     try:
-        return room.check_room(ScaleConfig(workers=workers), ray.nodes())
+        return check_room(ScaleConfig(workers=workers), CONNECTED.nodes())
     except UserError as error:
         return str(error)
 
@@ -63,18 +64,18 @@ subprocess.run(
     check=True, stdout=sys.stderr,
 )
 connect()
-answers = {"cpus": ray.cluster_resources().get("CPU", 0), "before": told(3)}
+answers = {"cpus": ray.cluster_resources().get("CPU", 0), "before": answer(3)}
 (Path.home() / "ray_bootstrap_config.yaml").write_text(json.dumps(configuration))  # as `ray up` leaves it
-answers["limit"] = told(3)
+answers["limit"] = answer(3)
 (Path.home() / "ray_bootstrap_config.yaml").unlink()
 
 lines = []
-report = shards.ingest(find_inputs([folder / "videos"]), folder / "out", DecodeSettings(frames=2, size=16, pool=1),
-                       decode="tests.helpers.fake_decoders:paint", say=lines.append)
-answers |= {"ok": report.ok, "said": lines[0], "types": sorted(room._node_types())}
+report = ingest(find_inputs([folder / "videos"]), folder / "out", DecodeSettings(frames=2, size=16, pool=1),
+                decode="tests.helpers.fake_decoders:paint", say=lines.append)
+answers |= {"ok": report.ok, "line": lines[0], "types": sorted(CONNECTED.node_types())}
 request_resources(bundles=[{"CPU": 1}] * 3)
 until = time.monotonic() + 20
-while not (beyond := room._beyond_limits()) and time.monotonic() < until:
+while not (beyond := CONNECTED.is_beyond_limits()) and time.monotonic() < until:
     time.sleep(0.2)
 print(json.dumps(answers | {"beyond": beyond}))
 """
@@ -115,14 +116,14 @@ def test_an_ingest_brings_machines(alone, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    said = json.loads(done.stdout.splitlines()[-1])
-    assert said["cpus"] == 0
-    (line,) = said["before"]
+    answers = json.loads(done.stdout.splitlines()[-1])
+    assert answers["cpus"] == 0
+    (line,) = answers["before"]
     assert line.endswith("waiting for 3 more, for which the autoscaler may start machines")
-    assert "3 workers (1 CPUs each) are more than the 2 for which the autoscaler may start machines" in said["limit"]
-    assert said["said"] == (
+    assert "3 workers (1 CPUs each) are more than the 2 for which the autoscaler may start machines" in answers["limit"]
+    assert answers["line"] == (
         "decoding 10 clips in 2 batches with 2 workers, which wait for machines that the autoscaler may start"
     )
-    assert said["ok"] == 10
-    assert said["types"] == ["cpu_worker", "ray.head.default"]
-    assert said["beyond"]
+    assert answers["ok"] == 10
+    assert answers["types"] == ["cpu_worker", "ray.head.default"]
+    assert answers["beyond"]

@@ -1,4 +1,4 @@
-"""What is found of a cluster before workers start: by facts made up here, and on a cluster of real nodes."""
+"""A cluster is checked before workers start: with made-up facts, and on a cluster of real nodes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import textwrap
 from dataclasses import replace
 
 import pytest
+from fake_cluster import FakeCluster, machine, request, write_index
 
-from pipelines.cluster import node_facts, preflight
-from pipelines.cluster.preflight import compare
+from pipelines.cluster import node_facts
+from pipelines.cluster.preflight import Verdict, check_cluster, compare, lines_by_machine
 from pipelines.config.schema import ScaleConfig, TrainConfig
-from tests.pipelines.cluster.test_node_facts import request, write_index
 from vlmodels.errors import UserError
 
 HERE = {
@@ -34,26 +34,27 @@ HERE = {
     "weights": {"bytes": 4, "sha256": "f" * 64},
     "shared": None,
     "out": "",
-    "cache": {},
-    "gpus": {},
+    "cache": None,
+    "gpus": None,
 }
 CACHE = {"folder": "/cache", "free": 10**12, "held": 0, "writable": True}
+FINE = Verdict([], [])
 
 
 def there(**changes):
     found = copy.deepcopy(HERE)
     for name, value in changes.items():
-        found[name] = {**found[name], **value} if isinstance(value, dict) else value
+        found[name] = {**(found[name] or {}), **value} if isinstance(value, dict) else value
     return found
 
 
 def test_a_machine_like_this_one_is_fine():
-    assert compare(HERE, there()) == ([], [])
-    assert compare(HERE, there(cache=CACHE, gpus={"seen": 2, "said": ""}), promised=2) == ([], [])
+    assert compare(HERE, there()) == FINE
+    assert compare(HERE, there(cache=CACHE, gpus={"seen": 2, "complaint": ""}), promised=2) == FINE
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "words"),
     [
         ({"packages": {"torch": "2.14.0"}}, "torch 2.14.0 instead of 2.15.0+cpu: install"),
         ({"packages": {"ray": "2.59.0"}}, "ray 2.59.0 instead of 2.60.0"),
@@ -76,20 +77,23 @@ def test_a_machine_like_this_one_is_fine():
         ({"weights": {"bytes": 3}}, "weight file is another one there (3 bytes, sha256 ffffffffffff)"),
         ({"shared": (4, b"else")}, "--out must be a shared folder or a store"),
         ({"out": "s3://b: ACCESS_DENIED"}, "runs cannot be written from there: s3://b: ACCESS_DENIED"),
-        ({"gpus": {"seen": 1, "said": "driver too old"}}, "Ray promises 2 GPUs there, PyTorch sees 1 (driver too old)"),
+        (
+            {"gpus": {"seen": 1, "complaint": "driver too old"}},
+            "Ray promises 2 GPUs there, PyTorch sees 1 (driver too old)",
+        ),
         ({"cache": CACHE | {"writable": False}}, "set VIDADAPT_CACHE to a writable folder"),
         ({"cache": CACHE | {"free": 10**8}}, "/cache has 0.1 GB free, less than one shard; set VIDADAPT_CACHE"),
     ],
 )
-def test_what_forbids_a_worker_is_named_with_a_remedy(changes, said):
-    problems, notes = compare(HERE, there(**changes), promised=2)
-    assert len(problems) == 1
-    assert said in problems[0]
-    assert notes == []
+def test_what_forbids_a_worker_is_named_with_a_remedy(changes, words):
+    verdict = compare(HERE, there(**changes), promised=2)
+    (problem,) = verdict.problems
+    assert words in problem
+    assert verdict.notes == []
 
 
 @pytest.mark.parametrize(
-    ("changes", "share", "said"),
+    ("changes", "share", "words"),
     [
         ({"packages": {"numpy": "2.4.0"}}, 1, "numpy 2.4.0 instead of 2.4.1"),
         ({"packages": {"torch": "2.15.0+cu128"}}, 1, "torch 2.15.0+cu128 instead of 2.15.0+cpu"),
@@ -97,60 +101,83 @@ def test_what_forbids_a_worker_is_named_with_a_remedy(changes, said):
         ({"cache": CACHE | {"free": 30 * 10**9}}, 1, "/cache has 30.0 GB free, shards may take 40.0 GB"),
     ],
 )
-def test_what_is_harmless_is_a_note(changes, share, said):
-    problems, notes = compare(HERE, there(**changes), share=share)
-    assert problems == []
-    assert len(notes) == 1
-    assert said in notes[0]
+def test_what_is_harmless_is_a_note(changes, share, words):
+    verdict = compare(HERE, there(**changes), share=share)
+    (note,) = verdict.notes
+    assert words in note
+    assert verdict.problems == []
 
 
 def test_a_cache_needs_room_for_what_is_not_in_it_yet():
-    assert compare(HERE, there(cache=CACHE | {"free": 30 * 10**9, "held": 10 * 10**9})) == ([], [])
-    assert compare(HERE, there(cache=CACHE | {"free": 30 * 10**9}), share=0.5) == ([], [])
+    assert compare(HERE, there(cache=CACHE | {"free": 30 * 10**9, "held": 10 * 10**9})) == FINE
+    assert compare(HERE, there(cache=CACHE | {"free": 30 * 10**9}), share=0.5) == FINE
 
 
-def test_machines_with_the_same_to_say_share_a_line():
-    nodes = {key: {"NodeManagerAddress": address} for key, address in zip("abcd", ("7", "8", "9", "9"), strict=True)}
-    said = {"a": ["old torch"], "b": ["old torch"], "c": ["no data", "old torch"], "d": []}
-    assert preflight._told(nodes, said) == ["7, 8: old torch", "9 (c): no data; old torch"]
+def test_machines_with_the_same_problems_share_a_line():
+    nodes = {name: machine(name, address=address) for name, address in zip("abcd", "7899", strict=True)}
+    words = {"a": ["old torch"], "b": ["old torch"], "c": ["no data", "old torch"], "d": []}
+    assert lines_by_machine(nodes, words) == ["7, 8: old torch", "9 (c): no data; old torch"]
 
 
 def test_keys_in_an_address_are_not_shown():
     address = "s3://user:secret@bucket/data?token=secret"
     here = HERE | {"data": {address: {"digest": "d", "layout": "l"}}}
     for found in ({"error": "away"}, {"digest": "e"}, {"digest": "d", "layout": "m"}):
-        (problem,), _ = compare(here, HERE | {"data": {address: found}})
+        (problem,) = compare(here, HERE | {"data": {address: found}}).problems
         assert problem.startswith("s3://bucket/data ")
         assert "secret" not in problem
 
 
-def test_data_that_the_driver_cannot_read_is_no_other_machines_fault(monkeypatch, tmp_path):
-    nodes = [{"NodeID": key, "Alive": True, "NodeManagerAddress": key, "Resources": {"CPU": 1}} for key in "ab"]
-    monkeypatch.setattr("ray.nodes", lambda: nodes)
-    monkeypatch.setattr(preflight, "ask", lambda *_: pytest.fail("the others are not asked"))
+def two_machines():
+    return FakeCluster([machine("a", CPU=1), machine("b", CPU=1)])
+
+
+def no_machine_is_asked(*_):
+    pytest.fail("no other machine is asked")
+
+
+def test_data_that_the_driver_cannot_read_is_no_other_machines_fault(tmp_path):
     write_index(tmp_path / "data")
     data = [str(tmp_path / "data"), "nonsense://bucket/data?token=secret"]
     with pytest.raises(UserError, match=r"^this machine cannot read nonsense://bucket/data: .*; mend that") as raised:
-        preflight.check_cluster(TrainConfig(out=str(tmp_path)), data=data)
+        check_cluster(TrainConfig(out=str(tmp_path)), data=data, cluster=two_machines(), ask=no_machine_is_asked)
     assert "secret" not in str(raised.value)
 
 
-def test_a_machine_that_leaves_is_not_counted_on(monkeypatch, tmp_path):
-    monkeypatch.setattr("pipelines.cluster.capacity.can_grow", lambda nodes: False)
-    nodes = [{"NodeID": key, "Alive": True, "NodeManagerAddress": key, "Resources": {"CPU": 1}} for key in "ab"]
-    monkeypatch.setattr("ray.nodes", lambda: nodes)
+def test_a_machine_that_leaves_is_not_counted_on(tmp_path):
+    def answers(cluster):
+        def ask(*_):
+            cluster.machines[1]["Alive"] = False
+            own = node_facts.facts(request())
+            return {"a": own | {"shared": node_facts.look(str(next((tmp_path / ".ray").iterdir())))}}
 
-    def ask(asked, *_):
-        nodes[1]["Alive"] = False
-        own = node_facts.facts(request())
-        return {"a": own | {"shared": node_facts.look(str(next((tmp_path / ".ray").iterdir())))}}
+        return ask
 
-    monkeypatch.setattr(preflight, "ask", ask)
-    config = TrainConfig(out=str(tmp_path))
-    assert preflight.check_cluster(config, data=[]) == ["b: left the cluster while it was checked"]
-    nodes[1]["Alive"] = True
+    config, cluster = TrainConfig(out=str(tmp_path)), two_machines()
+    lines = check_cluster(config, data=[], cluster=cluster, ask=answers(cluster))
+    assert lines == ["b: left the cluster while it was checked"]
+    config, cluster = replace(config, scale=ScaleConfig(workers=2)), two_machines()
     with pytest.raises(UserError, match="2 workers need 2 CPUs but Ray has 1 CPUs"):
-        preflight.check_cluster(replace(config, scale=ScaleConfig(workers=2)), data=[])
+        check_cluster(config, data=[], cluster=cluster, ask=answers(cluster))
+
+
+def test_machines_that_do_not_answer_are_named(tmp_path):
+    def ask(nodes, *_):
+        return dict.fromkeys(nodes, "no answer within 9 s")
+
+    with pytest.raises(UserError, match=r"^a, b: no answer within 9 s$"):
+        check_cluster(TrainConfig(out=str(tmp_path)), data=[], cluster=two_machines(), ask=ask)
+
+
+def test_a_gpu_of_this_machine_that_pytorch_does_not_see_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    config = TrainConfig(out=str(tmp_path), scale=ScaleConfig(gpu=True))
+    cluster = FakeCluster([machine("a", address="7", CPU=1, GPU=1)])
+    with pytest.raises(UserError, match="7: Ray promises 1 GPUs there, PyTorch sees 0"):
+        check_cluster(config, data=[], cluster=cluster, ask=no_machine_is_asked)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # hidden from this process alone
+    assert check_cluster(config, data=[], cluster=cluster, ask=no_machine_is_asked) == []
 
 
 # --------------------------------------------------------------------------------------- real clusters
@@ -180,12 +207,12 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util import placement_group, remove_placement_group
 
-from pipelines.config import DataConfig, ScaleConfig, TrainConfig
-from pipelines.cluster.preflight import check_cluster
 from pipelines.cluster.capacity import waiting
+from pipelines.cluster.preflight import check_cluster
+from pipelines.config.schema import DataConfig, ScaleConfig, TrainConfig
 from vlmodels.errors import UserError
 
-def told(config):
+def answer(config):
     try:
         return check_cluster(config, data=[config.data.dir])
     except UserError as error:
@@ -200,14 +227,14 @@ try:
     ray.init(cluster.address, logging_level="ERROR", log_to_driver=False)
     config = TrainConfig(out=str(folder / "runs"), data=DataConfig(dir=str(folder / "data")), scale=ScaleConfig())
     answers["bad"] = bad.node_id[:6]
-    answers["mixed"] = told(config)
-    answers["gpu"] = told(replace(config, scale=ScaleConfig(gpu=True)))
-    answers["large"] = told(replace(config, scale=ScaleConfig(workers=2, cpus_per_worker=2)))
+    answers["mixed"] = answer(config)
+    answers["gpu"] = answer(replace(config, scale=ScaleConfig(gpu=True)))
+    answers["large"] = answer(replace(config, scale=ScaleConfig(workers=2, cpus_per_worker=2)))
     config = replace(config, scale=ScaleConfig(cpus_per_worker=2))  # for which the other node is too small
     start = time.perf_counter()
-    answers["good"] = told(config)
+    answers["good"] = answer(config)
     print("good", time.perf_counter() - start, file=sys.stderr)
-    answers["no_data"] = told(replace(config, data=DataConfig(dir=str(folder / "none"))))
+    answers["no_data"] = answer(replace(config, data=DataConfig(dir=str(folder / "none"))))
     answers["idle"] = waiting(config)
     group = placement_group([{"CPU": 2}, {"CPU": 2}])
     while not (line := waiting(config)):
@@ -241,26 +268,24 @@ def test_machines_of_a_cluster_are_asked(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    said = json.loads(done.stdout.splitlines()[-1])
-    mixed = said["mixed"]
-    assert f"({said['bad']}): vidadapt is not installed; pip install it there (cluster.yaml: setup_commands)" in mixed
+    answers = json.loads(done.stdout.splitlines()[-1])
+    mixed = answers["mixed"]
+    assert (
+        f"({answers['bad']}): vidadapt is not installed; pip install it there (cluster.yaml: setup_commands)" in mixed
+    )
     assert "torch 2.0.0 instead of" in mixed
     assert mixed.count("): ") == 1  # the other node is as the driver is
-    assert "Ray promises 1 GPUs there, PyTorch sees 0" in said["gpu"]
-    assert "2 workers need 4 CPUs but Ray has 3 CPUs on 2 machines, where 1 fit" in said["large"]
-    assert said["good"] == []
-    assert f"this machine cannot read {tmp_path}/none: there is no index.json" in said["no_data"]
-    assert said["idle"] is None
-    assert said["waiting"].startswith("waiting for room for 1 workers (2 CPUs each, 3 of 3 free)")
+    assert "Ray promises 1 GPUs there, PyTorch sees 0" in answers["gpu"]
+    assert "2 workers need 4 CPUs but Ray has 3 CPUs on 2 machines, where 1 fit" in answers["large"]
+    assert answers["good"] == []
+    assert f"this machine cannot read {tmp_path}/none: there is no index.json" in answers["no_data"]
+    assert answers["idle"] is None
+    assert answers["waiting"].startswith("waiting for room for 1 workers (2 CPUs each, 3 of 3 free)")
     assert list((tmp_path / "runs" / ".ray").iterdir()) == []
 
 
-def test_one_machine_is_asked_for_room_and_gpus_alone(ray_session, monkeypatch, tmp_path):
-    monkeypatch.setattr(preflight, "ask", lambda *_: pytest.fail("no task is needed"))
+def test_one_machine_is_asked_for_room_and_gpus_alone(ray_session, tmp_path):
     config = TrainConfig(out=str(tmp_path))
-    assert preflight.check_cluster(config, data=["nowhere"]) == []
+    assert check_cluster(config, data=["nowhere"], ask=no_machine_is_asked) == []
     with pytest.raises(UserError, match="3 workers need 3 CPUs but Ray has 2 CPUs"):
-        preflight.check_cluster(replace(config, scale=ScaleConfig(workers=3)), data=[])
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(UserError, match="Ray promises 1 GPUs there, PyTorch sees 0"):
-        preflight._check_own_gpus(ScaleConfig(gpu=True), {"NodeManagerAddress": "7", "Resources": {"GPU": 1}})
+        check_cluster(replace(config, scale=ScaleConfig(workers=3)), data=[], ask=no_machine_is_asked)

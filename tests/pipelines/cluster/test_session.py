@@ -1,8 +1,10 @@
-"""A Ray that RAY_ADDRESS names and that is not there is told in one line, and soon."""
+"""A Ray that RAY_ADDRESS names and that is not there: one line says so, and soon."""
 
 from __future__ import annotations
 
+import logging
 import socket
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -39,3 +41,34 @@ def test_ray_finds_none(apart, monkeypatch, error):
     monkeypatch.delenv("RAY_ADDRESS")
     with pytest.raises(type(error)):  # of a local one it is no mistake of the user's
         session.connect()
+
+
+@pytest.mark.parametrize(
+    ("dashboard", "shown"),
+    [(None, {"include_dashboard": False}), ("0.0.0.0", {"include_dashboard": True, "dashboard_host": "0.0.0.0"})],
+)
+def test_without_an_address_a_ray_of_its_own_is_started(apart, monkeypatch, dashboard, shown):
+    started = []
+    monkeypatch.setattr(ray, "init", lambda **settings: started.append(settings) or SimpleNamespace(dashboard_url=None))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("VIDADAPT_DEBUG", raising=False)
+    assert session.connect(3, dashboard=dashboard) == ""
+    own = {"address": "local", "num_cpus": 3, "object_store_memory": 1 << 30} | shown
+    assert started == [own | {"logging_level": logging.ERROR, "log_to_driver": False}]
+
+
+def test_what_a_block_holds_is_released_if_it_is_interrupted(ray_session):
+    before = ray.util.placement_group([{"CPU": 1}])
+    inside = []
+
+    def interrupted():
+        with session.release_on_error():
+            inside.append(ray.util.placement_group([{"CPU": 1}]))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    states = {key: group["state"] for key, group in ray.util.placement_group_table().items()}
+    assert states[inside[0].id.hex()] == "REMOVED"
+    assert states[before.id.hex()] != "REMOVED"
+    ray.util.remove_placement_group(before)

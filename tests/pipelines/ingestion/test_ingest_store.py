@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +12,6 @@ import pytest
 from pyarrow import fs
 
 from pipelines import ingest as script
-from pipelines.cluster.node_facts import look, looks
 from pipelines.ingestion import batches, destination
 from pipelines.ingestion import ingest as ingesting
 from pipelines.ingestion.batch_task import decode_planned
@@ -22,7 +20,6 @@ from pipelines.ingestion.destination import Destination
 from pipelines.shards.clip_store import ClipStore
 from pipelines.shards.index import Index
 from pipelines.storage.place import Place
-from pipelines.storage.scratch import scratch
 from pipelines.videos.inputs import find_inputs
 from tests.pipelines.ingestion.test_ingest import PAINT, SETTINGS, here, stopped_after, videos
 from vlmodels.errors import UserError
@@ -325,49 +322,9 @@ def test_mistakes_about_stores(s3, tmp_path):
         script.main(["--videos", str(tmp_path), "--out", "s3://no-such-bucket/x"])
 
 
-@pytest.mark.ray
-def test_nodes_that_do_not_see_a_file_are_named(ray_session, tmp_path, monkeypatch):
-    import ray
-
-    from pipelines.cluster import ask_nodes
-
-    paths = [str(tmp_path / "seen"), str(tmp_path / "unlike")]
-    for path in paths:
-        Path(path).write_text(path)
-    assert ask_nodes.blind_nodes(paths) == [[], []]
-    (node,) = ray.nodes()
-    other = {"NodeID": "other", "NodeManagerAddress": "192.0.2.1", "Alive": True}
-    assert ask_nodes.ask([node["NodeID"]], looks, paths, 60) == {node["NodeID"]: looks(paths)}
-
-    def ask(nodes, question, paths, _):
-        here = question(paths)
-        return dict(zip(nodes, (here, [*here[:-1], (3, b"own")]), strict=True))
-
-    monkeypatch.setattr(ray, "nodes", lambda: [node, other, other | {"NodeID": "dead", "Alive": False}])
-    monkeypatch.setattr(ask_nodes, "ask", ask)
-    assert ask_nodes.blind_nodes(paths) == [[], ["192.0.2.1"]]
-    batch = {"videos": str(tmp_path), "paths": paths[1:]}
+def test_nodes_that_do_not_see_a_video_are_refused(tmp_path):
+    batch = {"videos": str(tmp_path), "paths": [str(tmp_path / "unlike")]}
     with pytest.raises(
         UserError, match=r"unlike is not there, or another file, on 192.0.2.1; .*or a store \(--root s3:"
     ):
-        batches._check_machines([batch], Destination(tmp_path, "s3://b/x"))
-
-
-def test_what_killed_processes_left_goes(tmp_path, monkeypatch):
-    monkeypatch.setenv("VIDADAPT_CACHE", str(tmp_path))
-    with scratch("shards") as own:
-        work = own.parent
-        dead = work / own.name.replace(str(os.getpid()), "999999999")
-        other = work / "other-host.999999999.shards"
-        for folder in (dead, other):
-            (folder / "x").mkdir(parents=True)
-        with scratch("videos") as second:
-            assert sorted(work.iterdir()) == sorted([own, second, other])
-    assert list(work.iterdir()) == [other]
-
-
-def test_files_are_told_apart(tmp_path):
-    (tmp_path / "a").write_text("one")
-    assert look(str(tmp_path / "a")) == (3, b"one")
-    assert look(str(tmp_path / "b")) is None
-    assert look(str(Path(tmp_path))) is None
+        batches.check_machines([batch], Destination(tmp_path, "s3://b/x"), lambda _: [["192.0.2.1"]])

@@ -10,7 +10,7 @@ import pytest
 from pyarrow import fs
 
 from pipelines.records.home import Home
-from pipelines.storage.place import QUICK, Place, check_writable, is_uri, shown, why
+from pipelines.storage.place import QUICK, Place, check_writable, is_uri, why, without_secrets
 from vlmodels.errors import UserError
 
 
@@ -34,7 +34,7 @@ def check_files(place):
     assert place.is_dir()
     assert not (place / "a").is_dir()
     infos = place.filesystem.get_file_info(fs.FileSelector(place.root))
-    assert [info.base_name for info in infos] == ["a"]  # nothing unfinished is left beside
+    assert [info.base_name for info in infos] == ["a"]  # nothing unfinished is left
 
 
 def test_a_local_folder(tmp_path, monkeypatch):
@@ -45,7 +45,7 @@ def test_a_local_folder(tmp_path, monkeypatch):
     check_files(place)
 
 
-def test_a_local_write_is_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_local_write_is_whole_or_not_at_all(tmp_path):
     place = Place.open(tmp_path / "a")
     place.write(b"before")
     with pytest.raises(TypeError):
@@ -92,7 +92,7 @@ def test_keys_in_an_address_are_refused_and_not_repeated(uri):
         Place.open(uri)
     assert "secret@" not in str(refused.value)
     assert "key=" not in str(refused.value)
-    assert shown(uri) == "s3://bucket/runs"
+    assert without_secrets(uri) == "s3://bucket/runs"
 
 
 def test_what_is_kept_of_a_run_comes_back(s3, tmp_path):
@@ -115,7 +115,7 @@ def test_a_wrong_bucket_is_named(s3):
         check_writable("s3://no-such-bucket-here/runs")
 
 
-def test_a_store_that_is_not_there_is_told_soon(s3, monkeypatch):
+def test_a_store_that_is_not_there_is_named_soon(s3, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     began = time.monotonic()
     with pytest.raises(UserError, match=rf"runs cannot be written to {s3}: the store cannot be reached"):
