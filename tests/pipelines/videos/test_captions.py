@@ -201,7 +201,7 @@ def test_didemo_is_retrieved_by_paragraph(tmp_path):
     assert read_captions(tmp_path) == expected
     del items[1]["description"]
     (tmp_path / "train_data.json").write_text(json.dumps(items))
-    refused(tmp_path, "train_data.json, entry 2: description is no text")
+    refused(tmp_path, "train_data.json, entry 2: description is not a text")
 
 
 def test_viclip_lists(tmp_path):
@@ -266,7 +266,7 @@ def test_what_is_written_is_read(tmp_path_factory, captions):
         ("c.json", '{"train": {"a": "x"}}', "c.json, split 'train': expected {"),
         ("c.json", '{"train": {"a": []}}', "with a caption for each video"),
         ("c.json", '{"train": {"a": ["x", ""]}}', "c.json, split 'train', video 'a': caption is blank"),
-        ("c.json", '{"train": {"a": [1]}}', "caption is no text"),
+        ("c.json", '{"train": {"a": [1]}}', "caption is not a text"),
         ("c.json", '{\n"train" {', "c.json:2: not JSON"),
         ("c.json", "3", "c.json: expected a list of objects"),
         ("c.json", "{}", "c.json: no captions in it"),

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.videos.catalog import DATASETS, dataset, dataset_of_folder, part_of
 from pipelines.videos.caveats import equal_names
-from pipelines.videos.inputs import wanted_lists
+from pipelines.videos.list_choice import wanted_lists
 from pipelines.videos.list_files import read_labels
 from pipelines.videos.list_folder import ListFolder
 from vlmodels.errors import UserError
@@ -97,7 +97,7 @@ def test_hmdb_labels_swap_four_names(folder, shared_data):
             wrong[found is published] += not stem.endswith(f"_{name}") or longer
     assert wrong == {True: 120, False: 0}
     swapped = ["kick ball", "kick", "sword exercise", "sword"]
-    (told,) = folder("hmdb51").about_names(published.classes)
+    (told,) = folder("hmdb51").name_caveats(published.classes)
     assert "'kick ball' and 'kick' and 'sword exercise' and 'sword' are swapped, as published" in told
     assert [published.classes[i] for i in (20, 21, 44, 45)] == swapped
     map_file = shared_data / "labels" / "alt" / "mmaction2_hmdb51_label_map.txt"

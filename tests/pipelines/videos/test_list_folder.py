@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.videos.inputs import find_inputs, find_listed, wanted_lists
+from pipelines.videos.inputs import find_inputs, find_listed
 from pipelines.videos.kept_lists import keep_lists, labels_text, list_text, swap_in
+from pipelines.videos.list_choice import wanted_lists
 from pipelines.videos.list_files import read_labels, read_list, read_videos
 from pipelines.videos.list_folder import ListFolder
 from vlmodels.errors import UserError
@@ -60,10 +61,10 @@ def test_a_repository_its_parts_and_the_data_set_of_a_folder(repository):
     both = ListFolder.open(repository / "splits" / "base2novel_splits" / "hmdb_splits")
     assert both.read("novel_val").classes == ("kick ball", "kick")
     assert [line.path for line in part.read("val1").lines][1] == "b_(HQ)&;~@!+_kick.avi"
-    assert "'kick ball' and 'kick' are swapped" in part.about_names(HMDB)[0]
+    assert "'kick ball' and 'kick' are swapped" in part.name_caveats(HMDB)[0]
     corrected = ListFolder.open(part.place, hmdb_names="corrected")
     assert corrected.read("val1").classes == ("kick", "kick ball", "run")
-    assert "put right" in corrected.about_names(HMDB)[0]
+    assert "put right" in corrected.name_caveats(HMDB)[0]
 
 
 def test_mistakes_with_folders(repository, tmp_path):
