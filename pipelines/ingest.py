@@ -39,9 +39,7 @@ def parser() -> argparse.ArgumentParser:
     add("--out", required=True, metavar="DIR|URI", help="where shards, manifest and index go")
     add("--frames", type=int, default=8, metavar="T", help="segments of a clip (default: 8)")
     add("--size", type=int, default=224, metavar="PIXELS", help="crop size to leave room for (default: 224)")
-    add(
-        "--pool", type=int, default=4, metavar="N", help="frames stored of each segment besides its centre (default: 4)"
-    )
+    add("--pool", type=int, default=4, metavar="N", help="frames stored of a segment, besides its centre (default: 4)")
     add("--sampling", default="segments", choices=("segments", "dense"), help="frames of a clip (default: segments)")
     add("--stride", type=int, default=16, metavar="N", help="frames between two of a dense clip (default: 16)")
     add("--max-bad", type=float, default=50, metavar="PERCENT", help="videos that may be set aside (default: 50)")

@@ -21,7 +21,7 @@ from pipelines.protocols.request import ScoredClips, SplitRequest
 from pipelines.protocols.retrieval import retrieval
 from pipelines.protocols.split import NOTHING, Clip, Scoring, Source, Split
 from pipelines.videos.catalog import DATASETS
-from pipelines.videos.list_choice import TEST_LISTS, TRAIN_LISTS, present, testing_lists, training_list
+from pipelines.videos.list_choice import TEST_LISTS, TRAIN_LISTS, list_to_train, lists_to_test, present
 from pipelines.videos.list_folder import ListFolder, VideoList
 from vlmodels.errors import UserError, nearest
 
@@ -142,7 +142,7 @@ def supervised(request: SplitRequest) -> Split:
 
 def _listed_supervised(request: SplitRequest, folder: ListFolder, name: str, notes: Sequence[str] = ()) -> Split:
     listed = folder.read(name)
-    tests = [folder.read(test) for test in request.config.test_lists or testing_lists(folder)[:1]]
+    tests = [folder.read(test) for test in request.config.test_lists or lists_to_test(folder)[:1]]
     find = Finder(request.data.clips)
     train, lost = usable(find.listed(listed), listed)
     for test in tests:
@@ -206,10 +206,10 @@ def _zero_shot_tests(request: SplitRequest, source: Source) -> _Tests:
         labelled = part_as_given([clip for clip in source.clips if clip.label], "test")
         classes = _labels_in(labelled, source.classes)
         return _Tests([ScoredClips(f"{source.name}/all", labelled, classes, data)])
-    names = chosen or present(folder, testing_lists(folder))
+    names = chosen or present(folder, lists_to_test(folder))
     if not names:
         raise UserError(
-            f"{folder.place} has none of the test lists {', '.join(testing_lists(folder))} of {source.name}; there "
+            f"{folder.place} has none of the test lists {', '.join(lists_to_test(folder))} of {source.name}; there "
             f"are {', '.join(folder.names()) or 'none'}: ingest with them, pass --lists DIR, or name some of these "
             "with --set protocol.test_lists=NAME,NAME"
         )
@@ -256,7 +256,7 @@ def _known_classes(classes: Sequence[str], tests: Sequence[ScoredClips]) -> list
 
 
 def _training_list(folder: ListFolder, config: ProtocolConfig) -> str:
-    name = config.train_list or training_list(folder)
+    name = config.train_list or list_to_train(folder)
     if name is None:
         raise UserError(
             f"no training list ({', '.join(TRAIN_LISTS)}) in {folder.place}; there are "

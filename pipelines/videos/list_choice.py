@@ -28,13 +28,13 @@ def present(folder: ListFolder, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if folder.has(name))
 
 
-def training_list(folder: ListFolder) -> str | None:
+def list_to_train(folder: ListFolder) -> str | None:
     """Return the name of the list to train on: the data set's, else the first of the usual names; None if absent."""
     published = (folder.dataset.train,) if folder.dataset else ()
     return next(iter(present(folder, (*published, *TRAIN_LISTS))), None)
 
 
-def testing_lists(folder: ListFolder) -> tuple[str, ...]:
+def lists_to_test(folder: ListFolder) -> tuple[str, ...]:
     """Return the names of the lists to test on: the data set's, else val1 to val3, else the first of the usual names.
 
     They need not be there: reading an absent list tells the user which one is missing.

@@ -1,4 +1,4 @@
-"""Captions: small files of the exact published forms, our own two forms, and mistakes told with file and line."""
+"""Captions: small files of the exact published forms, our own two forms, and mistakes named with file and line."""
 
 from __future__ import annotations
 
@@ -278,7 +278,7 @@ def test_what_is_written_is_read(tmp_path_factory, captions):
         ("c.pkl", "", "c.pkl: captions are a .json or a .csv file"),
     ],
 )
-def test_mistakes_are_told_with_their_place(tmp_path, name, content, said):
+def test_mistakes_name_their_place(tmp_path, name, content, said):
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     refused(tmp_path / name, said)
 
