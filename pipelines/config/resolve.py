@@ -54,17 +54,13 @@ def resolve(
     problems: list[str] = []
     method_values: dict[str, Any] = {}
     for item in overrides:
-        key, equals, text = item.partition("=")
-        try:
-            if not equals:
-                raise UserError(f"'{item}' is not of the form key=value")
+        with noted(problems):
+            key, text = _key_and_text(item)
             if key.startswith("method."):
                 name = key.removeprefix("method.")
                 method_values[name] = _method_value(method_config, name, text, key)
             else:
                 config = _assigned(config, key.split("."), text, key)
-        except ValueError as error:
-            problems.append(str(error))
     with noted(problems):  # all at once: some rules of a method concern several of its settings
         method_config = replace(method_config, **method_values)
     if problems:
@@ -95,6 +91,13 @@ def _preset(cls: type[Method], method: str, name: str) -> Preset:
         known = ", ".join(cls.presets) or "none"
         raise UserError(f"unknown preset '{name}' of {method}{nearest(name, cls.presets)}; known: {known}")
     return cls.presets[name]
+
+
+def _key_and_text(override: str) -> tuple[str, str]:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise UserError(f"'{override}' is not of the form key=value")
+    return key, text
 
 
 def _with_shared(group: Group, recipe: Recipe) -> Group:

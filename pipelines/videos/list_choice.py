@@ -49,7 +49,7 @@ def lists_to_test(folder: ListFolder) -> tuple[str, ...]:
 def wanted_lists(folder: ListFolder, protocol: str | None) -> tuple[list[str], list[str]]:
     """Return the lists that a protocol needs and that are there, and those that are not there.
 
-    None stands for all lists; other text files beside them (a README) are passed over.
+    None stands for all lists; other text files beside them (a README) are ignored.
 
     Raises:
         UserError: none is there.

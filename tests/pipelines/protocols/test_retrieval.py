@@ -18,8 +18,8 @@ def test_retrieval_has_an_example_for_every_caption(captioned):
     broken = [dataclasses.replace(c, ok=i != 39) for i, c in enumerate(folder_clips())]
     split = make_split(captioned, source(broken), seed=1)
     assert len(split.train) == len(split.captions) == 31
-    said = {split.captions[e.target] for e in split.train if e.clip_id == folder_clips()[0].clip_id}
-    assert said == {"clap 0", "another"}
+    captions = {split.captions[e.target] for e in split.train if e.clip_id == folder_clips()[0].clip_id}
+    assert captions == {"clap 0", "another"}
     (test,) = split.tests
     assert (len(test.examples), test.n_listed, test.lost_captions) == (9, 10, 1)
     assert test.captions[0] == ("walk 30",)
