@@ -45,7 +45,7 @@ def leaks(inputs: Inputs) -> list[str]:
         clips = {train: len(videos[train] & videos[test]) for train in comparable}
         if any(clips.values()):
             found.append(
-                f"leak: {test} shares videos: {_listed(clips)}; a model trained on these must not be scored on it"
+                f"leak: {test} shares videos: {_listed(clips)}; what trained on these must not be scored on it"
             )
         groups = {train: len(sources[train] & sources[test]) for train in comparable if not clips[train]}
         if inputs.dataset is None and any(groups.values()):
