@@ -1,4 +1,4 @@
-"""Check a data set before anything trains: what is present, renamed, missing, corrupt, and what no list names.
+"""Check a data set before anything trains: which videos are present, renamed, missing, corrupt or in no list.
 
 Examples:
   python pipelines/check_data.py --dataset hmdb51 --lists REPO --root VIDEOS --out CHECK
@@ -7,11 +7,11 @@ Examples:
   python pipelines/check_data.py --videos mine.csv --root s3://BUCKET/videos --out CHECK        # in a store
 
 Files are found as ingest finds them (renamed: in another folder, with another suffix or case) and their first bytes
-are read, which shows empty files and failed downloads; --decode decodes every video as ingest would, for which those
-in a store are fetched, one after another, and not kept. CHECK/check.json
-has every video that is not simply present; CHECK/lists has the lists without what is missing or corrupt, with their
-label files, to be passed as --lists (one CSV of own data with groups, which it keeps). Exit code: 0 if every listed
-video is there and whole, 1 if some are missing or corrupt, 2 with one line of error for a mistake.
+are read, which shows empty files and failed downloads; --decode decodes every video as ingest would, and fetches those
+in a store for it, one after another, without keeping them. CHECK/check.json has every video that is not simply present;
+CHECK/lists has the lists without the missing and corrupt videos, with their label files, for --lists (one CSV for own
+data with groups, so that these are kept). Exit code: 0 if every listed video is there and whole, 1 if some are missing
+or corrupt, 2 with one line of error for a mistake.
 """
 
 from __future__ import annotations
@@ -23,10 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from pipelines.cli import run_script
-from pipelines.ingestion.presence_report import (
-    summary,
-    write,
-)
+from pipelines.ingestion.presence_report import summary, write
 from pipelines.videos.flags import add_input_flags, inputs_from, local_only
 
 
@@ -38,16 +35,16 @@ def parser() -> argparse.ArgumentParser:
     add_input_flags(parser)
     add = parser.add_argument
     add("--out", metavar="DIR", help="where check.json and the filtered lists go (default: nothing is written)")
-    add("--decode", action="store_true", help="decode every video; without, only the first bytes are looked at")
+    add("--decode", action="store_true", help="decode every video (default: read the first bytes)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Find the videos, look at them, say what became of them."""
+    """Find the videos, check them and print the result."""
     args = parser().parse_args(argv)
 
     from pipelines.ingestion.presence import check, first_bytes, undecodable
-    from pipelines.videos.caveats import remarks
+    from pipelines.videos.caveats import find_caveats
     from pipelines.videos.list_folder import ListFolder
 
     started = time.monotonic()
@@ -61,13 +58,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         broken |= undecodable(inputs, known=broken, workers=args.workers, time_limit=args.timeout, say=say)
     presence = check(inputs, broken=broken)
     folder = ListFolder.open(args.lists, args.dataset) if args.lists else None
-    notes = remarks(inputs, folder, args.protocol)
+    notes = find_caveats(inputs, folder, args.protocol)
     seconds = time.monotonic() - started
     print(summary(presence, notes), flush=True)
     if out is not None:
         write(out, inputs, presence, {"decoded": args.decode, "seconds": round(seconds, 3), "notes": notes})
-        print(f"report  {out / 'check.json'}" + (f"\nlists   {out / 'lists'}" if (out / "lists").is_dir() else ""))
-    print(f"{'decoded' if args.decode else 'not decoded (--decode does)'}; {seconds:.1f} s")
+        print(f"report  {out / 'check.json'}")
+        if (out / "lists").is_dir():
+            print(f"lists   {out / 'lists'}")
+    how = "decoded" if args.decode else "not decoded (--decode does)"
+    print(f"{how}; {seconds:.1f} s")
     return 0 if presence.complete else 1
 
 

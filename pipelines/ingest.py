@@ -9,14 +9,14 @@ Examples:
   python pipelines/ingest.py --videos mine.csv --root s3://BUCKET/videos --out s3://BUCKET/data/mine       # in a store
 
 Lists and their label files are kept in DATA/lists, where protocols find them. In a CSV, clips of one group (source
-video) are never torn apart by a split, and split says train, val or test where you have decided that.
+video) stay together in every split, and the split column holds train, val or test where you have decided that.
 
 In a cluster whose machines share no disk, --out and the videos lie in a store: s3://, gs://, abfs://, hdfs://.
 
-A rerun does only what is missing or changed; an interrupted ingest is completed by the same command. Videos that
-cannot be decoded are set aside in the manifest with the reason. Exit code: 0 if clips were stored; 2 with one
-line of error if nothing could be stored, or if more than --max-bad of the videos were set aside (what was
-decoded is then stored all the same, and a rerun with a higher --max-bad accepts it at once).
+A rerun ingests only videos that are missing or changed; the same command completes an interrupted ingest. Undecodable
+videos are set aside in the manifest with the reason. Exit code: 0 if clips were stored; 2 with one line of error if
+nothing could be stored, or if more than --max-bad of the videos were set aside (the decoded ones are then stored all
+the same, and a rerun with a higher --max-bad accepts them at once).
 """
 
 from __future__ import annotations
@@ -39,19 +39,17 @@ def parser() -> argparse.ArgumentParser:
     add("--out", required=True, metavar="DIR|URI", help="where shards, manifest and index go")
     add("--frames", type=int, default=8, metavar="T", help="segments of a clip (default: 8)")
     add("--size", type=int, default=224, metavar="PIXELS", help="crop size to leave room for (default: 224)")
-    add(
-        "--pool", type=int, default=4, metavar="N", help="frames stored of each segment, beside its centre (default: 4)"
-    )
+    add("--pool", type=int, default=4, metavar="N", help="frames stored of a segment, besides its centre (default: 4)")
     add("--sampling", default="segments", choices=("segments", "dense"), help="frames of a clip (default: segments)")
     add("--stride", type=int, default=16, metavar="N", help="frames between two of a dense clip (default: 16)")
     add("--max-bad", type=float, default=50, metavar="PERCENT", help="videos that may be set aside (default: 50)")
-    add("--retry", action="store_true", help="try again what was set aside by an earlier run")
+    add("--retry", action="store_true", help="try videos again that an earlier run set aside")
     add("--overwrite", action="store_true", help="start over in --out, also with other settings")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Find the videos, ingest them, say what became of them."""
+    """Find the videos, ingest them and print the result."""
     args = parser().parse_args(argv)
 
     from pipelines.ingestion.decode import DecodeSettings

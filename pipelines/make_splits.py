@@ -9,7 +9,7 @@ test videos, by the split seed, serves all lists; each seed draws its own K-shot
   labels.csv        train.txt       val.txt        train{seed}_few_shot_{K}.txt
   base_labels.csv   base_train.txt  base_val.txt   fs_base_s{seed}_train.txt
   novel_labels.csv                  novel_val.txt
-fs_base lists have 16 shots if that is among --shots, else the most (splits.json: base_shots), and are of that K only.
+fs_base lists have 16 shots if that is among --shots, else the most (splits.json: base_shots), and no other K.
 splits.json says how they were made. few_shot.py, b2n.py and supervised.py train and test on the same videos with these
 lists as without.
 """
@@ -22,7 +22,6 @@ from pathlib import Path
 
 from pipelines.cli import run_script
 from pipelines.config.values import whole_numbers
-from pipelines.protocols.save import SCHEMA, base_shots, make_lists, write
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,17 +32,17 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", required=True, metavar="DIR|URI", help="folder that pipelines/ingest.py made")
     add("--out", required=True, metavar="DIR", help="where the lists go; replaced if it holds lists made here")
-    add("--split-seed", type=_seed, default=1, metavar="N", help="decides what is test (default: 1)")
+    add("--split-seed", type=_seed, default=1, metavar="N", help="decides which videos are test (default: 1)")
     add("--seeds", type=_from_one, default=(1, 2, 3), metavar="N,N", help="draws of the K-shot lists (default: 1,2,3)")
     add("--shots", type=_from_one, default=(2, 4, 8, 16), metavar="K,K", help="videos of a class (default: 2,4,8,16)")
     add("--test-fraction", type=float, default=0.3, metavar="F", help="share of a class kept for test (default: 0.3)")
-    add("--fewer-shots", action="store_true", help="take what there is of classes with fewer training videos")
+    add("--fewer-shots", action="store_true", help="take all videos of classes with fewer training videos")
     return parser
 
 
 def _seed(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 0")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0")
     return int(text)
 
 
@@ -55,41 +54,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read the manifest, split it, write the lists."""
     args = parser().parse_args(argv)
 
+    from pipelines.protocols.save import ListsRequest, make_lists, write  # numpy and pyarrow: late
     from pipelines.protocols.split import clips_of
     from pipelines.shards.clip_store import ClipStore
-    from vlmodels.errors import UserError
 
-    out, store = Path(args.out), ClipStore(args.data)
-    if not 0 < args.test_fraction < 1:
-        raise UserError(f"--test-fraction {args.test_fraction:g}: choose a share between 0 and 1")
-    clips = clips_of(store.manifest)
-    lists, labels, notes = make_lists(
-        clips,
-        store.classes,
-        args.seeds,
-        args.shots,
-        args.test_fraction,
+    request = ListsRequest(
+        seeds=args.seeds,
+        shots=args.shots,
+        test_fraction=args.test_fraction,
         split_seed=args.split_seed,
-        fewer=args.fewer_shots,
+        fewer_shots=args.fewer_shots,
     )
-    facts = {
-        "schema": SCHEMA,
-        "data": store.name,
-        "data_digest": store.digest,
-        "seeds": args.seeds,
-        "split_seed": args.split_seed,
-        "shots": args.shots,
-        "base_shots": base_shots(args.shots),
-        "fewer_shots": args.fewer_shots,
-        "test_fraction": args.test_fraction,
-        "notes": notes,
-        "lists": {name: {"videos": len(lines), "classes": len({k for _, k in lines})} for name, lines in lists.items()},
-    }
-    write(out, lists, labels, facts)
-    for note in notes:
+    out = Path(args.out)
+    store = ClipStore(args.data)
+    made = make_lists(clips_of(store.manifest), store.classes, request)
+    write(out, made, request, data=store.name, data_digest=store.digest)
+    for note in made.notes:
         print(note)
-    for name, lines in lists.items():
-        print(f"{name}.txt  {len(lines)} videos of {len({number for _, number in lines})} classes")
+    for name, counts in made.summary().items():
+        print(f"{name}.txt  {counts['videos']} videos of {counts['classes']} classes")
     print(f"lists   {out}")
     return 0
 

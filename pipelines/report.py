@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.cli import run_script
+from pipelines.config.protocols import PROTOCOLS
 from pipelines.records.summary import table
 
 
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--runs", action="append", metavar="DIR|URI", help="folder with runs, may be repeated (default: runs)")
     add("--out", type=Path, default=Path("report"), metavar="DIR", help="where to write (default: report)")
-    add("--protocol", choices=["zero_shot", "few_shot", "b2n", "supervised", "retrieval"], help="only this one")
+    add("--protocol", choices=list(PROTOCOLS), help="only this one")
     add("--dataset", metavar="NAME", help="only this data set (hmdb51, ...)")
     add("--brief", action="store_true", help="tables and common pictures, none of single runs")
     args = parser.parse_args(argv)

@@ -10,14 +10,14 @@ from typing import Any
 
 
 def digest_of(plain: Any) -> str:
-    """SHA-256 (hex) of a JSON-able value, independent of key order."""
+    """Return the SHA-256 (hex) of a JSON-able value, independent of key order."""
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def to_plain(config: Any) -> Any:
-    """Turn (nested) dataclasses into JSON-able values."""
+    """Return (nested) dataclasses as JSON-able values."""
     if is_dataclass(config) and not isinstance(config, type):
-        return {f.name: to_plain(getattr(config, f.name)) for f in fields(config)}
+        return {setting.name: to_plain(getattr(config, setting.name)) for setting in fields(config)}
     if isinstance(config, Mapping):
         return {key: to_plain(value) for key, value in config.items()}
     if isinstance(config, (list, tuple)):
@@ -26,7 +26,7 @@ def to_plain(config: Any) -> Any:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    """Return ``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):

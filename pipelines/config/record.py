@@ -1,4 +1,4 @@
-"""Read a recorded configuration back, and write one without its passwords."""
+"""Configurations in records: written without passwords, and read back."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from pipelines.config.plain import to_plain
-from pipelines.config.schema import (
-    TrainConfig,
-)
+from pipelines.config.schema import TrainConfig
 
 
 def from_plain(plain: Mapping[str, Any]) -> TrainConfig:
@@ -19,14 +17,8 @@ def from_plain(plain: Mapping[str, Any]) -> TrainConfig:
     return typing.cast("TrainConfig", _rebuild(TrainConfig, plain))
 
 
-def _rebuild(cls: type, plain: Mapping[str, Any]) -> Any:
-    hints = typing.get_type_hints(cls)
-    values = {k: _rebuild(hints[k], v) if is_dataclass(hints[k]) else v for k, v in plain.items()}
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-
-
 def shown(config: TrainConfig) -> dict[str, Any]:
-    """The configuration as it is recorded: plain values, no password."""
+    """Return the configuration as it is recorded: plain values, no password."""
     plain: dict[str, Any] = to_plain(config)
     if config.tracking.uri is not None:
         plain["tracking"]["uri"] = redacted(config.tracking.uri)
@@ -34,6 +26,17 @@ def shown(config: TrainConfig) -> dict[str, Any]:
 
 
 def redacted(uri: str) -> str:
-    """The URI without a password, for printing."""
+    """Return the URI without its password."""
     parsed = urlparse(uri)
     return uri.replace(f":{parsed.password}@", ":***@") if parsed.password else uri
+
+
+def _rebuild(cls: type, plain: Mapping[str, Any]) -> Any:
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for name, value in plain.items():
+        if is_dataclass(hints[name]):
+            values[name] = _rebuild(typing.cast("type", hints[name]), value)
+        else:
+            values[name] = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+    return cls(**values)

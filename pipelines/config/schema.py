@@ -1,20 +1,26 @@
-"""The one description of a run: frozen dataclasses, ``--set a.b=c`` overrides, all complaints in one message.
+"""The settings of a run in groups, each with its defaults, help texts and rules.
 
-Precedence: the defaults here, then the method's preset (a published setting), then what the user sets.
+Precedence: the defaults here, then the method's preset (a published setting), then what the user sets. The rules of a
+group concern its own values; those that need several groups are in ``pipelines/config/rules.py``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipelines.config.plain import digest_of, to_plain
+from pipelines.config.protocols import PROTOCOLS
+
+Rule = tuple[bool, str]
+"""Whether a rule holds, and the message with the remedy if it does not."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """Which frozen model is adapted."""
+    """The frozen model that is adapted."""
 
     name: str = field(default="toy", metadata={"help": "toy, toy-viclip, ViCLIP-B-16 or -L-14, or an open_clip name"})
     pretrained: str | None = field(default=None, metadata={"help": "open_clip tag or weight file; none: random"})
@@ -22,7 +28,7 @@ class BackboneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where the ingested clips lie and how many views of a clip are scored."""
+    """The place of the ingested clips, and the number of views of a clip that are scored."""
 
     dir: str = field(default="", metadata={"help": "folder or URI that pipelines/ingest.py made"})
     clips: int = field(default=1, metadata={"help": "temporal views of a test video"})
@@ -34,6 +40,13 @@ class DataConfig:
     probe: bool = field(
         default=False, metadata={"help": "also score shuffled, reversed and single frames: does order matter?"}
     )
+
+    def rules(self) -> list[Rule]:
+        """Return what the values must fulfil, each with the message if they do not."""
+        return [
+            (self.clips >= 1, f"data.clips={self.clips} must be at least 1"),
+            (self.crops in (1, 3, 4), f"data.crops={self.crops} must be 1 (centre), or 3 or 4 (along the long side)"),
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +70,32 @@ class AugmentConfig:
         default=0.0, metadata={"help": "swap a box within pairs, by Beta too; with mixup: one of both"}
     )
 
+    def rules(self) -> list[Rule]:
+        """Return what the values must fulfil, each with the message if they do not."""
+        probabilities = {"flip": self.flip, "jitter": self.jitter, "gray": self.gray}
+        betas = {"mixup": self.mixup, "cutmix": self.cutmix}
+        return [
+            (0 < self.crop_scale <= 1, f"augment.crop_scale={self.crop_scale} must be in (0, 1]"),
+            *(
+                (0 <= value <= 1, f"augment.{name}={value} is a probability and must be in [0, 1]")
+                for name, value in probabilities.items()
+            ),
+            *(
+                (
+                    0 <= value < math.inf,
+                    f"augment.{name}={value} is the parameter of a Beta distribution and must be finite and not "
+                    "negative; 0 turns it off",
+                )
+                for name, value in betas.items()
+            ),
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProtocolConfig:
-    """Which clips train and which are scored; see ``pipelines/protocols/make.py``."""
+    """The protocol that decides which clips train and which are scored (``pipelines/protocols/make.py``)."""
 
-    name: str = field(default="b2n", metadata={"help": "zero_shot, few_shot, b2n, supervised or retrieval"})
+    name: str = field(default="b2n", metadata={"help": f"one of {', '.join(PROTOCOLS)}"})
     lists: str | None = field(
         default=None, metadata={"help": "folder of split lists; none: those that ingest kept, else a seeded split"}
     )
@@ -85,7 +118,9 @@ class ProtocolConfig:
     tests: tuple[str, ...] = field(
         default=(), metadata={"help": "zero_shot: ingested data to score, as DIR or NAME=DIR, with commas"}
     )
-    captions: str | None = field(default=None, metadata={"help": "retrieval: captions, if not beside the data"})
+    captions: str | None = field(
+        default=None, metadata={"help": "retrieval: captions, if not those in the folder of the data"}
+    )
     shots: int = field(default=16, metadata={"help": "training videos per class (few_shot, b2n)"})
     fewer_shots: bool = field(default=False, metadata={"help": "take what there is of classes with fewer videos"})
     test_fraction: float = field(default=0.3, metadata={"help": "share of a class kept for test (own split)"})
@@ -96,6 +131,16 @@ class ProtocolConfig:
     holdout_classes: float = field(
         default=0.0, metadata={"help": "share of the training classes held out too, to select for unseen classes"}
     )
+
+    def rules(self) -> list[Rule]:
+        """Return what the values must fulfil, each with the message if they do not."""
+        return [
+            (self.shots >= 1, f"protocol.shots={self.shots} must be at least 1"),
+            (0 < self.test_fraction < 1, f"protocol.test_fraction={self.test_fraction} must be between 0 and 1"),
+            (self.split_seed >= 0, f"protocol.split_seed={self.split_seed} must not be negative"),
+            (0 <= self.holdout < 1, f"protocol.holdout={self.holdout} must be in [0, 1)"),
+            (0 <= self.holdout_classes < 1, f"protocol.holdout_classes={self.holdout_classes} must be in [0, 1)"),
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,18 +181,46 @@ class OptimConfig:
     min_lr_ratio: float = field(default=0.01, metadata={"help": "final learning rate as a share of lr"})
     precision: Literal["fp32", "bf16"] = field(default="fp32", metadata={"help": "autocast type"})
 
+    def rules(self) -> list[Rule]:
+        """Return what the values must fulfil, each with the message if they do not."""
+        return [
+            (0 < self.lr < math.inf, f"optim.lr={self.lr} must be above 0 and finite"),
+            (self.warmup_epochs >= 0, f"optim.warmup_epochs={self.warmup_epochs} must not be negative"),
+            (
+                self.warmup_epochs < self.epochs or self.epochs == 0,
+                f"optim.warmup_epochs={self.warmup_epochs:g} must be below optim.epochs={self.epochs}; lower it",
+            ),
+            (
+                0 <= self.label_smoothing < 1,
+                f"optim.label_smoothing={self.label_smoothing} must be in [0, 1); 0 turns it off",
+            ),
+            (
+                0 <= self.weight_decay < math.inf,
+                f"optim.weight_decay={self.weight_decay} must be finite and not negative",
+            ),
+            (
+                0 <= self.beta1 < 1 and 0 <= self.beta2 < 1,
+                f"optim.beta1={self.beta1} and beta2={self.beta2} must be in [0, 1)",
+            ),
+            (self.eps > 0, f"optim.eps={self.eps} must be above 0"),
+            (0 <= self.min_lr_ratio <= 1, f"optim.min_lr_ratio={self.min_lr_ratio} must be in [0, 1]"),
+            (self.epochs >= 0, f"optim.epochs={self.epochs} must not be negative"),
+            (self.batch_size >= 1, f"optim.batch_size={self.batch_size} must be at least 1"),
+            (self.micro_batch >= 0, f"optim.micro_batch={self.micro_batch} must not be negative (0: the whole share)"),
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleConfig:
-    """How many workers, and what each gets.
+    """The number of workers, and what each of them gets.
 
-    They change a result only through what is drawn by rank (dropout, mixing) or compares the clips of a rank (M2-CLIP's
-    contrastive loss).
+    These settings change a result only through what is drawn by rank (dropout, mixing) or compares the clips of a rank
+    (M2-CLIP's contrastive loss).
     """
 
     workers: int = field(default=1, metadata={"help": "DDP workers"})
     min_workers: int = field(
-        default=0, metadata={"help": "go on with as few while machines are lost (elastic); 0: wait for all"}
+        default=0, metadata={"help": "continue with as few while machines are lost (elastic); 0: wait for all"}
     )
     regrow_s: float = field(
         default=60.0,
@@ -159,10 +232,29 @@ class ScaleConfig:
     max_failures: int = field(default=2, metadata={"help": "worker failures to recover from"})
     eval_batch: int = field(default=32, metadata={"help": "clips per worker in one evaluation pass"})
 
+    def rules(self) -> list[Rule]:
+        """Return what the values must fulfil, each with the message if they do not."""
+        return [
+            (0 < self.cpus_per_worker < math.inf, f"scale.cpus_per_worker={self.cpus_per_worker} must be above 0"),
+            (self.workers >= 1, f"scale.workers={self.workers} must be at least 1"),
+            (
+                0 <= self.min_workers <= self.workers,
+                f"scale.min_workers={self.min_workers} must be at most scale.workers={self.workers} (0: all of them)",
+            ),
+            (
+                0 < self.gpus_per_worker <= 1 and (self.gpus_per_worker == 1 or self.workers == 1),
+                f"scale.gpus_per_worker={self.gpus_per_worker:g} must be in (0, 1], and 1 with several workers: NCCL "
+                "gives each rank a GPU of its own",
+            ),
+            (self.eval_batch >= 1, f"scale.eval_batch={self.eval_batch} must be at least 1"),
+            (self.regrow_s >= 0, f"scale.regrow_s={self.regrow_s} must not be negative"),
+            (self.max_failures >= 0, f"scale.max_failures={self.max_failures} must not be negative"),
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
-    """Where runs and models are recorded."""
+    """The place where runs and models are recorded."""
 
     uri: str | None = field(default=None, metadata={"help": "MLflow tracking URI; none: no tracking"})
     experiment: str = field(default="vidadapt", metadata={"help": "MLflow experiment"})
@@ -172,7 +264,7 @@ class TrackingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A whole run. ``method_config`` is the method's own ``Config``, as plain values."""
+    """All settings of a run. ``method_config`` holds the method's own ``Config`` as plain values."""
 
     method: str = "msta"
     preset: str | None = None
@@ -196,7 +288,7 @@ class TrainConfig:
     out: str = field(default="runs", metadata={"help": "folder or URI for runs"})
 
     def digest(self) -> str:
-        """Digest of everything that may change the result but by chance: not the scale, the place or the tracking."""
+        """Return the digest of all settings that decide the result: without scale, places and tracking."""
         plain = to_plain(self)
         for name in ("scale", "tracking", "out", "text", "start"):
             plain.pop(name)

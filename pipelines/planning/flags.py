@@ -8,13 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.config.protocols import PROTOCOLS
 from pipelines.config.resolve import help_lines, resolve
 from pipelines.config.schema import TrainConfig
 from pipelines.config.values import whole_numbers
 from vlmodels.errors import UserError
-
-PRESETS = {"zero_shot": "zeroshot", "few_shot": "fewshot", "b2n": "b2n", "supervised": "full", "retrieval": "retrieval"}
-"""The preset of a method that is meant for a protocol."""
 
 
 def training_parser(description: str, protocol: str, *, prog: str = "") -> argparse.ArgumentParser:
@@ -92,8 +90,8 @@ def config_from(args: argparse.Namespace, *, protocol: str) -> TrainConfig:
         if is_uri(place):
             check_readable(place)
     preset = args.preset
-    if preset is None and PRESETS[protocol] in methods.get(args.method).presets:
-        preset = PRESETS[protocol]
+    if preset is None and PROTOCOLS[protocol].preset in methods.get(args.method).presets:
+        preset = PROTOCOLS[protocol].preset
     defaults = TrainConfig()
     data = replace(defaults.data, dir=args.data, probe=args.probe)
     if args.views is not None:

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipelines.protocols.split import Clip
-from pipelines.videos.list_folder import ListFolder, VideoList
+from pipelines.videos.list_folder import VideoList
 from pipelines.videos.locate import known_folders, may_be
 from vlmodels.errors import UserError
 
 
 class Finder:
-    """Finds listed videos among the ingested clips: as they are, else by a file name or stem that is unique.
+    """Finds listed videos among the ingested clips: by path, else by a file name or stem that is unique.
 
-    A folder is taken at its word where it names another class or part of the data than the list (``data/locate.py``).
+    Where folders name another class or part of the data than the list, they decide (``pipelines/videos/locate.py``).
     """
 
     def __init__(self, clips: Sequence[Clip]) -> None:
@@ -29,7 +29,7 @@ class Finder:
         self._by_name = {name: found[0] for name, found in names.items() if len(found) == 1}
 
     def __call__(self, path: str, label: str = "", known: frozenset[str] = frozenset()) -> Clip | None:
-        """The clip that ``path`` names, or None; ``label`` and ``known`` folders as in ``locate.may_be``."""
+        """Return the clip that ``path`` names, or None; ``label`` and ``known`` folders as in ``locate.may_be``."""
         if path in self._by_uri:
             return self._by_uri[path]
         name = path.rsplit("/", 1)[-1]
@@ -37,13 +37,14 @@ class Finder:
         return clip if clip is not None and may_be(path, clip.uri, known, label) else None
 
     def listed(self, videos: VideoList) -> list[Clip]:
-        """Clips of a list, each with the label that the list gives it.
+        """Return the clips of a list, each with the label that the list gives it.
 
         Raises:
             UserError: videos that were never ingested.
         """
         known = known_folders((line.path for line in videos.lines), [*videos.classes, *self._labels])
-        clips, absent = [], []
+        clips: list[Clip] = []
+        absent: list[str] = []
         for line in videos.lines:
             label = videos.classes[line.label]
             clip = self(line.path, label, known)
@@ -64,12 +65,9 @@ def _stem(name: str) -> str:
 
 
 def usable(listed: Sequence[Clip], videos: VideoList) -> tuple[list[Clip], list[str]]:
-    """The listed training videos that can be decoded, and a note on how many cannot."""
+    """Return the listed training videos that can be decoded, and a note on how many cannot."""
     good = [clip for clip in listed if clip.ok]
     lost = len(listed) - len(good)
-    return good, [f"{lost} of {len(listed)} training videos of {videos.name} cannot be decoded"] if lost else []
-
-
-def present(folder: ListFolder, names: Sequence[str]) -> tuple[str, ...]:
-    """Those of ``names`` that are lists of the folder."""
-    return tuple(name for name in names if folder.has(name))
+    if not lost:
+        return good, []
+    return good, [f"{lost} of {len(listed)} training videos of {videos.name} cannot be decoded"]

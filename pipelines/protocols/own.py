@@ -1,43 +1,51 @@
-"""Seeded splits of a user's own clips: clips of one source video (a group) are never torn apart."""
+"""Seeded splits of a user's own clips: clips of one source video (a group) stay together."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from pipelines.protocols.split import Clip
+from pipelines.videos.list_choice import PART_NAMES
 from vlmodels.errors import UserError
 
-PART_NAMES = {
-    "train": ("train", "training"),
-    "validation": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
+
+class TrainTest(NamedTuple):
+    """Training and test clips.
+
+    Attributes:
+        train: decodable clips to train on.
+        test: clips to score, decodable or not.
+        source: how they were split.
+        notes: what a reader of the result should know.
+    """
+
+    train: list[Clip]
+    test: list[Clip]
+    source: str
+    notes: list[str]
 
 
-def own_train_test(clips: Iterable[Clip], fraction: float, seed: int) -> tuple[list[Clip], list[Clip], str, list[str]]:
-    """Split labelled clips into train and test without tearing a group (clips of one source) apart.
+def own_train_test(clips: Iterable[Clip], fraction: float, seed: int) -> TrainTest:
+    """Split labelled clips into train and test, and keep groups (clips of one source) whole.
 
-    Folders or lists named for it (``train``, and ``test`` or ``val``) are taken at their word; otherwise, and where
-    no name speaks of either, a seeded share ``fraction`` of each class, at least one group, is test. Only train leaves
-    out what cannot be decoded.
-
-    Returns:
-        Train, test, how they came to be, and what a reader of the result should know.
+    Folders or lists whose names say it (``train``, and ``test`` or ``val``) decide; if no name does, a seeded share
+    ``fraction`` of each class, at least one group, is test. Only train leaves out undecodable clips.
 
     Raises:
-        UserError: folders or lists of which it is unclear what they are for, or that share clips.
+        UserError: folders or lists with unclear names, or that share clips.
     """
     labelled = [clip for clip in clips if clip.label]
     given = sorted({name for clip in labelled for name in clip.split.split("|") if name})
-    if any(_part_of(name) for name in given):  # one list of everything says nothing
+    if any(_part_of(name) for name in given):  # not so if there is one list of everything
         return _given_train_test(labelled, given)
-    tested = _carved(labelled, fraction, [seed])
+    tested = _drawn_groups(labelled, fraction, [seed])
     train = [clip for clip in labelled if clip.group not in tested and clip.ok]
     test = [clip for clip in labelled if clip.group in tested]
     notes = [f"train {len(train)}, test {len(test)}, groups kept whole"]
@@ -45,18 +53,18 @@ def own_train_test(clips: Iterable[Clip], fraction: float, seed: int) -> tuple[l
         notes.append(f"no test clips for {len(missing)} classes with a single source video: {', '.join(missing[:5])}")
     if missing := sorted({clip.label for clip in labelled} - {clip.label for clip in train}):
         notes.append(f"no training clips for {len(missing)} classes: {', '.join(missing[:5])}")
-    return train, test, f"own split of the ingested data, split seed {seed}", notes
+    return TrainTest(train, test, f"own split of the ingested data, split seed {seed}", notes)
 
 
-def _carved(clips: Sequence[Clip], fraction: float, seed: Sequence[int]) -> set[str]:
-    """Groups that make up about ``fraction`` of each class, at least one of a class that has two.
+def _drawn_groups(clips: Sequence[Clip], fraction: float, seed: Sequence[int]) -> set[str]:
+    """Draw groups that make up about ``fraction`` of each class, at least one of a class that has two.
 
-    A group of several classes goes whole; a class that has no choice left keeps what the others decided. A group is
-    only taken if that does not bring the class further from its share.
+    A group of several classes stays whole; a class without a choice left keeps what the others decided. A group is only
+    drawn if that does not bring the class further from its share.
     """
     chosen: set[str] = set()
     decided: set[str] = set()
-    for label, members in sorted(_by(clips, "label").items()):
+    for label, members in sorted(_by_label(clips).items()):
         sizes = Counter(clip.group for clip in members)
         free = [group for group in sorted(sizes) if group not in decided]
         order = [free[i] for i in np.random.default_rng([*seed, *label.encode()]).permutation(len(free))]
@@ -75,21 +83,22 @@ def _carved(clips: Sequence[Clip], fraction: float, seed: Sequence[int]) -> set[
 
 
 def part_as_given(clips: Sequence[Clip], part: str) -> list[Clip]:
-    """Clips of the folders or lists that are named for ``part`` ("train" or "test"); all if none is."""
+    """Return the clips of the folders or lists whose names say ``part`` ("train" or "test"); all if no name does."""
     parts = _parts(sorted({name for clip in clips for name in clip.split.split("|") if name}))
     members = [c for c in clips if any(parts.get(name) == part for name in c.split.split("|"))]
     return members or list(clips)
 
 
 def _parts(names: Sequence[str]) -> dict[str, str]:
-    """What each name is for; where there are lists for test and for validation, the latter are for neither."""
+    """Return the part that each name stands for; validation counts as test if there is no test part."""
     parts = {name: part for name in names if (part := _part_of(name))}
     if {"test", "validation"} <= set(parts.values()):
         return parts
     return {name: "test" if part == "validation" else part for name, part in parts.items()}
 
 
-def _given_train_test(clips: Sequence[Clip], names: Sequence[str]) -> tuple[list[Clip], list[Clip], str, list[str]]:
+def _given_train_test(clips: Sequence[Clip], names: Sequence[str]) -> TrainTest:
+    """Split clips by the folders or lists that hold them."""
     parts = _parts(names)
     unclear = [name for name in names if name not in parts]
     if unclear or not {"train", "test"} <= set(parts.values()):
@@ -97,33 +106,36 @@ def _given_train_test(clips: Sequence[Clip], names: Sequence[str]) -> tuple[list
             f"the data was ingested from {', '.join(names)}, and which of these is for training and which for "
             "testing is unclear; name lists or folders like 'train' and 'test' or 'val', or pass --lists DIR"
         )
-    train, test, neither = (
-        [c for c in clips if part in {parts[n] for n in c.split.split("|") if n}]
-        for part in ("train", "test", "validation")
-    )
+    train = _clips_of_part(clips, parts, "train")
+    test = _clips_of_part(clips, parts, "test")
+    neither = _clips_of_part(clips, parts, "validation")
     both = {c.clip_id for c in train} & {c.clip_id for c in test}
     if both:
         raise UserError(f"{len(both)} clips are listed both for training and for testing; take them out of one list")
     notes = []
     if neither:
         notes.append(f"{len(neither)} clips for validation are left out (protocol.holdout holds out of train)")
-    if unsaid := sum(not clip.split for clip in clips):
-        notes.append(f"{unsaid} clips whose split nobody said are left out")
+    if unnamed := sum(not clip.split for clip in clips):
+        notes.append(f"{unnamed} clips without a split are left out")
     if unseen := sorted({c.label for c in test} - {c.label for c in train}):
         notes.append(f"{len(unseen)} classes have no training clips and are not used: {', '.join(unseen[:5])}")
     source = f"split as given by {', '.join(sorted(parts)[:4])}: {len(train)} clips to train, {len(test)} to test"
-    return [c for c in train if c.ok], test, source, notes
+    return TrainTest([c for c in train if c.ok], test, source, notes)
+
+
+def _clips_of_part(clips: Sequence[Clip], parts: Mapping[str, str], part: str) -> list[Clip]:
+    return [clip for clip in clips if part in {parts[name] for name in clip.split.split("|") if name}]
 
 
 def _part_of(name: str) -> str | None:
-    """What a list or folder is for (train, validation, test), by the words in its name."""
+    """Return the part that a list or folder stands for (train, validation, test), by the words in its name."""
     words = {word.rstrip("0123456789") for word in re.split(r"[^a-z0-9]+", name.lower())}
     found = [part for part, known in PART_NAMES.items() if words & set(known)]
     return found[0] if len(found) == 1 else None
 
 
 def base_and_novel(train: Sequence[Clip], classes: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The more frequent half of the training classes is base, the rarer half novel (ViFi-CLIP section 4).
+    """Return the more frequent half of the training classes (base) and the rarer half (novel; ViFi-CLIP section 4).
 
     Raises:
         UserError: fewer than two classes have training clips.
@@ -144,9 +156,9 @@ def few_shots(clips: Sequence[Clip], shots: int, seed: int, *, fewer: bool = Fal
     """Draw ``shots`` training clips of each class, in manifest order.
 
     Raises:
-        UserError: classes have fewer, unless ``fewer`` says that all they have will do; names them.
+        UserError: classes have fewer, unless ``fewer`` accepts all that they have; the message names them.
     """
-    by_label = sorted(_by(clips, "label").items())
+    by_label = sorted(_by_label(clips).items())
     short = [f"{label} ({len(members)})" for label, members in by_label if len(members) < shots]
     if short and not fewer:
         least = min(len(members) for _, members in by_label)
@@ -164,23 +176,23 @@ def few_shots(clips: Sequence[Clip], shots: int, seed: int, *, fewer: bool = Fal
 
 
 def hold_out(clips: Sequence[Clip], fraction: float, seed: int) -> tuple[list[Clip], list[Clip]]:
-    """Carve a seeded share of every class out of train, to select on.
+    """Return the clips to train on, and a seeded share of every class to select on.
 
-    At least one clip where a class has two; whole groups where it has several, so that nothing selects on
-    a near-copy of what it trained on; every class keeps a training clip.
+    At least one clip is held out of a class that has two, and whole groups of a class that has several, because clips
+    of a group are near-copies; every class keeps a training clip.
     """
     if fraction == 0:
         return list(clips), []
-    groups = {label: {clip.group for clip in members} for label, members in _by(clips, "label").items()}
+    groups = {label: {clip.group for clip in members} for label, members in _by_label(clips).items()}
     keyed = [c if len(groups[c.label]) > 1 else replace(c, group=f"clip {c.clip_id}") for c in clips]
-    held = _carved(keyed, fraction, [seed, 1])
-    chosen = [clip.group in held for clip in keyed]
-    fit = [clip for clip, out in zip(clips, chosen, strict=True) if not out]
-    return fit, [clip for clip, out in zip(clips, chosen, strict=True) if out]
+    drawn = _drawn_groups(keyed, fraction, [seed, 1])
+    fit = [clip for clip, key in zip(clips, keyed, strict=True) if key.group not in drawn]
+    held = [clip for clip, key in zip(clips, keyed, strict=True) if key.group in drawn]
+    return fit, held
 
 
 def hold_out_classes(classes: Sequence[str], fraction: float, seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The training classes that stay, and a seeded share of them, at least two, to select for unseen classes.
+    """Return the classes to train on, and a seeded share, at least two, to select for unseen classes.
 
     Raises:
         UserError: fewer than two would stay or be held out.
@@ -192,12 +204,13 @@ def hold_out_classes(classes: Sequence[str], fraction: float, seed: int) -> tupl
             "to select on; set it lower, or to 0"
         )
     held = set(np.random.default_rng([seed, 3]).permutation(len(classes))[:count].tolist())
-    parts = [tuple(name for i, name in enumerate(classes) if (i in held) == out) for out in (False, True)]
-    return parts[0], parts[1]
+    kept = tuple(name for i, name in enumerate(classes) if i not in held)
+    unseen = tuple(name for i, name in enumerate(classes) if i in held)
+    return kept, unseen
 
 
-def _by(clips: Iterable[Clip], attribute: str) -> dict[str, list[Clip]]:
+def _by_label(clips: Iterable[Clip]) -> dict[str, list[Clip]]:
     found: dict[str, list[Clip]] = defaultdict(list)
     for clip in clips:
-        found[getattr(clip, attribute)].append(clip)
+        found[clip.label].append(clip)
     return found

@@ -1,15 +1,18 @@
-"""How each paper looks at a test video: frames, clips x crops and sampling, by protocol and data set, with the source.
+"""The papers' views of a test video: frames, clips x crops and sampling, by protocol and data set, with the source.
 
-Where a paper is silent the entry says what is assumed instead. Clips are the deterministic ones of
-``vlmodels.sampling``; ViFi-CLIP's code, from which MSTA's, ViLT-CLIP's and OmniCLIP's evaluations descend, draws the
-frames of several clips at random, so that no two runs of it agree.
+Where a paper prints nothing, the entry names the assumption. Clips are the deterministic ones of ``vlmodels.sampling``;
+ViFi-CLIP's code, from which MSTA's, ViLT-CLIP's and OmniCLIP's evaluations descend, draws the frames of several clips
+at random, so that no two runs of it agree.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pipelines.config.protocols import PROTOCOLS
+from pipelines.config.text import plural
 from vlmodels.errors import UserError, nearest
 from vlmodels.sampling import Sampling
 
@@ -24,18 +27,11 @@ PAPERS = {
     "omniclip": "OmniCLIP",
     "vificlip": "ViFi-CLIP",
 }
-PROTOCOLS = {
-    "zero_shot": "zero-shot",
-    "few_shot": "few-shot",
-    "b2n": "base-to-novel",
-    "supervised": "supervised",
-    "retrieval": "retrieval",
-}
 PAPER_OF = {
     **dict.fromkeys(("finetune", "prompts"), "vificlip"),
     **{name: name for name in PAPERS if name != "vificlip"},
 }
-"""Method to the paper whose views it is scored with."""
+"""The paper whose views a method is scored with, by method."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,14 +39,17 @@ class Views:
     """The views of one paper's protocol.
 
     Attributes:
-        paper: key of ``PAPERS``; ``protocol``: key of ``PROTOCOLS``.
         frames: T of a view.
-        clips: temporal views of a video; each is seen in ``crops`` spatial ones.
-        sampling: "segments" or "dense", then ``stride`` frames apart (0 for segments).
+        clips: temporal views of a video.
+        crops: spatial views of each clip.
+        sampling: "segments" or "dense".
+        stride: frames between two of a dense clip; 0 for segments.
         variants: other numbers of frames that the paper reports, each with its stride.
         source: where the numbers are printed; "" if the paper does not report the protocol.
-        assumed: what is not printed, and what is taken instead.
-        remark: what contradicts the source.
+        assumed: what is not printed, and the value taken instead.
+        caveat: what contradicts the source.
+        paper: key of ``PAPERS``.
+        protocol: key of ``PROTOCOLS``.
     """
 
     frames: int
@@ -61,12 +60,12 @@ class Views:
     variants: tuple[tuple[int, int], ...] = ()
     source: str = ""
     assumed: str = ""
-    remark: str = ""
+    caveat: str = ""
     paper: str = ""
     protocol: str = ""
 
     def stride_of(self, frames: int) -> int | None:
-        """The stride at this number of frames; None if the paper does not report it."""
+        """Return the stride at this number of frames; None if the paper does not report it."""
         return dict([(self.frames, self.stride), *self.variants]).get(frames)
 
 
@@ -96,7 +95,7 @@ _M2CLIP_K400 = Views(
     stride=16,
     variants=((16, 8), (32, 4)),
     source="M2-CLIP table 1 (frames x crops x clips) and the release's K400 recipe",
-    remark="the paper says that sampling is sparse, its release is dense; strides of 16 and 32 frames are not printed: "
+    caveat="the paper says that sampling is sparse, its release is dense; strides of 16 and 32 frames are not printed: "
     "8 and 4 are assumed, so that a clip spans 128 frames as it does with 8",
 )
 _M2CLIP_SSV2 = Views(
@@ -104,7 +103,7 @@ _M2CLIP_SSV2 = Views(
     crops=3,
     variants=((32, 0),),
     source="M2-CLIP's release, SSv2 recipe",
-    remark="table 2 prints 8x1x3, which table 1 explains as 1 crop x 3 clips; the release's segment centres are up to "
+    caveat="table 2 prints 8x1x3, which table 1 explains as 1 crop x 3 clips; the release's segment centres are up to "
     "a frame away from ours",
 )
 _M2CLIP_OTHER = replace(
@@ -132,7 +131,7 @@ _VIEWS: dict[tuple[str, str], dict[str, Views]] = {
             clips=4,
             crops=3,
             source="MSTA section 4.2",
-            remark="table 5's caption says single view",
+            caveat="table 5's caption says single view",
         )
     },
     ("m2clip", "zero_shot"): {
@@ -178,50 +177,63 @@ def views(paper: str, protocol: str, dataset: str = "") -> Views:
     Raises:
         UserError: no such paper or protocol, or retrieval of a paper that has none.
     """
-    for value, known, what in ((paper, PAPERS, "paper"), (protocol, PROTOCOLS, "protocol")):
-        if value not in known:
-            raise UserError(f"no {what} '{value}'{nearest(value, known)}; known are {', '.join(known)}")
+    _check_known("paper", paper, PAPERS)
+    _check_known("protocol", protocol, PROTOCOLS)
     found = _VIEWS.get((paper, protocol))
     if found is None:
         having = ", ".join(one for one, other in _VIEWS if other == protocol)
-        raise UserError(f"{PAPERS[paper]} reports no {PROTOCOLS[protocol]}; views of it are known of {having}")
+        raise UserError(f"{PAPERS[paper]} reports no {PROTOCOLS[protocol].title}; views of it are known of {having}")
     return replace(found.get(dataset, found[""]), paper=paper, protocol=protocol)
+
+
+def _check_known(kind: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        raise UserError(f"no {kind} '{name}'{nearest(name, known)}; known are {', '.join(known)}")
 
 
 def fits(
     published: Views, *, frames: int, clips: int, crops: int, sampling: Sampling | str = "segments", stride: int = 0
 ) -> str:
-    """Say in one line how a scoring looks at videos and whether ``published`` does so too, or what it takes."""
-    of, ingest, takes = f"{PAPERS[published.paper]}'s {PROTOCOLS[published.protocol]}", [], []
+    """Return one line on the views of a scoring: the same as ``published``, or the differences and their remedy."""
+    usual = f"{PAPERS[published.paper]}'s {PROTOCOLS[published.protocol].title}"
+    ingest_flags: list[str] = []
+    differences: list[str] = []
+    remedies: list[str] = []
     expected = published.stride_of(frames)
     if expected is None:
-        ingest.append(f"--frames {published.frames}")
-        takes.append(f"{published.frames} frames")
+        ingest_flags.append(f"--frames {published.frames}")
+        differences.append(f"{published.frames} frames")
         expected = published.stride
     if (sampling, stride if sampling == "dense" else 0) != (published.sampling, expected):
-        ingest.append(f"--sampling {published.sampling}" + (f" --stride {expected}" if expected else ""))
-        takes.append(f"one frame every {expected}" if expected else "one frame of each segment")
+        ingest_flags.append(f"--sampling {published.sampling}")
+        if expected:
+            ingest_flags.append(f"--stride {expected}")
+        differences.append(f"one frame every {expected}" if expected else "one frame of each segment")
+    if ingest_flags:
+        remedies.append(f"ingest with {' '.join(ingest_flags)}")
     if (clips, crops) != (published.clips, published.crops):
-        takes.append(f"{published.clips} x {published.crops}")
-    seen = f"{frames} frames{f' at stride {stride}' if sampling == 'dense' else ''}, {_count(clips, 'clip')} x "
-    seen += _count(crops, "crop")
+        differences.append(f"{published.clips} x {published.crops}")
+        remedies.append(f"--views {published.paper}")
+    at_stride = f" at stride {stride}" if sampling == "dense" else ""
+    seen = f"{frames} frames{at_stride}, {plural(clips, 'clip')} x {plural(crops, 'crop')}"
     assumed = published.assumed or ("the stride" if expected and frames != published.frames else "")
     doubt = f" (assumed: {assumed})" if assumed else ""
-    if not takes:
-        return f"{seen}: as {of}{doubt}"
-    remedies = [f"ingest with {' '.join(ingest)}"] if ingest else []
-    remedies += [f"--views {published.paper}"] if (clips, crops) != (published.clips, published.crops) else []
-    return f"{seen}; {of} takes {', '.join(takes)} ({', '.join(remedies)}){doubt}"
+    if not differences:
+        return f"{seen}: as {usual}{doubt}"
+    return f"{seen}; {usual} takes {', '.join(differences)} ({', '.join(remedies)}){doubt}"
 
 
 def note(method: str, protocol: str, dataset: str, scoring: Scoring) -> list[str]:
-    """``fits`` for the paper of a method; nothing for a method or protocol whose paper reports none."""
+    """Return the line of :func:`fits` for the paper of a method; nothing if no paper reports the protocol."""
     paper = PAPER_OF.get(method)
     if paper is None or (paper, protocol) not in _VIEWS:
         return []
-    how = {name: getattr(scoring, name) for name in ("frames", "clips", "crops", "sampling", "stride")}
-    return [fits(views(paper, protocol, dataset), **how)]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    line = fits(
+        views(paper, protocol, dataset),
+        frames=scoring.frames,
+        clips=scoring.clips,
+        crops=scoring.crops,
+        sampling=scoring.sampling,
+        stride=scoring.stride,
+    )
+    return [line]

@@ -1,4 +1,4 @@
-"""What the protocols share: the task that they are given, and finding listed videos among the ingested ones."""
+"""The request that every protocol answers: which lists it may read, and how its clips become a split."""
 
 from __future__ import annotations
 
@@ -8,21 +8,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipelines.config.schema import ProtocolConfig
-from pipelines.protocols.finder import present
 from pipelines.protocols.own import hold_out, hold_out_classes
 from pipelines.protocols.split import NOTHING, Clip, Source, Split, content_of, eval_set, examples
 from pipelines.videos.kept_lists import LISTS
 from pipelines.videos.list_folder import ListFolder, VideoList
 from vlmodels.errors import UserError
 
-TRAIN_LISTS = ("train", "train1", "training")
-TEST_LISTS = ("val", "validation", "val1", "test")
-OST = "_filtered_OST"
-"""Ending of the names of OST's lists, which are ViFi-CLIP's without folder names."""
 
-
-class Tested(NamedTuple):
-    """Clips to be scored among ``classes``; ``data`` is the folder of another data set than the one that trains."""
+class ScoredClips(NamedTuple):
+    """Clips to be scored among ``classes``; ``data`` is the folder of their data set, if it is not the trained one."""
 
     name: str
     clips: Sequence[Clip]
@@ -31,8 +25,15 @@ class Tested(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a protocol is given."""
+class SplitRequest:
+    """The settings and the data that a protocol makes a split of.
+
+    Attributes:
+        config: the protocol's settings.
+        data: the data set to train on.
+        seed: draws the clips, or names the published subset.
+        tests: other data sets to score.
+    """
 
     config: ProtocolConfig
     data: Source
@@ -42,23 +43,24 @@ class Task:
     def lists(
         self, needed: Callable[[str], object], *, source: Source | None = None, dataset: str | None = None
     ) -> ListFolder | None:
-        """The folder of lists to read, or None where the data is the user's own.
+        """Return the folder of lists to read, or None if the data is the user's own and has none.
 
-        It is the one that the user names; else that of the lists that ingest kept, if they are of a published data set
-        or at least one of them is ``needed`` by the protocol. What is missing in it is told when it is read: nobody's
-        split may pass for the published one.
+        It is the folder that the user names; else that of the lists that ingest kept, if they belong to a published
+        data set or the protocol needs at least one of them. Reading a list that is missing there raises an error: an
+        own split must never pass for the published one.
         """
-        c, source = self.config, source or self.data
-        labels = {"": c.labels, "base": c.base_labels, "novel": c.novel_labels}
-        if c.lists is not None:
-            return ListFolder.open(c.lists, dataset or c.dataset, labels, c.hmdb_names)
+        config = self.config
+        source = source or self.data
+        labels = {"": config.labels, "base": config.base_labels, "novel": config.novel_labels}
+        if config.lists is not None:
+            return ListFolder.open(config.lists, dataset or config.dataset, labels, config.hmdb_names)
         kept = Path(source.folder) / LISTS
         folder = None
         if source is not NOTHING and kept.is_dir():
-            folder = ListFolder.open(kept, dataset, labels, c.hmdb_names)
+            folder = ListFolder.open(kept, dataset, labels, config.hmdb_names)
             if folder.dataset is None and not any(map(needed, folder.names())):
                 folder = None
-        if folder is None and (c.train_list or c.test_lists):
+        if folder is None and (config.train_list or config.test_lists):
             raise UserError(
                 "protocol.train_list and protocol.test_lists name lists, but there are none; pass --lists DIR"
             )
@@ -68,18 +70,22 @@ class Task:
         self,
         train_classes: Sequence[str],
         train: Sequence[Clip],
-        tests: Sequence[Tested],
+        tests: Sequence[ScoredClips],
         source: str,
         *,
         notes: Sequence[str] = (),
         lists: Sequence[VideoList] = (),
         folders: Sequence[ListFolder | None] = (),
     ) -> Split:
-        """Hold out what selects, see that nothing is trained on and scored, and put everything together."""
-        told = [*notes, *self._leaks(train, tests)]
+        """Return the split of these clips, with a part of the training clips held out for selection.
+
+        Raises:
+            UserError: videos are trained on and scored, or a test set has no decodable clip.
+        """
         names = dict.fromkeys([*train_classes, *(name for test in tests for name in test.classes)])
+        all_notes = [*notes, *self._leaks(train, tests)]
         for folder in folders:
-            told += folder.about_names(names) if folder is not None else []
+            all_notes += folder.name_caveats(names) if folder is not None else []
         unseen: tuple[str, ...] = ()
         if self.config.holdout_classes and train:
             train_classes, unseen = hold_out_classes(train_classes, self.config.holdout_classes, self.seed)
@@ -97,19 +103,13 @@ class Task:
             dataset=self._dataset(folders),
             content=content_of([*fit, *select]),
             lists={name: digest for one in lists for name, digest in one.files.items()},
-            notes=tuple(dict.fromkeys(told)),
+            notes=tuple(dict.fromkeys(all_notes)),
         )
 
-    def _dataset(self, folders: Sequence[ListFolder | None]) -> str:
-        """What the result is a result on: the trained data set, or those that are only scored."""
-        known = next((f.dataset.name for f in folders if f is not None and f.dataset is not None), "")
-        if self.data is NOTHING:
-            return "+".join(source.name for source in self.tests)
-        return self.config.dataset or known or self.data.name
-
-    def _leaks(self, train: Sequence[Clip], tests: Sequence[Tested]) -> list[str]:
-        """Refuse what is trained on and scored, unless the user allows it; copies of files are only told."""
-        trained, files = {clip.clip_id for clip in train}, {clip.sha256 for clip in train} - {""}
+    def _leaks(self, train: Sequence[Clip], tests: Sequence[ScoredClips]) -> list[str]:
+        """Refuse videos that are trained on and scored, unless the user allows it; return notes on copies of files."""
+        trained = {clip.clip_id for clip in train}
+        files = {clip.sha256 for clip in train} - {""}
         notes = []
         for test in tests:
             same = [c.uri for c in test.clips if (c.sha256 in files if test.data else c.clip_id in trained)]
@@ -123,16 +123,9 @@ class Task:
                 notes.append(f"{copies} videos scored in {test.name} are copies of files that are trained on")
         return notes
 
-
-def test_names(folder: ListFolder) -> tuple[str, ...]:
-    """Names of the lists to test on: the data set's, else val1 to val3, else the first of the usual names."""
-    if folder.dataset is not None:
-        named = [name if folder.has(name) else f"{name}{OST}" for name in folder.dataset.tests]
-        return tuple(named) if any(map(folder.has, named)) else folder.dataset.tests
-    return present(folder, ("val1", "val2", "val3")) or present(folder, TEST_LISTS)[:1] or TEST_LISTS[:1]
-
-
-def train_list(folder: ListFolder, config: ProtocolConfig) -> str | None:
-    """The list to train on: the one that ``config`` names, else the data set's or the first of the usual names."""
-    own = (folder.dataset.train,) if folder.dataset else ()
-    return config.train_list or next(iter(present(folder, (*own, *TRAIN_LISTS))), None)
+    def _dataset(self, folders: Sequence[ListFolder | None]) -> str:
+        """Return the data set that the result belongs to: the trained one, else those that are scored."""
+        if self.data is NOTHING:
+            return "+".join(source.name for source in self.tests)
+        known = next((f.dataset.name for f in folders if f is not None and f.dataset is not None), "")
+        return self.config.dataset or known or self.data.name

@@ -1,4 +1,4 @@
-"""What a protocol makes: the clips that train, those that select, and the test sets, as plain hashed data."""
+"""A split: the clips that train, those that select, and the test sets, with a digest of all that matters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One row of the manifest, as far as a protocol needs it."""
+    """The columns of a row of the manifest that protocols need."""
 
     clip_id: str
     uri: str
@@ -30,7 +30,7 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A clip and the index of its class in the class list of its set (of its caption, where pairs train)."""
+    """A clip, and the index of its class in the class list of its set (of its caption, where pairs train)."""
 
     clip_id: str
     target: int
@@ -38,14 +38,14 @@ class Example:
 
 @dataclass(frozen=True)
 class EvalSet:
-    """Clips scored among ``classes`` alone; ``unscored`` are listed but undecodable and count as wrong.
+    """Clips that are scored among ``classes`` only; ``unscored`` ones are listed but undecodable and count as wrong.
 
     Attributes:
-        name: base, novel, or data set and list (``ucf101/val2``): what is before the slash is averaged over.
+        name: base, novel, or data set and list (``ucf101/val2``); scores are averaged over the lists of a data set.
         classes: class names in label order; none for retrieval.
         examples: decodable clips.
         unscored: (uri, reason) of the others.
-        data: folder of the ingested data set; "" for the one that is trained on.
+        data: folder of the ingested data set; "" for the data set of the training clips.
         content: digest of the files of the examples.
         captions: for retrieval, the captions of each example.
         lost_captions: for retrieval, captions of the videos that could not be decoded.
@@ -62,13 +62,13 @@ class EvalSet:
 
     @property
     def n_listed(self) -> int:
-        """Videos that the list names, decodable or not."""
+        """The number of videos that the list names, decodable or not."""
         return len(self.examples) + len(self.unscored)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scoring:
-    """How a video is looked at when it is scored; softmax scores of its views are averaged (ViFi-CLIP's rule)."""
+    """The views of a video that are scored; softmax scores of its views are averaged (ViFi-CLIP's rule)."""
 
     frames: int
     clips: int
@@ -76,12 +76,12 @@ class Scoring:
     sampling: str = "segments"
     stride: int = 0  # frames between two of a clip, if sampling is dense
     short_side: int = 0  # of the stored frames, in pixels
-    average: Literal["softmax", "features"] = "softmax"  # features: retrieval has no classes to be sure of
+    average: Literal["softmax", "features"] = "softmax"  # features: retrieval has no classes
 
 
 @dataclass(frozen=True)
 class Split:
-    """What a run trains on, selects on and is tested on."""
+    """The clips that a run trains on, selects on and is tested on."""
 
     protocol: str
     seed: int
@@ -100,7 +100,7 @@ class Split:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over everything that is trained on and scored, and over how it is looked at."""
+        """The SHA-256 of everything that is trained on and scored, and of the views."""
         return digest_of(
             [
                 [self.protocol, self.train_classes, self.captions, self.content],
@@ -114,7 +114,7 @@ class Split:
 
 
 def _parts(test: EvalSet) -> list[object]:
-    """What is scored; a data set's folder may be called otherwise."""
+    """Return the parts of a test set that decide its score; a data set's folder may have any name."""
     return [
         [test.name.rpartition("/")[2], test.classes, test.content, test.captions, test.lost_captions],
         [(e.clip_id, e.target) for e in test.examples],
@@ -124,7 +124,7 @@ def _parts(test: EvalSet) -> list[object]:
 
 @dataclass(frozen=True)
 class Source:
-    """An ingested data set as protocols see it: no frames, only rows."""
+    """An ingested data set as protocols see it: rows without frames."""
 
     name: str
     folder: str
@@ -133,32 +133,35 @@ class Source:
 
 
 NOTHING = Source("", "", (), ())
-"""Stands for data to train on where other data is only scored."""
+"""Stands for the training data where nothing trains and other data is scored."""
 
 
 def clips_of(manifest: pa.Table) -> tuple[Clip, ...]:
-    """Read the columns of the manifest that protocols use."""
-    columns = ("clip_id", "uri", "label", "group", "split", "status", "error", "sha256")
-    rows = zip(*(manifest.column(name).to_pylist() for name in columns), strict=True)
-    return tuple(Clip(i, u, label, g, s, status == "ok", e or "", h or "") for i, u, label, g, s, status, e, h in rows)
+    """Return the rows of the manifest, with the columns that protocols use."""
+    names = ("clip_id", "uri", "label", "group", "split", "status", "error", "sha256")
+    rows = zip(*(manifest.column(name).to_pylist() for name in names), strict=True)
+    return tuple(
+        Clip(clip_id, uri, label, group, split, status == "ok", error or "", sha256 or "")
+        for clip_id, uri, label, group, split, status, error, sha256 in rows
+    )
 
 
 def examples(clips: Iterable[Clip], classes: Sequence[str]) -> tuple[Example, ...]:
-    """Examples of clips whose label is in ``classes``."""
+    """Return an example for each clip; the labels of all of them are in ``classes``."""
     index: Mapping[str, int] = {name: i for i, name in enumerate(classes)}
     return tuple(Example(clip.clip_id, index[clip.label]) for clip in clips)
 
 
 def content_of(clips: Iterable[Clip]) -> str:
-    """Digest of the files of these clips, in order."""
+    """Return the digest of the files of these clips, in order."""
     return hashlib.sha256("\n".join(clip.sha256 for clip in clips).encode()).hexdigest()
 
 
 def eval_set(name: str, clips: Iterable[Clip], classes: Sequence[str], data: str = "") -> EvalSet:
-    """The test set of those ``clips`` whose label is in ``classes``.
+    """Return the test set of those ``clips`` whose label is in ``classes``.
 
     Raises:
-        UserError: if none of them could be decoded.
+        UserError: none of them could be decoded.
     """
     known = set(classes)
     members = [clip for clip in clips if clip.label in known]
@@ -176,5 +179,5 @@ def eval_set(name: str, clips: Iterable[Clip], classes: Sequence[str], data: str
 
 
 def classes_of(split: Split) -> tuple[str, ...]:
-    """Classes that a method is built for: those that train, else those that are scored first; none for retrieval."""
+    """Return the classes that a method is built for: training classes, else the first test set's; none in retrieval."""
     return split.train_classes or split.tests[0].classes

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from types import NoneType
 from typing import Any
 
-from pipelines.protocols.paper_views import PROTOCOLS
+from pipelines.config.protocols import PROTOCOLS
 from pipelines.records.summary import DIRECTIONS, RANKED, SELECTIONS
 
 _NUMBER = (int, float)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines.config.protocols import PROTOCOLS
 from pipelines.records.published import Beside, beside, method_changes, recipe_changes, views_of
 from pipelines.records.summary import SELECTIONS, Column, Record, Summary, columns_of, summarise, title, views
 from vlmodels.errors import UserError
@@ -80,7 +81,7 @@ def make_ledger(records: Sequence[Record], *, protocol: str | None = None, datas
     return Ledger(tuple(summaries), tuple(tables))
 
 
-_ORDER = ("zero_shot", "few_shot", "b2n", "supervised", "retrieval")
+_ORDER = tuple(PROTOCOLS)
 
 
 def _wanted(summary: Summary, protocol: str | None, dataset: str | None) -> bool:

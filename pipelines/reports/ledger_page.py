@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pipelines.protocols.paper_views import PROTOCOLS
+from pipelines.config.protocols import PROTOCOLS
 from pipelines.records.find import Run
 from pipelines.records.ledger import Ledger, Placed, Table, about, label_of
 from pipelines.records.summary import SELECTIONS, Column, Summary, title, views
@@ -107,7 +107,7 @@ def _table(table: Table, marks: _Marks) -> dict[str, Any]:
         else:
             groups.append((name, 1))
     return {
-        "title": PROTOCOLS[table.protocol].capitalize(),
+        "title": PROTOCOLS[table.protocol].title.capitalize(),
         "groups": groups,
         "head": [column.heading for column in table.columns],
         "first": [not i or c.dataset != table.columns[i - 1].dataset for i, c in enumerate(table.columns)],
@@ -153,7 +153,7 @@ def _run(number: int, summary: Summary, runs: Sequence[Run], out: Path) -> dict[
         "label": label_of(summary),
         "about": about(summary),
         "links": [(name, _link(place, out)) for name, place in zip(names, places, strict=True)],
-        "data": f"{PROTOCOLS[summary.protocol]} on {', '.join(tested)}"
+        "data": f"{PROTOCOLS[summary.protocol].title} on {', '.join(tested)}"
         + (f", K={summary.shots}" if summary.shots else ""),
         "views": views(record),
         "notes": [str(note) for note in record["facts"].get("view_notes", ())]

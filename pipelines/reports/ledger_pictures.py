@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.protocols.paper_views import PROTOCOLS
+from pipelines.config.protocols import PROTOCOLS
 from pipelines.records.find import Run
 from pipelines.records.ledger import Ledger, Placed, Row, Table
 from pipelines.records.summary import Column, Record, Summary, title
@@ -44,7 +44,7 @@ def common(table: Table, out: Path) -> Iterator[Picture]:
                 if c in row.cells and (p := row.cells[c].printed) is not None
             }
             drawn = score_plots.accuracy_bars(summaries, labels, columns, out / f"{stem}_bars", printed=told)
-            yield Picture(f"{PROTOCOLS[table.protocol].capitalize()} on {title(dataset)}", drawn.name)
+            yield Picture(f"{PROTOCOLS[table.protocol].title.capitalize()} on {title(dataset)}", drawn.name)
         if len(rows) > 1:
             headline = _headline(table.protocol, columns)
             lines = [

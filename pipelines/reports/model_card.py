@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.protocols.paper_views import PROTOCOLS
+from pipelines.config.protocols import PROTOCOLS
 from pipelines.records.summary import SELECTIONS, Record, Summary, columns_of, headings, started_from, title, views
 from pipelines.reports.page import markdown
 from pipelines.storage.files import write_whole
@@ -141,7 +141,7 @@ def _data(record: Record) -> Iterator[str]:
     facts = record["facts"]
     yield from _list(
         {
-            "Protocol": f"{PROTOCOLS[record['protocol']]} on {title(record['dataset'])}, seed {record['seed']}",
+            "Protocol": f"{PROTOCOLS[record['protocol']].title} on {title(record['dataset'])}, seed {record['seed']}",
             "Split": facts["split_source"],
             "Split digest": facts.get("split_digest"),
             "Data digest": facts.get("data_digest"),

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
 
+from pipelines.config.protocols import PROTOCOLS
 from pipelines.config.schema import TrainConfig
 from pipelines.config.values import whole_numbers
-from pipelines.planning.flags import PRESETS, config_from, training_parser
-from pipelines.protocols.paper_views import PROTOCOLS
+from pipelines.planning.flags import config_from, training_parser
 from vlmodels.errors import UserError
 
 LIST = "list"
@@ -136,7 +136,7 @@ def base_config(args: argparse.Namespace, protocol: str, *, preset: str | None =
     """
     from vlmodels import methods
 
-    wanted = preset or PRESETS[protocol]
+    wanted = preset or PROTOCOLS[protocol].preset
     if args.preset is None and wanted in methods.get(args.method).presets:
         args.preset = wanted
     if not any(item.startswith("protocol.holdout=") for item in args.set):

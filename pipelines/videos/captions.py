@@ -1,10 +1,10 @@
-"""Captions of videos for text-video retrieval: published files as they are, and our own two forms.
+"""Read captions of videos for text-video retrieval: published files as they are, and our own two forms.
 
 Own captions are ``captions.json``, ``{"train": {video: [caption, ...]}, "test": {...}}``, or a CSV with the header
-``video,caption`` or ``video,caption,split``, a line for each caption. Without splits, all is in the split ``all``.
+``video,caption`` or ``video,caption,split``, a line for each caption. Without splits, all are in the split ``all``.
 
 Names of videos stay as they are written: a path, a file name, or (MSR-VTT, MSVD, LSMDC) a file name without its suffix.
-Whoever looks for the files compares whole names before stems, as LSMDC's names hold dots.
+To find the files, compare whole names before stems: LSMDC's names hold dots.
 
 | data set | splits | videos | captions of a video |
 |---|---|---|---|
@@ -21,6 +21,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ Captions = dict[str, dict[str, tuple[str, ...]]]
 """Split -> video -> its captions, in the files' order."""
 
 UNSPLIT = "all"
+"""The split of own captions that name no splits."""
 
 _OWN = ("captions.json", "captions.csv")
 _LISTS = {split: f"{split}_list.txt" for split in ("train", "val", "test")}
@@ -60,10 +62,10 @@ def read_captions(place: str | Path, dataset: str | None = None) -> Captions:
     Args:
         place: a folder with a data set's published files, with ``captions.json`` or ``captions.csv``, or with ViCLIP's
             lists (``[{"video": ..., "caption": ...}]``, named after their splits); or one such file.
-        dataset: msrvtt, msvd, lsmdc or didemo; by default, the names of the files tell.
+        dataset: msrvtt, msvd, lsmdc or didemo (default: by the names of the files).
 
     Raises:
-        UserError: no captions there, an unknown data set, files that are not of the published form (file and line, or
+        UserError: no captions there, an unknown data set, files that differ from the published form (file and line, or
             entry), a pickle.
     """
     place = Path(place)
@@ -73,7 +75,7 @@ def read_captions(place: str | Path, dataset: str | None = None) -> Captions:
     if name is not None and name not in _PUBLISHED:
         raise UserError(
             f"unknown data set '{dataset}' of captions{nearest(name, _PUBLISHED)}; known: {', '.join(_PUBLISHED)}; "
-            "leave it out for captions of your own"
+            "name none for captions of your own"
         )
     found = _read(place, name)
     if not any(found.values()):
@@ -83,38 +85,43 @@ def read_captions(place: str | Path, dataset: str | None = None) -> Captions:
 
 def write_captions(path: str | Path, captions: Mapping[str, Mapping[str, Iterable[str]]]) -> None:
     """Write captions in our own JSON form, whole or not at all."""
-    plain = {split: {video: list(said) for video, said in videos.items()} for split, videos in captions.items()}
+    plain = {split: {video: list(texts) for video, texts in videos.items()} for split, videos in captions.items()}
     text = json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
     write_whole(Path(path), lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def paragraphs(captions: Captions) -> Captions:
-    """Join a video's captions to a single one, as paragraph retrieval (DiDeMo) does."""
-    return {split: {video: (" ".join(said),) for video, said in videos.items()} for split, videos in captions.items()}
+    """Join the captions of each video to a single one, as paragraph retrieval (DiDeMo) does."""
+    return {split: {video: (" ".join(texts),) for video, texts in videos.items()} for split, videos in captions.items()}
 
 
-# ---------------------------------------------------------------------------------------------- what is where
+# ------------------------------------------------------------------------------------------- finding the files
 
 
 def _read(place: Path, name: str | None) -> Captions:
     if place.is_file():
-        by_file = next((n for n, (files, _) in _PUBLISHED.items() if place.name in files.values()), None)
-        return _PUBLISHED[by_file][1](place.parent) if by_file else _own(place)
+        published = next((form for form in _PUBLISHED.values() if place.name in form.files.values()), None)
+        return published.read(place.parent) if published else _own(place)
     own = next((place / file for file in _OWN if (place / file).is_file()), None)
     if own is not None:
         return _own(own)
-    for known, (files, read) in _PUBLISHED.items():
-        if name in (None, known) and any((place / file).is_file() for file in files.values()):
-            return read(place)
+    for known, form in _PUBLISHED.items():
+        if name in (None, known) and any((place / file).is_file() for file in form.files.values()):
+            return form.read(place)
+    return _viclip(place)
+
+
+def _viclip(folder: Path) -> Captions:
+    """Read ViCLIP's lists: JSON files that are named after their splits."""
     found: Captions = {}
-    for path in sorted(p for p in place.iterdir() if p.suffix == ".json"):
+    for path in sorted(p for p in folder.iterdir() if p.suffix == ".json"):
         for split, videos in _own(path).items():
             if split in found:
-                raise UserError(f"{path}: another file in {place} has captions of the split '{split}' too; keep one")
+                raise UserError(f"{path}: another file in {folder} has captions of the split '{split}' too; keep one")
             found[split] = videos
     if not found:
-        wanted = [*_OWN, *(next(iter(files.values())) for files, _ in _PUBLISHED.values())]
-        raise UserError(f"{place}: no captions in this folder; it should hold {', '.join(wanted)} or ViCLIP's JSON")
+        wanted = [*_OWN, *(next(iter(form.files.values())) for form in _PUBLISHED.values())]
+        raise UserError(f"{folder}: no captions in this folder; it should hold {', '.join(wanted)} or ViCLIP's JSON")
     return found
 
 
@@ -123,49 +130,51 @@ def _read(place: Path, name: str | None) -> Captions:
 
 def _msrvtt(folder: Path) -> Captions:
     found: dict[str, dict[str, list[str]]] = {}
-    said: dict[str, list[str]] = {}
+    captions: dict[str, list[str]] = {}
     data = folder / _MSRVTT["test_full"]
     if data.is_file():
         content = _json(data)
         if not isinstance(content, dict) or not {"videos", "sentences"} <= content.keys():
             raise UserError(f'{data}: expected {{"videos": [...], "sentences": [...]}}')
         for where, item in _entries(data, content["sentences"], "sentence"):
-            said.setdefault(_field(item, "video_id", where), []).append(_field(item, "caption", where))
+            captions.setdefault(_field(item, "video_id", where), []).append(_field(item, "caption", where))
         videos = [(item.get("split"), _field(item, "video_id", w)) for w, item in _entries(data, content["videos"])]
-        found["test_full"] = {video: _said_of(video, said, str(data)) for split, video in videos if split == "test"}
+        tested = [video for split, video in videos if split == "test"]
+        found["test_full"] = {video: _captions_of(video, captions, str(data)) for video in tested}
     for split in ("train", "train_7k"):
         for where, row in _table(folder / _MSRVTT[split], ("video_id",)):
-            if not said:
+            if not captions:
                 raise UserError(f"{data} is not there: it has the captions of {folder / _MSRVTT[split]}")
-            found.setdefault(split, {})[row["video_id"]] = _said_of(row["video_id"], said, where)
+            found.setdefault(split, {})[row["video_id"]] = _captions_of(row["video_id"], captions, where)
     for where, row in _table(folder / _MSRVTT["test"], ("video_id", "sentence")):
         found.setdefault("test", {}).setdefault(row["video_id"], []).append(_field(row, "sentence", where))
     return {split: _frozen(found[split]) for split in _MSRVTT if found.get(split)}
 
 
 def _msvd(folder: Path) -> Captions:
-    said = _msvd_captions(folder)
+    captions = _msvd_captions(folder)
     return {
-        split: _frozen({video: _said_of(video, said, where) for where, video in _lines(folder / file)})
+        split: _frozen({video: _captions_of(video, captions, where) for where, video in _lines(folder / file)})
         for split, file in _LISTS.items()
         if (folder / file).is_file()
     }
 
 
 def _msvd_captions(folder: Path) -> dict[str, list[str]]:
-    said: dict[str, list[str]] = {}
+    """Return the captions of all videos, from whichever of the published files is there."""
+    found: dict[str, list[str]] = {}
     if (path := folder / "raw-captions.json").is_file():
         for video, captions in _videos(path, _json(path), path.name).items():
-            said[video] = list(captions)
+            found[video] = list(captions)
     elif (path := folder / "AllVideoDescriptions.txt").is_file():
         for where, line in _lines(path):
             if not line.startswith("#"):
                 video, _, caption = line.partition(" ")
-                said.setdefault(video, []).append(_field({"description": caption}, "description", where))
+                found.setdefault(video, []).append(_field({"description": caption}, "description", where))
     elif (path := folder / "video_corpus.csv").is_file():
         for _, row in _table(path, ("VideoID", "Start", "End", "Language", "Description")):
             if row["Language"] == "English" and row["Description"]:  # the published file has some that are empty
-                said.setdefault(f"{row['VideoID']}_{row['Start']}_{row['End']}", []).append(row["Description"])
+                found.setdefault(f"{row['VideoID']}_{row['Start']}_{row['End']}", []).append(row["Description"])
     elif (path := folder / "raw-captions.pkl").is_file():
         raise UserError(
             f"{path}: a pickle can run any code and is not opened here; if you trust it, convert it in its folder with "
@@ -173,7 +182,7 @@ def _msvd_captions(folder: Path) -> dict[str, list[str]]:
         )
     else:
         raise UserError(f"{folder}: no captions of MSVD: raw-captions.json, AllVideoDescriptions.txt, video_corpus.csv")
-    return said
+    return found
 
 
 def _lsmdc(folder: Path) -> Captions:
@@ -201,57 +210,73 @@ def _didemo(folder: Path) -> Captions:
     return paragraphs(found)
 
 
-_PUBLISHED: Mapping[str, tuple[Mapping[str, str], Callable[[Path], Captions]]] = {
-    "msrvtt": (_MSRVTT, _msrvtt),
-    "msvd": (_LISTS, _msvd),
-    "lsmdc": (_LSMDC, _lsmdc),
-    "didemo": (_DIDEMO, _didemo),
+@dataclass(frozen=True)
+class _Published:
+    """The published form of a data set: its file for each split, and their reader."""
+
+    files: Mapping[str, str]
+    read: Callable[[Path], Captions]
+
+
+_PUBLISHED: Mapping[str, _Published] = {
+    "msrvtt": _Published(_MSRVTT, _msrvtt),
+    "msvd": _Published(_LISTS, _msvd),
+    "lsmdc": _Published(_LSMDC, _lsmdc),
+    "didemo": _Published(_DIDEMO, _didemo),
 }
 
 
-def _said_of(video: str, said: Mapping[str, list[str]], where: str) -> list[str]:
-    if video not in said:
-        raise UserError(f"{where}: no captions of '{video}'{nearest(video, said)}")
-    return said[video]
+def _captions_of(video: str, captions: Mapping[str, list[str]], where: str) -> list[str]:
+    if video not in captions:
+        raise UserError(f"{where}: no captions of '{video}'{nearest(video, captions)}")
+    return captions[video]
 
 
 # --------------------------------------------------------------------------------------------------- own forms
 
 
 def _own(path: Path) -> Captions:
-    found: dict[str, dict[str, list[str]]] = {}
     if path.suffix.lower() == ".csv":
-        for where, row in _table(path, ("video", "caption")):
-            videos = found.setdefault(row.get("split") or UNSPLIT, {})
-            videos.setdefault(_field(row, "video", where), []).append(_field(row, "caption", where))
-        return {split: _frozen(videos) for split, videos in found.items()}
+        return _own_csv(path)
     if path.suffix.lower() != ".json":
         raise UserError(f"{path}: captions are a .json or a .csv file, or a folder of published files")
     content = _json(path)
-    if isinstance(content, dict) and content and all(isinstance(said, list) for said in content.values()):
+    if isinstance(content, dict) and content and all(isinstance(texts, list) for texts in content.values()):
         return {UNSPLIT: _videos(path, content, path.name)}
     if isinstance(content, dict):
         return {split: _videos(path, videos, f"split '{split}'") for split, videos in content.items()}
     named = re.search("train|val|test", path.stem.lower())
-    videos = {}
+    return {named[0] if named else UNSPLIT: _listed_videos(path, content)}
+
+
+def _own_csv(path: Path) -> Captions:
+    found: dict[str, dict[str, list[str]]] = {}
+    for where, row in _table(path, ("video", "caption")):
+        videos = found.setdefault(row.get("split") or UNSPLIT, {})
+        videos.setdefault(_field(row, "video", where), []).append(_field(row, "caption", where))
+    return {split: _frozen(videos) for split, videos in found.items()}
+
+
+def _listed_videos(path: Path, content: Any) -> dict[str, tuple[str, ...]]:
+    """Return the captions in ``[{"video": ..., "caption": ...}]``, where a caption is one string or a list of them."""
+    videos: dict[str, list[str]] = {}
     for where, item in _entries(path, content):
-        said = item.get("caption")
-        for caption in said if isinstance(said, list) else [said]:
+        captions = item.get("caption")
+        for caption in captions if isinstance(captions, list) else [captions]:
             videos.setdefault(_field(item, "video", where), []).append(_field({"caption": caption}, "caption", where))
-    return {named[0] if named else UNSPLIT: _frozen(videos)}
+    return _frozen(videos)
 
 
-def _videos(path: Path, content: Any, what: str) -> dict[str, tuple[str, ...]]:
-    """``{video: [captions]}``, where a caption is a string or the list of its tokens."""
-    if not isinstance(content, dict) or not all(isinstance(said, list) and said for said in content.values()):
-        raise UserError(f'{path}, {what}: expected {{"video": ["caption", ...], ...}} with a caption for each video')
-    return {
-        video: tuple(
-            _field({"caption": " ".join(c) if _is_tokens(c) else c}, "caption", f"{path}, {what}, video '{video}'")
-            for c in said
-        )
-        for video, said in content.items()
-    }
+def _videos(path: Path, content: Any, part: str) -> dict[str, tuple[str, ...]]:
+    """Return the captions in ``{video: [caption, ...]}``, where a caption is a string or the list of its tokens."""
+    if not isinstance(content, dict) or not all(isinstance(texts, list) and texts for texts in content.values()):
+        raise UserError(f'{path}, {part}: expected {{"video": ["caption", ...], ...}} with a caption for each video')
+    found = {}
+    for video, captions in content.items():
+        where = f"{path}, {part}, video '{video}'"
+        texts = [" ".join(caption) if _is_tokens(caption) else caption for caption in captions]
+        found[video] = tuple(_field({"caption": text}, "caption", where) for text in texts)
+    return found
 
 
 def _is_tokens(caption: Any) -> bool:
@@ -271,14 +296,14 @@ def _text(path: Path) -> str:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Lines that are not blank, stripped, each with where it stands."""
+    """Yield the lines that are not blank, stripped, each after its place."""
     for number, line in enumerate(_text(path).split("\n"), start=1):
         if line.strip():
             yield f"{path}:{number}", line.strip()
 
 
 def _table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Rows of a CSV that has these columns, each with where it stands; none where there is no such file."""
+    """Yield the rows of a CSV that has these columns, each after its place; none if there is no such file."""
     if not path.is_file():
         return
     rows = csv.reader(io.StringIO(_text(path), newline=""))
@@ -311,12 +336,12 @@ def _json(path: Path) -> Any:
         raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
 
 
-def _entries(path: Path, content: Any, what: str = "entry") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Objects of a list, each with where it stands."""
+def _entries(path: Path, content: Any, kind: str = "entry") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the objects of a list, each after its place."""
     if not isinstance(content, list):
         raise UserError(f"{path}: expected a list of objects")
     for number, item in enumerate(content, start=1):
-        where = f"{path}, {what} {number}"
+        where = f"{path}, {kind} {number}"
         if not isinstance(item, dict):
             raise UserError(f"{where}: expected an object, found {json.dumps(item)[:60]}")
         yield where, item
@@ -325,9 +350,9 @@ def _entries(path: Path, content: Any, what: str = "entry") -> Iterator[tuple[st
 def _field(item: Mapping[str, Any], name: str, where: str) -> str:
     value = item.get(name)
     if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{where}: {name} is {'blank' if isinstance(value, str) else 'no text'}")
+        raise UserError(f"{where}: {name} is {'blank' if isinstance(value, str) else 'not a text'}")
     return value.strip()
 
 
 def _frozen(videos: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]]:
-    return {video: tuple(said) for video, said in videos.items()}
+    return {video: tuple(captions) for video, captions in videos.items()}

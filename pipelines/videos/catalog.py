@@ -1,4 +1,4 @@
-"""Published data sets: what their files are called and how many videos and classes their lists have.
+"""Published data sets: the names of their files, and the numbers of videos and classes of their lists.
 
 File names are those of ViFi-CLIP and X-CLIP, whose lists all four papers use; counts are of these files.
 """
@@ -21,12 +21,15 @@ class Dataset:
     Attributes:
         name: as users write it.
         title: as the papers' tables print it.
-        labels: label CSV of the whole set; ``part_labels`` those of its parts (base, novel, split1...).
+        labels: label CSV of the whole set.
+        part_labels: label CSVs of its parts (base, novel, split1...).
         folder: folder of its lists; those of base-to-novel are in a folder of the same name below
             ``base2novel_splits``.
         tests: lists that zero-shot evaluation averages over; the first is few-shot's and supervised training's test.
         train: list of supervised training.
-        counts: videos by list.
+        classes: number of classes.
+        part_classes: number of classes of each part.
+        counts: number of videos of each list.
     """
 
     name: str
@@ -41,12 +44,12 @@ class Dataset:
     counts: Mapping[str, int] = field(default_factory=dict)
 
     def labels_of(self, stem: str) -> str:
-        """Name of the label CSV of the list ``stem``."""
+        """Return the name of the label CSV of the list ``stem``."""
         return self.part_labels.get(part_of(stem), self.labels)
 
 
 def part_of(stem: str) -> str:
-    """The part whose classes a list's labels count, by the list's name: base, novel, split1..., "" for all."""
+    """Return the part whose classes a list's labels number, by its name: base, novel, split1..., "" for all."""
     if stem.startswith(("fs_base_", "base_")):
         return "base"
     if stem.startswith("novel_"):
@@ -146,7 +149,7 @@ def dataset(name: str) -> Dataset:
     """Return the published data set called ``name``.
 
     Raises:
-        UserError: there is none of that name; names those that there are.
+        UserError: there is none of that name; the message lists the known ones.
     """
     if name not in DATASETS:
         raise UserError(f"unknown data set '{name}'{nearest(name, DATASETS)}; known: {', '.join(DATASETS)}")

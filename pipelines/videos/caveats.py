@@ -1,4 +1,4 @@
-"""What a user must know about a data set before a score of it means anything."""
+"""Caveats of a data set: what a user must know before a score on it means anything."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from pipelines.videos.catalog import DATASETS, part_of
-from pipelines.videos.inputs import Inputs, wanted_lists
+from pipelines.videos.inputs import Inputs
+from pipelines.videos.list_choice import wanted_lists
 from pipelines.videos.list_files import read_labels
 from pipelines.videos.list_folder import ListFolder
 
 
-def remarks(inputs: Inputs, folder: ListFolder | None = None, protocol: str | None = None) -> list[str]:
-    """Return one sentence for each thing that is unusual about these lists."""
+def find_caveats(inputs: Inputs, folder: ListFolder | None = None, protocol: str | None = None) -> list[str]:
+    """Return one sentence for each unusual property of these lists."""
     found = [*leaks(inputs), *shared_names(inputs)]
     if folder is not None:
-        found += folder.about_names(inputs.classes)
+        found += folder.name_caveats(inputs.classes)
         _, absent = wanted_lists(folder, protocol)
         if absent:
             found.append(f"lists that are not here: {', '.join(absent)}")
@@ -29,7 +30,7 @@ def remarks(inputs: Inputs, folder: ListFolder | None = None, protocol: str | No
 
 
 def leaks(inputs: Inputs) -> list[str]:
-    """Tell which test lists share videos with training lists that are used with them; for own data, also sources."""
+    """Return which test lists share videos with the training lists used with them; for own data, also sources."""
     videos: dict[str, set[str]] = defaultdict(set)
     sources: dict[str, set[str]] = defaultdict(set)
     for video in inputs.videos:
@@ -40,13 +41,13 @@ def leaks(inputs: Inputs) -> list[str]:
     tests = [name for name in videos if name not in trains and any(word in name.lower() for word in ("val", "test"))]
     found = []
     for test in sorted(tests):
-        with_it = [train for train in sorted(trains) if bool(part_of(train)) == bool(part_of(test))]
-        clips = {train: len(videos[train] & videos[test]) for train in with_it}
+        comparable = [train for train in sorted(trains) if bool(part_of(train)) == bool(part_of(test))]
+        clips = {train: len(videos[train] & videos[test]) for train in comparable}
         if any(clips.values()):
             found.append(
                 f"leak: {test} shares videos: {_listed(clips)}; what trained on these must not be scored on it"
             )
-        groups = {train: len(sources[train] & sources[test]) for train in with_it if not clips[train]}
+        groups = {train: len(sources[train] & sources[test]) for train in comparable if not clips[train]}
         if inputs.dataset is None and any(groups.values()):
             found.append(f"leak: {test} shares source videos (groups): {_listed(groups)}; their clips look alike")
     return found
@@ -57,11 +58,11 @@ def _listed(counts: Mapping[str, int]) -> str:
 
 
 def shared_names(inputs: Inputs) -> list[str]:
-    """Tell how many classes are classes of Kinetics-400 by name, where its labels lie beside those of the lists."""
-    beside = {one.labels_path.parent / DATASETS["k400"].labels for one in inputs.lists}
+    """Return how many classes have names of Kinetics-400's, if its label file is in the folder of the lists' ones."""
     if inputs.dataset in {None, "k400"}:
         return []
-    for path in sorted(beside):
+    k400_labels = {one.labels_path.parent / DATASETS["k400"].labels for one in inputs.lists}
+    for path in sorted(k400_labels):
         if path.is_file():
             same = equal_names(inputs.classes, read_labels(path))
             if same:
@@ -74,7 +75,7 @@ def shared_names(inputs: Inputs) -> list[str]:
 
 
 def equal_names(classes: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Return the classes that have a namesake, whatever the case, spaces and punctuation."""
+    """Return the classes that ``others`` have too, whatever the case, spaces and punctuation."""
     known = {_letters(name) for name in others}
     return [name for name in classes if _letters(name) in known]
 

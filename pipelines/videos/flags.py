@@ -1,4 +1,4 @@
-"""The flags that ``ingest.py`` and ``check_data.py`` share: what videos there are, and who decodes them."""
+"""The flags that ``ingest.py`` and ``check_data.py`` share: which videos there are, and how to decode them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.config.protocols import PROTOCOLS
+
 if TYPE_CHECKING:
     from pipelines.videos.inputs import Inputs
 
 
-PROTOCOLS = ("zero_shot", "few_shot", "b2n", "supervised")
-
-
 def add_input_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say what there is, which :func:`inputs_from` reads, and ``--workers`` and ``--timeout``."""
+    """Add the flags that name the videos, which :func:`inputs_from` reads, and ``--workers`` and ``--timeout``."""
+    with_lists = [name for name, protocol in PROTOCOLS.items() if protocol.reads_lists]
     add = parser.add_argument
     add(
         "--videos",
@@ -26,19 +26,20 @@ def add_input_flags(parser: argparse.ArgumentParser) -> None:
     add("--labels", nargs="+", default=[], metavar="CSV", help="label files (id,name): one, or one for each list")
     add("--dataset", metavar="NAME", help="published data set: hmdb51, ucf101, ssv2, k400 or k600; with --lists")
     add("--lists", metavar="DIR", help="a published repository, or a folder of lists with their label files")
-    add("--protocol", choices=PROTOCOLS, help="take only the lists that it needs (default: all that are there)")
+    add("--protocol", choices=with_lists, help="take only the lists that it needs (default: all that are there)")
     add("--root", metavar="DIR|URI", help="where videos of lists are (default: the lists' folder, or its videos/)")
     add("--workers", type=int, metavar="N", help="decoding processes (default: one for each CPU)")
     add("--timeout", type=float, default=60, metavar="S", help="seconds for one video (default: 60)")
 
 
 def inputs_from(args: argparse.Namespace, exclude: Path | None = None, *, scan: bool = False) -> Inputs:
-    """Find what the flags of :func:`add_input_flags` name.
+    """Find the videos that the flags of :func:`add_input_flags` name.
 
     Raises:
-        UserError: flags that do not go together or are out of range, and as ``pipelines.videos.inputs``.
+        UserError: flags that contradict each other or are out of range, and as ``pipelines.videos.inputs``.
     """
-    from pipelines.videos.inputs import find_inputs, find_listed, wanted_lists
+    from pipelines.videos.inputs import find_inputs, find_listed  # pyarrow: late
+    from pipelines.videos.list_choice import wanted_lists
     from pipelines.videos.list_folder import ListFolder
     from vlmodels.errors import UserError
 
@@ -54,17 +55,17 @@ def inputs_from(args: argparse.Namespace, exclude: Path | None = None, *, scan: 
             raise UserError("--dataset and --protocol choose among the lists of a folder: --lists DIR")
         return find_inputs(args.videos, args.labels, args.root, exclude, scan=scan)
     if args.labels:
-        raise UserError("the lists of --lists have their label files beside them; --labels goes with --videos")
+        raise UserError("--labels goes with --videos; the lists of --lists have their label files in the same folder")
     folder = ListFolder.open(args.lists, args.dataset)
     stems, _ = wanted_lists(folder, args.protocol)
     return find_listed(folder, stems, args.root, scan=scan)
 
 
 def local_only(args: argparse.Namespace, *names: str) -> None:
-    """Refuse URIs as values of the flags ``names``, of which files are read or written on this machine alone.
+    """Refuse URIs as values of the flags ``names``, whose files are only read or written on this machine.
 
     Raises:
-        UserError: naming the flag, and what to do.
+        UserError: naming the flag and the remedy.
     """
     from pipelines.storage.place import is_uri, without_secrets
     from vlmodels.errors import UserError

@@ -1,30 +1,24 @@
-"""What there is to ingest: the videos of a folder, or those that lists name, with their classes."""
+"""The videos to ingest: those of a folder, or those that lists name, with their classes."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from pipelines.storage.place import is_uri
 from pipelines.videos.catalog import part_of
-from pipelines.videos.list_files import (
-    is_table,
-    list_stem,
-    read_labels,
-    read_list,
-    read_videos,
-)
+from pipelines.videos.list_choice import PART_NAMES
+from pipelines.videos.list_files import is_table, list_stem, read_labels, read_list, read_videos
 from pipelines.videos.list_folder import ListFolder, VideoList
 from pipelines.videos.locate import VIDEO_SUFFIXES, Locator, known_folders, loosely, videos_below
-from pipelines.videos.remote import StoredLocator, StoredVideos
+from pipelines.videos.remote import StoredVideos
 from vlmodels.errors import UserError, nearest
 
-SPLIT_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
-TRAIN_LISTS = ("train", "train1", "training")
-TEST_LISTS = ("val1", "val2", "val3", "val", "validation", "test")
+SPLIT_FOLDERS = frozenset(name for names in PART_NAMES.values() for name in names)
+"""Names of folders, and values of a ``split`` column, that stand for a part of the data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +26,12 @@ class Input:
     """A video to ingest.
 
     Attributes:
-        uri: as the list or folder names it.
-        path: where it is below the root, "" if it is nowhere.
+        uri: its name in the list or folder.
+        path: its path below the root, "" if it was not found.
         label: class name, "" if unlabelled.
-        split: lists or split folders that it is in, joined by "|".
-        source: the video that it was cut from, where the user says so.
-        reason: why it is nowhere.
+        split: lists or split folders that hold it, joined by "|".
+        source: the video that it was cut from, if the list has a column for it.
+        reason: why it was not found.
     """
 
     uri: str
@@ -49,12 +43,12 @@ class Input:
 
     @property
     def clip_id(self) -> str:
-        """Name of the clip in manifest and shards."""
+        """The name of the clip in manifest and shards."""
         return clip_id(self.uri)
 
     @property
     def group(self) -> str:
-        """Source video of the clip, given or by the names that data sets use."""
+        """The source video of the clip, as listed or by the names that data sets use."""
         return self.source or group_of(self.uri)
 
 
@@ -66,10 +60,10 @@ class Inputs:
         root: the folder that their paths are relative to, "." if they lie in a store.
         classes: class names in label order.
         videos: one for each uri.
-        lists: the lists that name them, if lists with label files do.
-        dataset: the published data set that the lists are of.
-        files: every video below the root, where that was asked for.
-        store: where they lie, if not in a folder of this machine.
+        lists: the lists that name them, if these have label files.
+        dataset: the published data set that the lists belong to.
+        files: every video below the root, if the tree was scanned.
+        store: the folder of a store that holds them, if they are not on this machine.
     """
 
     root: Path
@@ -82,7 +76,7 @@ class Inputs:
 
     @property
     def place(self) -> str:
-        """Path or URI that the videos' paths are relative to."""
+        """The path or URI that the videos' paths are relative to."""
         return self.store.uri if self.store else str(self.root)
 
 
@@ -97,13 +91,16 @@ def find_inputs(
     """Read a folder of videos, one or more lists, or own data in CSV or JSON that name classes.
 
     A folder holds class folders, split folders (train, val, test) of class folders, or just videos.
-    ``labels`` are label CSVs: one for everything, or one for each list; own data with class names needs none.
-    ``root`` is where the videos of lists are (default: the folder of the lists, or its ``videos/``). It, or the folder
-    of videos, may be a URI. Nothing below ``exclude`` is looked at. With ``scan``, all files below the root are found
-    out.
+
+    Args:
+        videos: a folder or its URI, or lists.
+        labels: label CSVs, one for everything or one for each list; own data with class names needs none.
+        root: folder or URI of the listed videos (default: the folder of the lists, or its ``videos/``).
+        exclude: a folder to leave out.
+        scan: list all files below the root, too.
 
     Raises:
-        UserError: naming what is wrong and how to mend it.
+        UserError: naming what is wrong and the remedy.
     """
     stores = [str(path) for path in videos if is_uri(path)]
     paths = [Path(path) for path in videos]
@@ -117,82 +114,38 @@ def find_inputs(
         if root is not None:
             raise UserError("--root says where the videos of lists are; a folder needs none")
         label_files = [read_labels(path) for path in labels]
-        return _store(stores[0], label_files) if stores else _folder(folders[0], label_files, exclude)
+        return _find_in_store(stores[0], label_files) if stores else _find_in_folder(folders[0], label_files, exclude)
     for path in paths:
         if path.suffix.lower() in VIDEO_SUFFIXES:
             raise UserError(f"{path} is a video; --videos takes its folder, or a list of 'path label' lines")
     if not labels and all(is_table(path) for path in paths):
-        return _own(paths, root, scan=scan)
-    if not labels:
-        raise UserError(f"{paths[0]}: the labels of a list are numbers; --labels CSV says which classes they are")
-    if len(labels) not in {1, len(paths)}:
-        raise UserError(f"{len(labels)} label files for {len(paths)} lists; give one, or one for each list")
-    files = [Path(path) for path in labels] * (len(paths) if len(labels) == 1 else 1)
-    lists = [_read(path, names) for path, names in zip(paths, files, strict=True)]
-    twice = [one.name for i, one in enumerate(lists) if one.name in {other.name for other in lists[:i]}]
-    if twice:
-        raise UserError(f"two lists are called {twice[0]}; rename one, for their names tell them apart")
-    return replace(
-        _listed(lists, _root([path.resolve().parent for path in paths], root), scan=scan), lists=tuple(lists)
-    )
+        return _find_own(paths, root, scan=scan)
+    return _find_labelled(paths, labels, root, scan=scan)
 
 
 def find_listed(folder: ListFolder, stems: Sequence[str], root: str | Path | None, *, scan: bool = False) -> Inputs:
     """Read the lists ``stems`` of a folder, with the label files that belong to them; else as :func:`find_inputs`."""
     lists = [folder.read(stem) for stem in stems]
-    found = _listed(lists, _root([folder.place], root), scan=scan)
+    found = _find_videos(lists, _root_of([folder.place], root), scan=scan)
     return replace(found, lists=tuple(lists), dataset=folder.dataset.name if folder.dataset else None)
-
-
-def wanted_lists(folder: ListFolder, protocol: str | None) -> tuple[list[str], list[str]]:
-    """Return the lists that a protocol needs and that are there, and those that are not there.
-
-    None stands for all, where other texts beside own lists (a README) are passed over.
-
-    Raises:
-        UserError: none is there.
-    """
-    data, names = folder.dataset, folder.names()
-    tests = data.tests if data else tuple(name for name in TEST_LISTS if name in names)
-    trains = (data.train,) if data else TRAIN_LISTS
-    same = {name for name in names if "_filtered" in name and name.split("_filtered")[0] in names}  # the same videos
-    needs: Mapping[str | None, Callable[[str], bool]] = {
-        None: lambda name: name not in same and (name not in names or folder.is_list(name)),
-        "b2n": lambda name: name.startswith("fs_base_") or name in {"base_val", "novel_val"},
-        "few_shot": lambda name: "_few_shot_" in name or name in tests[:1],
-        "zero_shot": lambda name: name in tests,
-        "supervised": lambda name: name in trains or name in tests[:1],
-    }
-    known = [*data.counts, data.train, *(["base_train"] if "base" in data.part_labels else [])] if data else names
-    wanted = [name for name in dict.fromkeys([*names, *known]) if needs[protocol](name)]
-    there = [name for name in wanted if name in names]
-    if not there:
-        looked_for = ", ".join(wanted) or "val1.txt, train.csv, fs_base_s1_train.txt and the like"
-        remedy = "pass a published repository or its folder of lists"
-        if not data:
-            remedy = "own lists are 'path label' lines, CSV or JSON; --dataset NAME says whose published ones are"
-        raise UserError(
-            f"{folder.place}: none of the lists that are needed is here ({looked_for}); {remedy}"
-            + (f"; found {', '.join(names)}" if names else "")
-        )
-    return there, [name for name in wanted if name not in names]
 
 
 # --------------------------------------------------------------------------------------------------- folders
 
 
-def _store(where: str, label_files: list[list[str]]) -> Inputs:
+def _find_in_store(where: str, label_files: list[list[str]]) -> Inputs:
     if is_table(Path(where)) or where.endswith(".txt"):
         raise UserError(f"{where}: copy the list to this machine; --root URI says where its videos are")
     store = StoredVideos.below(where)
     return replace(_in_folders(store.uri, store.videos(), label_files), store=store)
 
 
-def _folder(root: Path, label_files: list[list[str]], exclude: Path | None) -> Inputs:
+def _find_in_folder(root: Path, label_files: list[list[str]], exclude: Path | None) -> Inputs:
     return replace(_in_folders(root, sorted(videos_below(root, exclude)), label_files), root=root.resolve())
 
 
 def _in_folders(root: str | Path, found: Sequence[str], label_files: list[list[str]]) -> Inputs:
+    """Return the videos ``found`` below ``root``, with the classes and splits of their folders."""
     if not found:
         raise UserError(
             f"{root}: no videos here or in its folders (looked for {' '.join(sorted(VIDEO_SUFFIXES))}); "
@@ -223,7 +176,7 @@ def _match_folders(folders: set[str], classes: Sequence[str]) -> dict[str, str]:
         listed = ", ".join(f"'{name}'{nearest(name, classes)}" for name in unknown[:20])
         more = f" and {len(unknown) - 20} more" if len(unknown) > 20 else ""
         raise UserError(
-            f"class folders that the label file does not name: {listed}{more}; rename them or mend --labels"
+            f"class folders that the label file does not name: {listed}{more}; rename them or correct --labels"
         )
     return {name: found for name, found in matched.items() if found is not None}
 
@@ -231,26 +184,46 @@ def _match_folders(folders: set[str], classes: Sequence[str]) -> dict[str, str]:
 # ----------------------------------------------------------------------------------------------------- lists
 
 
+def _find_labelled(
+    paths: Sequence[Path], labels: Sequence[str | Path], root: str | Path | None, *, scan: bool
+) -> Inputs:
+    """Read lists whose labels are numbers that label files explain."""
+    if not labels:
+        raise UserError(f"{paths[0]}: the labels of a list are numbers; --labels CSV says which classes they are")
+    if len(labels) not in {1, len(paths)}:
+        raise UserError(f"{len(labels)} label files for {len(paths)} lists; give one, or one for each list")
+    files = [Path(path) for path in labels] * (len(paths) if len(labels) == 1 else 1)
+    lists = [_read(path, names) for path, names in zip(paths, files, strict=True)]
+    twice = [one.name for i, one in enumerate(lists) if one.name in {other.name for other in lists[:i]}]
+    if twice:
+        raise UserError(f"two lists are called {twice[0]}; rename one, because their names tell them apart")
+    found = _find_videos(lists, _root_of([path.resolve().parent for path in paths], root), scan=scan)
+    return replace(found, lists=tuple(lists))
+
+
 def _read(path: Path, labels: Path) -> VideoList:
     classes = read_labels(labels)
     return VideoList(list_stem(path), path, labels, tuple(classes), tuple(read_list(path, classes=classes)))
 
 
-def _own(paths: Sequence[Path], root: str | Path | None, *, scan: bool) -> Inputs:
-    read = [(path, *read_videos(path)) for path in paths]
-    name = {path: list_stem(path) if len(paths) > 1 else "" for path in paths}
-    lists = [VideoList(name[path], path, path, tuple(classes), tuple(lines)) for path, classes, lines in read]
+def _find_own(paths: Sequence[Path], root: str | Path | None, *, scan: bool) -> Inputs:
+    """Read CSV or JSON files that label videos by class name."""
+    lists = []
+    for path in paths:
+        classes, lines = read_videos(path)
+        name = list_stem(path) if len(paths) > 1 else ""
+        lists.append(VideoList(name, path, path, tuple(classes), tuple(lines)))
     for line in (line for one in lists for line in one.lines):
         if line.split and line.split.lower() not in SPLIT_FOLDERS:
             raise UserError(
                 f"{line.where}: split '{line.split}'{nearest(line.split, SPLIT_FOLDERS)}; use train or test"
             )
-    inputs = _listed(lists, _root([path.resolve().parent for path in paths], root), scan=scan)
+    inputs = _find_videos(lists, _root_of([path.resolve().parent for path in paths], root), scan=scan)
     return replace(inputs, classes=tuple(sorted(inputs.classes)))
 
 
-def _root(folders: Sequence[Path], root: str | Path | None) -> Path | StoredVideos:
-    """The place of the videos: ``root``, else the folder of the lists."""
+def _root_of(folders: Sequence[Path], root: str | Path | None) -> Path | StoredVideos:
+    """Return the root of the listed videos: ``root``, else the folder of the lists."""
     if root is None:
         places = {folder.resolve() for folder in folders}
         if len(places) > 1:
@@ -263,15 +236,36 @@ def _root(folders: Sequence[Path], root: str | Path | None) -> Path | StoredVide
     return Path(root).resolve()
 
 
-def _listed(lists: Sequence[VideoList], root: Path | StoredVideos, *, scan: bool) -> Inputs:
-    """Join the videos of lists, by uri, and find them."""
+def _find_videos(lists: Sequence[VideoList], root: Path | StoredVideos, *, scan: bool) -> Inputs:
+    """Join the videos of lists, by uri, and find them below ``root``."""
+    videos = _joined(lists)
+    whole_first = sorted(lists, key=lambda one: bool(part_of(one.name)))
+    classes = _union([one.classes for one in whole_first])
+    locate = Locator(root, known_folders(videos, classes))
+    if scan:
+        locate.scan()
+    found = []
+    for uri, video in sorted(videos.items()):
+        path, reason = locate(uri, video.label)
+        found.append(replace(video, path=path, reason=reason))
+    if not any(video.path for video in found):
+        raise UserError(
+            f"none of the {len(found)} listed videos is below {root} (for instance {found[0].uri}); set --root"
+        )
+    if isinstance(root, Path):
+        return Inputs(root, tuple(classes), tuple(found), files=locate.files)
+    return Inputs(Path(), tuple(classes), tuple(found), files=locate.files, store=root)
+
+
+def _joined(lists: Sequence[VideoList]) -> dict[str, Input]:
+    """Return the videos of all lists by uri, each with all the splits that name it and no path yet."""
     videos: dict[str, Input] = {}
     first_seen: dict[str, str] = {}
     for one in lists:
-        unsaid = "" if any(line.split for line in one.lines) else one.name
+        default_split = "" if any(line.split for line in one.lines) else one.name
         for line in one.lines:
             label, uri = one.classes[line.label], uri_of(line.path)
-            split = line.split.lower() or unsaid
+            split = line.split.lower() or default_split
             known = videos.get(uri)
             if known is None:
                 videos[uri] = Input(uri, "", label, split, line.group)
@@ -283,25 +277,11 @@ def _listed(lists: Sequence[VideoList], root: Path | StoredVideos, *, scan: bool
                 )
             elif split not in known.split.split("|"):
                 videos[uri] = replace(known, split="|".join(filter(None, (known.split, split))))
-    classes = _union([one.classes for one in sorted(lists, key=lambda one: bool(part_of(one.name)))])
-    folders = known_folders(videos, classes)
-    locate = Locator(root, folders) if isinstance(root, Path) else StoredLocator(root, folders)
-    if scan:
-        locate.scan()
-    found = []
-    for uri, video in sorted(videos.items()):
-        path, reason = locate(uri, video.label)
-        found.append(Input(uri, path, video.label, video.split, video.source, reason))
-    if not any(video.path for video in found):
-        raise UserError(
-            f"none of the {len(found)} listed videos is below {root} (for instance {found[0].uri}); set --root"
-        )
-    local, store = (root, None) if isinstance(root, Path) else (Path(), root)
-    return Inputs(local, tuple(classes), tuple(found), files=locate.files, store=store)
+    return videos
 
 
 def uri_of(listed: str) -> str:
-    """Return a listed path as uris are written: without ``./`` and double slashes but a scheme's."""
+    """Return a listed path in the form of uris: without ``./`` and double slashes, except after a scheme."""
     scheme, sign, path = listed.rpartition("://")
     plain = PurePosixPath(path).as_posix() if "//" in path or "./" in path else path
     return f"{scheme}{sign}{plain}"
@@ -321,10 +301,10 @@ def clip_id(uri: str) -> str:
 
 
 def group_of(uri: str) -> str:
-    """Return the source video of a clip, where its name tells, else its uri without suffix.
+    """Return the source video of a clip if its name shows it, else its uri without suffix.
 
-    ``v_X_g03`` of ``v_X_g03_c01`` (UCF-101), ``Film_pour`` of ``Film_pour_u_cm_np1_fr_med_0`` (HMDB-51). Any other
-    name may be given anew in each folder (``A/0001.mp4``, ``B/0001.mp4``), so that alone it tells no source.
+    ``v_X_g03`` of ``v_X_g03_c01`` (UCF-101), ``Film_pour`` of ``Film_pour_u_cm_np1_fr_med_0`` (HMDB-51). Folders may
+    use any other name again (``A/0001.mp4``, ``B/0001.mp4``), so such a name alone shows no source.
     """
     path = PurePosixPath(uri)
     match = _GROUPED.match(path.stem)

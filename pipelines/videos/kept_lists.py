@@ -1,16 +1,15 @@
-"""The lists that an ingest was given, kept beside what it made of them, so that protocols need no ``--lists``."""
+"""Lists that ``ingest`` keeps with the data, so that protocols need no ``--lists``; and texts of lists and labels."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pipelines.videos.list_folder import KEPT, VideoList
+from pipelines.videos.list_folder import KEPT, KeptIndex, VideoList
 from vlmodels.errors import UserError
 
 LISTS = "lists"
@@ -18,9 +17,9 @@ LISTS = "lists"
 
 
 def keep_lists(out: Path, lists: Sequence[VideoList], dataset: str | None) -> None:
-    """Replace the lists in ``out/lists`` by byte copies of these and of their label files; by none if there are none.
+    """Replace ``out/lists`` by byte copies of these lists and of their label files; without lists, remove it.
 
-    Beside them, ``lists.json`` says which data set they are of, and which label file each list counts.
+    ``lists.json`` in the same folder names the data set, and the label file of each list.
     """
     place = out / LISTS
     files = {one.path.name: one.path for one in lists}
@@ -31,12 +30,12 @@ def keep_lists(out: Path, lists: Sequence[VideoList], dataset: str | None) -> No
 
 
 def kept_file(dataset: str | None, labels: dict[str, str]) -> dict[str, bytes]:
-    """Return ``lists.json``: the data set that lists are of, and the label file of each."""
-    return {KEPT: json.dumps({"dataset": dataset, "labels": labels}, indent=1).encode()}
+    """Return ``lists.json`` by its name: the data set of the lists, and the label file of each."""
+    return {KEPT: KeptIndex(dataset, labels).to_bytes()}
 
 
 def label_names(lists: Sequence[VideoList]) -> dict[str, str]:
-    """Return the name of each list's label file where all are in one folder: unlike files get unlike names."""
+    """Return the name of each list's label file in a common folder, where different files have different names."""
     taken = {one.path.name: one.path.resolve() for one in lists}
     named: dict[str, str] = {}
     for one in lists:
@@ -50,13 +49,13 @@ def label_names(lists: Sequence[VideoList]) -> dict[str, str]:
 
 
 def swap_in(place: Path, files: dict[str, bytes], marker: str) -> None:
-    """Put a folder of files in the place of the one that is there, whole; no files, no folder.
+    """Replace the folder ``place`` by one of these files, whole or not at all; without files, remove it.
 
-    Should that fail, what was there is there again.
-    ``marker`` is the file that shows that the folder is of this kind. Another's is left alone if there are no files.
+    ``marker`` is the file that shows that a folder was written here. Without files, any other folder stays as it is.
 
     Raises:
-        UserError: the folder that is there has other files.
+        UserError: there is a folder of other files.
+        OSError: the files cannot be written; the old folder is back in its place.
     """
     place = place.resolve()  # "." has no name
     there = place.exists()
@@ -64,7 +63,8 @@ def swap_in(place: Path, files: dict[str, bytes], marker: str) -> None:
         if not files:
             return
         raise UserError(f"{place} was not written here (no {marker}) and would be lost; move it away")
-    fresh, stale = (place.with_name(f".{place.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
+    fresh = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    stale = place.with_name(f".{place.name}.{os.getpid()}.old")
     try:
         if files:
             fresh.mkdir(parents=True)
@@ -85,17 +85,17 @@ def swap_in(place: Path, files: dict[str, bytes], marker: str) -> None:
 
 
 def list_text(lines: Iterable[tuple[str, int]]) -> bytes:
-    """Return ``path label`` lines as a list has them."""
+    """Return the content of a list of ``path label`` lines."""
     return "".join(f"{path} {label}\n" for path, label in lines).encode()
 
 
 def labels_text(classes: Sequence[str]) -> bytes:
-    """Return class names as a label CSV has them."""
+    """Return the content of a label CSV."""
     return table_text(("id", "name"), enumerate(classes))
 
 
 def table_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    """Return a CSV."""
+    """Return the content of a CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

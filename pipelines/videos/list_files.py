@@ -1,7 +1,7 @@
-"""The manifest (one row for every input video), and the files that name videos and classes.
+"""Read the files that name videos and classes.
 
-Lists hold ``path label`` lines, or are CSV or JSON; label files are CSV with the header ``id,name``. All exist with
-CRLF, without a final newline, gzipped, and with names that hold spaces, commas, quotes, ``#`` and brackets.
+Lists hold ``path label`` lines, or are CSV or JSON; label files are CSV with the header ``id,name``. Published ones
+have CRLF, no final newline, gzip, and names with spaces, commas, quotes, ``#`` and brackets.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any
 
 from vlmodels.errors import UserError, nearest
 
-PATH_COLUMNS, LABEL_COLUMNS = ("path", "video", "file"), ("label", "class")
+PATH_COLUMNS = ("path", "video", "file")
+LABEL_COLUMNS = ("label", "class")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,9 @@ class ListLine:
     Attributes:
         path: as written.
         label: index of its class.
-        where: where it stands, ``file:line``.
-        group: source video, where a column says so.
-        split: train, val or test, where a column says so.
+        where: its place, ``file:line``.
+        group: source video, if the list has a column for it.
+        split: train, val or test, if the list has a column for it.
     """
 
     path: str
@@ -42,7 +43,7 @@ class ListLine:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What a list says of a video; ``label_at`` is where its label stands, to the column."""
+    """A line of a list as it is written; ``label_at`` is the place of its label, with the column."""
 
     path: str
     label: str
@@ -130,14 +131,14 @@ def list_stem(path: str | Path) -> str:
 
 
 def is_table(path: str | Path) -> bool:
-    """Whether a list is CSV or JSON, by its name, and so may label videos by class name."""
+    """Return whether a list is CSV or JSON by its name, and so may label videos by class name."""
     return Path(path).name.lower().removesuffix(".gz").endswith((".csv", ".json"))
 
 
 def is_list(path: str | Path) -> bool:
-    """Whether a file looks like a list of videos, maybe with mistakes, and not like labels, notes or settings.
+    """Return whether a file looks like a list of videos, maybe with mistakes, and not like labels, notes or settings.
 
-    What cannot be read may be one; reading it tells why.
+    An unreadable file counts as a list: whoever reads it sees why it cannot be read.
     """
     path = Path(path)
     try:
@@ -158,7 +159,7 @@ def is_list(path: str | Path) -> bool:
 
 
 def _form(path: Path, text: str) -> tuple[str, str | None]:
-    """The last suffix but ``.gz``, and what separates the cells of the first line."""
+    """Return the last suffix except ``.gz``, and the mark that separates the cells of the first line."""
     mark = next((mark for mark in ",;\t" if mark in text.partition("\n")[0]), None)
     return path.name.lower().removesuffix(".gz").rsplit(".", 1)[-1], mark
 
@@ -189,7 +190,8 @@ def _text_entries(path: Path, text: str) -> Iterator[_Entry]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        where, end = f"{name}:{number}", len(line.rstrip())
+        where = f"{name}:{number}"
+        end = len(line.rstrip())
         video, *label = line.strip().rsplit(None, 1)
         column = end - len(label[0]) + 1 if label else end + 1
         if not label or not label[0].isdecimal():
@@ -200,11 +202,12 @@ def _text_entries(path: Path, text: str) -> Iterator[_Entry]:
 def _csv_entries(path: Path, text: str, delimiter: str) -> Iterator[_Entry]:
     rows = _rows(path, text, delimiter)
     header = [cell.strip().lower() for cell in next(rows, ("", []))[1]]
-    video, label = (next((n for n in names if n in header), "") for names in (PATH_COLUMNS, LABEL_COLUMNS))
+    video = next((name for name in PATH_COLUMNS if name in header), "")
+    label = next((name for name in LABEL_COLUMNS if name in header), "")
     if not video or not label:
         raise UserError(
-            f"{path}:1: a list in CSV starts with a header that has the columns path and label (and group and split, "
-            f"if you like), not '{','.join(header)}'"
+            f"{path}:1: a list in CSV starts with a header that has the columns path and label (group and split are "
+            f"optional), not '{','.join(header)}'"
         )
     for where, cells in rows:
         if len(cells) != len(header):
@@ -217,7 +220,7 @@ def _csv_entries(path: Path, text: str, delimiter: str) -> Iterator[_Entry]:
 
 
 def _rows(path: Path, text: str, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
-    """Yield where each row of a CSV starts, and its cells; the first row, and then those that are not empty."""
+    """Yield the place and the cells of the first row of a CSV, and then of each row that is not empty."""
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     while True:
         where = f"{path}:{rows.line_num + 1}"
@@ -242,7 +245,8 @@ def _json_entries(path: Path, text: str) -> Iterator[_Entry]:
         raise UserError(f'{path}: a list in JSON is [{{"path": ..., "label": ...}}, ...] or {{path: label}}')
     for number, item in enumerate(content, start=1):
         where = f"{path}, entry {number}"
-        video, label = (next((n for n in names if n in item), names[0]) for names in (PATH_COLUMNS, LABEL_COLUMNS))
+        video = next((name for name in PATH_COLUMNS if name in item), PATH_COLUMNS[0])
+        label = next((name for name in LABEL_COLUMNS if name in item), LABEL_COLUMNS[0])
         row: dict[str, Any] = {name: item.get(name) for name in (video, label, "group", "split")}
         cells = {name: "" if cell is None else str(cell).strip() for name, cell in row.items()}
         yield _Entry(cells[video], cells[label], where, f"{where} ({label})", cells["group"], cells["split"])

@@ -1,16 +1,16 @@
-"""A folder of split lists and the label CSVs that their numbers refer to: found, read, and their names mended.
+"""A folder of split lists, and the label CSVs that their numbers refer to.
 
-Such a folder is a published repository's root, one of its list folders, what ``ingest`` keeps of the lists that it
-was given, or own lists in the same form (``labels.csv``, ``val1.txt``, ...).
+Such a folder is a published repository's root, one of its list folders, the lists that ``ingest`` keeps with the data,
+or own lists in the same form (``labels.csv``, ``val1.txt``, ...).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pipelines.storage.files import file_sha256
 from pipelines.videos.catalog import Dataset, dataset, dataset_of_folder, part_of
@@ -18,7 +18,7 @@ from pipelines.videos.list_files import ListLine, is_list, is_table, list_stem, 
 from vlmodels.errors import UserError, nearest
 
 KEPT = "lists.json"
-"""What ``ingest`` writes beside the lists that it keeps: the data set, and each list's label file."""
+"""The file that ``ingest`` adds to the lists that it keeps (:class:`KeptIndex`)."""
 
 SUFFIXES = (".txt", ".txt.gz", ".csv", ".csv.gz", ".json", ".json.gz")
 HmdbNames = Literal["as_published", "corrected"]
@@ -28,7 +28,7 @@ _SWAPPED = (("kick ball", "kick"), ("sword exercise", "sword"))
 
 @dataclass(frozen=True, slots=True)
 class VideoList:
-    """A list of videos and the classes that its labels count."""
+    """A list of videos, and the classes that its labels are numbers of."""
 
     name: str
     path: Path
@@ -38,19 +38,53 @@ class VideoList:
 
     @property
     def files(self) -> dict[str, str]:
-        """SHA-256 of the list and of its label file, by file name."""
+        """The SHA-256 of the list and of its label file, by file name."""
         return {path.name: file_sha256(path) for path in (self.path, self.labels_path)}
 
 
 @dataclass(frozen=True)
-class ListFolder:
-    """Lists by name.
+class KeptIndex:
+    """The content of ``lists.json``, where ``ingest`` keeps lists.
 
     Attributes:
-        place: the folder that was given.
-        dataset: the published data set that the lists are of, if they are of one.
+        dataset: the published data set that the lists belong to; None for own lists.
+        labels: the name of each list's label file.
+    """
+
+    dataset: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> KeptIndex:
+        """Read the index of a folder; an empty one if there is none.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        try:
+            plain = json.loads((folder / KEPT).read_text())
+            return cls(plain.get("dataset") or None, plain.get("labels", {}))
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"{folder / KEPT}: not readable ({error}); remove it and name the lists with --lists"
+            ) from error
+
+    def to_bytes(self) -> bytes:
+        """Return the content of the file."""
+        return json.dumps({"dataset": self.dataset, "labels": self.labels}, indent=1).encode()
+
+
+@dataclass(frozen=True)
+class ListFolder:
+    """The lists of a folder, by name.
+
+    Attributes:
+        place: the folder.
+        dataset: the published data set that the lists belong to, if any.
         labels: label CSVs by part ("", base, novel), where the user names them.
-        hmdb_names: whether HMDB-51's four swapped class names stay as published or are put right.
+        hmdb_names: whether HMDB-51's four swapped class names stay as published or are corrected.
     """
 
     place: Path
@@ -66,7 +100,7 @@ class ListFolder:
         labels: Mapping[str, str | None] | None = None,
         hmdb_names: HmdbNames = "as_published",
     ) -> ListFolder:
-        """Open ``place``; ``name`` is the data set's, if the folder does not tell.
+        """Open ``place``; ``name`` is the data set's, unless the folder shows it.
 
         Raises:
             UserError: no such folder, or an unknown data set.
@@ -74,20 +108,19 @@ class ListFolder:
         place = Path(place)
         if not place.is_dir():
             raise UserError(f"{place}: no such folder of lists")
-        kept = _kept(place)
-        name = name or kept.get("dataset")
+        name = name or KeptIndex.read(place).dataset
         known = dataset(name) if name else dataset_of_folder(place.resolve().name)
         given = {part: path for part, path in (labels or {}).items() if path is not None}
         return cls(place, known, given, hmdb_names)
 
     def has(self, stem: str) -> bool:
-        """Whether there is a list called ``stem``."""
+        """Return whether there is a list called ``stem``."""
         return self._find(stem) is not None
 
     def names(self) -> list[str]:
-        """Names of the lists that are here, in the data set's order where it is known."""
+        """Return the names of the lists that are here, in the data set's order if that is known."""
         found = dict.fromkeys(self.dataset.counts if self.dataset else ())
-        found |= dict.fromkeys(_kept(self.place).get("labels", {}))
+        found |= dict.fromkeys(KeptIndex.read(self.place).labels)
         folders = [folder for folder in self._folders() if folder.is_dir()]
         for folder in folders[1:] or folders:  # a repository's root holds other text files
             files = (path for path in folder.iterdir() if path.name.endswith(SUFFIXES))
@@ -95,8 +128,8 @@ class ListFolder:
         return [name for name in found if self.has(name)]
 
     def is_list(self, stem: str) -> bool:
-        """Whether the file called ``stem`` is published or kept as a list, or looks like one."""
-        if stem in (self.dataset.counts if self.dataset else ()) or stem in _kept(self.place).get("labels", {}):
+        """Return whether the file called ``stem`` is published or kept as a list, or looks like one."""
+        if stem in (self.dataset.counts if self.dataset else ()) or stem in KeptIndex.read(self.place).labels:
             return True
         path = self._find(stem)
         return path is not None and is_list(path)
@@ -115,7 +148,7 @@ class ListFolder:
                 + (f"lists there: {', '.join(there)}" if there else "the folder has no lists (protocol.lists)")
             )
         labels_path = self._labels_of(stem)
-        classes = self._named(read_labels(labels_path))
+        classes = self._corrected(read_labels(labels_path))
         return VideoList(stem, path, labels_path, tuple(classes), tuple(read_list(path, classes=classes)))
 
     def _find(self, stem: str) -> Path | None:
@@ -143,10 +176,7 @@ class ListFolder:
             if not path.is_file():
                 raise UserError(f"no label file {path}; it was named for the list {stem}")
             return path
-        own = f"{part}_labels.csv" if part else "labels.csv"
-        wanted = [self.dataset.labels_of(stem)] if self.dataset else []
-        kept = _kept(self.place).get("labels", {}).get(stem)
-        names = [*([kept] if kept else []), *wanted, own]
+        names = self._label_names(stem, part)
         near = (self.place, *self.place.resolve().parents[:3])
         for folder in (self.place, *(parent / "labels" for parent in near)):
             for name in names:
@@ -155,10 +185,20 @@ class ListFolder:
         key = f"protocol.{part}_labels" if part in ("base", "novel") else "protocol.labels"
         raise UserError(
             f"no label file {' or '.join(dict.fromkeys(names))} for the list {stem} in {self.place} "
-            f"(or in a folder 'labels' beside or above it); pass --set {key}=CSV"
+            f"(or in a folder 'labels' next to it or above it); pass --set {key}=CSV"
         )
 
-    def _named(self, names: Sequence[str]) -> list[str]:
+    def _label_names(self, stem: str, part: str) -> list[str]:
+        """Return the names that the label file of a list may have: as kept, as published, as own ones."""
+        names = []
+        if kept := KeptIndex.read(self.place).labels.get(stem):
+            names.append(kept)
+        if self.dataset:
+            names.append(self.dataset.labels_of(stem))
+        return [*names, f"{part}_labels.csv" if part else "labels.csv"]
+
+    def _corrected(self, names: Sequence[str]) -> list[str]:
+        """Return class names with HMDB-51's swapped ones exchanged, if the user wants that."""
         names = list(names)
         if self.hmdb_names == "corrected":
             for first, second in _SWAPPED:
@@ -167,8 +207,8 @@ class ListFolder:
                     names[i], names[j] = second, first
         return names
 
-    def about_names(self, classes: Iterable[str]) -> list[str]:
-        """What a reader should know of the class names: four of HMDB-51's are swapped in the published files."""
+    def name_caveats(self, classes: Iterable[str]) -> list[str]:
+        """Return caveats of the class names: four of HMDB-51's are swapped in the published files."""
         known = set(classes)
         pairs = [f"'{first}' and '{second}'" for first, second in _SWAPPED if {first, second} <= known]
         if self.dataset is None or self.dataset.name != "hmdb51" or not pairs:
@@ -182,15 +222,5 @@ class ListFolder:
 
 
 def kept_dataset(place: Path) -> str:
-    """Name of the data set whose lists ``ingest`` kept in ``place``; "" if there are none, or own ones."""
-    return str(_kept(place).get("dataset") or "")
-
-
-def _kept(place: Path) -> dict[str, Any]:
-    try:
-        kept: dict[str, Any] = json.loads((place / KEPT).read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{place / KEPT}: not readable ({error}); remove it and name the lists with --lists") from error
-    return kept
+    """Return the name of the data set whose lists ``ingest`` kept in ``place``; "" if there are none, or own ones."""
+    return KeptIndex.read(place).dataset or ""

@@ -1,7 +1,7 @@
-"""Finds listed videos below a root, though releases differ in folders, prefixes, suffixes and case.
+"""Find listed videos below a root, though releases differ in folders, prefixes, suffixes and case.
 
-The tree is looked through once, and only if something is not where its list says (or if asked to). Names are
-compared as text: a name may hold ``[``, ``#``, ``&`` or a space, and nothing here is a pattern.
+The tree is scanned once, and only if a video is not where its list says (or on request). Names are compared as text: a
+name may hold ``[``, ``#``, ``&`` or a space, and nothing here is a pattern.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from vlmodels.errors import UserError
 
@@ -29,80 +30,118 @@ _SPLIT_FOLDER = re.compile(r"(train|val|test)(?:ing|id|idation)?[_-]?\d*")
 
 
 class Found(NamedTuple):
-    """Where a listed video is below the root; or "", and why it is nowhere."""
+    """The path of a listed video below the root; "" and the reason if it was not found."""
 
     path: str
     reason: str = ""
+
+
+class Tree(Protocol):
+    """The files below a root, on this machine or in a store; as text, its path or URI."""
+
+    def has(self, path: str) -> bool:
+        """Return whether there is a file at ``path`` below the root."""
+
+    def videos(self) -> Iterable[str]:
+        """Return the paths of all videos below the root."""
+
+
+@dataclass(frozen=True)
+class LocalTree:
+    """The files below a folder of this machine."""
+
+    root: Path
+
+    def has(self, path: str) -> bool:
+        """Return whether there is a file at ``path`` below the root; the path may lead out of it."""
+        return (self.root / path).is_file()
+
+    def videos(self) -> Iterable[str]:
+        """Return the paths of all videos below the root."""
+        return videos_below(self.root, strict=False)
+
+    def __str__(self) -> str:
+        return str(self.root)
 
 
 class Locator:
     """Finds videos as written, in ``videos/``, else by file name anywhere below the root.
 
     A name may differ in case and then in suffix (``HandStand`` and ``Handstand``; webm and mp4); class folders and
-    ``train/`` prefixes may be there or not. But a folder is taken at its word where it names another class, another
-    listed folder or another part of the data, and a name that occurs more than once is nobody's unless a folder tells.
+    ``train/`` prefixes may be there or not. But a folder counts where it names another class, another listed folder or
+    another part of the data, and a name that occurs more than once is only found if a folder decides between them.
 
     Args:
         root: where the videos are.
         known: folder names that mean something (:func:`known_folders`).
     """
 
-    def __init__(self, root: Path, known: frozenset[str] = frozenset()) -> None:
-        self.root = root
+    def __init__(self, root: Path | Tree, known: frozenset[str] = frozenset()) -> None:
+        self._tree: Tree = LocalTree(root) if isinstance(root, Path) else root
         self._known = known
         self._by_stem: dict[str, list[str]] = defaultdict(list)
         self._scanned = False
         self.files: frozenset[str] = frozenset()
 
     def scan(self) -> None:
-        """Look through the tree now, if that was not done: ``files`` then holds every video below the root."""
+        """List the tree, unless that was done: ``files`` then holds every video below the root."""
         if not self._scanned:
             self._scanned = True
-            self.files = frozenset(videos_below(self.root, strict=False))
+            self.files = frozenset(self._tree.videos())
             for path in sorted(self.files):
                 self._by_stem[stem_of(plain_path(path))].append(path)
 
     def __call__(self, uri: str, label: str = "") -> Found:
-        """Return where the video is that a list calls ``uri`` and puts into the class ``label``."""
-        uri = uri.removeprefix(f"{self.root}/")
+        """Return the place of the video that a list names ``uri`` and puts into the class ``label``."""
+        uri = uri.removeprefix(f"{self._tree}/")
         for candidate in (uri, f"videos/{uri}"):
-            if candidate in self.files or (not self._scanned and (self.root / candidate).is_file()):
+            if candidate in self.files or (not self._scanned and self._tree.has(candidate)):
                 return Found(candidate)
         self.scan()
-        name, plain = uri.rsplit("/", 1)[-1], plain_path(uri)
-        alike = self._by_stem.get(stem_of(plain), [])
-        same: tuple[Callable[[str], bool], ...] = (
-            lambda path: path.rsplit("/", 1)[-1] == name,
-            lambda path: plain_path(path).rsplit("/", 1)[-1] == plain.rsplit("/", 1)[-1],
-            lambda path: PurePosixPath(path).stem == PurePosixPath(name).stem,
-            lambda _: True,
-        )
-        for is_same in same:
-            fitting = [path for path in alike if is_same(path) and may_be(uri, path, self._known, label)]
-            if fitting:
-                return self._one_of(fitting, uri, label)
-        if (self.root / uri).is_file():  # a suffix that is no video's, or a path that leads out of the root
+        alike = self._by_stem.get(stem_of(plain_path(uri)), [])
+        allowed = [path for path in alike if may_be(uri, path, self._known, label)]
+        if allowed:
+            return _choose(_most_alike(allowed, uri), uri, label)
+        if self._tree.has(uri):  # a suffix that is no video's, or a path that leads out of the root
             return Found(uri)
         if alike:
             return Found("", f"no such file where it is listed; its name is elsewhere ({', '.join(alike[:2])})")
-        return Found("", f"no such file below {self.root}")
+        return Found("", f"no such file below {self._tree}")
 
-    def _one_of(self, paths: list[str], uri: str, label: str) -> Found:
-        if len(paths) == 1:
-            return Found(paths[0])
-        listed, plain = _folders(uri), plain_path(uri)
-        tells: tuple[Callable[[str], bool], ...] = (
-            lambda path: plain_path(path).endswith(f"/{plain}"),
-            lambda path: bool(listed.names) and listed.names[-1] in _folders(path).names,
-            lambda path: bool(listed.parts & _folders(path).parts),
-            lambda path: loosely(label) in _folders(path).names,
-        )
-        left = paths
-        for told in tells:
-            left = [path for path in left if told(path)] or left
-        if len(left) > 1:
-            return Found("", f"{len(left)} files have its name, which is meant? ({', '.join(left[:2])})")
-        return Found(left[0])
+
+def _most_alike(paths: Sequence[str], uri: str) -> list[str]:
+    """Return the ``paths`` whose file names are most like that of ``uri``: equal, but for case, but for suffix."""
+    name, plain = _file_name(uri), plain_path(uri)
+    likenesses: tuple[Callable[[str], bool], ...] = (
+        lambda path: _file_name(path) == name,
+        lambda path: _file_name(plain_path(path)) == _file_name(plain),
+        lambda path: PurePosixPath(path).stem == PurePosixPath(name).stem,
+    )
+    for is_alike in likenesses:
+        if found := [path for path in paths if is_alike(path)]:
+            return found
+    return list(paths)
+
+
+def _choose(paths: list[str], uri: str, label: str) -> Found:
+    """Choose among files of one name by their folders."""
+    listed, plain = _folders(uri), plain_path(uri)
+    preferences: tuple[Callable[[str], bool], ...] = (
+        lambda path: plain_path(path).endswith(f"/{plain}"),
+        lambda path: bool(listed.names) and listed.names[-1] in _folders(path).names,
+        lambda path: bool(listed.parts & _folders(path).parts),
+        lambda path: loosely(label) in _folders(path).names,
+    )
+    left = paths
+    for is_preferred in preferences:
+        left = [path for path in left if is_preferred(path)] or left
+    if len(left) > 1:
+        return Found("", f"{len(left)} files have its name, which is meant? ({', '.join(left[:2])})")
+    return Found(left[0])
+
+
+def _file_name(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
 
 
 def known_folders(paths: Iterable[str], classes: Iterable[str]) -> frozenset[str]:
@@ -112,11 +151,11 @@ def known_folders(paths: Iterable[str], classes: Iterable[str]) -> frozenset[str
 
 
 def may_be(listed: str, found: str, known: Collection[str], label: str = "") -> bool:
-    """Whether the folders of two paths allow that they are one video; file names are not compared.
+    """Return whether the folders of two paths allow that they are one video; file names are not compared.
 
-    They do not where both name parts of the data and unlike ones (``val/x.mp4``, ``train/x.mp4``), or where the last
-    folder of ``found`` is another than that of ``listed``, is among the ``known`` ones (:func:`known_folders`), and is
-    not the class ``label`` that the list gives the video.
+    They do not where both name parts of the data, but unlike ones (``val/x.mp4``, ``train/x.mp4``), or where the last
+    folder of ``found`` differs from that of ``listed``, is among the ``known`` ones (:func:`known_folders`), and is not
+    the class ``label`` that the list gives the video.
     """
     one, other = _folders(listed), _folders(found)
     if one.parts and other.parts and not one.parts & other.parts:
@@ -127,13 +166,16 @@ def may_be(listed: str, found: str, known: Collection[str], label: str = "") -> 
 
 
 def difference(uri: str, path: str) -> str:
-    """How a file's path differs from what its list says: "" (not, or in ``videos/``), suffix, case or folder."""
+    """Return how a file's path differs from what its list says: suffix, case, folder, or "" for not at all.
+
+    Below ``videos/`` counts as no difference.
+    """
     if path in {uri, f"videos/{uri}"} or (uri.startswith("/") and uri.endswith(f"/{path}")):
         return ""
     listed, there = plain_path(uri), plain_path(path)
-    if listed.rsplit("/", 1)[-1] != there.rsplit("/", 1)[-1]:
+    if _file_name(listed) != _file_name(there):
         return "suffix"
-    same_name = uri.rsplit("/", 1)[-1] == path.rsplit("/", 1)[-1]
+    same_name = _file_name(uri) == _file_name(path)
     return "folder" if same_name and listed != there else "case"
 
 
@@ -170,16 +212,16 @@ def plain_path(path: str) -> str:
 
 def stem_of(path: str) -> str:
     """Return the file name without its suffix."""
-    return path.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    return _file_name(path).rsplit(".", 1)[0]
 
 
 def videos_below(root: Path, exclude: Path | None = None, *, strict: bool = True) -> Iterator[str]:
-    """Yield posix paths of videos below ``root``; follows links (data sets are often linked), but not in circles.
+    """Yield posix paths of videos below ``root``, following links (data sets are often linked) but not in circles.
 
-    No file is looked at but links, so this takes a second or two for some 100,000 files.
+    It opens no file and checks only links, so it takes a second or two for some 100,000 files.
 
     Raises:
-        UserError: a file name that is not UTF-8; unless not ``strict``, then it is passed over.
+        UserError: a file name that is not UTF-8; with ``strict=False`` such files are left out.
     """
     left_out = exclude.resolve() if exclude is not None else None
     seen: set[str] = set()

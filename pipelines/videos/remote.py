@@ -1,4 +1,4 @@
-"""Videos that lie in a store: listed at once, found as on a disk, and copied here a few ahead of their decoding."""
+"""Videos in a store: listed at once, and copied to this machine a few ahead of their decoding."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import cast
 
 from pyarrow import fs
 
 from pipelines.storage.place import QUICK, Place, why
 from pipelines.storage.scratch import scratch
-from pipelines.videos.locate import VIDEO_SUFFIXES, Locator, plain_path, stem_of
+from pipelines.videos.locate import VIDEO_SUFFIXES
 from vlmodels.errors import UserError
 
 AHEAD = 4
 """Videos that are fetched while others are decoded."""
+
 CHUNK = 4 << 20
+"""Bytes that are read at once."""
 
 
 @dataclass(frozen=True)
 class StoredVideos:
-    """All files below a folder of a store; ``root / path`` tells whether one is there, as of a local folder.
+    """All files below a folder of a store.
 
     Attributes:
         where: URI as the user wrote it, by which any machine opens it.
-        uri: its name for people.
+        uri: its name in messages.
         stats: bytes and time of change (ns) of each file, by its path below the folder.
     """
 
@@ -37,14 +38,14 @@ class StoredVideos:
 
     @classmethod
     def below(cls, where: str) -> StoredVideos:
-        """List the store: a request for each thousand files. Names with a leading dot are passed over.
+        """List the store, with a request for each thousand files; names with a leading dot are left out.
 
         Raises:
             UserError: it cannot be read, or there is nothing.
         """
         place = Place.open(where)
         try:
-            Place.open(where, attempts=QUICK).is_dir()  # a wrong address is told soon
+            Place.open(where, attempts=QUICK).is_dir()  # so that a wrong address fails soon
             infos = place.filesystem.get_file_info(fs.FileSelector(place.root, recursive=True))
         except FileNotFoundError:
             infos = []
@@ -57,42 +58,19 @@ class StoredVideos:
         return cls(where, place.uri, stats)
 
     def videos(self) -> list[str]:
-        """Paths of the files that are videos by their suffix, sorted."""
+        """Return the paths of the files that are videos by their suffix, sorted."""
         return sorted(path for path in self.stats if PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES)
+
+    def has(self, path: str) -> bool:
+        """Return whether there is a file at ``path``."""
+        return path in self.stats
 
     def __str__(self) -> str:
         return self.uri
 
-    def __truediv__(self, path: str) -> _Entry:
-        return _Entry(path in self.stats)
-
-
-@dataclass(frozen=True)
-class _Entry:
-    there: bool
-
-    def is_file(self) -> bool:
-        return self.there
-
-
-class StoredLocator(Locator):
-    """Finds listed videos in a store by the same rules as on a disk."""
-
-    def __init__(self, root: StoredVideos, known: frozenset[str] = frozenset()) -> None:
-        super().__init__(cast("Path", root), known)  # of a path it needs but ``/``, ``is_file`` and its name
-        self._videos = root.videos()
-
-    def scan(self) -> None:
-        """Take the listing for the tree."""
-        if not self._scanned:
-            self._scanned = True
-            self.files = frozenset(self._videos)
-            for path in self._videos:
-                self._by_stem[stem_of(plain_path(path))].append(path)
-
 
 class Copies(Sequence[str]):
-    """Paths of copies of a batch's videos, in order: who asks for one waits for it, and has the next ones fetched.
+    """Paths of copies of a batch's videos, in order: asking for one waits for it and starts to fetch the next ones.
 
     A video that is no longer in the store has no file at its path.
 
@@ -102,13 +80,16 @@ class Copies(Sequence[str]):
     """
 
     def __init__(self, place: Place, paths: Sequence[str], folder: Path, pool: ThreadPoolExecutor) -> None:
-        self._place, self._paths, self._folder, self._pool = place, paths, folder, pool
+        self._place = place
+        self._paths = paths
+        self._folder = folder
+        self._pool = pool
         self._fetched: list[Future[str]] = []
 
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __getitem__(self, number: int) -> str:  # type: ignore[override]  # nobody cuts it
+    def __getitem__(self, number: int) -> str:  # type: ignore[override]  # no slices
         for ahead in range(len(self._fetched), min(number + AHEAD, len(self))):
             self._fetched.append(self._pool.submit(self._fetch, ahead))
         return self._fetched[number].result()
@@ -138,7 +119,7 @@ def _chunks(place: Place) -> Iterator[bytes]:
 
 @contextmanager
 def copies(where: str, paths: Sequence[str]) -> Iterator[Copies]:
-    """Yield the :class:`Copies` of the videos at ``paths`` below ``where``; they go with the block."""
+    """Yield :class:`Copies` of the videos at ``paths`` below ``where``, and delete them at the end of the block."""
     with scratch("videos") as folder:
         pool = ThreadPoolExecutor(AHEAD, thread_name_prefix="fetch")
         try:

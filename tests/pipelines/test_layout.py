@@ -23,10 +23,10 @@ LONGEST_SCRIPT = 120  # lines; demo.py is a program
 
 # From the bottom to the top: a subpackage imports from those above it in this table only, and only through their doors.
 DOORS = {
-    "config": "schema resolve rules values plain record text",
+    "config": "schema protocols resolve rules values plain record text",
     "storage": "place files cache scratch",
     "cluster": "session capacity preflight ask_nodes node_facts process_group",
-    "videos": "inputs list_folder list_files kept_lists catalog captions caveats locate remote flags",
+    "videos": "inputs list_choice list_folder list_files kept_lists catalog captions caveats locate remote flags",
     "toyworld": "world",
     "shards": "clip_store shard_cache shard_file index manifest views prefetch",
     "ingestion": "ingest decode destination presence presence_report summary",

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipelines.protocols.paper_views import PROTOCOLS
+from pipelines.config.protocols import PROTOCOLS
 from pipelines.records.summary import Record, title
 from pipelines.reports.page import write_page
 from pipelines.sweeps.candidates import label_of
@@ -62,7 +62,7 @@ def _about(sweep: Record, trials: Sequence[Record]) -> Iterator[tuple[str, str]]
     depths = ", ".join(f"{count} {tower}" for tower, count in sweep["depths"].items())
     yield "method", sweep["method"] + (f", preset {sweep['preset']}" if sweep["preset"] else "")
     yield "backbone", f"{sweep['backbone']} (layers: {depths})"
-    yield "data", f"{PROTOCOLS[sweep['protocol']]} on {title(sweep['dataset'])}"
+    yield "data", f"{PROTOCOLS[sweep['protocol']].title} on {title(sweep['dataset'])}"
     if ablation := sweep["ablation"]:
         yield "ablation", f"{ablation['name']}, {ablation['source']}"
     for key, domain in sweep["space"].items():

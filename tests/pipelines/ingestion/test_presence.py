@@ -22,7 +22,8 @@ from pipelines.ingestion.isolation import Decoded
 from pipelines.planning.flags import config_from, training_parser
 from pipelines.storage.place import Place
 from pipelines.videos.flags import local_only
-from pipelines.videos.inputs import find_inputs, find_listed, uri_of, wanted_lists
+from pipelines.videos.inputs import find_inputs, find_listed, uri_of
+from pipelines.videos.list_choice import wanted_lists
 from pipelines.videos.list_folder import ListFolder
 from pipelines.videos.remote import AHEAD
 from tests.helpers.videofiles import truncate, write_video

@@ -1,4 +1,4 @@
-"""Protocols on published lists and on own data, and what their digests stand for."""
+"""Protocols on published lists and on own data."""
 
 from __future__ import annotations
 
@@ -7,59 +7,11 @@ import json
 
 import pytest
 from fakes import clip, folder_clips
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from protocol_cases import NAMES, config, counts, label_file, lines, source
 
-from pipelines.config.schema import ProtocolConfig
 from pipelines.protocols.make import make_split
-from pipelines.protocols.split import NOTHING, Scoring, Source
+from pipelines.protocols.split import NOTHING, Source
 from vlmodels.errors import UserError
-
-NAMES = ("clap", "run", "sit", "walk")
-
-
-def source(clips=None, name="mine", folder="/nowhere"):
-    return Source(name, str(folder), tuple(clips if clips is not None else folder_clips()), NAMES)
-
-
-def label_file(folder, file, names):
-    (folder / file).write_text("id,name\r\n" + "".join(f"{i},{n}\r\n" for i, n in enumerate(names)), newline="")
-
-
-def lines(names, part):
-    listed = {c.label: [] for c in folder_clips()}
-    for c in folder_clips():
-        listed[c.label].append(c.uri)
-    return "".join(f"{uri} {i}\n" for i, n in enumerate(names) for uri in listed[n][part])
-
-
-@pytest.fixture
-def lists(tmp_path):
-    """Own lists in the published form, of all protocols; base-to-novel's have 4 shots."""
-    base, novel = NAMES[:2], NAMES[2:]
-    label_file(tmp_path, "labels.csv", NAMES)
-    label_file(tmp_path, "base_labels.csv", base)
-    label_file(tmp_path, "novel_labels.csv", novel)
-    for name, names, part in (
-        ("fs_base_s1_train", base, slice(0, 4)),
-        ("fs_base_s2_train", base, slice(2, 6)),
-        ("base_val", base, slice(6, 10)),
-        ("novel_val", novel, slice(0, 10)),
-        ("train1_few_shot_2", NAMES, slice(0, 2)),
-        ("train", NAMES, slice(0, 6)),
-        ("val1", NAMES, slice(6, 10)),
-        ("val2", NAMES, slice(1, 5)),
-    ):
-        (tmp_path / f"{name}.txt").write_text(lines(names, part))
-    return tmp_path
-
-
-def config(name="b2n", lists=None, **settings):
-    return ProtocolConfig(name=name, lists=None if lists is None else str(lists), **settings)
-
-
-def counts(split):
-    return len(split.train), [(t.name, len(t.classes), t.n_listed) for t in split.tests]
 
 
 def test_base_to_novel_reads_published_lists_as_they_are(lists):
@@ -176,7 +128,7 @@ def test_what_is_trained_on_is_not_scored_anywhere(lists):
         )
 
 
-def test_copies_of_training_files_are_told():
+def test_copies_of_training_files_are_noted():
     data = source([dataclasses.replace(c, sha256="same") for c in folder_clips()])
     notes = make_split(config("supervised"), data, seed=1).notes
     assert any("16 videos scored in test are copies" in note for note in notes)
@@ -187,7 +139,7 @@ def test_lists_are_not_named_in_vain():
         make_split(config("supervised", train_list="train_tiny"), source(), seed=1)
 
 
-def test_swapped_names_are_told_wherever_they_are_scored(tmp_path):
+def test_swapped_names_are_noted_wherever_they_are_scored(tmp_path):
     names = ("kick ball", "kick", "sit", "walk")
     clips = [dataclasses.replace(c, label=dict(zip(NAMES, names, strict=True))[c.label]) for c in folder_clips()]
     label_file(tmp_path, "hmdb_51_labels.csv", names)
@@ -243,124 +195,3 @@ def test_too_few_videos_for_k_shots_is_one_message():
 def test_unknown_protocol_suggests():
     with pytest.raises(UserError, match="did you mean 'b2n'"):
         make_split(config("b2m"), source(), seed=1)
-
-
-# ------------------------------------------------------------------------------------------------------ retrieval
-
-
-@pytest.fixture
-def captioned(tmp_path):
-    (tmp_path / "captions.csv").write_text(
-        "video,caption,split\n"
-        + "".join(f"{c.uri},{c.label} {n},{'train' if n < 30 else 'test'}\n" for n, c in enumerate(folder_clips()))
-        + f"{folder_clips()[0].uri},another,train\n"
-    )
-    return config("retrieval", captions=str(tmp_path / "captions.csv"))
-
-
-def test_retrieval_has_an_example_for_every_caption(captioned):
-    broken = [dataclasses.replace(c, ok=i != 39) for i, c in enumerate(folder_clips())]
-    split = make_split(captioned, source(broken), seed=1)
-    assert len(split.train) == len(split.captions) == 31
-    said = {split.captions[e.target] for e in split.train if e.clip_id == folder_clips()[0].clip_id}
-    assert said == {"clap 0", "another"}
-    (test,) = split.tests
-    assert (len(test.examples), test.n_listed, test.lost_captions) == (9, 10, 1)
-    assert test.captions[0] == ("walk 30",)
-
-
-def test_retrieval_holds_out_videos_not_captions(captioned):
-    split = make_split(dataclasses.replace(captioned, holdout=0.2), source(), seed=1)
-    held = {e.clip_id for e in split.select}
-    assert held
-    assert len(held) == len(split.select)
-    assert not held & {e.clip_id for e in split.train}
-
-
-def test_captioned_test_videos_that_are_not_there_count_as_lost(captioned):
-    split = make_split(captioned, source(folder_clips()[:-2]), seed=1)
-    (test,) = split.tests
-    assert (len(test.examples), test.n_listed, test.lost_captions) == (8, 10, 2)
-    assert test.unscored[0] == (folder_clips()[-2].uri, "never ingested")
-
-
-def test_videos_that_are_trained_on_and_tested_are_refused(captioned, tmp_path):
-    with (tmp_path / "captions.csv").open("a") as file:
-        file.write(f"{folder_clips()[0].uri},again,test\n")
-    with pytest.raises(UserError, match="1 videos have captions in train and in test too"):
-        make_split(captioned, source(), seed=1)
-    assert make_split(dataclasses.replace(captioned, allow_leak=True), source(), seed=1).tests[0].n_listed == 11
-
-
-def test_captions_without_a_split_get_one_that_keeps_groups_whole(tmp_path):
-    (tmp_path / "c.csv").write_text("video,caption\n" + "".join(f"{c.uri},x\n" for c in folder_clips()))
-    split = make_split(config("retrieval", captions=str(tmp_path / "c.csv")), source(), seed=1)
-    groups = {c.clip_id: c.group for c in folder_clips()}
-    train, test = ({groups[e.clip_id] for e in part} for part in (split.train, split.tests[0].examples))
-    assert train
-    assert test
-    assert not train & test
-
-
-def test_retrieval_without_captions_says_where_they_would_be():
-    with pytest.raises(UserError, match=r"captions.json is not there; pass --captions FILE"):
-        make_split(config("retrieval"), source(), seed=1)
-
-
-# --------------------------------------------------------------------------------------------------------- digest
-
-
-SCORING = Scoring(frames=8, clips=1, crops=1)
-MINE = source()
-CHANGES = {
-    "a file's content": {"data": source([dataclasses.replace(c, sha256=f"{c.uri}!") for c in folder_clips()])},
-    "broken clips": {"data": source([dataclasses.replace(c, ok="_0" not in c.uri) for c in folder_clips()])},
-    "frames": {"scoring": dataclasses.replace(SCORING, frames=16)},
-    "clips": {"scoring": dataclasses.replace(SCORING, clips=4)},
-    "crops": {"scoring": dataclasses.replace(SCORING, crops=3)},
-    "stored size": {"scoring": dataclasses.replace(SCORING, short_side=256)},
-    "sampling": {"scoring": dataclasses.replace(SCORING, sampling="dense", stride=16)},
-    "a class's name": {
-        "data": dataclasses.replace(
-            source([dataclasses.replace(c, label=c.label.replace("run", "jog")) for c in folder_clips()]),
-            classes=("clap", "jog", "sit", "walk"),
-        )
-    },
-}
-
-
-@pytest.fixture(params=["zero_shot", "few_shot", "b2n", "supervised", "retrieval"])
-def digest(request, tmp_path):
-    """Digest of a protocol on own data, with changes to what it is given."""
-    (tmp_path / "c.csv").write_text("video,caption\n" + "".join(f"{c.uri},{c.label}\n" for c in folder_clips()))
-    common = {"name": request.param, "shots": 3, "fewer_shots": True, "captions": str(tmp_path / "c.csv")}
-
-    def made(data=MINE, seed=1, scoring=SCORING, **settings):
-        return make_split(config(**common | settings), data, seed, scoring=scoring).digest
-
-    made.protocol = request.param
-    return made
-
-
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_the_digest_changes_if_what_is_scored_changes(digest, change, request):
-    nameless = digest.protocol == "retrieval" and "name" in request.node.callspec.id  # it has captions instead
-    assert (digest() == digest(**change)) == nameless
-
-
-def test_the_digest_changes_with_what_is_drawn(digest):
-    if digest.protocol in ("few_shot", "b2n"):
-        assert digest() != digest(seed=2)
-        assert digest() != digest(shots=2)
-    if digest.protocol != "zero_shot":
-        assert digest() != digest(split_seed=2)
-
-
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(name=st.text(min_size=1, max_size=5), folder=st.text(min_size=1, max_size=5), extra=st.integers(0, 3))
-def test_the_digest_stays_if_nothing_that_is_scored_changes(digest, name, folder, extra):
-    """Where the data lies, what it is called, and clips without a label or a caption are nothing to it."""
-    unlabelled = [clip(n, "") for n in range(extra)]
-    data = Source(name, folder, tuple(folder_clips() + unlabelled), NAMES)
-    assert digest() == digest(data=data)
-    assert digest() == digest(allow_leak=True, hmdb_names="corrected")

@@ -55,7 +55,7 @@ def test_validation_is_neither_where_there_is_a_test_part():
     train, test, _, notes = own_train_test(clips, 0.3, 1)
     assert (len(train), len(test)) == (10, 10)
     assert any("10 clips for validation are left out" in note for note in notes)
-    assert any("10 clips whose split nobody said" in note for note in notes)
+    assert any("10 clips without a split" in note for note in notes)
 
 
 def test_folders_named_train_and_test_are_taken_at_their_word():

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from pipelines import make_splits
 from pipelines.config.schema import ProtocolConfig
-from pipelines.protocols import save
 from pipelines.protocols.make import make_split
+from pipelines.protocols.save import ListsRequest, make_lists, write
 from pipelines.protocols.split import Source
 from pipelines.videos.list_folder import ListFolder
 from vlmodels.errors import UserError
@@ -34,8 +34,8 @@ def clips_of(counts, seed=0):
 
 
 def written(folder, clips, classes=NAMES, shots=(1, 2), seeds=(1, 2), fraction=0.3, **how):
-    lists, labels, notes = save.make_lists(clips, classes, seeds, shots, fraction, **how)
-    save.write(folder, lists, labels, {"notes": notes})
+    request = ListsRequest(seeds=seeds, shots=shots, test_fraction=fraction, **how)
+    write(folder, make_lists(clips, classes, request), request, data="mine", data_digest="digest")
     return ListFolder.open(folder)
 
 
@@ -86,7 +86,7 @@ def test_too_few_videos_are_one_message(tmp_path):
     clips = [clip(i, name) for name, count in (("clap", 12), ("sit", 5)) for i in range(count)]
     with pytest.raises(UserError, match=r"2 of 2 classes have fewer than 16 .*: sit \(3\), clap \(8\); .* up to 3"):
         written(tmp_path / "l", clips, ("clap", "sit"), shots=(2, 16))
-    lists = written(tmp_path / "l", clips, ("clap", "sit"), shots=(2, 16), fewer=True)
+    lists = written(tmp_path / "l", clips, ("clap", "sit"), shots=(2, 16), fewer_shots=True)
     assert len(lists.read("train1_few_shot_16").lines) == 11
     with pytest.raises(UserError, match="0 test videos: a split needs both"):
         written(tmp_path / "l", [clip(i, "clap", group="one") for i in range(9)], ("clap",))
@@ -97,8 +97,8 @@ def test_too_few_videos_are_one_message(tmp_path):
 def test_base_lists_are_of_16_shots_if_those_are_asked_for(tmp_path):
     clips = [clip(i, name) for name in NAMES for i in range(8)]
     for shots, k in (((2, 4), 4), ((2, 16, 32), 16)):
-        assert save.base_shots(shots) == k
-        lists = written(tmp_path / "l", clips, shots=shots, fraction=0.1, fewer=True)
+        assert ListsRequest(shots=shots).base_shots == k
+        lists = written(tmp_path / "l", clips, shots=shots, fraction=0.1, fewer_shots=True)
         assert len(lists.read("fs_base_s1_train").lines) == 2 * min(k, 7)
 
 
@@ -106,7 +106,7 @@ def test_base_lists_are_of_16_shots_if_those_are_asked_for(tmp_path):
 def test_split_seeds_count_from_0(seed, capsys):
     with pytest.raises(SystemExit, match="2"):
         make_splits.main(["--data", "d", "--out", "o", "--split-seed", seed])
-    assert f"argument --split-seed: '{seed}' is no whole number from 0" in capsys.readouterr().err
+    assert f"argument --split-seed: '{seed}' is not a whole number from 0" in capsys.readouterr().err
 
 
 @pytest.mark.ray

@@ -1,4 +1,4 @@
-"""Captions: small files of the exact published forms, our own two forms, and mistakes told with file and line."""
+"""Captions: small files of the exact published forms, our own two forms, and mistakes named with file and line."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pipelines.videos.captions import paragraphs, read_captions, write_captions
 from vlmodels.errors import UserError
 
 
-def refused(place, said, dataset=None):
-    with pytest.raises(UserError, match=re.escape(said)):
+def refused(place, message, dataset=None):
+    with pytest.raises(UserError, match=re.escape(message)):
         read_captions(place, dataset)
 
 
@@ -62,7 +62,7 @@ def test_msrvtt(msrvtt):
         "test_full": 3,
     }
     assert found["test"] == {"video9": ("a person connects something, carefully",)}
-    assert sum(len(said) for said in found["train"].values()) == 9 * 20
+    assert sum(len(sentences) for sentences in found["train"].values()) == 9 * 20
     assert found["train"]["video3"] == tuple(f"a man, number {k}, drives video 3" for k in range(20))
     assert list(found["test_full"]) == ["video7", "video8", "video9"]
     assert not found["train_7k"].keys() & found["test_full"].keys()
@@ -82,7 +82,7 @@ def test_msrvtt_in_parts(msrvtt):
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "said"),
+    ("file", "content", "message"),
     [
         ("MSRVTT_data.json", '{"videos": []}', 'MSRVTT_data.json: expected {"videos": [...], "sentences": [...]}'),
         ("MSRVTT_data.json", '{"videos": [],\n"sentences": [}', "MSRVTT_data.json:2: not JSON"),
@@ -99,9 +99,9 @@ def test_msrvtt_in_parts(msrvtt):
         ),
     ],
 )
-def test_msrvtt_broken(msrvtt, file, content, said):
+def test_msrvtt_broken(msrvtt, file, content, message):
     (msrvtt / file).write_text(content)
-    refused(msrvtt, said)
+    refused(msrvtt, message)
 
 
 # -------------------------------------------------------------------------------------------------------- MSVD
@@ -111,18 +111,20 @@ MSVD = {
     "val": {"-4wsuPCjDBc_5_15": ("a squirrel eats",)},
     "test": {"R0KvbPWsJKI_1_9": ("a man is playing a guitar", "someone plays")},
 }
-ALL = {video: said for videos in MSVD.values() for video, said in videos.items()}
+ALL = {video: sentences for videos in MSVD.values() for video, sentences in videos.items()}
 
 
 def msvd_descriptions(folder):
     text = "# Microsoft Research Video Description Corpus\n\n" + "".join(
-        f"{video} {caption}\n" for video, said in ALL.items() for caption in said
+        f"{video} {caption}\n" for video, sentences in ALL.items() for caption in sentences
     )
     (folder / "AllVideoDescriptions.txt").write_text(text)
 
 
 def msvd_tokens(folder):
-    (folder / "raw-captions.json").write_text(json.dumps({v: [c.split() for c in said] for v, said in ALL.items()}))
+    (folder / "raw-captions.json").write_text(
+        json.dumps({v: [c.split() for c in sentences] for v, sentences in ALL.items()})
+    )
 
 
 def msvd_strings(folder):
@@ -134,9 +136,9 @@ def msvd_corpus(folder):
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(header.split(","))
-    for video, said in ALL.items():
+    for video, sentences in ALL.items():
         name, start, end = video.rsplit("_", 2)
-        for language, caption in (("German", "ein Vogel"), ("English", ""), *(("English", c) for c in said)):
+        for language, caption in (("German", "ein Vogel"), ("English", ""), *(("English", c) for c in sentences)):
             writer.writerow([name, start, end, 882, "unverified", 55, language, caption])
     (folder / "video_corpus.csv").write_text(text.getvalue(), newline="")
 
@@ -201,7 +203,7 @@ def test_didemo_is_retrieved_by_paragraph(tmp_path):
     assert read_captions(tmp_path) == expected
     del items[1]["description"]
     (tmp_path / "train_data.json").write_text(json.dumps(items))
-    refused(tmp_path, "train_data.json, entry 2: description is no text")
+    refused(tmp_path, "train_data.json, entry 2: description is not a text")
 
 
 def test_viclip_lists(tmp_path):
@@ -228,9 +230,11 @@ def test_own_forms(tmp_path, name):
     if name == "captions.json":
         write_captions(tmp_path / name, OWN)
     else:
-        rows = [f'{v},"{c}",{split}' for split, videos in OWN.items() for v, said in videos.items() for c in said]
+        rows = [
+            f'{v},"{c}",{split}' for split, videos in OWN.items() for v, sentences in videos.items() for c in sentences
+        ]
         (tmp_path / name).write_text("\ufeffvideo,caption,split\n" + "\n".join(rows), encoding="utf-8")
-    expected = {split: {v: tuple(said) for v, said in videos.items()} for split, videos in OWN.items()}
+    expected = {split: {v: tuple(sentences) for v, sentences in videos.items()} for split, videos in OWN.items()}
     assert read_captions(tmp_path) == read_captions(tmp_path / name) == expected
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -253,20 +257,20 @@ texts = st.text(min_size=1).map(str.strip).filter(bool)
 def test_what_is_written_is_read(tmp_path_factory, captions):
     path = tmp_path_factory.mktemp("own") / "captions.json"
     write_captions(path, captions)
-    plain = {split: {v: tuple(said) for v, said in videos.items()} for split, videos in captions.items()}
+    plain = {split: {v: tuple(sentences) for v, sentences in videos.items()} for split, videos in captions.items()}
     assert read_captions(path) == plain
     joined = paragraphs(plain)
-    assert all(said == (" ".join(plain[s][v]),) for s, videos in joined.items() for v, said in videos.items())
+    assert all(sentences == (" ".join(plain[s][v]),) for s, videos in joined.items() for v, sentences in videos.items())
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("c.json", '{"train": {"a": ["x"],\n "a": ["y"]}}', "c.json: 'a' is there twice in one object"),
         ("c.json", '{"train": {"a": "x"}}', "c.json, split 'train': expected {"),
         ("c.json", '{"train": {"a": []}}', "with a caption for each video"),
         ("c.json", '{"train": {"a": ["x", ""]}}', "c.json, split 'train', video 'a': caption is blank"),
-        ("c.json", '{"train": {"a": [1]}}', "caption is no text"),
+        ("c.json", '{"train": {"a": [1]}}', "caption is not a text"),
         ("c.json", '{\n"train" {', "c.json:2: not JSON"),
         ("c.json", "3", "c.json: expected a list of objects"),
         ("c.json", "{}", "c.json: no captions in it"),
@@ -278,9 +282,9 @@ def test_what_is_written_is_read(tmp_path_factory, captions):
         ("c.pkl", "", "c.pkl: captions are a .json or a .csv file"),
     ],
 )
-def test_mistakes_are_told_with_their_place(tmp_path, name, content, said):
+def test_mistakes_name_their_place(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    refused(tmp_path / name, said)
+    refused(tmp_path / name, message)
 
 
 def test_places_without_captions(tmp_path):

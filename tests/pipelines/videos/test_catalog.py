@@ -9,8 +9,7 @@ from itertools import combinations
 import pytest
 
 from pipelines.videos.catalog import DATASETS, dataset, dataset_of_folder, part_of
-from pipelines.videos.caveats import equal_names
-from pipelines.videos.inputs import wanted_lists
+from pipelines.videos.list_choice import wanted_lists
 from pipelines.videos.list_files import read_labels
 from pipelines.videos.list_folder import ListFolder
 from vlmodels.errors import UserError
@@ -97,8 +96,8 @@ def test_hmdb_labels_swap_four_names(folder, shared_data):
             wrong[found is published] += not stem.endswith(f"_{name}") or longer
     assert wrong == {True: 120, False: 0}
     swapped = ["kick ball", "kick", "sword exercise", "sword"]
-    (told,) = folder("hmdb51").about_names(published.classes)
-    assert "'kick ball' and 'kick' and 'sword exercise' and 'sword' are swapped, as published" in told
+    (caveat,) = folder("hmdb51").name_caveats(published.classes)
+    assert "'kick ball' and 'kick' and 'sword exercise' and 'sword' are swapped, as published" in caveat
     assert [published.classes[i] for i in (20, 21, 44, 45)] == swapped
     map_file = shared_data / "labels" / "alt" / "mmaction2_hmdb51_label_map.txt"
     assert list(corrected.classes) == [name.replace("_", " ") for name in map_file.read_text().split()]
@@ -123,15 +122,6 @@ def test_draws_of_base_shots_overlap_a_little_and_never_with_the_test_lists(path
         assert [len(a & b) for a, b in combinations(draws, 2)] == overlaps, name
         tests = paths(name, "base_val") | paths(name, "novel_val")
         assert not any(draw & tests for draw in draws)
-
-
-def test_namesakes_in_kinetics_400(shared_data):
-    labels = {path.stem: read_labels(path) for path in (shared_data / "labels").glob("*.csv")}
-    k400 = labels["kinetics_400_labels"]
-    assert len(equal_names(labels["ucf_101_labels"], k400)) == 22
-    assert equal_names(labels["hmdb_51_labels"], k400) == ["pushup", "situp"]
-    assert len(set(labels["kinetics_600_labels"]) - set(k400)) == 232  # by string, case counts
-    assert not any(equal_names(labels[f"ZS_split{i}_K600"], k400) for i in (1, 2, 3))
 
 
 def test_published_names_that_break_naive_readers(paths, folder):

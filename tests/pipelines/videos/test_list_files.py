@@ -1,41 +1,24 @@
-"""Lists, label files and folders: published quirks are read, mistakes are named with file and line."""
+"""Lists and label files: every form and published quirk is read, mistakes are named with file and line."""
 
 from __future__ import annotations
 
 import gzip
+import json
 
 import pytest
+from list_files import LABEL_FILE, put
 
-from pipelines.videos.inputs import clip_id, find_inputs, group_of
 from pipelines.videos.list_files import read_labels, read_list
 from vlmodels.errors import UserError
 
-
-def put(path, content="x"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-LABELS = 'id,name\r\n0,Typing\r\n1,"Laying something on the table, on its side"\r\n2,plié\r\n'
-
-
-@pytest.fixture
-def world(tmp_path):
-    """Three listed videos (one in ``videos/``, one in a class folder), labels and a list."""
-    put(tmp_path / "a b #1 [x] & é.mp4")
-    put(tmp_path / "videos" / "-b.avi")
-    put(tmp_path / "Typing" / "v_Typing_g24_c04.avi")
-    put(tmp_path / "labels.csv", LABELS)
-    put(tmp_path / "val.txt", "a b #1 [x] & é.mp4 2\r\n\r\n-b.avi 1\r\nv_Typing_g24_c04.avi 0")
-    return tmp_path
+NAMES = ("kick ball", "plié", "sit, stand")
 
 
 def test_label_files(world, tmp_path):
     names = ["Typing", "Laying something on the table, on its side", "plié"]
     assert read_labels(world / "labels.csv") == names
-    assert read_labels(put(tmp_path / "l.csv.gz", gzip.compress(LABELS.encode()))) == names
-    assert read_labels(put(tmp_path / "bom.csv", "\ufeff" + LABELS)) == names
+    assert read_labels(put(tmp_path / "l.csv.gz", gzip.compress(LABEL_FILE.encode()))) == names
+    assert read_labels(put(tmp_path / "bom.csv", "\ufeff" + LABEL_FILE)) == names
 
 
 @pytest.mark.parametrize(
@@ -93,130 +76,65 @@ def test_published_files_are_read(shared_data):
     assert counts["val1.txt"] in {1530, 3783}
 
 
-def test_listed_videos_are_found_with_or_without_folders(world):
-    inputs = find_inputs([world / "val.txt"], [world / "labels.csv"])
-    assert inputs.root == world.resolve()
-    assert inputs.classes[0] == "Typing"
-    found = {video.uri: (video.path, video.label, video.split) for video in inputs.videos}
-    assert found["-b.avi"] == ("videos/-b.avi", inputs.classes[1], "val")
-    assert found["v_Typing_g24_c04.avi"] == ("Typing/v_Typing_g24_c04.avi", "Typing", "val")
-    assert found["a b #1 [x] & é.mp4"][1] == "plié"
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("l.csv", 'path,label\r\n"a, b.mp4",0\r\nc d.mp4,2\r\n'),
+        ("l.csv", 'label,video\n"kick ball","a, b.mp4"\n"sit, stand",c d.mp4\n'),
+        ("l.csv", '\ufefffile;x;label\na, b.mp4;9;0\nc d.mp4;9;"sit, stand"\n'),
+        ("l.csv.gz", gzip.compress(b'video,label\n"a, b.mp4",0\nc d.mp4,2', mtime=0)),
+        ("l.json", json.dumps([{"path": "a, b.mp4", "label": 0}, {"path": "c d.mp4", "label": "sit, stand"}])),
+        ("l.json", json.dumps([{"video": "a, b.mp4", "label": "0"}, {"video": "c d.mp4", "label": 2, "more": []}])),
+        ("l.json", json.dumps({"a, b.mp4": "kick ball", "c d.mp4": 2})),
+    ],
+)
+def test_other_forms_of_lists(tmp_path, file, content):
+    found = read_list(put(tmp_path / file, content), classes=NAMES)
+    assert [(line.path, line.label) for line in found] == [("a, b.mp4", 0), ("c d.mp4", 2)]
 
 
-def test_missing_and_ambiguous_videos_have_no_path(world):
-    put(world / "x" / "twice.mp4")
-    put(world / "y" / "twice.mp4")
-    put(world / "more.txt", "-b.avi 1\ngone.mp4 0\ntwice.mp4 0\nclips/v_Typing_g24_c04.mp4 0\n")
-    inputs = find_inputs([world / "more.txt"], [world / "labels.csv"])
-    assert {video.uri: video.path for video in inputs.videos} == {
-        "-b.avi": "videos/-b.avi",
-        "gone.mp4": "",
-        "twice.mp4": "",
-        "clips/v_Typing_g24_c04.mp4": "Typing/v_Typing_g24_c04.avi",  # another folder, another suffix
-    }
+@pytest.mark.parametrize("end", ["\r", "\r\n"])
+def test_line_ends_of_other_systems(tmp_path, end):
+    for file, lines in (("l.txt", ("a.mp4 0", "b.mp4 1", "")), ("l.csv", ("path,label", "a.mp4,0", "b.mp4,1"))):
+        found = read_list(put(tmp_path / file, end.join(lines)))
+        assert [(line.path, line.label) for line in found] == [("a.mp4", 0), ("b.mp4", 1)]
+    assert read_labels(put(tmp_path / "labels.csv", end.join(("id,name", "0,a", "1,b")))) == ["a", "b"]
 
 
-def test_several_lists_share_videos_and_join_classes_by_name(world):
-    base, novel = put(world / "base.csv", "id,name\n0,plié\n1,Typing\n"), put(world / "novel.csv", "id,name\n0,New\n")
-    put(world / "n.mp4")
-    lists = [
-        put(world / "s1.txt", "-b.avi 0\nv_Typing_g24_c04.avi 1\n"),
-        put(world / "s2.txt", "v_Typing_g24_c04.avi 1"),
-        put(world / "novel.txt", "n.mp4 0\n"),
-    ]
-    inputs = find_inputs(lists, [base, base, novel])
-    assert inputs.classes == ("plié", "Typing", "New")
-    splits = {video.uri: (video.label, video.split) for video in inputs.videos}
-    assert splits["v_Typing_g24_c04.avi"] == ("Typing", "s1|s2")
-    assert splits["n.mp4"] == ("New", "novel")
+def test_path_label_lines_may_be_called_csv(tmp_path):
+    found = read_list(put(tmp_path / "val.csv", "a.mp4 0\nc d.mp4 2\n"), 3)
+    assert [(line.path, line.label) for line in found] == [("a.mp4", 0), ("c d.mp4", 2)]
 
 
-def test_mistakes_with_lists(world, tmp_path):
-    labels, val = world / "labels.csv", world / "val.txt"
-    with pytest.raises(UserError, match="2 label files for 3 lists"):
-        find_inputs([val, val, val], [labels, labels])
-    with pytest.raises(UserError, match="--labels CSV"):
-        find_inputs([val])
-    with pytest.raises(UserError, match="no such folder or list"):
-        find_inputs([world / "nowhere"])
-    with pytest.raises(UserError, match="is a video"):
-        find_inputs([world / "videos" / "-b.avi"], [labels])
-    with pytest.raises(UserError, match=r"--root .*: no such folder"):
-        find_inputs([val], [labels], root=world / "nowhere")
-    with pytest.raises(UserError, match="none of the 1 listed videos"):
-        find_inputs([put(world / "gone.txt", "gone.mp4 0\n")], [labels])
-    with pytest.raises(UserError, match=r"b.txt:1: -b.avi is 'Typing' here but 'Laying.*in .*val.txt:3"):
-        find_inputs([val, put(world / "b.txt", "-b.avi 0\n")], [labels])
-    with pytest.raises(UserError, match="two lists are called val"):
-        find_inputs([val, put(world / "other" / "val.txt", "-b.avi 1\n")], [labels], root=world)
-    elsewhere = put(world / "other" / "val2.txt", "-b.avi 1\n")
-    with pytest.raises(UserError, match="different folders; --root"):
-        find_inputs([val, elsewhere], [labels])
-    assert len(find_inputs([elsewhere], [labels], root=world).videos) == 1
-
-
-def test_class_folders(tmp_path):
-    put(tmp_path / "Walking" / "a.mp4")
-    put(tmp_path / "Walking" / "deeper" / "b.MP4")
-    put(tmp_path / "Sit & stay" / "#c.webm")
-    put(tmp_path / "Sit & stay" / "notes.txt")
-    put(tmp_path / ".cache" / "x.mp4")
-    inputs = find_inputs([tmp_path])
-    assert inputs.classes == ("Sit & stay", "Walking")
-    assert [(video.uri, video.label, video.split) for video in inputs.videos] == [
-        ("Sit & stay/#c.webm", "Sit & stay", ""),
-        ("Walking/a.mp4", "Walking", ""),
-        ("Walking/deeper/b.MP4", "Walking", ""),
-    ]
-
-
-def test_split_folders_flat_folders_and_own_output(tmp_path):
-    put(tmp_path / "train" / "Walking" / "a.mp4")
-    put(tmp_path / "val" / "Walking" / "b.mp4")
-    put(tmp_path / "out" / "videolike.mp4")
-    inputs = find_inputs([tmp_path], exclude=tmp_path / "out")
-    assert [(v.label, v.split) for v in inputs.videos] == [("Walking", "train"), ("Walking", "val")]
-    flat = find_inputs([tmp_path / "out"])
-    assert (flat.classes, flat.videos[0].label) == ((), "")
-
-
-def test_linked_folders_are_followed_but_not_in_circles(tmp_path):
-    put(tmp_path / "elsewhere" / "a.mp4")
-    (tmp_path / "root").mkdir()
-    (tmp_path / "root" / "Walking").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "root")
-    assert [video.uri for video in find_inputs([tmp_path / "root"]).videos] == ["Walking/a.mp4"]
-
-
-def test_folders_are_matched_to_the_label_file(tmp_path):
-    labels = put(tmp_path / "labels.csv", "id,name\n0,brush hair\n1,Typing\n2,unused\n")
-    put(tmp_path / "v" / "Brush_Hair" / "a.mp4")
-    put(tmp_path / "v" / "Typing" / "a.mp4")
-    inputs = find_inputs([tmp_path / "v"], [labels])
-    assert inputs.classes == ("brush hair", "Typing", "unused")
-    assert [video.label for video in inputs.videos] == ["brush hair", "Typing"]
-    put(tmp_path / "v" / "Tiping" / "a.mp4")
-    put(tmp_path / "v" / "xyz" / "a.mp4")
-    with pytest.raises(UserError, match=r"'Tiping' \(did you mean 'Typing'\?\), 'xyz'"):
-        find_inputs([tmp_path / "v"], [labels])
-
-
-def test_empty_and_several_folders(tmp_path):
-    with pytest.raises(UserError, match="no videos here"):
-        find_inputs([tmp_path])
-    (tmp_path / "a").mkdir()
-    with pytest.raises(UserError, match="one folder, or one or more lists"):
-        find_inputs([tmp_path, tmp_path / "a"])
-    with pytest.raises(UserError, match="--root says"):
-        find_inputs([tmp_path], root=tmp_path)
-
-
-def test_names_and_groups():
-    assert clip_id("a/b.mp4") == clip_id("a/b.mp4") != clip_id("b.mp4")
-    assert len(clip_id("é")) == 16
-    assert group_of("Typing/v_Typing_g24_c04.avi") == "v_Typing_g24"
-    assert group_of("har_Clapping_g10_c01.mp4") == "har_Clapping_g10"
-    assert group_of("How_to_pour_beer_pour_u_nm_np1_fr_goo_0.avi") == "How_to_pour_beer_pour"
-    assert group_of("train/-aNccq2jvUA_000055_000065.mp4") == "train/-aNccq2jvUA_000055_000065"
-    assert group_of("A/0001.mp4") == "A/0001" != group_of("B/0001.mp4")
-    assert group_of("part.1.mp4") == "part.1"
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("l.csv", "path,label\na.mp4,\n", r"l.csv:2, column 2 \(label\): no label for 'a.mp4'"),
+        ("l.csv", "label,path\n0,a.mp4\n9,b.mp4\n", r"l.csv:3, column 1 \(label\): label 9 is out of range"),
+        ("l.csv", "path,label\na.mp4,kick bal\n", r"'kick bal' is not a number and no class .* mean 'kick ball'\?"),
+        ("l.csv", "path,label\na, b.mp4,0\n", "l.csv:2: 3 cells where the header has 2; quote"),
+        ("l.csv", "path,label\n,0\n", "l.csv:2: a video without a path"),
+        ("l.csv", "youtube_id,time_start\nx,1\n", "l.csv:1: a list in CSV starts with a header"),
+        ("l.csv", "path,label\n", "no videos in this list"),
+        (
+            "l.csv",
+            'path,label\na.mp4,0\n"b.mp4,0\nc.mp4,0\n',
+            r"l.csv:3: not CSV \(unexpected end of data\); is a quote",
+        ),
+        (
+            "l.txt.gz",
+            gzip.compress(b"a.mp4 0\n" * 99, mtime=0)[:-9],
+            r"l.txt.gz: truncated or damaged \(.*\); fetch it again",
+        ),
+        ("l.txt.gz", gzip.compress(b"a.mp4 0\n", mtime=0)[:10] + b"\xff" * 30, "l.txt.gz: truncated or damaged"),
+        ("l.json", '[{"path": "a.mp4"}]', r"l.json, entry 1 \(label\): no label for 'a.mp4'"),
+        ("l.json", '{"a.mp4": 0,\n "b.mp4" 1}', r"l.json:2:10: not JSON"),
+        ("l.json", '["a.mp4"]', r"a list in JSON is"),
+        ("l.txt", "a.mp4,0\n", r"l.txt:1:8: expected 'path label'"),
+        ("l.txt", "  a b.mp4   x  \n", r"l.txt:1:13: expected 'path label' with a number"),
+        ("l.txt", "a.mp4 3\n", r"l.txt:1:7: label 3 is out of range: .* does the list count from 0\?"),
+    ],
+)
+def test_mistakes_in_lists_name_their_place(tmp_path, file, content, message):
+    with pytest.raises(UserError, match=message):
+        read_list(put(tmp_path / file, content), classes=NAMES)

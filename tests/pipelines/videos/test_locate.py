@@ -81,9 +81,9 @@ def test_a_folder_or_prefix_tells(tmp_path, uri, label, there, expected):
 )
 def test_what_is_nowhere_or_anyones(tmp_path, uri, there, reason):
     known = known_folders(["subject1/1.mp4", "subject2/1.mp4"], ["a", "b"])
-    path, told = Locator(tree(tmp_path, *there), known)(uri, "a")
+    path, found_reason = Locator(tree(tmp_path, *there), known)(uri, "a")
     assert path == ""
-    assert re.search(reason, told)
+    assert re.search(reason, found_reason)
 
 
 def test_paths_that_contradict_each_other():

@@ -1,0 +1,25 @@
+"""Whether clips and settings fit together, before a worker starts."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from pipelines.config.resolve import resolve
+from pipelines.config.schema import DataConfig, TrainConfig
+from pipelines.planning.plan import plan_run
+from pipelines.planning.text import describe_plan
+from vlmodels.errors import UserError
+
+
+@pytest.mark.ray
+def test_a_pass_of_one_clip_is_refused_before_a_worker_starts(small_data):
+    overrides = ["method.alpha=0", "optim.micro_batch=1", "optim.batch_size=8", "protocol.shots=4"]
+    base = TrainConfig(data=DataConfig(dir=str(small_data)))
+    config = resolve(method="msta", preset=None, base=base, overrides=overrides)
+    assert "mixup=0.0" in describe_plan(plan_run(config))
+    mixed = dataclasses.replace(config, augment=dataclasses.replace(config.augment, mixup=0.8))
+    with pytest.raises(UserError, match=r"pass with one clip; set optim\.micro_batch=2, or augment\.mixup=0"):
+        plan_run(mixed)
+    plan_run(dataclasses.replace(mixed, optim=dataclasses.replace(mixed.optim, epochs=0, warmup_epochs=0)))

@@ -1,0 +1,73 @@
+"""What the digest of a split stands for."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from fakes import clip, folder_clips
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from protocol_cases import NAMES, config, source
+
+from pipelines.config.protocols import PROTOCOLS
+from pipelines.protocols.make import make_split
+from pipelines.protocols.split import Scoring, Source
+
+# --------------------------------------------------------------------------------------------------------- digest
+
+
+SCORING = Scoring(frames=8, clips=1, crops=1)
+MINE = source()
+CHANGES = {
+    "a file's content": {"data": source([dataclasses.replace(c, sha256=f"{c.uri}!") for c in folder_clips()])},
+    "broken clips": {"data": source([dataclasses.replace(c, ok="_0" not in c.uri) for c in folder_clips()])},
+    "frames": {"scoring": dataclasses.replace(SCORING, frames=16)},
+    "clips": {"scoring": dataclasses.replace(SCORING, clips=4)},
+    "crops": {"scoring": dataclasses.replace(SCORING, crops=3)},
+    "stored size": {"scoring": dataclasses.replace(SCORING, short_side=256)},
+    "sampling": {"scoring": dataclasses.replace(SCORING, sampling="dense", stride=16)},
+    "a class's name": {
+        "data": dataclasses.replace(
+            source([dataclasses.replace(c, label=c.label.replace("run", "jog")) for c in folder_clips()]),
+            classes=("clap", "jog", "sit", "walk"),
+        )
+    },
+}
+
+
+@pytest.fixture(params=PROTOCOLS)
+def digest(request, tmp_path):
+    """Digest of a protocol on own data, with changes to what it is given."""
+    (tmp_path / "c.csv").write_text("video,caption\n" + "".join(f"{c.uri},{c.label}\n" for c in folder_clips()))
+    common = {"name": request.param, "shots": 3, "fewer_shots": True, "captions": str(tmp_path / "c.csv")}
+
+    def made(data=MINE, seed=1, scoring=SCORING, **settings):
+        return make_split(config(**common | settings), data, seed, scoring=scoring).digest
+
+    made.protocol = request.param
+    return made
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_the_digest_changes_if_what_is_scored_changes(digest, change, request):
+    nameless = digest.protocol == "retrieval" and "name" in request.node.callspec.id  # it has captions instead
+    assert (digest() == digest(**change)) == nameless
+
+
+def test_the_digest_changes_with_what_is_drawn(digest):
+    if digest.protocol in ("few_shot", "b2n"):
+        assert digest() != digest(seed=2)
+        assert digest() != digest(shots=2)
+    if digest.protocol != "zero_shot":
+        assert digest() != digest(split_seed=2)
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.text(min_size=1, max_size=5), folder=st.text(min_size=1, max_size=5), extra=st.integers(0, 3))
+def test_the_digest_stays_if_nothing_that_is_scored_changes(digest, name, folder, extra):
+    """Where the data lies, what it is called, and clips without a label or a caption are nothing to it."""
+    unlabelled = [clip(n, "") for n in range(extra)]
+    data = Source(name, folder, tuple(folder_clips() + unlabelled), NAMES)
+    assert digest() == digest(data=data)
+    assert digest() == digest(allow_leak=True, hmdb_names="corrected")

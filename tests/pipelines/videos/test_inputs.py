@@ -1,0 +1,180 @@
+"""Videos of folders, of lists and of own CSV files, with their classes, groups and splits."""
+
+from __future__ import annotations
+
+import pytest
+from list_files import put, write_labels
+
+from pipelines.videos.inputs import clip_id, find_inputs, find_listed, group_of
+from pipelines.videos.list_files import read_videos
+from pipelines.videos.list_folder import ListFolder
+from vlmodels.errors import UserError
+
+
+def test_listed_videos_are_found_with_or_without_folders(world):
+    inputs = find_inputs([world / "val.txt"], [world / "labels.csv"])
+    assert inputs.root == world.resolve()
+    assert inputs.classes[0] == "Typing"
+    found = {video.uri: (video.path, video.label, video.split) for video in inputs.videos}
+    assert found["-b.avi"] == ("videos/-b.avi", inputs.classes[1], "val")
+    assert found["v_Typing_g24_c04.avi"] == ("Typing/v_Typing_g24_c04.avi", "Typing", "val")
+    assert found["a b #1 [x] & é.mp4"][1] == "plié"
+
+
+def test_missing_and_ambiguous_videos_have_no_path(world):
+    put(world / "x" / "twice.mp4")
+    put(world / "y" / "twice.mp4")
+    put(world / "more.txt", "-b.avi 1\ngone.mp4 0\ntwice.mp4 0\nclips/v_Typing_g24_c04.mp4 0\n")
+    inputs = find_inputs([world / "more.txt"], [world / "labels.csv"])
+    assert {video.uri: video.path for video in inputs.videos} == {
+        "-b.avi": "videos/-b.avi",
+        "gone.mp4": "",
+        "twice.mp4": "",
+        "clips/v_Typing_g24_c04.mp4": "Typing/v_Typing_g24_c04.avi",  # another folder, another suffix
+    }
+
+
+def test_several_lists_share_videos_and_join_classes_by_name(world):
+    base, novel = put(world / "base.csv", "id,name\n0,plié\n1,Typing\n"), put(world / "novel.csv", "id,name\n0,New\n")
+    put(world / "n.mp4")
+    lists = [
+        put(world / "s1.txt", "-b.avi 0\nv_Typing_g24_c04.avi 1\n"),
+        put(world / "s2.txt", "v_Typing_g24_c04.avi 1"),
+        put(world / "novel.txt", "n.mp4 0\n"),
+    ]
+    inputs = find_inputs(lists, [base, base, novel])
+    assert inputs.classes == ("plié", "Typing", "New")
+    splits = {video.uri: (video.label, video.split) for video in inputs.videos}
+    assert splits["v_Typing_g24_c04.avi"] == ("Typing", "s1|s2")
+    assert splits["n.mp4"] == ("New", "novel")
+
+
+def test_mistakes_with_lists(world, tmp_path):
+    labels, val = world / "labels.csv", world / "val.txt"
+    with pytest.raises(UserError, match="2 label files for 3 lists"):
+        find_inputs([val, val, val], [labels, labels])
+    with pytest.raises(UserError, match="--labels CSV"):
+        find_inputs([val])
+    with pytest.raises(UserError, match="no such folder or list"):
+        find_inputs([world / "nowhere"])
+    with pytest.raises(UserError, match="is a video"):
+        find_inputs([world / "videos" / "-b.avi"], [labels])
+    with pytest.raises(UserError, match=r"--root .*: no such folder"):
+        find_inputs([val], [labels], root=world / "nowhere")
+    with pytest.raises(UserError, match="none of the 1 listed videos"):
+        find_inputs([put(world / "gone.txt", "gone.mp4 0\n")], [labels])
+    with pytest.raises(UserError, match=r"b.txt:1: -b.avi is 'Typing' here but 'Laying.*in .*val.txt:3"):
+        find_inputs([val, put(world / "b.txt", "-b.avi 0\n")], [labels])
+    with pytest.raises(UserError, match="two lists are called val"):
+        find_inputs([val, put(world / "other" / "val.txt", "-b.avi 1\n")], [labels], root=world)
+    elsewhere = put(world / "other" / "val2.txt", "-b.avi 1\n")
+    with pytest.raises(UserError, match="different folders; --root"):
+        find_inputs([val, elsewhere], [labels])
+    assert len(find_inputs([elsewhere], [labels], root=world).videos) == 1
+
+
+def test_class_folders(tmp_path):
+    put(tmp_path / "Walking" / "a.mp4")
+    put(tmp_path / "Walking" / "deeper" / "b.MP4")
+    put(tmp_path / "Sit & stay" / "#c.webm")
+    put(tmp_path / "Sit & stay" / "notes.txt")
+    put(tmp_path / ".cache" / "x.mp4")
+    inputs = find_inputs([tmp_path])
+    assert inputs.classes == ("Sit & stay", "Walking")
+    assert [(video.uri, video.label, video.split) for video in inputs.videos] == [
+        ("Sit & stay/#c.webm", "Sit & stay", ""),
+        ("Walking/a.mp4", "Walking", ""),
+        ("Walking/deeper/b.MP4", "Walking", ""),
+    ]
+
+
+def test_split_folders_flat_folders_and_own_output(tmp_path):
+    put(tmp_path / "train" / "Walking" / "a.mp4")
+    put(tmp_path / "val" / "Walking" / "b.mp4")
+    put(tmp_path / "out" / "videolike.mp4")
+    inputs = find_inputs([tmp_path], exclude=tmp_path / "out")
+    assert [(v.label, v.split) for v in inputs.videos] == [("Walking", "train"), ("Walking", "val")]
+    flat = find_inputs([tmp_path / "out"])
+    assert (flat.classes, flat.videos[0].label) == ((), "")
+
+
+def test_linked_folders_are_followed_but_not_in_circles(tmp_path):
+    put(tmp_path / "elsewhere" / "a.mp4")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "Walking").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "root")
+    assert [video.uri for video in find_inputs([tmp_path / "root"]).videos] == ["Walking/a.mp4"]
+
+
+def test_folders_are_matched_to_the_label_file(tmp_path):
+    labels = put(tmp_path / "labels.csv", "id,name\n0,brush hair\n1,Typing\n2,unused\n")
+    put(tmp_path / "v" / "Brush_Hair" / "a.mp4")
+    put(tmp_path / "v" / "Typing" / "a.mp4")
+    inputs = find_inputs([tmp_path / "v"], [labels])
+    assert inputs.classes == ("brush hair", "Typing", "unused")
+    assert [video.label for video in inputs.videos] == ["brush hair", "Typing"]
+    put(tmp_path / "v" / "Tiping" / "a.mp4")
+    put(tmp_path / "v" / "xyz" / "a.mp4")
+    with pytest.raises(UserError, match=r"'Tiping' \(did you mean 'Typing'\?\), 'xyz'"):
+        find_inputs([tmp_path / "v"], [labels])
+
+
+def test_empty_and_several_folders(tmp_path):
+    with pytest.raises(UserError, match="no videos here"):
+        find_inputs([tmp_path])
+    (tmp_path / "a").mkdir()
+    with pytest.raises(UserError, match="one folder, or one or more lists"):
+        find_inputs([tmp_path, tmp_path / "a"])
+    with pytest.raises(UserError, match="--root says"):
+        find_inputs([tmp_path], root=tmp_path)
+
+
+def test_names_and_groups():
+    assert clip_id("a/b.mp4") == clip_id("a/b.mp4") != clip_id("b.mp4")
+    assert len(clip_id("é")) == 16
+    assert group_of("Typing/v_Typing_g24_c04.avi") == "v_Typing_g24"
+    assert group_of("har_Clapping_g10_c01.mp4") == "har_Clapping_g10"
+    assert group_of("How_to_pour_beer_pour_u_nm_np1_fr_goo_0.avi") == "How_to_pour_beer_pour"
+    assert group_of("train/-aNccq2jvUA_000055_000065.mp4") == "train/-aNccq2jvUA_000055_000065"
+    assert group_of("A/0001.mp4") == "A/0001" != group_of("B/0001.mp4")
+    assert group_of("part.1.mp4") == "part.1"
+
+
+def test_the_videos_of_a_folder_of_lists_are_in_it(tmp_path):
+    write_labels(tmp_path / "l" / "labels.csv", ("a",))
+    for name in ("l/val.txt", "l/videos/x.mp4", "x.mp4"):
+        put(tmp_path / name, "x.mp4 0\n")
+    inputs = find_listed(ListFolder.open(tmp_path / "l"), ["val"], None)
+    assert (inputs.root, inputs.videos[0].path) == (tmp_path / "l", "videos/x.mp4")
+
+
+def test_own_data_names_classes_groups_and_splits(tmp_path):
+    mine = put(tmp_path / "mine.csv", "path,label,group,split\nb.mp4,run,film 1,train\na.mp4,kick ball,film 2,Test\n")
+    classes, lines = read_videos(mine)
+    assert classes == ["kick ball", "run"]
+    assert [(line.path, line.label, line.group) for line in lines] == [("b.mp4", 1, "film 1"), ("a.mp4", 0, "film 2")]
+    for name in ("a.mp4", "b.mp4"):
+        put(tmp_path / "v" / name)
+    inputs = find_inputs([mine], root=tmp_path / "v")
+    assert inputs.lists == ()
+    assert [(v.uri, v.label, v.group, v.split) for v in inputs.videos] == [
+        ("a.mp4", "kick ball", "film 2", "test"),
+        ("b.mp4", "run", "film 1", "train"),
+    ]
+    with pytest.raises(UserError, match=r"its labels are numbers; --labels CSV"):
+        read_videos(put(tmp_path / "n.csv", "path,label\na.mp4,0\n"))
+    with pytest.raises(UserError, match=r"s.csv:2: split 'trian' \(did you mean 'train'\?\)"):
+        find_inputs([put(tmp_path / "s.csv", "path,label,split\na.mp4,x,trian\n")], root=tmp_path / "v")
+
+
+def test_several_own_files_are_their_splits(tmp_path):
+    put(tmp_path / "a.mp4")
+    put(tmp_path / "b.mp4")
+    files = [
+        put(tmp_path / "train.csv", "path,label\na.mp4,run\n"),
+        put(tmp_path / "test.csv", "path,label\nb.mp4,clap\n"),
+    ]
+    inputs = find_inputs(files)
+    assert inputs.classes == ("clap", "run")
+    assert [(video.label, video.split) for video in inputs.videos] == [("run", "train"), ("clap", "test")]
+    assert inputs.videos[0].group == "a"
