@@ -1,4 +1,4 @@
-"""Fixtures of the rooms that ingest videos."""
+"""Fixtures of the tests that ingest videos."""
 
 from __future__ import annotations
 

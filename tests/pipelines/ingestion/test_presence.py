@@ -141,7 +141,7 @@ def test_filtered_own_data_keeps_groups_and_splits(tmp_path, capsys, rows):
     assert [(v.uri, v.label, v.group, v.split) for v in again.videos] == [(*row[:3], row[3] or none) for row in rows]
 
 
-def test_videos_beside_their_lists_are_not_renamed(world):
+def test_videos_in_the_folder_of_their_lists_are_not_renamed(world):
     (world / "lists" / "videos").symlink_to(world / "videos")
     place = world / "lists"
     assert check_data.main(["--lists", str(place), "--dataset", "hmdb51", "--out", str(world / "out")]) == 1
