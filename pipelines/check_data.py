@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from pipelines.cli import run_script
-from pipelines.ingestion.presence_report import summary, write
+from pipelines.ingestion.presence_report import CheckRun, summary, write
 from pipelines.videos.flags import add_input_flags, inputs_from, local_only
 
 
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     seconds = time.monotonic() - started
     print(summary(presence, notes), flush=True)
     if out is not None:
-        write(out, inputs, presence, {"decoded": args.decode, "seconds": round(seconds, 3), "notes": notes})
+        write(out, inputs, presence, CheckRun(args.decode, seconds, notes))
         print(f"report  {out / 'check.json'}")
         if (out / "lists").is_dir():
             print(f"lists   {out / 'lists'}")

@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     settings = DecodeSettings(args.frames, args.size, args.pool, args.sampling, args.stride)
     out = Destination.at(args.out)
-    inputs = inputs_from(args, exclude=None if out.uri else out.desk)
+    inputs = inputs_from(args, exclude=None if out.uri else out.folder)
     lists = f" ({', '.join(one.name for one in inputs.lists)})" if inputs.lists else ""
     print(f"{len(inputs.videos)} videos of {len(inputs.classes)} classes in {inputs.place}{lists}", flush=True)
     labels = {video.label for video in inputs.videos}

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -125,7 +125,9 @@ def _read_header(path: Path) -> _Header:
         with av.open(str(path)) as container:
             return _header_of(path, container)
     except av.FFmpegError as error:
-        raise VideoError(path, impostor(path) or f"not a readable video ({error.strerror})") from error
+        with path.open("rb") as file:
+            cause = impostor(file)
+        raise VideoError(path, cause or f"not a readable video ({error.strerror})") from error
 
 
 def _header_of(path: Path, container: Any) -> _Header:
@@ -185,10 +187,9 @@ def _keeps_order(codec: Any, family: str) -> bool:
     return depth == 8 and (ordered or (codec.name in REORDERED and family != "avi"))
 
 
-def impostor(path: Path) -> str | None:
+def impostor(file: BinaryIO) -> str | None:
     """Name the usual files that are no videos, which the decoders all call invalid data."""
-    with path.open("rb") as file:
-        start = file.read(512)
+    start = file.read(512)
     if not start:
         return "the file is empty"
     if not start.strip(b"\0"):

@@ -1,4 +1,4 @@
-"""What is stored of a clip: the settings that decide it, and the one function from a file to its frames."""
+"""Settings that decide which frames of a clip are stored, and the one function from a file to these frames."""
 
 from __future__ import annotations
 
@@ -15,14 +15,24 @@ from vlmodels.sampling import Indices, Sampling, dense_pool_indices, pool_indice
 from vlmodels.video import VideoInfo, read_clip
 
 DECODE_VERSION = 1
-"""Raised when the same file and settings would give other frames."""
+"""To be raised when the same file and settings give other frames."""
+DECODER = "pipelines.ingestion.decode:decode_clip"
+"""``module:function`` that a decoding process imports."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeSettings:
-    """A pool of frames for crops of ``size``: of each clip of ``frames`` frames, ``pool`` views and the centre one.
+    """Which frames of a video are stored, and how large.
 
-    ``sampling`` says what a clip is: a frame of each segment, or frames that are ``stride`` apart.
+    Attributes:
+        frames: T, frames of a view.
+        size: pixels of the crops that the stored frames leave room for.
+        pool: views that are stored, in addition to the centre one.
+        sampling: whether a view is a frame of each segment, or "dense": frames that are ``stride`` apart.
+        stride: frames between two of a dense view.
+
+    Raises:
+        UserError: a value is out of range.
     """
 
     frames: int = 8
@@ -36,23 +46,24 @@ class DecodeSettings:
             value = getattr(self, name)
             if not least <= value <= most:
                 raise UserError(f"--{name} {value}: choose {least} to {most}")
-        if self.sampling not in (known := get_args(Sampling)):
+        known = get_args(Sampling)
+        if self.sampling not in known:
             raise UserError(f"--sampling {self.sampling}: choose {' or '.join(known)}{nearest(self.sampling, known)}")
 
     @property
     def offsets(self) -> tuple[float, ...]:
-        """Places inside each segment, or ``Starts`` of dense clips: one for each frame that a segment stores."""
+        """Places inside each segment, or ``Starts`` of dense views: one for each stored frame of a segment."""
         return pool_starts(self.pool) if self.sampling == "dense" else pool_offsets(self.pool)
 
     def indices(self, n_frames: int) -> Indices:
-        """Frame numbers ``[stored_frames]`` of a video's pool, segment by segment; ascending only for segments."""
+        """Return the frame numbers ``[stored_frames]`` of a pool, segment by segment; dense ones do not ascend."""
         if self.sampling == "dense":
             return dense_pool_indices(n_frames, self.frames, self.stride, self.pool)
         return pool_indices(n_frames, self.frames, self.offsets)
 
     @property
     def stored_frames(self) -> int:
-        """Frames stored of each clip."""
+        """Number of stored frames of each clip."""
         return self.frames * len(self.offsets)
 
     @property
@@ -62,12 +73,15 @@ class DecodeSettings:
         return self.stored_frames * short * int(WIDEST * short) * 3
 
     def to_json(self) -> dict[str, Any]:
-        """Return all that decides which frames are stored, as index.json keeps it."""
-        dense = {"sampling": self.sampling, "stride": self.stride, "starts": list(self.offsets)}
+        """Return what index.json records: all that decides which frames are stored."""
+        if self.sampling == "dense":
+            sampling = {"sampling": self.sampling, "stride": self.stride, "starts": list(self.offsets)}
+        else:
+            sampling = {"offsets": list(self.offsets)}
         return {
             "version": DECODE_VERSION,
             "segments": self.frames,
-            **(dense if self.sampling == "dense" else {"offsets": list(self.offsets)}),
+            **sampling,
             "size": self.size,
             "short_side": stored_short_side(self.size),
             "resize": "bilinear, antialiased, cover and centre crop",
@@ -79,11 +93,28 @@ class DecodeSettings:
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class DecodeRequest:
+    """How the videos of one run are decoded.
+
+    Attributes:
+        settings: which frames are stored.
+        workers: videos decoded at the same time; None for one on each CPU.
+        time_limit_s: seconds for each video.
+        decode: ``module:function`` of a function ``(path, settings) -> (frames, info)`` like ``decode_clip``.
+    """
+
+    settings: DecodeSettings
+    workers: int | None = None
+    time_limit_s: float = 60.0
+    decode: str = DECODER
+
+
 def decode_clip(path: str, settings: DecodeSettings) -> tuple[Frames, VideoInfo]:
-    """Return the stored frames ``[P, H, W, 3]`` of a video, and its facts.
+    """Return the stored frames ``[P, H, W, 3]`` (uint8) of a video, and its facts.
 
     Raises:
-        VideoError: see ``vlmodels.video.read_clip``.
+        VideoError: the file cannot be read as a video (``vlmodels.video.read_clip``).
     """
     short = stored_short_side(settings.size)
 

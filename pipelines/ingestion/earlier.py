@@ -1,88 +1,88 @@
-"""What an earlier ingest of the same folder left, and whether it still holds."""
+"""What earlier ingests left in the same folder, and how much of it is still valid."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipelines.ingestion.batch_task import (
-    Facts,
-    read_part,
-)
+from pipelines.ingestion.clip_facts import ClipFacts, FileStat
 from pipelines.ingestion.destination import OUR_SHARD
-from pipelines.shards.index import MANIFEST, PARTS, SHARDS, Index
+from pipelines.ingestion.parts import read_parts
+from pipelines.shards.index import MANIFEST, SHARDS, Index
 from pipelines.shards.manifest import FACTS
 from pipelines.shards.shard_file import Shard
 from pipelines.videos.inputs import Input, Inputs
 
 
-@dataclass
-class Known:
-    """What earlier runs found out, by clip, and the shards that they left."""
+@dataclass(frozen=True)
+class Earlier:
+    """Facts that earlier ingests found, by clip, and shards that they left, by name."""
 
-    facts: dict[str, Facts] = field(default_factory=dict)
-    shards: dict[str, Shard] = field(default_factory=dict)
+    facts: dict[str, ClipFacts]
+    shards: dict[str, Shard]
 
 
-def read_known(out: Path) -> Known:
-    """Read what earlier ingests of the folder left: manifest, index and parts."""
-    known = Known()
-    index = Index.read(out)
-    if (out / MANIFEST).exists():
+def read_earlier(folder: Path) -> Earlier:
+    """Read manifest, index and parts in the folder of an ingest, finished or not."""
+    facts: dict[str, ClipFacts] = {}
+    shards: dict[str, Shard] = {}
+    index = Index.read(folder)
+    if (folder / MANIFEST).exists():
+        rows = pq.read_table(folder / MANIFEST, columns=FACTS.names).to_pylist()
+        facts = {row["clip_id"]: ClipFacts.from_row(row) for row in rows}
         # The manifest may be newer than the index (killed between the two): its shards are then in the parts.
-        known.facts = {row["clip_id"]: row for row in pq.read_table(out / MANIFEST, columns=FACTS.names).to_pylist()}
-        known.shards = {shard.file: shard for shard in index.shards} if index else {}
-    for path in sorted((out / PARTS).glob("*.parquet")):
-        rows, shards = read_part(path)
-        known.shards |= {shard.file: shard for shard in shards}
-        for row in rows:
-            before = known.facts.get(row["clip_id"])
-            if before is None or is_ok(row) or not (_same(before, row) and is_ok(before)):
-                known.facts[row["clip_id"]] = row
-    return known
+        shards = {shard.file: shard for shard in index.shards} if index else {}
+    for part in read_parts(folder):
+        shards |= {shard.file: shard for shard in part.shards}
+        facts |= {fact.clip_id: fact for fact in part.facts if _is_better(fact, facts.get(fact.clip_id))}
+    return Earlier(facts, shards)
 
 
-def still_true(known: Known, stats: dict[str, Any], sizes: dict[str, int], *, retry: bool) -> dict[str, Facts]:
-    """Return the facts of clips whose file is unchanged and whose frames are where they should be."""
-    whole = {name for name, shard in known.shards.items() if sizes.get(name) == shard.bytes}
-    facts = {}
+def _is_better(fact: ClipFacts, known: ClipFacts | None) -> bool:
+    """Return whether a fact replaces the known one: all do, except failures on a file that decoded before."""
+    return known is None or fact.is_ok or not known.is_ok or fact.stat != known.stat
+
+
+def still_valid(
+    earlier: Earlier, stats: Mapping[str, FileStat | None], shard_sizes: Mapping[str, int], *, retry: bool
+) -> dict[str, ClipFacts]:
+    """Return the earlier facts that need no new decoding, by clip.
+
+    Args:
+        earlier: what earlier ingests found.
+        stats: of each clip, the state of its file now; None if there is no file.
+        shard_sizes: bytes of the shard files that are there, by name.
+        retry: whether to leave out clips that could not be decoded.
+    """
+    whole = {name for name, shard in earlier.shards.items() if shard_sizes.get(name) == shard.bytes}
+    valid = {}
     for clip_id, stat in stats.items():
-        row = known.facts.get(clip_id)
-        if row is None or stat is None or not _same(row, stat):
+        facts = earlier.facts.get(clip_id)
+        if facts is None or stat is None or facts.stat != stat:
             continue
-        if row["shard"] in whole if is_ok(row) else not retry:
-            facts[clip_id] = row
-    return facts
+        if (facts.is_ok and facts.shard in whole) or (not facts.is_ok and not retry):
+            valid[clip_id] = facts
+    return valid
 
 
-def is_ok(row: Facts) -> bool:
-    """Return whether the clip was decoded."""
-    return bool(row["status"] == "ok")
-
-
-def _same(one: Facts, other: Facts) -> bool:
-    return (one["bytes"], one["mtime_ns"]) == (other["bytes"], other["mtime_ns"])
-
-
-def stat_of(inputs: Inputs, video: Input) -> Facts | None:
-    """Return size and time of a video's file; None if there is none."""
+def stat_of(inputs: Inputs, video: Input) -> FileStat | None:
+    """Return size and time of change of a video's file; None if there is no file."""
     if not video.path:
         return None
     if inputs.store:
-        size, mtime_ns = inputs.store.stats[video.path]
-        return {"bytes": size, "mtime_ns": mtime_ns}
+        return FileStat(*inputs.store.stats[video.path])
     try:
         stat = (inputs.root / video.path).stat()
     except OSError:
         return None
-    return {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    return FileStat(stat.st_size, stat.st_mtime_ns)
 
 
-def remove_shards(out: Path, keep: set[str]) -> None:
-    """Remove shard files of ours, whole or not, that nothing speaks of."""
-    for path in (out / SHARDS).iterdir():
+def remove_shards(folder: Path, keep: set[str]) -> None:
+    """Remove the shard files of an ingest, finished or not, whose names are not in ``keep``."""
+    for path in (folder / SHARDS).iterdir():
         if OUR_SHARD.fullmatch(path.name) and path.name not in keep:
             path.unlink(missing_ok=True)

@@ -7,64 +7,63 @@ unfinished ingest, which the same command completes. In a store it is the same (
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-import secrets
-import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.ingestion.batch_task import (
-    CLAIM,
-    Facts,
-    quarantined,
-)
-from pipelines.ingestion.batches import (
-    plan_batches,
-    run_batches,
-)
-from pipelines.ingestion.decode import DecodeSettings
+from pipelines.ingestion.batches import RunBatches, plan_batches, run_on_ray
+from pipelines.ingestion.claim import claimed
+from pipelines.ingestion.clip_facts import ClipFacts, FileStat
+from pipelines.ingestion.decode import DECODER, DecodeRequest, DecodeSettings
 from pipelines.ingestion.destination import Destination
-from pipelines.ingestion.earlier import is_ok, read_known, remove_shards, stat_of, still_true
-from pipelines.shards.index import INDEX, MANIFEST, PARTS, SHARDS, Index
+from pipelines.ingestion.earlier import read_earlier, remove_shards, stat_of, still_valid
+from pipelines.shards.index import INDEX, MANIFEST, PARTS, Index
 from pipelines.shards.manifest import SCHEMA
 from pipelines.shards.shard_file import Shard
 from pipelines.storage.files import file_sha256, write_whole
-from pipelines.videos.inputs import Inputs
+from pipelines.videos.inputs import Input, Inputs
 from pipelines.videos.kept_lists import keep_lists
 from vlmodels.errors import UserError
 
 SETTINGS = "settings.json"
-DECODE = "pipelines.ingestion.decode:decode_clip"
 
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What an ingest did: clips decoded now or kept from before, and those set aside with the reason."""
+    """What an ingest did.
+
+    Attributes:
+        manifest: path or URI of the manifest.
+        ok: clips that are stored.
+        decoded: videos decoded now, or set aside now.
+        kept: videos whose result an earlier ingest left, and videos that are missing.
+        quarantined: uri of each video that was set aside, and the reason.
+        digest: identifies the content.
+        seconds: time it took.
+        machines: address of each machine that decoded, and how many clips.
+    """
 
     manifest: str
     ok: int
     decoded: int
     kept: int
-    quarantined: tuple[tuple[str, str], ...]  # (uri, reason)
+    quarantined: tuple[tuple[str, str], ...]
     digest: str
     seconds: float
     machines: tuple[tuple[str, int], ...] = ()
-    """Address of each machine that decoded, and how many clips."""
 
     @property
     def total(self) -> int:
-        """All input videos."""
+        """Number of input videos."""
         return self.ok + len(self.quarantined)
 
 
@@ -78,156 +77,171 @@ def ingest(
     overwrite: bool = False,
     retry: bool = False,
     say: Callable[[str], None] = print,
-    decode: str = DECODE,
+    decode: str = DECODER,
+    run_batches: RunBatches = run_on_ray,
 ) -> IngestReport:
     """Decode all videos into ``out`` and describe every one of them in its manifest.
 
-    ``workers`` decode at the same time (default: one for each CPU that Ray has, or may get). Clips that an earlier run
-    decoded, or failed on, are kept if their file is unchanged; ``retry`` tries the failed ones again.
+    Args:
+        inputs: the videos.
+        out: the place of the result.
+        settings: which frames are stored.
+        workers: batches decoded at the same time; None for one on each CPU that Ray has, or may get.
+        time_limit: seconds for each video.
+        overwrite: remove what ``out`` holds, also if it was decoded with other settings.
+        retry: try again the videos that an earlier ingest set aside. Others are kept if their file is unchanged.
+        say: prints a line of progress.
+        decode: ``module:function`` that decodes a video.
+        run_batches: decodes planned batches.
 
     Raises:
         UserError: ``out`` cannot be written, or holds clips of other settings and not ``overwrite``; the
             decoder cannot run at all; no video at all could be decoded (the manifest then says why); a machine of
-            the cluster has not the same ``out`` or videos; another machine's ingest has taken over ``out``.
+            the cluster does not see the same ``out`` or videos; another machine's ingest has taken over ``out``.
     """
     started = time.monotonic()
-    to = Destination.of(out)
-    with _claimed(to) as token:
-        to = replace(to, token=token)
-        to.begin()
-        _check_settings(to.desk, settings, overwrite=overwrite)
-        to.claim(say)
-        if overwrite:
-            to.clear()
-        to.put(f"{PARTS}/{SETTINGS}")
-        known = read_known(to.desk)
+    request = DecodeRequest(settings, workers, time_limit, decode)
+    with claimed(out if isinstance(out, Destination) else Destination(out)) as destination:
+        _prepare(destination, settings, overwrite=overwrite, say=say)
         stats = {video.clip_id: stat_of(inputs, video) for video in inputs.videos}
-        facts = still_true(known, stats, to.shard_sizes(), retry=retry)
-        missing = [video for video in inputs.videos if video.clip_id not in facts]
-        for video in [video for video in missing if not video.path]:
-            facts[video.clip_id] = quarantined(video.clip_id, f"missing: {video.reason}")
-        kept = len(facts)
-        pending = [video for video in missing if video.path]
+        kept = _kept_facts(inputs, destination, stats, retry=retry)
+        pending = [video for video in inputs.videos if video.clip_id not in kept]
+        decoded: dict[str, ClipFacts] = {}
         if pending:
-            plan = [batch | {"token": token} for batch in plan_batches(inputs, pending, stats, settings)]
-            for row in run_batches(plan, to, settings, (workers, time_limit, decode), say):
-                facts[row["clip_id"]] = row
-        to.fetch_parts()
-        known = read_known(to.desk)
-        digest = _finish(inputs, facts, known.shards, to, settings)
-    machines = Counter(row["machine"] for row in facts.values() if "machine" in row)
-    bad = [(video.uri, facts[video.clip_id]["error"]) for video in inputs.videos if not is_ok(facts[video.clip_id])]
-    if len(bad) == len(inputs.videos):
-        reason, _ = Counter(reason for _, reason in bad).most_common(1)[0]
-        manifest = to.name(MANIFEST)
-        raise UserError(f"none of the {len(bad)} videos could be decoded (most often: {reason}); see {manifest}")
+            batches = plan_batches(inputs, pending, stats, settings.digest, destination.token)
+            decoded = {facts.clip_id: facts for facts in run_batches(batches, destination, request, say)}
+        facts = kept | decoded
+        digest = _finish(inputs, facts, destination, settings)
     return IngestReport(
-        manifest=to.name(MANIFEST),
-        ok=len(facts) - len(bad),
+        manifest=destination.address(MANIFEST),
+        ok=sum(one.is_ok for one in facts.values()),
         decoded=len(pending),
-        kept=kept,
-        quarantined=tuple(bad),
+        kept=len(kept),
+        quarantined=_quarantined(inputs, facts, destination),
         digest=digest,
         seconds=time.monotonic() - started,
-        machines=tuple(sorted(machines.items())),
+        machines=tuple(sorted(Counter(one.machine for one in facts.values() if one.machine).items())),
     )
 
 
-# -------------------------------------------------------------------------------------- what is there already
+# ---------------------------------------------------------------------------------------------- before decoding
 
 
-@contextmanager
-def _claimed(out: Path | Destination) -> Iterator[str]:
-    """Make the folder, and keep other ingests out of it for as long as this process lives; yield what it is told by."""
-    to, token = Destination.of(out), secrets.token_hex(8)
-    out = to.desk
-    try:
-        (out / SHARDS).mkdir(parents=True, exist_ok=True)
-        (out / PARTS).mkdir(exist_ok=True)
-        lock = (out / CLAIM).open("a")
-    except OSError as error:
-        raise UserError(to.unwritable(error)) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another ingest is writing to {to}; wait for it or choose another --out") from None
-        except OSError:
-            pass  # a file system without locks
-        try:
-            lock.truncate(0)
-            lock.write(token)
-            lock.flush()
-            os.fsync(lock.fileno())
-            yield token
-        except (ConnectionError, TimeoutError):
-            raise  # of Ray, and not of this folder
-        except OSError as error:
-            raise UserError(to.unwritable(error)) from error
-        finally:
-            if [path.name for path in (out / PARTS).glob("*")] == ["lock"]:
-                shutil.rmtree(out / PARTS, ignore_errors=True)
-
-
-def _check_settings(out: Path, settings: DecodeSettings, *, overwrite: bool) -> None:
-    """Refuse to mix settings in one folder; ``overwrite`` empties it first."""
+def _prepare(
+    destination: Destination, settings: DecodeSettings, *, overwrite: bool, say: Callable[[str], None]
+) -> None:
+    """Get the folder, and the store, ready for clips of these settings."""
+    destination.refresh()
     if overwrite:
-        (out / INDEX).unlink(missing_ok=True)  # first: from here on the folder is unfinished
-        (out / MANIFEST).unlink(missing_ok=True)
-        for path in (out / PARTS).glob("*.*"):
-            path.unlink()
-        remove_shards(out, set())
+        _empty_folder(destination.folder)
+    _check_settings(destination.folder, settings)
+    destination.take_over(say)
+    if overwrite:
+        destination.empty()
+    destination.upload(f"{PARTS}/{SETTINGS}")
+
+
+def _empty_folder(folder: Path) -> None:
+    (folder / INDEX).unlink(missing_ok=True)  # first: from here on the folder is unfinished
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for path in (folder / PARTS).glob("*.*"):
+        path.unlink()
+    remove_shards(folder, set())
+
+
+def _check_settings(folder: Path, settings: DecodeSettings) -> None:
+    """Record the settings in the folder; refuse to mix them with others."""
     wanted = settings.to_json()
-    index = Index.read(out)
-    begun = out / PARTS / SETTINGS
-    found = index.decode if index else json.loads(begun.read_text()) if begun.exists() else wanted
+    found = _settings_in(folder) or wanted
     if found != wanted:
         differences = ", ".join(
             f"{name} {found.get(name)} instead of {value}" for name, value in wanted.items() if found.get(name) != value
         )
         raise UserError(
-            f"{out} holds clips decoded with other settings ({differences}); "
+            f"{folder} holds clips decoded with other settings ({differences}); "
             "choose another --out, or --overwrite to decode everything again"
         )
-    write_whole(begun, lambda path: path.write_text(json.dumps(wanted)))
+    write_whole(folder / PARTS / SETTINGS, lambda path: path.write_text(json.dumps(wanted)))
+
+
+def _settings_in(folder: Path) -> Mapping[str, Any] | None:
+    """Return the settings of a folder's finished or unfinished ingest; None if there is none."""
+    index = Index.read(folder)
+    if index:
+        return index.decode
+    unfinished = folder / PARTS / SETTINGS
+    if unfinished.exists():
+        settings: dict[str, Any] = json.loads(unfinished.read_text())
+        return settings
+    return None
+
+
+def _kept_facts(
+    inputs: Inputs, destination: Destination, stats: Mapping[str, FileStat | None], *, retry: bool
+) -> dict[str, ClipFacts]:
+    """Return the facts, by clip, of videos that need no decoding: done earlier, or missing."""
+    earlier = read_earlier(destination.folder)
+    kept = still_valid(earlier, stats, destination.shard_sizes(), retry=retry)
+    for video in inputs.videos:
+        if not video.path:
+            kept[video.clip_id] = ClipFacts.quarantined(video.clip_id, f"missing: {video.reason}")
+    return kept
 
 
 # -------------------------------------------------------------------------------------------------- the result
 
 
-def _finish(
-    inputs: Inputs, facts: dict[str, Facts], shards: dict[str, Shard], to: Destination, settings: DecodeSettings
-) -> str:
+def _finish(inputs: Inputs, facts: Mapping[str, ClipFacts], destination: Destination, settings: DecodeSettings) -> str:
     """Write manifest and index, then remove what they do not need; return the digest."""
-    out = to.desk
-    rows = []
-    for video in inputs.videos:
-        own = {"uri": video.uri, "path": video.path, "label": video.label, "group": video.group, "split": video.split}
-        rows.append({**facts[video.clip_id], **own, "start_s": None, "end_s": None})
-    table = pa.Table.from_pylist(rows, schema=SCHEMA)
-    keep_lists(out, inputs.lists, inputs.dataset)
-    write_whole(out / MANIFEST, lambda path: pq.write_table(table, path))
-    used = sorted({row["shard"] for row in rows} - {""})
-    identity = ("clip_id", "label", "group", "split", "sha256", "decoder", "n_frames", "status")
-    content = [settings.to_json(), inputs.classes, [[row[name] for name in identity] for row in rows]]
-    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    destination.fetch_parts()
+    shards = read_earlier(destination.folder).shards
+    folder = destination.folder
+    rows = [_manifest_row(video, facts[video.clip_id]) for video in inputs.videos]
+    keep_lists(folder, inputs.lists, inputs.dataset)
+    write_whole(folder / MANIFEST, lambda path: pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path))
+    used = [shards[name] for name in sorted({row["shard"] for row in rows} - {""})]
+    digest = _digest(rows, inputs.classes, settings)
     if used:
-        Index(
-            decode=settings.to_json(),
-            decode_digest=settings.digest,
-            root=inputs.place,
-            classes=inputs.classes,
-            shards=tuple(shards[name] for name in used),
-            digest=digest,
-            manifest_sha256=file_sha256(out / MANIFEST),
-            code_version=_code_version(),
-        ).write(out)
-    to.publish([shards[name] for name in used])
+        _index(inputs, used, folder, settings, digest).write(folder)
+    destination.publish(used)
     if used:
-        remove_shards(out, set(used))
-        for path in (*out.glob(".*.tmp"), *(out / PARTS).glob("*.*")):
+        remove_shards(folder, {shard.file for shard in used})
+        for path in (*folder.glob(".*.tmp"), *(folder / PARTS).glob("*.*")):
             path.unlink(missing_ok=True)
     return digest
+
+
+def _manifest_row(video: Input, facts: ClipFacts) -> dict[str, Any]:
+    """Return a row of the columns ``SCHEMA``."""
+    return {
+        **facts.to_row(),
+        "uri": video.uri,
+        "path": video.path,
+        "label": video.label,
+        "group": video.group,
+        "split": video.split,
+        "start_s": None,
+        "end_s": None,
+    }
+
+
+def _digest(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], settings: DecodeSettings) -> str:
+    identity = ("clip_id", "label", "group", "split", "sha256", "decoder", "n_frames", "status")
+    content = [settings.to_json(), classes, [[row[name] for name in identity] for row in rows]]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _index(inputs: Inputs, shards: Sequence[Shard], folder: Path, settings: DecodeSettings, digest: str) -> Index:
+    return Index(
+        decode=settings.to_json(),
+        decode_digest=settings.digest,
+        root=inputs.place,
+        classes=inputs.classes,
+        shards=tuple(shards),
+        digest=digest,
+        manifest_sha256=file_sha256(folder / MANIFEST),
+        code_version=_code_version(),
+    )
 
 
 def _code_version() -> str:
@@ -235,3 +249,21 @@ def _code_version() -> str:
         return version("vidadapt")
     except PackageNotFoundError:
         return "unknown"
+
+
+def _quarantined(
+    inputs: Inputs, facts: Mapping[str, ClipFacts], destination: Destination
+) -> tuple[tuple[str, str], ...]:
+    """Return uri and reason of each video that was set aside.
+
+    Raises:
+        UserError: all were.
+    """
+    bad = [(video.uri, facts[video.clip_id].error) for video in inputs.videos if not facts[video.clip_id].is_ok]
+    if len(bad) == len(inputs.videos):
+        reason, _ = Counter(reason for _, reason in bad).most_common(1)[0]
+        raise UserError(
+            f"none of the {len(bad)} videos could be decoded (most often: {reason}); "
+            f"see {destination.address(MANIFEST)}"
+        )
+    return tuple(bad)

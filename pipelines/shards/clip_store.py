@@ -1,9 +1,10 @@
-"""Reads what ingest left, here or in a store: any clip's frames, memory-mapped, without decoding and without Ray."""
+"""Reads ingested data, here or in a store: any clip's frames, memory-mapped, without decoding and without Ray."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,17 @@ from pipelines.storage.files import file_sha256
 from pipelines.storage.place import Place, is_uri
 from vlmodels.errors import UserError
 from vlmodels.resize import Frames
-from vlmodels.sampling import Sampling, Starts
+from vlmodels.sampling import Sampling
 
 OPEN_SHARDS = 256
 """Files kept mapped at once: each costs a file descriptor, of which a process often has 1024."""
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredClip:
+    shard: str
+    row: int
+    n_frames: int  # of the video
 
 
 class ClipStore:
@@ -28,52 +36,57 @@ class ClipStore:
 
     Of a URI, each machine keeps a copy (``pipelines.storage.cache``), with the shards that were read there.
 
+    Args:
+        folder: path or URI of the ingested data.
+        open_shards: files kept mapped at once.
+
     Attributes:
         folder: where the small files lie on this machine.
-        uri: what to open it by on any machine: the URI as given, or the folder's absolute path.
+        uri: what opens it on any machine: the URI as given, or the folder's absolute path.
         name: last part of the URI or path.
         manifest: one row for every input video (``pipelines.shards.manifest.SCHEMA``).
-        digest: names this content: settings, classes, labels, files.
+        digest: identifies the content: settings, classes, labels, files.
         classes: class names in label order.
         segments: T; each has ``len(offsets)`` stored frames, at these ``offsets`` inside the segment; of dense clips,
             at the places of the clips that begin at these ``Starts``.
         sampling: "segments" or "dense"; dense frames are ``stride`` apart.
 
     Raises:
-        UserError: no finished ingest in ``folder``, a shard of it is gone or cut, or the store cannot be read.
+        UserError: ``folder`` holds no finished ingest, one of its shards is missing or truncated, or the store cannot
+            be read.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, open_shards: int = OPEN_SHARDS) -> None:
         self._cache = ShardCache(str(folder)) if is_uri(folder) else None
-        self.folder = self._cache.folder if self._cache else Path(Place.open(folder).root)
-        self.uri = str(folder if self._cache else self.folder)
-        self._shown = self._cache.place.uri if self._cache else self.uri
-        self.name = Path(self._shown).name
-        index = self._cache.index if self._cache else Index.read(self.folder)
-        if index is None:
-            raise UserError(self._unfinished())
-        self.index = index
-        self.digest, self.classes = index.digest, index.classes
-        self.segments: int = index.decode["segments"]
-        self.sampling: Sampling = index.decode.get("sampling", "segments")
-        self.stride: int = index.decode.get("stride", 0)
-        dense = self.sampling == "dense"
-        self.offsets: tuple[float, ...] = Starts(index.decode["starts"]) if dense else tuple(index.decode["offsets"])
+        self._open_shards = open_shards
+        if self._cache is not None:
+            self.folder = self._cache.folder
+            self.uri = str(folder)
+            self._public_uri = self._cache.place.uri
+        else:
+            self.folder = Path(Place.open(folder).root)
+            self.uri = self._public_uri = str(self.folder)
+        self.name = Path(self._public_uri).name
+        self.index = self._read_index()
+        self.digest = self.index.digest
+        self.classes = self.index.classes
+        pool = self.index.pool
+        self.segments: int = pool.segments
+        self.sampling: Sampling = pool.sampling
+        self.stride: int = pool.stride
+        self.offsets: tuple[float, ...] = pool.offsets
         self.manifest: pa.Table = self._read_manifest()
-        columns = (self.manifest.column(name).to_pylist() for name in ("clip_id", "status", "shard", "row", "n_frames"))
-        decoded = [row for row in zip(*columns, strict=True) if row[1] == "ok"]
-        self._place = {clip: (shard, row) for clip, _, shard, row, _ in decoded}
-        self._n_frames = {clip: n for clip, _, _, _, n in decoded}
+        self._clips = _stored_clips(self.manifest)
         self._check_shards()
         # Not a method: a cache that refers to its owner would keep the files open until the next collection.
         self._file = self._cache.ready if self._cache else (self.folder / SHARDS).joinpath
-        self._reader = functools.lru_cache(OPEN_SHARDS)(functools.partial(_open_shard, self._file))
+        self._reader = functools.lru_cache(open_shards)(functools.partial(_open_shard, self._file))
 
-    def __reduce__(self) -> tuple[type[ClipStore], tuple[str]]:
-        return (ClipStore, (self.uri,))
+    def __reduce__(self) -> tuple[type[ClipStore], tuple[str, int]]:
+        return (ClipStore, (self.uri, self._open_shards))
 
     def __len__(self) -> int:
-        return len(self._place)
+        return len(self._clips)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -89,19 +102,21 @@ class ClipStore:
             KeyError: no clip of that name was decoded.
             UserError: its shard cannot be fetched, or is damaged.
         """
-        shard, row = self._place[clip_id]
-        batch = self._reader(shard).get_batch(row)
+        clip = self._clips[clip_id]
+        batch = self._reader(clip.shard).get_batch(clip.row)
         frames: Frames = batch.column("frames").to_numpy_ndarray()[0]
         if batch.column("clip_id")[0].as_py() != clip_id:
-            raise UserError(f"{self._shown}/{SHARDS}/{shard} holds other clips than the manifest says; ingest again")
+            raise UserError(
+                f"{self._public_uri}/{SHARDS}/{clip.shard} holds other clips than the manifest says; ingest again"
+            )
         return frames
 
     def cached(self, shard: str) -> bool:
-        """Whether the shard can be read without the network."""
+        """Return whether the shard can be read without the network."""
         return self._cache is None or self._cache.cached(shard)
 
     def fetch(self, shards: Iterable[str]) -> None:
-        """Bring shards to this machine, several at a time; those that are not fetched come when they are read.
+        """Bring shards to this machine, several at a time; others come when they are read.
 
         Raises:
             UserError: one cannot be fetched, is damaged, or the disk is full.
@@ -110,12 +125,13 @@ class ClipStore:
             self._cache.fetch(shards)
 
     def place(self, clip_id: str) -> tuple[str, int]:
-        """Return the shard file that a decoded clip is in, and its row there."""
-        return self._place[clip_id]
+        """Return the shard file that holds a decoded clip, and the clip's row in it."""
+        clip = self._clips[clip_id]
+        return clip.shard, clip.row
 
     def n_frames(self, clip_id: str) -> int:
         """Return how many frames the video of a decoded clip has."""
-        return self._n_frames[clip_id]
+        return self._clips[clip_id].n_frames
 
     def verify(self) -> None:
         """Read every shard and compare its SHA-256 with the index.
@@ -125,8 +141,15 @@ class ClipStore:
         """
         remedy = "it will be fetched again" if self._cache else "ingest again"
         for shard in self.index.shards:
-            if file_sha256(path := self._file(shard.file)) != shard.sha256:
+            path = self._file(shard.file)
+            if file_sha256(path) != shard.sha256:
                 raise UserError(f"{path} is damaged; remove it and {remedy}")
+
+    def _read_index(self) -> Index:
+        index = self._cache.index if self._cache else Index.read(self.folder)
+        if index is None:
+            raise UserError(self._unfinished())
+        return index
 
     def _read_manifest(self) -> pa.Table:
         path = self.folder / MANIFEST
@@ -137,26 +160,48 @@ class ClipStore:
     def _unfinished(self) -> str:
         if not self.folder.is_dir():
             return f"{self.folder}: no such folder; pipelines/ingest.py makes it"
-        begun = (self.folder / SHARDS).is_dir()
-        remedy = "run the same pipelines/ingest.py command again" if begun else "pipelines/ingest.py makes one"
-        what = f"the ingest is unfinished (no {INDEX} that fits {MANIFEST})" if begun else f"no {INDEX} in it"
-        return f"{self.folder}: {what}; {remedy}"
+        if not (self.folder / SHARDS).is_dir():
+            return f"{self.folder}: no {INDEX} in it; pipelines/ingest.py makes one"
+        return (
+            f"{self.folder}: the ingest is unfinished (no {INDEX} that fits {MANIFEST}); "
+            "run the same pipelines/ingest.py command again"
+        )
 
     def _check_shards(self) -> None:
-        rows: dict[str, int] = {}
-        for shard, row in self._place.values():
-            rows[shard] = max(rows.get(shard, 0), row + 1)
-        listed: dict[str, Shard] = {shard.file: shard for shard in self.index.shards}
-        stored = self._cache.sizes() if self._cache else None
-        remedy = "copy the ingested folder there" if self._cache else "run the same pipelines/ingest.py command"
-        for name, least in rows.items():
-            path, shard = self.folder / SHARDS / name, listed.get(name)
+        """Compare the manifest's shards with the index, and their sizes with the files."""
+        least_rows: dict[str, int] = {}
+        for clip in self._clips.values():
+            least_rows[clip.shard] = max(least_rows.get(clip.shard, 0), clip.row + 1)
+        indexed = {shard.file: shard for shard in self.index.shards}
+        sizes = self._shard_sizes(least_rows)
+        for name, least in least_rows.items():
+            shard = indexed.get(name)
             if shard is None or shard.rows < least:
-                raise UserError(f"{self._shown}: manifest and {INDEX} disagree about {name}; ingest again")
-            size = (path.stat().st_size if path.exists() else 0) if stored is None else stored.get(name, 0)
-            if size != shard.bytes:
-                what = f"has {size} bytes instead of {shard.bytes}" if size else "is missing"
-                raise UserError(f"{self._shown}/{SHARDS}/{name} {what}; {remedy} again")
+                raise UserError(f"{self._public_uri}: manifest and {INDEX} disagree about {name}; ingest again")
+            self._check_size(shard, sizes.get(name, 0))
+
+    def _shard_sizes(self, names: Iterable[str]) -> dict[str, int]:
+        if self._cache is not None:
+            return self._cache.sizes()
+        paths = [self.folder / SHARDS / name for name in names]
+        return {path.name: path.stat().st_size for path in paths if path.exists()}
+
+    def _check_size(self, shard: Shard, size: int) -> None:
+        if size == shard.bytes:
+            return
+        problem = f"has {size} bytes instead of {shard.bytes}" if size else "is missing"
+        remedy = "copy the ingested folder there" if self._cache else "run the same pipelines/ingest.py command"
+        raise UserError(f"{self._public_uri}/{SHARDS}/{shard.file} {problem}; {remedy} again")
+
+
+def _stored_clips(manifest: pa.Table) -> dict[str, _StoredClip]:
+    names = ("clip_id", "status", "shard", "row", "n_frames")
+    columns = (manifest.column(name).to_pylist() for name in names)
+    return {
+        clip_id: _StoredClip(shard, row, n_frames)
+        for clip_id, status, shard, row, n_frames in zip(*columns, strict=True)
+        if status == "ok"
+    }
 
 
 def _open_shard(file: Callable[[str], Path], name: str) -> Any:

@@ -7,7 +7,7 @@ import pyarrow as pa
 FACTS = pa.schema(
     [
         ("clip_id", pa.string()),  # sha256(uri)[:16]
-        ("bytes", pa.int64()),  # size and time of change of the file that was read: is it still the same?
+        ("bytes", pa.int64()),  # size and time of change of the file that was read: they show whether it has changed
         ("mtime_ns", pa.int64()),
         ("sha256", pa.string()),  # of the file's bytes
         ("width", pa.int32()),  # as displayed
@@ -21,13 +21,13 @@ FACTS = pa.schema(
         ("row", pa.int32()),
     ]
 )
-"""What decoding finds out about a clip."""
+"""Columns of what decoding finds out about a clip."""
 
 SCHEMA = pa.schema(
     [
         ("clip_id", pa.string()),
         ("uri", pa.string()),  # as the list or folder names it, below the root
-        ("path", pa.string()),  # where the file is, below the root; "" if it is missing
+        ("path", pa.string()),  # path of the file below the root; "" if it is missing
         ("label", pa.string()),  # class name; "" if unlabelled
         ("group", pa.string()),  # clips of one source video share it
         ("split", pa.string()),  # list names or train/val/test folder, joined by "|"; "" if none
@@ -36,4 +36,4 @@ SCHEMA = pa.schema(
         *(field for field in FACTS if field.name != "clip_id"),
     ]
 )
-"""The truth about ``manifest.parquet``."""
+"""Columns of ``manifest.parquet``, in order."""

@@ -1,4 +1,4 @@
-"""Read ahead in a thread."""
+"""Iterate ahead in a thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 
 def prefetched(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
-    """Draw from ``items`` in a thread, up to ``depth`` ahead; its errors are raised here."""
+    """Yield ``items``, which a thread draws up to ``depth`` ahead; an error of the iterator is raised here."""
     ready: queue.Queue[tuple[list[Item], BaseException | None]] = queue.Queue(depth)
     closed = threading.Event()
 
@@ -30,7 +30,7 @@ def prefetched(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
                 if not put(([item], None)):
                     return
             put(([], StopIteration()))
-        except BaseException as error:  # noqa: BLE001 - handed to the consumer, which raises it
+        except BaseException as error:  # noqa: BLE001 - the consumer raises it
             put(([], error))
 
     threading.Thread(target=fill, name="prefetch", daemon=True).start()

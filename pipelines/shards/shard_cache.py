@@ -1,4 +1,4 @@
-"""Ingested data that lies in a store, and its shards' copies on this machine."""
+"""Ingested data in a store, and the copies of its shards on this machine."""
 
 from __future__ import annotations
 
@@ -30,17 +30,19 @@ from pipelines.storage.place import QUICK, Place
 from pipelines.videos.kept_lists import LISTS
 from vlmodels.errors import UserError
 
-SPARE_BYTES, SPARE_SHARE = 2 << 30, 0.05
-"""Room on the disk below which other data sets' shards are removed: Ray stops spilling at 5 %."""
+SPARE_BYTES = 2 << 30
+SPARE_SHARE = 0.05
+"""Free space, in bytes and as a part of the disk, below which shards of other data sets are removed; Ray stops spilling
+objects to the disk at the same 5 %."""
 USERS = ".users"
-"""Locked (shared) by every process that reads the data set."""
+"""File that every process that reads the data set holds a shared lock on."""
 
 
 def check_readable(uri: str) -> None:
-    """Look, without waiting for long, whether there is an ingested data set.
+    """Check, without waiting for long, that there is an ingested data set.
 
     Raises:
-        UserError: there is none, or the store cannot be reached.
+        UserError: there is no index, or the store cannot be reached.
     """
     place = Place.open(uri, attempts=QUICK)
     with reading(place):
@@ -48,13 +50,13 @@ def check_readable(uri: str) -> None:
 
 
 class ShardCache:
-    """An ingested data set in a store, and its copy on this machine; one process of a kind that may be many.
+    """An ingested data set in a store, and its copy on this machine, which several processes may use at once.
 
     Attributes:
-        folder: the copy, with all small files; ``shards/`` in it fills as shards are asked for.
+        folder: the copy, with all small files; its ``shards/`` fills as shards are asked for.
 
     Raises:
-        UserError: no finished ingest there, or it cannot be fetched.
+        UserError: the store holds no finished ingest there, or it cannot be fetched.
     """
 
     def __init__(self, uri: str) -> None:
@@ -66,31 +68,22 @@ class ShardCache:
         self.index = Index.parse(content, f"{self.place.uri}/{INDEX}")
         self._shards = {shard.file: shard for shard in self.index.shards}
         self.folder = cache_root() / "data" / cache_key(uri, content)
-        with writing(self.folder):
-            (self.folder / SHARDS).mkdir(parents=True, exist_ok=True)
-            held = os.open(self.folder / USERS, os.O_RDWR | os.O_CREAT, 0o666)
-            weakref.finalize(self, os.close, held)
-            fcntl.flock(held, fcntl.LOCK_SH)
-            os.utime(held)  # when it was used last
-        manifest, path = self.place / MANIFEST, self.folder / MANIFEST
-        if not path.exists():
-            with reading(self.place):
-                size = manifest.size()
-            StoredFile(manifest, path, size or 0, self.index.manifest_sha256).fetch()
+        self._register_use()
+        self._fetch_manifest()
         mirror(self.place, self.folder, {"json", "csv"}, inside=[LISTS], skip=[INDEX])
         with writing(self.folder):
             write_whole(self.folder / INDEX, lambda path: path.write_bytes(content))
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of the shards that lie in the store, by their names; one listing."""
+        """Return the sizes (bytes) of the shards in the store, by name; it takes one listing."""
         return {name: info.size for name, info in list_files(self.place / SHARDS).items()}
 
     def cached(self, shard: str) -> bool:
-        """Whether the shard is on this machine."""
+        """Return whether the shard is on this machine."""
         return self._file(shard).is_there()
 
     def ready(self, shard: str) -> Path:
-        """The shard's file on this machine, fetched if it is not there.
+        """Return the shard's file on this machine, fetched if it is not there.
 
         Raises:
             UserError: it cannot be fetched, is damaged, or the disk is full.
@@ -102,7 +95,7 @@ class ShardCache:
         return file.target
 
     def fetch(self, shards: Iterable[str]) -> None:
-        """Fetch several shards side by side, in this order; as :meth:`ready`."""
+        """Fetch several shards side by side, in this order; errors as :meth:`ready`."""
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="fetch") as pool:
             waiting = [pool.submit(self.ready, shard) for shard in dict.fromkeys(shards)]
             try:
@@ -111,6 +104,24 @@ class ShardCache:
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+    def _register_use(self) -> None:
+        """Lock the copy against removal by other processes, and note the time."""
+        with writing(self.folder):
+            (self.folder / SHARDS).mkdir(parents=True, exist_ok=True)
+            held = os.open(self.folder / USERS, os.O_RDWR | os.O_CREAT, 0o666)
+            weakref.finalize(self, os.close, held)
+            fcntl.flock(held, fcntl.LOCK_SH)
+            os.utime(held)  # its time of change says when the copy was used last
+
+    def _fetch_manifest(self) -> None:
+        manifest = self.place / MANIFEST
+        path = self.folder / MANIFEST
+        if path.exists():
+            return
+        with reading(self.place):
+            size = manifest.size()
+        StoredFile(manifest, path, size or 0, self.index.manifest_sha256).fetch()
 
     def _file(self, name: str) -> StoredFile:
         shard = self._shards[name]
@@ -127,7 +138,7 @@ def _require_index(there: bool, place: Place) -> None:
 
 
 def _make_room(data: Path, needed: int) -> None:
-    """Remove shards of data sets that no process reads, least recently used first, while the disk is nearly full."""
+    """Remove shards of data sets that no process reads, least recently used first, until the disk has free space."""
 
     def enough() -> bool:
         disk = shutil.disk_usage(data)

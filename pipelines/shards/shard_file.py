@@ -18,11 +18,12 @@ from vlmodels.resize import Frames
 
 Shape = tuple[int, ...]
 CHUNK = 1 << 18
+"""Bytes of one write: writes of 10 MB take ten times as long as writes that fit a processor cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """What the index says about a shard file; ``shape`` is ``(P, H, W, 3)`` of every clip in it."""
+    """A shard file as the index lists it; ``shape`` is ``(P, H, W, 3)``, that of every clip in it."""
 
     file: str
     rows: int
@@ -41,14 +42,15 @@ class Shard:
 
 
 class ShardWriter:
-    """Writes the clips of one batch as they come, a file for each shape; ``close`` gives them their names."""
+    """Writes the clips of one batch as they come, one file for each shape, which gets its name from ``close``."""
 
     def __init__(self, folder: Path, batch: str) -> None:
-        self._folder, self._batch = folder, batch
+        self._folder = folder
+        self._batch = batch
         self._open: dict[Shape, _OpenShard] = {}
 
     def add(self, clip_id: str, frames: Frames) -> tuple[str, int]:
-        """Append a clip; return the file it will be in, and its row there."""
+        """Append a clip; return the name of the file that it will be in, and its row there."""
         shard = self._open.get(frames.shape)
         if shard is None:
             name = f"{self._batch}-{'x'.join(map(str, frames.shape[:3]))}.arrow"
@@ -56,19 +58,22 @@ class ShardWriter:
         return shard.name, shard.add(clip_id, frames)
 
     def close(self) -> list[Shard]:
-        """Finish all files and rename them to their names."""
+        """Finish all files, rename them, and return them."""
         return [shard.close() for shard in self._open.values()]
 
     def abort(self) -> None:
-        """Remove what is unfinished."""
+        """Remove the unfinished files."""
         for shard in self._open.values():
             shard.abort()
 
 
 class _OpenShard:
     def __init__(self, folder: Path, name: str, shape: Shape) -> None:
-        self.name, self._shape, self._rows = name, shape, 0
-        self._path, self._part = folder / name, folder / f"{name}.{os.getpid()}.tmp"
+        self.name = name
+        self._shape = shape
+        self._rows = 0
+        self._path = folder / name
+        self._part = folder / f"{name}.{os.getpid()}.tmp"
         self._type = pa.fixed_shape_tensor(pa.uint8(), shape)
         self._schema = pa.schema([("clip_id", pa.string()), ("frames", self._type)])
         self._sink = _HashedFile(self._part)
@@ -98,15 +103,16 @@ class _OpenShard:
 
 
 class _HashedFile:
-    """A file to write to, that knows the SHA-256 of what went in."""
+    """A file that computes the SHA-256 of what is written to it."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb", buffering=0)
         self.sha256 = hashlib.sha256()
 
     def write(self, data: bytes) -> int:
-        view, done = memoryview(data), 0
-        while done < len(view):  # one call for 10 MB takes ten times as long as calls that fit a cache
+        view = memoryview(data)
+        done = 0
+        while done < len(view):
             written = self._file.write(view[done : done + CHUNK]) or 0
             self.sha256.update(view[done : done + written])
             done += written

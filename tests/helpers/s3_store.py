@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
 
 from pyarrow import fs
 
 BUCKET = "vidadapt-test"
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_REGION": "us-east-1"}
 WAIT_S = 30
+_REQUEST = re.compile(r"(GET|HEAD|PUT|POST|DELETE) ([^ ?]+) HTTP")
 
 
 @dataclass(frozen=True)
@@ -25,10 +30,18 @@ class Server:
 
     process: subprocess.Popen[bytes]
     endpoint: str
+    log: Path
 
     @property
     def environment(self) -> dict[str, str]:
         return {**KEYS, "AWS_ENDPOINT_URL": self.endpoint}
+
+    def requests(self, below: str = "") -> list[tuple[str, str]]:
+        """Return method and key of every request for an object so far, in order; of those ``below`` a URI if given."""
+        lines = self.log.read_text(errors="replace")
+        found = [(method, unquote(path)) for method, path in _REQUEST.findall(lines)]
+        prefix = f"/{below.removeprefix('s3://')}" if below else f"/{BUCKET}"
+        return [(method, path.removeprefix(f"{prefix}/")) for method, path in found if path.startswith(f"{prefix}/")]
 
     @contextlib.contextmanager
     def away(self) -> Iterator[None]:
@@ -47,16 +60,18 @@ def serve() -> Iterator[Server]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = tempfile.NamedTemporaryFile(suffix=".log")  # noqa: SIM115 - closed below
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
     try:
         _wait(process, port)
-        server = Server(process, f"http://127.0.0.1:{port}")
+        server = Server(process, f"http://127.0.0.1:{port}", Path(log.name))
         with environment(server.environment):
             fs.S3FileSystem(endpoint_override=server.endpoint, allow_bucket_creation=True).create_dir(BUCKET)
         yield server
     finally:
         process.kill()
         process.wait()
+        log.close()
 
 
 def _wait(process: subprocess.Popen[bytes], port: int) -> None:

@@ -2,85 +2,33 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.ingestion import batches
-from pipelines.ingestion import ingest as ingesting
-from pipelines.ingestion.batch_task import Source, decode_batch, decode_planned, worker_decoder
+from pipelines.ingestion.claim import claimed
 from pipelines.ingestion.decode import DecodeSettings
-from pipelines.ingestion.isolation import IsolatedDecoder
+from pipelines.ingestion.destination import Destination
+from pipelines.ingestion.ingest import ingest
 from pipelines.shards.index import Index
 from pipelines.shards.manifest import SCHEMA
-from pipelines.shards.shard_file import ShardWriter
 from pipelines.videos.inputs import find_inputs
 from tests.helpers import fake_decoders
+from tests.helpers.ingesting import SETTINGS
 from tests.helpers.videofiles import numbers, write_video
 from vlmodels.errors import UserError
 from vlmodels.sampling import pool_indices
 
-PAINT = "tests.helpers.fake_decoders:paint"
-SETTINGS = DecodeSettings(frames=2, size=16, pool=1)
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture
-def here(monkeypatch):
-    """Run batches in this process, with a fake decoder, instead of Ray: the same code but for the scheduling."""
-
-    def run(plan, out, settings, how, say):
-        ran.append([len(batch["paths"]) for batch in plan])
-        for batch in plan:
-            table = decode_planned(pa.Table.from_pylist([batch]), out, settings, how[1], how[2])
-            yield from table.to_pylist()
-
-    ran = []
-    monkeypatch.setattr(batches, "run_batches", run)
-    yield ran
-    worker_decoder.cache_clear()
-
-
-@pytest.fixture
-def videos(tmp_path):
-    """Twenty files in two classes; two shapes, one that cannot be decoded."""
-    for number in range(20):
-        path = tmp_path / "videos" / f"class {number % 2}" / f"{'wide' if number % 5 == 0 else 'v'}_{number:02d}.mp4"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"bad" if number == 7 else bytes([number, 1, 2]))
-    return tmp_path / "videos"
-
-
-def ingest(videos, out, **how):
-    return ingesting.ingest(find_inputs([videos]), out, SETTINGS, say=lambda line: None, **{"decode": PAINT, **how})
-
-
-@contextmanager
-def stopped_after(monkeypatch, rows):
-    """Stop the ingest in this context when it has taken in so many rows, or all."""
-    run = batches.run_batches
-
-    def stopped(*args):
-        for number, row in enumerate(run(*args)):
-            if number == rows:
-                break
-            yield row
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(batches, "run_batches", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            yield
+OTHER = DecodeSettings(frames=4, size=16, pool=1)
 
 
 def names(folder):
@@ -93,8 +41,8 @@ def rows(out):
 
 def test_what_is_left_on_disk(here, videos, tmp_path):
     out = tmp_path / "out"
-    report = ingest(videos, out)
-    assert here == [[8, 8, 4]]
+    report = here.ingest(videos, out)
+    assert here.batch_sizes == [[8, 8, 4]]
     assert (report.ok, report.decoded, report.kept) == (19, 20, 0)
     assert report.quarantined == (("class 1/v_07.mp4", "damaged: it says so itself"),)
     table = pq.read_table(out / "manifest.parquet")
@@ -118,28 +66,28 @@ def test_what_is_left_on_disk(here, videos, tmp_path):
 
 def test_a_rerun_does_only_what_is_missing_or_changed(here, videos, tmp_path):
     out = tmp_path / "out"
-    first = ingest(videos, out)
-    again = ingest(videos, out)
+    first = here.ingest(videos, out)
+    again = here.ingest(videos, out)
     assert (again.decoded, again.kept, again.digest) == (0, 20, first.digest)
     (videos / "class 0" / "wide_00.mp4").write_bytes(b"other content")
     (videos / "class 1" / "v_07.mp4").write_bytes(b"mended")
     (videos / "class 1" / "new.mp4").write_bytes(b"new")
     (videos / "class 0" / "v_02.mp4").unlink()
-    more = ingest(videos, out)
+    more = here.ingest(videos, out)
     assert (more.decoded, more.kept, more.ok) == (3, 17, 20)
-    assert here == [[8, 8, 4], [3]]
+    assert here.batch_sizes == [[8, 8, 4], [3]]
     assert more.digest != first.digest
     assert "class 0/v_02.mp4" not in rows(out)
-    assert more.digest == ingest(videos, tmp_path / "fresh").digest
+    assert more.digest == here.ingest(videos, tmp_path / "fresh").digest
 
 
 def test_labels_and_splits_change_without_decoding(here, videos, tmp_path):
     out = tmp_path / "out"
-    first = ingest(videos, out)
+    first = here.ingest(videos, out)
     labels = tmp_path / "labels.csv"
     labels.write_text("id,name\n0,Class 0\n1,Class 1\n")
     inputs = find_inputs([videos], [labels])
-    renamed = ingesting.ingest(inputs, out, SETTINGS, say=lambda line: None, decode=PAINT)
+    renamed = here.ingest(inputs, out)
     assert renamed.decoded == 0
     assert renamed.digest != first.digest
     assert rows(out)["class 0/v_02.mp4"]["label"] == "Class 0"
@@ -147,23 +95,22 @@ def test_labels_and_splits_change_without_decoding(here, videos, tmp_path):
 
 def test_failures_are_kept_until_a_retry(here, videos, tmp_path):
     out = tmp_path / "out"
-    ingest(videos, out, decode="tests.helpers.fake_decoders:moody")
+    here.ingest(videos, out, decode="tests.helpers.fake_decoders:moody")
     (videos / "class 0" / "raise.mp4").write_bytes(b"1")
-    moody = ingest(videos, out, decode="tests.helpers.fake_decoders:moody")
+    moody = here.ingest(videos, out, decode="tests.helpers.fake_decoders:moody")
     assert dict(moody.quarantined)["class 0/raise.mp4"] == "RuntimeError: surprise"
-    assert ingest(videos, out).decoded == 0
-    retried = ingest(videos, out, retry=True)
+    assert here.ingest(videos, out).decoded == 0
+    retried = here.ingest(videos, out, retry=True)
     assert (retried.decoded, [uri for uri, _ in retried.quarantined]) == (2, ["class 1/v_07.mp4"])
 
 
 def test_other_settings_need_another_folder_or_overwrite(here, videos, tmp_path):
-    out, other = tmp_path / "out", DecodeSettings(frames=4, size=16, pool=1)
-    ingest(videos, out)
-    inputs = find_inputs([videos])
+    out = tmp_path / "out"
+    here.ingest(videos, out)
     with pytest.raises(UserError, match=r"other settings \(segments 2 instead of 4\); choose another --out, or --over"):
-        ingesting.ingest(inputs, out, other, decode=PAINT)
+        here.ingest(videos, out, OTHER)
     assert Index.read(out).decode["segments"] == 2
-    report = ingesting.ingest(inputs, out, other, overwrite=True, decode=PAINT, say=lambda line: None)
+    report = here.ingest(videos, out, OTHER, overwrite=True)
     assert report.decoded == 20
     assert {shard.shape[0] for shard in Index.read(out).shards} == {4}
     assert len(names(out / "shards")) == len(Index.read(out).shards)
@@ -171,39 +118,46 @@ def test_other_settings_need_another_folder_or_overwrite(here, videos, tmp_path)
 
 def test_a_shard_that_is_lost_or_cut_is_made_again(here, videos, tmp_path):
     out = tmp_path / "out"
-    first = ingest(videos, out)
+    first = here.ingest(videos, out)
     lost, cut, *_ = Index.read(out).shards
     (out / "shards" / lost.file).unlink()
     os.truncate(out / "shards" / cut.file, cut.bytes // 2)
-    again = ingest(videos, out)
+    again = here.ingest(videos, out)
     assert again.decoded == lost.rows + cut.rows
     assert again.digest == first.digest
 
 
 @pytest.mark.parametrize("batches", [0, 1, 2, 3])
-def test_stopped_after_any_batch_it_ends_at_the_same_index(here, videos, tmp_path, monkeypatch, batches):
-    whole = ingest(videos, tmp_path / "whole")
+def test_stopped_after_any_batch_it_ends_at_the_same_index(here, videos, tmp_path, batches):
+    whole = here.ingest(videos, tmp_path / "whole")
     out = tmp_path / "out"
-    with stopped_after(monkeypatch, 8 * batches):
-        ingest(videos, out)
+    with pytest.raises(KeyboardInterrupt):
+        here.ingest(videos, out, run_batches=here.stopped_after(8 * batches))
     assert not (out / "index.json").exists()
     (out / "shards" / "0123456789abcdef-2x16x16.arrow.99.tmp").write_bytes(b"half")
     with pytest.raises(UserError, match="other settings"):
-        ingesting.ingest(find_inputs([videos]), out, DecodeSettings(frames=4, size=16, pool=1), decode=PAINT)
-    assert ingest(videos, out).digest == whole.digest
+        here.ingest(videos, out, OTHER)
+    assert here.ingest(videos, out).digest == whole.digest
     assert Index.read(out).shards == Index.read(tmp_path / "whole").shards
     assert names(out / "shards") == names(tmp_path / "whole" / "shards")
 
 
-def test_stopped_between_manifest_and_index(here, videos, tmp_path, monkeypatch):
+def test_stopped_between_manifest_and_index(here, videos, tmp_path):
     out = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        patch.setattr(Index, "write", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            ingest(videos, out)
-    again = ingest(videos, out)
+    obstacle = out / f".index.json.{os.getpid()}.tmp"
+
+    def run_batches(*args):
+        yield from here.run_batches(*args)
+        obstacle.mkdir()  # where the index is written before it gets its name
+
+    with pytest.raises(UserError, match="cannot write to"):
+        here.ingest(videos, out, run_batches=run_batches)
+    obstacle.rmdir()
+    assert (out / "manifest.parquet").exists()
+    assert not (out / "index.json").exists()
+    again = here.ingest(videos, out)
     assert again.decoded == 0
-    assert again.digest == ingest(videos, tmp_path / "whole").digest
+    assert again.digest == here.ingest(videos, tmp_path / "whole").digest
 
 
 def test_missing_files_have_a_row(here, videos, tmp_path):
@@ -211,7 +165,7 @@ def test_missing_files_have_a_row(here, videos, tmp_path):
     labels.write_text("id,name\n0,class 0\n1,class 1\n")
     listed.write_text("class 0/v_02.mp4 0\nclass 1/gone.mp4 1\n")
     inputs = find_inputs([listed], [labels], root=videos)
-    report = ingesting.ingest(inputs, tmp_path / "out", SETTINGS, say=lambda line: None, decode=PAINT)
+    report = here.ingest(inputs, tmp_path / "out")
     assert (report.ok, report.decoded) == (1, 1)
     assert rows(tmp_path / "out")["class 1/gone.mp4"]["error"].startswith("missing: no such file below")
 
@@ -220,79 +174,25 @@ def test_nothing_decodable_is_an_error_with_a_manifest(here, videos, tmp_path):
     for path in videos.rglob("*.mp4"):
         path.write_bytes(b"bad")
     with pytest.raises(UserError, match=r"none of the 20 videos .*it says so itself.*manifest.parquet"):
-        ingest(videos, tmp_path / "out")
+        here.ingest(videos, tmp_path / "out")
     assert len(rows(tmp_path / "out")) == 20
 
 
 def test_unwritable_and_busy_folders(here, videos, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write to .*Not a directory; choose another --out"):
-        ingest(videos, tmp_path / "file" / "out")
-    with ingesting._claimed(tmp_path / "out"), pytest.raises(UserError, match="another ingest is writing"):
-        ingest(videos, tmp_path / "out")
-    assert ingest(videos, tmp_path / "out").ok == 19
+        here.ingest(videos, tmp_path / "file" / "out")
+    with claimed(Destination(tmp_path / "out")), pytest.raises(UserError, match="another ingest is writing"):
+        here.ingest(videos, tmp_path / "out")
+    assert here.ingest(videos, tmp_path / "out").ok == 19
 
 
-@pytest.mark.parametrize(
-    ("wanted", "batches", "cpus", "limit", "count"),
-    [
-        *[(None, 9, 2, 2, 2), (5, 9, 2, 2, 2), (1, 9, 2, 2, 1), (None, 1, 2, 2, 1), (None, 9, 4, 2, 4)],
-        *[(None, 9, 0, None, 9), (5, 9, 0, None, 5), (20, 9, 2, None, 9), (None, 9, 0, 3, 3)],
-    ],
-)
-def test_as_many_workers_as_there_are_cpus_or_may_come(wanted, batches, cpus, limit, count, monkeypatch):
-    nodes = [{"Alive": True, "Resources": {"CPU": cpus} if cpus else {}}, {"Alive": False, "Resources": {"CPU": 50}}]
-    monkeypatch.setattr("ray.nodes", lambda: nodes)
-    monkeypatch.setattr(batches, "can_grow", lambda up: limit != 2)
-    monkeypatch.setattr(batches, "most_places", lambda scale, up: limit)
-    workers, waiting = batches._at_a_time(wanted, batches)
-    assert (workers, bool(waiting)) == (count, not cpus)
+def test_a_ray_that_is_away_is_no_full_disk(here, videos, tmp_path):
+    def run_batches(*_):
+        raise ConnectionError("no Ray")
 
-
-@pytest.mark.parametrize("grows", [False, True])
-def test_a_cluster_without_cpus_is_refused(grows, monkeypatch):
-    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"memory": 9.0}}])
-    monkeypatch.setattr(batches, "can_grow", lambda up: grows)
-    monkeypatch.setattr(batches, "most_places", lambda scale, up: 0)
-    with pytest.raises(UserError, match="Ray has no CPU to decode with"):
-        batches._at_a_time(None, 9)
-
-
-def test_a_ray_that_is_away_is_not_told_as_a_full_disk(videos, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.cluster.session.connect", lambda: (_ for _ in ()).throw(ConnectionError("no Ray")))
     with pytest.raises(ConnectionError, match="no Ray"):
-        ingest(videos, tmp_path / "out")
-
-
-def test_a_full_disk_leaves_nothing_half_written(here, videos, tmp_path, monkeypatch):
-    add, added = ShardWriter.add, []
-
-    def full(self, clip_id, frames):
-        added.append(clip_id)
-        if len(added) == 12:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return add(self, clip_id, frames)
-
-    monkeypatch.setattr(ShardWriter, "add", full)
-    settings = IsolatedDecoder(PAINT, SETTINGS, SETTINGS.largest, 20)
-    (tmp_path / "out" / "shards").mkdir(parents=True)
-    (tmp_path / "out" / ".parts").mkdir()
-    sources = [Source(path.name, str(path)) for path in sorted(videos.rglob("*.mp4"))]
-    (row,) = decode_batch("0123456789abcdef", sources, tmp_path / "out", settings).to_pylist()
-    settings.close()
-    assert row["status"] == "fatal"
-    assert "No space left on device; free some space or choose another --out" in row["error"]
-    assert names(tmp_path / "out" / "shards") == []
-    assert names(tmp_path / "out" / ".parts") == []
-
-
-@pytest.mark.ray
-def test_over_ray_more_workers_than_cpus_where_machines_may_come(ray_session, videos, tmp_path, monkeypatch):
-    said, asked = [], []
-    monkeypatch.setattr(batches, "can_grow", lambda nodes: asked.append(nodes) or True)
-    report = ingesting.ingest(find_inputs([videos]), tmp_path / "out", SETTINGS, decode=PAINT, say=said.append)
-    assert (report.ok, report.decoded, asked) == (19, 20, [1])
-    assert said[0] == "decoding 20 clips in 3 batches with 3 workers"  # on two CPUs
+        here.ingest(videos, tmp_path / "out", run_batches=run_batches)
 
 
 @pytest.mark.ray
@@ -303,7 +203,7 @@ def test_over_ray_with_real_videos(ray_session, tmp_path):
     (tmp_path / "v" / "class 0" / "broken.mp4").write_bytes(b"<html>404</html>")
     said = []
     settings = DecodeSettings(frames=4, size=48, pool=2)
-    report = ingesting.ingest(find_inputs([tmp_path / "v"]), tmp_path / "out", settings, workers=2, say=said.append)
+    report = ingest(find_inputs([tmp_path / "v"]), tmp_path / "out", settings, workers=2, say=said.append)
     assert (report.ok, report.total) == (10, 11)
     assert "11/11 clips" in said[-1]
     for row in rows(tmp_path / "out").values():
@@ -340,9 +240,9 @@ def test_killed_midway_it_ends_at_the_same_index(here, videos, tmp_path):
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # what its Ray leaves behind
     assert not (out / "index.json").exists()
-    resumed = ingest(videos, out)
+    resumed = here.ingest(videos, out)
     assert 0 < resumed.decoded < 80
     assert resumed.kept >= 16
-    whole = ingest(videos, tmp_path / "whole")
+    whole = here.ingest(videos, tmp_path / "whole")
     assert resumed.digest == whole.digest
     assert json.loads((out / "index.json").read_text()) == json.loads((tmp_path / "whole" / "index.json").read_text())

@@ -1,4 +1,4 @@
-"""The check of a data set before training: every fate is told and counted, and the filtered lists are right."""
+"""The check of a data set before training: every status is shown and counted, and the filtered lists are right."""
 
 from __future__ import annotations
 
@@ -7,25 +7,22 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import fsspec
-import pyarrow as pa
 import pytest
 from pyarrow import fs
 
 from pipelines import check_data
 from pipelines.ingestion import presence
-from pipelines.ingestion.batch_task import worker_decoder
-from pipelines.ingestion.decode import DecodeSettings
-from pipelines.ingestion.isolation import Decoded
+from pipelines.ingestion.batch import CHANGED, GONE
+from pipelines.ingestion.presence_report import summary
 from pipelines.planning.flags import config_from, training_parser
 from pipelines.storage.place import Place
 from pipelines.videos.flags import local_only
 from pipelines.videos.inputs import find_inputs, find_listed, uri_of
 from pipelines.videos.list_choice import wanted_lists
 from pipelines.videos.list_folder import ListFolder
-from pipelines.videos.remote import AHEAD
+from tests.helpers.ingesting import PAINT
 from tests.helpers.videofiles import truncate, write_video
 from vlmodels.errors import UserError
 
@@ -57,7 +54,7 @@ def run(world, *more):
     )
 
 
-def test_every_fate_is_told_counted_and_written(world, capsys):
+def test_every_status_is_shown_counted_and_written(world, capsys):
     assert run(world, "--out", str(world / "out")) == 1
     report = json.loads((world / "out" / "check.json").read_text())
     assert (report["schema"], report["dataset"], report["complete"], report["decoded"]) == (1, "hmdb51", False, False)
@@ -68,8 +65,8 @@ def test_every_fate_is_told_counted_and_written(world, capsys):
     assert counts == {"val1": [5, 1, 2, 1, 1], "val2": [2, 1, 0, 0, 1], "train1_few_shot_2": [2, 1, 0, 1, 0]}
     assert report["splits"]["val1"]["classes"]["pushup"] == {"missing": 1, "renamed": 1, "corrupt": 1}
     assert report["splits"]["val1"]["files"].keys() == {"val1.txt", "hmdb_51_labels.csv"}
-    fates = {row["path"]: (row["status"], row["reason"], row["found"]) for row in report["not_present"]}
-    assert fates == {
+    statuses = {row["path"]: (row["status"], row["reason"], row["found"]) for row in report["not_present"]}
+    assert statuses == {
         "b.avi": ("renamed", "other case: kick/b.AVI", "kick/b.AVI"),
         "c.avi": ("missing", f"no such file below {world / 'videos'}", None),
         "d.avi": ("renamed", "other suffix: d.mp4", "d.mp4"),
@@ -145,7 +142,7 @@ def test_filtered_own_data_keeps_groups_and_splits(tmp_path, capsys, rows):
     assert [(v.uri, v.label, v.group, v.split) for v in again.videos] == [(*row[:3], row[3] or none) for row in rows]
 
 
-def test_videos_beside_their_lists_are_not_renamed(world):
+def test_videos_in_the_folder_of_their_lists_are_not_renamed(world):
     (world / "lists" / "videos").symlink_to(world / "videos")
     place = world / "lists"
     assert check_data.main(["--lists", str(place), "--dataset", "hmdb51", "--out", str(world / "out")]) == 1
@@ -190,25 +187,6 @@ def upload(folder, uri):
     fs.copy_files(str(folder), place.root, destination_filesystem=place.filesystem)
 
 
-@pytest.fixture
-def here(monkeypatch, tmp_path):
-    """Decode in this process what Ray would spread; copies lie below ``tmp_path``."""
-
-    def run(plan, videos, workers, time_limit):
-        ran.extend(path for batch in plan for path in batch["paths"])
-        try:
-            for batch in plan:
-                yield presence._decode_planned(pa.Table.from_pylist([batch]), videos, time_limit)
-        finally:  # its child must not be reaped in a later test, which may count what children took
-            worker_decoder(presence.DECODE, DecodeSettings(size=32), time_limit).close()
-
-    ran = []
-    monkeypatch.setenv("VIDADAPT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(presence, "_run", run)
-    yield ran
-    worker_decoder.cache_clear()
-
-
 def test_videos_in_a_store_are_checked_as_on_a_disk(world, s3, capsys):
     upload(world / "videos", f"{s3}/my videos")
     assert run(world, "--out", str(world / "local")) == 1
@@ -230,68 +208,67 @@ def test_videos_of_a_store_are_decoded_and_not_kept(here, tmp_path, s3, capsys):
     (tmp_path / "v" / "run" / "zeros.mp4").write_bytes(bytes(9000))
     upload(tmp_path / "v", f"{s3}/v")
     assert check_data.main(["--videos", f"{s3}/v"]) == 1
-    assert here == []
-    assert check_data.main(["--videos", f"{s3}/v", "--decode"]) == 1
-    assert here == ["run/cut 100%.mp4", "run/good.mp4"]
-    said = capsys.readouterr().out
-    assert "decoding 2 videos, 0.0 MB to fetch\n" in said
-    assert "1 x not a readable video\n      run/cut 100%.mp4: not a readable video (Invalid data" in said
+    inputs, said = find_inputs([f"{s3}/v"], scan=True), []
+    broken = presence.first_bytes(inputs)
+    broken |= presence.undecodable(inputs, known=broken, say=said.append, run_checks=here.run_checks)
+    assert here.checked == ["run/cut 100%.mp4", "run/good.mp4"]
+    assert said[0] == "decoding 2 videos, 0.0 MB to fetch"
+    assert said[-1] == "2/2 videos, 1 corrupt"
+    found = presence.check(inputs, broken=broken)
+    assert not found.complete
+    lines = summary(found, [])
+    assert "1 x not a readable video\n      run/cut 100%.mp4: not a readable video (Invalid data" in lines
     assert not list((tmp_path / "cache" / "ingest" / "work").iterdir())
     mine = tmp_path / "mine.csv"
     mine.write_text(f"path,label\n{s3}/v/run/good.mp4,run\nv/good.mp4,run\n")
+    capsys.readouterr()
     assert check_data.main(["--videos", str(mine), "--root", f"{s3}/v"]) == 0
     assert "(none)       2        1        1        0        0\n" in capsys.readouterr().out
 
 
 @pytest.fixture
-def memory(here, tmp_path, monkeypatch):
-    """Two files in a store of this process, and a decoder that takes anything but ``bad``."""
-    monkeypatch.setattr(presence, "DECODE", "tests.helpers.fake_decoders:paint")
+def memory(tmp_path, monkeypatch):
+    """Two files in a store of this process; copies lie below ``tmp_path``."""
+    monkeypatch.setenv("VIDADAPT_CACHE", str(tmp_path / "cache"))
     where = f"memory://{tmp_path.name}"
     for name in ("a.mp4", "b.mp4"):
         (Place.open(where) / name).write(name.encode())
     return where
 
 
-def test_a_store_that_changes_meanwhile(memory):
+@pytest.fixture
+def undecodable(here):
+    """Check in this process, with a decoder that takes anything but ``bad``."""
+    return lambda inputs: presence.undecodable(inputs, decode=PAINT, run_checks=here.run_checks)
+
+
+def test_a_store_that_changes_meanwhile(memory, undecodable):
     inputs = find_inputs([memory])
     place = Place.open(memory)
-    assert presence.first_bytes(inputs) == presence.undecodable(inputs) == {}
+    assert presence.first_bytes(inputs) == undecodable(inputs) == {}
     place.filesystem.delete_file(f"{place.root}/a.mp4")
     (place / "b.mp4").write(b"longer or shorter than it was")
-    assert presence.first_bytes(inputs) == {"a.mp4": presence.GONE}
-    broken = presence.undecodable(inputs)
-    assert broken == {"a.mp4": presence.GONE, "b.mp4": presence.CHANGED}
+    assert presence.first_bytes(inputs) == {"a.mp4": GONE}
+    broken = undecodable(inputs)
+    assert broken == {"a.mp4": GONE, "b.mp4": CHANGED}
     assert [one.status for one in presence.check(inputs, broken=broken).videos] == ["missing", "corrupt"]
 
 
-def test_a_store_that_cannot_be_read_is_no_broken_video(memory, monkeypatch):
+def test_a_store_that_cannot_be_read_is_no_broken_video(memory, undecodable, monkeypatch):
     def denied(*_, **__):
         raise OSError("ACCESS_DENIED")
 
     inputs = find_inputs([memory])
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "_open", denied)
-    for look in (presence.first_bytes, presence.undecodable):
+    for look in (presence.first_bytes, undecodable):
         with pytest.raises(UserError, match=rf"^{memory}/a.mp4 cannot be read: these credentials may not do this; see"):
             look(inputs)
 
 
-def test_a_few_copies_lie_here_at_a_time(memory):
-    def beside(files):
-        for file in files:
-            yield Decoded(None, None, str(len(list(Path(file).parent.iterdir()))))
-
-    names = [f"{i}.mp4" for i in range(4 * AHEAD)]
-    for name in names:
-        (Place.open(memory) / name).write(b"x")
-    found = [int(row["error"]) for row in presence._decoded(names, [1] * len(names), memory, beside)]
-    assert 1 <= max(found) <= AHEAD
-
-
-def test_no_room_for_copies(memory, tmp_path):
+def test_no_room_for_copies(memory, undecodable, tmp_path):
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(UserError, match=f"cannot write to {tmp_path}/cache on .*; make room, or set VIDADAPT_CACHE"):
-        presence.undecodable(find_inputs([memory]))
+        undecodable(find_inputs([memory]))
 
 
 def test_mistakes_about_stores(memory, s3, world):

@@ -1,4 +1,4 @@
-"""The reading side: frames without a copy, a store that pickles, and folders that are not what they seem."""
+"""Reading ingested data: frames without a copy, a store that pickles, and folders that are damaged or unfinished."""
 
 from __future__ import annotations
 
@@ -11,23 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.ingestion import ingest as ingesting
 from pipelines.ingestion.decode import DecodeSettings
-from pipelines.shards import clip_store
 from pipelines.shards.clip_store import ClipStore
 from pipelines.shards.index import Index
-from pipelines.videos.inputs import find_inputs
 from tests.helpers import fake_decoders
-from tests.pipelines.ingestion.test_ingest import PAINT, SETTINGS, here, ingest, videos
+from tests.helpers.ingesting import SETTINGS
 from vlmodels.errors import UserError
 from vlmodels.sampling import Starts
-
-__all__ = ["here", "videos"]  # fixtures
 
 
 @pytest.fixture
 def folder(here, videos, tmp_path):
-    ingest(videos, tmp_path / "out")
+    here.ingest(videos, tmp_path / "out")
     return tmp_path / "out"
 
 
@@ -58,14 +53,14 @@ def test_an_index_says_how_clips_were_sampled(folder, here, videos, tmp_path):
     assert (store.sampling, store.stride, type(store.offsets)) == ("segments", 0, tuple)
     assert {store.n_frames(clip) for clip in decoded(store).values()} == {40}
     dense = DecodeSettings(frames=2, size=16, pool=3, sampling="dense", stride=4)
-    ingesting.ingest(find_inputs([videos]), tmp_path / "dense", dense, say=lambda line: None, decode=PAINT)
+    here.ingest(videos, tmp_path / "dense", dense)
     store = ClipStore(tmp_path / "dense")
     assert (store.sampling, store.stride, store.segments) == ("dense", 4, 2)
     assert store.offsets == Starts([0.5, 0, 0.5, 1])
     assert isinstance(store.offsets, Starts)
     assert store.shape[0] == 8
     with pytest.raises(UserError, match=r"holds clips decoded with other settings .*sampling None instead of dense"):
-        ingesting.ingest(find_inputs([videos]), folder, dense, say=lambda line: None, decode=PAINT)
+        here.ingest(videos, folder, dense)
 
 
 def test_it_pickles_by_path(folder):
@@ -77,9 +72,8 @@ def test_it_pickles_by_path(folder):
     assert np.array_equal(pickle.loads(message).frames(clip), store.frames(clip))
 
 
-def test_few_files_stay_open_and_frames_outlive_them(folder, monkeypatch):
-    monkeypatch.setattr(clip_store, "OPEN_SHARDS", 1)
-    store = ClipStore(folder)
+def test_few_files_stay_open_and_frames_outlive_them(folder):
+    store = pickle.loads(pickle.dumps(ClipStore(folder, open_shards=1)))
     kept = {clip: store.frames(clip) for clip in decoded(store).values()}
     for clip, frames in kept.items():
         assert np.array_equal(frames, store.frames(clip))

@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-import pyarrow as pa
 import pytest
 
 from pipelines.config.schema import ScaleConfig, TrainConfig
-from pipelines.ingestion import batches, ingest
-from pipelines.ingestion.batch_task import decode_planned, worker_decoder
 from pipelines.ingestion.decode import DecodeSettings
 from pipelines.planning.plan import plan_run
 from pipelines.sweeps.candidates import label_of, overridden
@@ -18,7 +15,7 @@ from pipelines.sweeps.flags import parse, winner_seeds
 from pipelines.sweeps.plan import plan_sweep
 from pipelines.sweeps.runner import at_a_time
 from pipelines.sweeps.text import about, describe_sweep, registered_name
-from pipelines.videos.inputs import find_inputs
+from tests.helpers.ingesting import in_process
 from vlmodels.errors import UserError
 
 SMALL = [
@@ -40,21 +37,9 @@ def clips(tmp_path_factory):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes([number]))
 
-    def run(plan, out, settings, how, say):
-        for batch in plan:
-            yield from decode_planned(pa.Table.from_pylist([batch]), out, settings, how[1], how[2]).to_pylist()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "run_batches", run)
+    with in_process() as here:
         settings = DecodeSettings(frames=4, size=48, pool=1)
-        ingest.ingest(
-            find_inputs([root / "videos"]),
-            root / "data",
-            settings,
-            say=lambda _: None,
-            decode="tests.helpers.fake_decoders:fitting",
-        )
-    worker_decoder.cache_clear()
+        here.ingest(root / "videos", root / "data", settings, decode="tests.helpers.fake_decoders:fitting")
     return root / "data"
 
 
