@@ -45,7 +45,7 @@ def run_training(
     watch: Watch | None = None,
     on_message: Send | None = None,
 ) -> RunResult:
-    """Train and score as ``plan`` says, and leave ``OUT/NAME/{adapter.safetensors, config.json, run.json, ...}``.
+    """Train and score a plan; leave ``OUT/NAME/{adapter.safetensors, config.json, run.json, ...}``.
 
     A finished run is not repeated; one that was cut off continues after its last whole epoch. Both are recognised by
     their name, a digest of all that the result depends on. With one worker, a watched run trains in this very process;

@@ -103,7 +103,7 @@ class Tracker:
 
 
 class EpochLog:
-    """Logs each epoch once to a tracker; while MLflow is away, training goes on.
+    """Logs each epoch once to a tracker; while MLflow is away, training continues.
 
     Args:
         tracker: gets the epochs.
@@ -120,7 +120,7 @@ class EpochLog:
         epoch = int(metrics["epoch"])
         try:
             self._log(metrics)
-        except Exception as error:  # noqa: BLE001 - training goes on; the numbers are in run.json too
+        except Exception as error:  # noqa: BLE001 - training continues; the numbers are in run.json too
             self._note(f"MLflow did not take epoch {epoch} ({type(error).__name__}); training continues")
 
     def complete(self, history: Iterable[Mapping[str, float]]) -> None:
@@ -137,7 +137,7 @@ class EpochLog:
 def connect(uri: str) -> Any:
     """Return a client of the store at ``uri``.
 
-    A new SQLite store is created here, with its tables: docs/RAY.md#mlflow-sqlite.
+    A new SQLite store is created here, with its tables: docs/RAY.md#mlflow-on-sqlite.
     """
     from mlflow import MlflowClient
 

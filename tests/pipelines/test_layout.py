@@ -32,7 +32,7 @@ DOORS = {
     "ingestion": "ingest decode destination presence presence_report summary",
     "protocols": "make split paper_views save",
     "training": "batches augment mixing parts loop build pairs errors",
-    "evaluation": "classes reading pairs metrics cost",
+    "evaluation": "scorer metrics cost",
     "records": "run_file home find summary ledger",
     "reports": "run_page ledger_page model_card attention page score_plots",
     "descriptions": "flags commands",

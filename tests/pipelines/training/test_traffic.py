@@ -1,23 +1,17 @@
-"""What training sends (the gradients of what learns, once a step, averaged as DDP alone would), and by which way."""
+"""What training sends: the gradients of what learns, once a step, averaged as DDP alone would."""
 
 from __future__ import annotations
 
-import os
 import time
 
 import pytest
-import ray
 import torch
 from pair_ranks import group, make_loop
-from ray.train import RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 from torch import distributed as dist
 from torch import multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipelines.cluster.process_group import TorchGroup, interface_of, use_rays_interface
 from pipelines.config.schema import AugmentConfig, OptimConfig
-from pipelines.runs.launch import own_interrupt
 from pipelines.training.traffic import Traffic
 
 WORLD = 3  # thirds round, halves do not
@@ -144,39 +138,3 @@ def test_ranks_divide_many_classes_in_the_first_pass(ranks):
 def test_one_worker_sends_nothing():
     metrics = epoch_of(class_loop())
     assert (metrics["network_wait"], metrics["network_bytes_per_step"]) == (0.0, 0.0)
-
-
-# --------------------------------------------------------------------------------------------- where ranks meet
-
-
-def test_the_interface_is_that_of_an_address(monkeypatch):
-    assert interface_of("127.0.0.1") == "lo"
-    assert interface_of("192.0.2.1") == ""  # RFC 5737: nobody's
-    assert interface_of("::1") == ""
-    monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "127.0.0.1")
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "mine")
-    monkeypatch.delenv("NCCL_SOCKET_IFNAME", raising=False)
-    use_rays_interface()
-    assert (os.environ["GLOO_SOCKET_IFNAME"], os.environ["NCCL_SOCKET_IFNAME"]) == ("mine", "=lo")
-    monkeypatch.delenv("NCCL_SOCKET_IFNAME")
-    monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "192.0.2.1")
-    use_rays_interface()
-    assert "NCCL_SOCKET_IFNAME" not in os.environ
-
-
-def test_workers_of_ray_meet_on_its_interface(ray_session, tmp_path):
-    def met(_):  # in here, so that workers need not import this module
-        number = torch.ones(1)
-        dist.all_reduce(number)
-        return os.environ["GLOO_SOCKET_IFNAME"], float(number)
-
-    trainer = TorchTrainer(
-        met,
-        train_loop_config={},
-        torch_config=TorchGroup(backend="gloo"),
-        scaling_config=ScalingConfig(num_workers=2),
-        run_config=RunConfig(name="met", storage_path=str(tmp_path)),
-    )
-    with own_interrupt():  # else the session's next Ctrl-C would be Ray's
-        result = trainer.fit()
-    assert result.return_value == (interface_of(ray.util.get_node_ip_address()), 2)
