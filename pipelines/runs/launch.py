@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 PATIENCE_S = 6 * 3600
-"""Time limit of collectives, for ranks that wait for one whose machine has no shard yet: docs/RAY.md#where-ranks-meet."""
+"""For ranks that wait for one whose machine has no shard yet: docs/RAY.md#where-ranks-meet."""
 
 
 @contextlib.contextmanager
