@@ -66,28 +66,23 @@ def run_training(
     home = Home.at(plan.config.out)
     if fresh:
         home.discard(plan.name)
-    result = _finished_before(plan, home, say)
-    if result is None:
+    record = home.finished(plan.name)
+    if record is None:
         result = _train(plan, home, say, watch, on_message)
+    else:
+        say(f"{plan.name}: unchanged, finished before; reusing {home.path(plan.name)}")
+        result = RunResult(home.path(plan.name), record, reused=True)
     if plan.config.tracking.register:
         register_run(result, plan.config, home=home, say=say)
     return result
-
-
-def _finished_before(plan: Plan, home: Home, say: Callable[[str], None]) -> RunResult | None:
-    record = home.finished(plan.name)
-    if record is not None:
-        say(f"{plan.name}: unchanged, finished before; reusing {home.path(plan.name)}")
-        return RunResult(home.path(plan.name), record, reused=True)
-    if home.unfinished(plan.name):
-        say(f"{plan.name}: found an unfinished run with the same settings; continuing it (--fresh starts over)")
-    return None
 
 
 def _train(
     plan: Plan, home: Home, say: Callable[[str], None], watch: Watch | None, on_message: Send | None
 ) -> RunResult:
     """Run the workers under a tracker, and publish what they leave."""
+    if home.unfinished(plan.name):
+        say(f"{plan.name}: found an unfinished run with the same settings; continuing it (--fresh starts over)")
     in_process = watch is not None and plan.config.scale.workers == 1
     if not in_process:
         for note in launch.check_machines(plan):  # before MLflow has a run that could not start
