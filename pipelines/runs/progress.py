@@ -99,7 +99,7 @@ class Resized:
 
 Message = WorkerUp | Fetched | Resumed | StepDone | EpochDone | Scoring | Mistake | Lost | Resized
 Send = Callable[[Message], None]
-OnEpoch = Callable[[Mapping[str, float]], None]
+EpochListener = Callable[[Mapping[str, float]], None]
 
 SAY_WAITING_S = 60.0
 SAY_STEPS_FROM = 200
@@ -161,7 +161,7 @@ class Progress:
         epochs: int,
         say: Callable[[str], None],
         *,
-        on_epoch: Sequence[OnEpoch] = (),
+        on_epoch: Sequence[EpochListener] = (),
         on_message: Send | None = None,
         why_waiting: Callable[[], str | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,

@@ -16,7 +16,7 @@ from pipelines.records.home import Home
 from pipelines.records.run_file import numbers_of
 from pipelines.runs import launch
 from pipelines.runs.checkpoint import Outcome
-from pipelines.runs.progress import OnEpoch, Progress, Send
+from pipelines.runs.progress import EpochListener, Progress, Send
 from pipelines.runs.record import RunResult, assemble, facts_of, record_of
 from pipelines.runs.registry import register_run
 from pipelines.runs.tracking import EpochLog, Tracker
@@ -33,7 +33,7 @@ class Watch:
     """
 
     title: str
-    on_epoch: OnEpoch
+    on_epoch: EpochListener
     parent: str | None = None
 
 

@@ -96,7 +96,7 @@ class Loop:
             DivergedError: at the end of the first epoch whose loss is not finite, on every rank.
         """
         for epoch in range(start_epoch, self.optim.epochs):
-            metrics = self._epoch(epoch)
+            metrics = self.epoch(epoch)
             if not math.isfinite(metrics["loss"]):
                 raise DivergedError(
                     f"the loss is {metrics['loss']} in epoch {epoch + 1} (learning rate {metrics['lr']:.2g}); "
@@ -104,7 +104,8 @@ class Loop:
                 )
             on_epoch(epoch, metrics, self.optimizer)
 
-    def _epoch(self, epoch: int) -> Epoch:
+    def epoch(self, epoch: int) -> Epoch:
+        """Train the 0-based ``epoch``; return its metrics, the same on every rank but for the times."""
         torch.manual_seed(int(np.random.SeedSequence([self.seed, epoch, self.rank]).generate_state(1)[0]))
         self.method.train()
         sums: dict[str, Tensor] = {}
