@@ -1,7 +1,5 @@
 """Count what training sends over the network, and how long it waits for it."""
 
-from __future__ import annotations
-
 import time  # annotations are not postponed here: DDP looks at those of a hook
 from dataclasses import dataclass, field
 from typing import Any
