@@ -144,6 +144,7 @@ def prepare(out: Path, world: str) -> Prepared:
 def train(prepared: Prepared, out: Path, world: str, flags: Sequence[str]) -> RunResult:
     """One base-to-novel run with 2 DDP workers."""
     from pipelines.planning.flags import config_from, training_parser
+    from pipelines.planning.plan import plan_run
     from pipelines.runs.run import run_training
 
     arguments = ["--data", str(prepared.data), "--lists", str(prepared.lists)]
@@ -152,7 +153,7 @@ def train(prepared: Prepared, out: Path, world: str, flags: Sequence[str]) -> Ru
     arguments += [part for setting in TRAINING for part in ("--set", setting)]
     step("Base-to-novel with 2 DDP workers (Ray Train): " + " ".join(flags))
     show("b2n", arguments)
-    return run_training(config_from(training_parser("", "b2n").parse_args(arguments), protocol="b2n"))
+    return run_training(plan_run(config_from(training_parser("", "b2n").parse_args(arguments), protocol="b2n")))
 
 
 def compare(out: Path, world: str, results: dict[str, RunResult]) -> Path:
@@ -168,10 +169,12 @@ def compare(out: Path, world: str, results: dict[str, RunResult]) -> Path:
 def publish(best: RunResult, uri: str) -> str:
     """Register the best run as champion; returns the model's URI."""
     from pipelines.config.schema import TrackingConfig
-    from pipelines.runs.registry import register
+    from pipelines.runs.registry import register_model
 
     step(f"Register the best model as {MODEL}@champion (MLflow)")
-    return register(Path(best.run_dir), TrackingConfig(uri=uri, register=MODEL), best.record["tracking"]["run_id"])
+    return register_model(
+        Path(best.run_dir), TrackingConfig(uri=uri, register=MODEL), best.record["tracking"]["run_id"]
+    )
 
 
 def predict(out: Path, world: str, model: str, uri: str) -> None:

@@ -7,31 +7,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from einops import reduce
 
 from pipelines.evaluation.metrics import Scores
-from pipelines.evaluation.reading import of_all_ranks, read_views, reorder
+from pipelines.evaluation.reading import EvalSettings, gather_rows, read_views, reorder
 from pipelines.training.errors import DivergedError
+from vlmodels.preprocess import eval_views
 
 if TYPE_CHECKING:
-    from pipelines.config.schema import DataConfig
     from pipelines.protocols.split import Example
     from pipelines.shards.clip_store import ClipStore
     from vlmodels.methods.base import Method
 
+VideoScore = tuple[np.ndarray, np.ndarray]
+"""Class probabilities (C,) and features (E,) of one video."""
+
 
 @torch.inference_mode()
 def score_orders(
-    method: Method,
-    store: ClipStore,
-    examples: Sequence[Example],
-    data: DataConfig,
-    orders: Sequence[str],
-    *,
-    device: torch.device,
-    batch: int,
-    rank: int = 0,
-    world: int = 1,
-    precision: str = "fp32",
+    method: Method, store: ClipStore, examples: Sequence[Example], orders: Sequence[str], settings: EvalSettings
 ) -> dict[str, Scores]:
     """Score ``examples`` among the classes that ``method`` holds, for each order of frames; a clip is read once.
 
@@ -39,34 +33,36 @@ def score_orders(
     Each example is scored by one rank, exactly once, however many ranks there are; every rank returns the whole result.
 
     Raises:
-        DivergedError: if a score is not finite.
+        DivergedError: a score is not finite.
     """
-    from vlmodels.preprocess import eval_views
-
     method.eval()
-    rows: list[tuple[int, dict[str, tuple[np.ndarray, np.ndarray]]]] = []
-    for part, clips in read_views(store, examples, data, batch=batch, rank=rank, world=world):
-        found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    rows: list[tuple[int, dict[str, VideoScore]]] = []
+    for numbers, clips in read_views(store, examples, settings):
+        found: dict[str, list[VideoScore]] = {}
         for order in orders:
-            shown = [reorder(clip, order, examples[i].clip_id) for i, clip in zip(part, clips, strict=True)]
-            frames = [
-                eval_views(torch.from_numpy(clip).to(device), method.backbone.spec, crops=data.crops) for clip in shown
-            ]
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                output = method(torch.cat(frames))
-            probabilities = output.logits.float().softmax(-1)
-            over_views = (v.view(len(part), -1, v.shape[-1]).mean(1) for v in (probabilities, output.video.float()))
-            found[order] = (next(over_views).cpu().numpy(), next(over_views).cpu().numpy())
-        rows += [(i, {o: (p[n], v[n]) for o, (p, v) in found.items()}) for n, i in enumerate(part)]
-    whole = of_all_ranks(rows, len(examples), world)
-    targets = np.array([e.target for e in examples], dtype=np.int64)
-    results = {}
-    for order in orders:
-        scores = np.stack([found[order][0] for found in whole])
-        if not np.isfinite(scores).all():
-            raise DivergedError(
-                "the model gives no numbers as scores (NaN); lower optim.lr, or set optim.precision=fp32"
-            )
-        video = np.stack([found[order][1] for found in whole]).astype(np.float16)
-        results[order] = Scores(targets, scores, video)
-    return results
+            shown = [reorder(clip, order, examples[i].clip_id) for i, clip in zip(numbers, clips, strict=True)]
+            found[order] = _score_clips(method, shown, settings)
+        rows += [(i, {order: found[order][row] for order in orders}) for row, i in enumerate(numbers)]
+    videos = gather_rows(rows, len(examples), settings.world)
+    targets = np.array([example.target for example in examples], dtype=np.int64)
+    return {order: _stacked(targets, [video[order] for video in videos]) for order in orders}
+
+
+def _score_clips(method: Method, clips: Sequence[np.ndarray], settings: EvalSettings) -> list[VideoScore]:
+    """Score some videos, frames (clips,T,H,W,3) each, in one forward pass."""
+    spec = method.backbone.spec
+    views = [eval_views(torch.from_numpy(clip).to(settings.device), spec, crops=settings.crops) for clip in clips]
+    with settings.autocast():
+        output = method(torch.cat(views))
+    probabilities, features = (
+        reduce(values, "(video view) c -> video c", "mean", video=len(clips)).cpu().numpy()
+        for values in (output.logits.float().softmax(-1), output.video.float())
+    )
+    return list(zip(probabilities, features, strict=True))
+
+
+def _stacked(targets: np.ndarray, videos: Sequence[VideoScore]) -> Scores:
+    scores = np.stack([probabilities for probabilities, _ in videos])
+    if not np.isfinite(scores).all():
+        raise DivergedError("the model's scores are not finite (NaN); lower optim.lr, or set optim.precision=fp32")
+    return Scores(targets, scores, np.stack([features for _, features in videos]).astype(np.float16))

@@ -1,4 +1,4 @@
-"""What a run took on its first rank: memory, seconds of a step, clips and views per second."""
+"""Measure what a run took on its first rank: memory, seconds of a step, clips and views per second."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def peak_memory_mb(device: torch.device, *, own_process: bool) -> dict[str, float]:
-    """Most memory in MiB: of the GPU, or of this process if all that it ever used was for the run."""
+    """Return the peak memory in MiB: of the GPU, or of this process if it did nothing but this run."""
     import resource
 
     import torch
@@ -27,15 +27,21 @@ def peak_memory_mb(device: torch.device, *, own_process: bool) -> dict[str, floa
 def speeds(
     config: TrainConfig, split: Split, history: Sequence[Mapping[str, float]], *, scoring_seconds: float
 ) -> dict[str, float]:
-    """Seconds of a step and clips per second in the quickest epoch, and views per second of the scoring."""
-    from pipelines.evaluation.reading import ORDERS
-
+    """Return seconds of a step and clips per second in the fastest epoch, and views per second of the scoring."""
     cost: dict[str, float] = {}
-    data, videos = config.data, sum(len(test.examples) for test in split.tests) if config.test else 0
-    if views := videos * data.clips * data.crops * (1 + len(ORDERS) * data.probe):
+    if views := _scored_views(config, split):
         cost["scored_views_per_second"] = views / max(scoring_seconds, 1e-9)
     if history:
-        quick = min(history, key=lambda epoch: epoch["seconds"])  # the first one warms up
-        cost["step_seconds"] = quick["seconds"] / (len(split.train) // config.optim.batch_size)
-        cost["train_clips_per_second"] = quick["clips_per_second"]
+        fastest = min(history, key=lambda epoch: epoch["seconds"])  # the first one warms up
+        cost["step_seconds"] = fastest["seconds"] / (len(split.train) // config.optim.batch_size)
+        cost["train_clips_per_second"] = fastest["clips_per_second"]
     return cost
+
+
+def _scored_views(config: TrainConfig, split: Split) -> int:
+    from pipelines.evaluation.reading import ORDERS  # torch: late
+
+    if not config.test:
+        return 0
+    orders = 1 + len(ORDERS) if config.data.probe else 1
+    return sum(len(test.examples) for test in split.tests) * config.data.clips * config.data.crops * orders

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,26 +13,46 @@ from pipelines.training.errors import DivergedError
 if TYPE_CHECKING:
     from pipelines.protocols.split import EvalSet
 
+Metrics = dict[str, float | Mapping[str, float] | Mapping[str, Mapping[str, float]]]
+"""Numbers of one test set by their names in ``run.json``."""
+
 
 @dataclass(frozen=True)
 class Scores:
-    """Class scores of the decodable videos of a test set, in list order."""
+    """Class scores of the decodable videos of a test set, in list order.
 
-    targets: np.ndarray  # int64 (N,)
-    scores: np.ndarray  # float32 (N, C), mean over views of the softmax
-    video: np.ndarray | None = None  # float16 (N, E), mean over views of the L2-normalised features
+    Attributes:
+        targets: int64 (N,).
+        scores: float32 (N,C), mean over views of the softmax.
+        video: float16 (N,E), mean over views of the L2-normalised features; empty where nobody needs them.
+    """
+
+    targets: np.ndarray
+    scores: np.ndarray
+    video: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float16))
+
+
+def set_metrics(test: EvalSet, result: Scores) -> Metrics:
+    """Return the metrics of a test set, with the counts that each score needs next to it."""
+    return {
+        **accuracy(result, len(test.unscored)),
+        "n_listed": test.n_listed,
+        "n_scored": len(result.targets),
+        "n_quarantined": len(test.unscored),
+        "chance": 100 / len(test.classes),
+    }
 
 
 def accuracy(result: Scores, unscored: int = 0) -> dict[str, float]:
-    """Top-1 and top-5 in percent (top-C where C < 5); each of ``unscored`` videos counts as wrong.
+    """Return top-1 and top-5 in percent (top-C where C < 5); each of ``unscored`` videos counts as wrong.
 
     Equal scores are broken against the target, so a constant classifier earns nothing by ties.
 
     Raises:
-        DivergedError: if a score is not finite: every comparison with NaN would pass for a win.
+        DivergedError: a score is not finite: every comparison with NaN would pass for a win.
     """
     if not np.isfinite(result.scores).all():
-        raise DivergedError("scores that are no numbers (NaN) have no accuracy")
+        raise DivergedError("scores that are not finite (NaN) have no accuracy")
     own = result.scores[np.arange(len(result.targets)), result.targets][:, None]
     rank = (result.scores >= own).sum(1) - 1
     listed = len(result.targets) + unscored
@@ -40,16 +61,5 @@ def accuracy(result: Scores, unscored: int = 0) -> dict[str, float]:
 
 
 def harmonic_mean(base: float, novel: float) -> float:
-    """HM = 2BN / (B + N); 0 when both are."""
+    """Return HM = 2BN / (B + N); 0 when both are."""
     return 2 * base * novel / (base + novel) if base + novel else 0.0
-
-
-def set_metrics(test: EvalSet, result: Scores) -> dict[str, Any]:
-    """Metrics of one test set with the counts that belong beside every score."""
-    return {
-        **accuracy(result, len(test.unscored)),
-        "n_listed": test.n_listed,
-        "n_scored": len(result.targets),
-        "n_quarantined": len(test.unscored),
-        "chance": 100 / len(test.classes),
-    }

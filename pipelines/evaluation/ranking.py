@@ -1,4 +1,4 @@
-"""Text-video retrieval both ways: ranks with fair ties, block by block, and the metrics of the papers' tables."""
+"""Rank text-video retrieval both ways, with fair ties, block by block: the metrics of the papers' tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BLOCK = 512
 
 
 def ranks(queries: np.ndarray, gallery: np.ndarray, truth: np.ndarray, block: int = BLOCK) -> np.ndarray:
-    """Rank of the true item of each query by dot product, 1 being best.
+    """Return the rank of the true item of each query by dot product, 1 being best.
 
     ``1 + #{s > s_true} + #{other s == s_true} / 2``: ties count half, whatever their order, so that a model that gives
     all the same score gains nothing. Equal rows of the gallery tie exactly.
@@ -22,13 +22,13 @@ def ranks(queries: np.ndarray, gallery: np.ndarray, truth: np.ndarray, block: in
         queries: (Q,E).
         gallery: (G,E).
         truth: (Q,) row of the gallery that each query should find.
-        block: queries compared at once; memory is about ``16 block G`` bytes beside the arguments.
+        block: queries compared at once; memory is about ``16 block G`` bytes besides the arguments.
 
     Returns:
         float64 (Q,).
 
     Raises:
-        DivergedError: features that are no numbers.
+        DivergedError: a feature is not finite.
     """
     return _ranks(queries, gallery, np.arange(len(gallery)), truth, block)
 
@@ -42,14 +42,12 @@ def retrieval_metrics(
     lost_captions: int = 0,
     block: int = BLOCK,
 ) -> dict[str, dict[str, float]]:
-    """R@1, R@5, R@10 in percent, and median (MdR) and mean (MnR) rank, of text to video and of video to text.
+    """Return R@1, R@5, R@10 in percent, and median (MdR) and mean (MnR) rank, of text to video and of video to text.
 
     t2v: every caption is a query among the videos. v2t: every video is a query among the videos' caption sets, each of
-    which scores as its best caption does, as in CLIP4Clip's evaluation of several sentences a video. So both ways rank
-    among N, and a set with one caption a video needs no second rule.
-
-    A listed video that cannot be decoded cannot be found: as a query it counts as wrong, with the worst rank
-    N + ``lost_videos``, and so does each of its captions. It stands in no other query's way.
+    which scores as its best caption does (CLIP4Clip's evaluation of several sentences a video); both rank among N.
+    A listed video that cannot be decoded counts as wrong, as a query and with each of its captions, at the worst rank
+    N + ``lost_videos``; it takes no place in the ranks of other queries.
 
     Args:
         video: L2-normalised features (N,E) of the decodable videos.
@@ -57,10 +55,10 @@ def retrieval_metrics(
         owner: (M,) video of each caption; every video has one at least.
         lost_videos: undecodable videos.
         lost_captions: captions of these.
-        block: as in ``ranks``.
+        block: see ``ranks``.
 
     Raises:
-        DivergedError: features that are no numbers.
+        DivergedError: a feature is not finite.
     """
     if set(np.unique(owner)) != set(range(len(video))):
         raise ValueError(f"captions belong to {len(np.unique(owner))} of {len(video)} videos")
@@ -71,9 +69,9 @@ def retrieval_metrics(
 
 
 def _ranks(queries: np.ndarray, gallery: np.ndarray, group: np.ndarray, truth: np.ndarray, block: int) -> np.ndarray:
-    """As ``ranks``, among groups of the gallery's rows, 0 to the last, each of which scores as its best row."""
+    """Rank among groups of the gallery's rows, 0 to the last; a group scores as its best row."""
     if not (np.isfinite(queries).all() and np.isfinite(gallery).all()):
-        raise DivergedError("features that are no numbers (NaN) have no ranks")
+        raise DivergedError("features that are not finite (NaN) have no ranks")
     found = np.empty(len(queries))
     for start, scores in _scores(queries, gallery, group, block):
         true = truth[start : start + len(scores), None]
@@ -86,9 +84,9 @@ def _ranks(queries: np.ndarray, gallery: np.ndarray, group: np.ndarray, truth: n
 def _scores(
     queries: np.ndarray, gallery: np.ndarray, group: np.ndarray, block: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Scores (block, groups) of the queries from ``start`` on.
+    """Yield ``start`` and the scores (block, groups) of the queries from ``start`` on.
 
-    Distinct rows are multiplied once: a matrix product may round equal rows differently by where they stand.
+    Distinct rows are multiplied once: a matrix product may round equal rows differently, depending on their place.
     """
     distinct, row = np.unique(gallery, axis=0, return_inverse=True)
     order = np.argsort(group, kind="stable")

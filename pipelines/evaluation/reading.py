@@ -1,12 +1,14 @@
-"""Scoring: every listed video once, views averaged, and the metrics that the protocols report."""
+"""Read test clips: each rank's share of the videos as views, and the frame orders of the temporal probe."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import torch
 import torch.distributed as dist
 
 from pipelines.shards.prefetch import prefetched
@@ -14,9 +16,6 @@ from pipelines.shards.views import views
 from pipelines.training.parts import in_shard_order
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from pipelines.config.schema import DataConfig
     from pipelines.protocols.split import Example
     from pipelines.shards.clip_store import ClipStore
 
@@ -28,8 +27,66 @@ ORDERS = ("shuffled", "reversed", "single")
 """What the temporal probe shows instead of a video: its frames in another order, or its middle frame alone."""
 
 
+@dataclass(frozen=True)
+class EvalSettings:
+    """How one process looks at the videos that it scores.
+
+    Attributes:
+        device: where the model is.
+        batch: views in one forward pass.
+        clips: temporal views of a video.
+        crops: spatial views of each temporal view.
+        rank: of this process.
+        world: number of processes that share the videos.
+        precision: ``fp32``, or ``bf16`` for autocast.
+    """
+
+    device: torch.device
+    batch: int
+    clips: int = 1
+    crops: int = 1
+    rank: int = 0
+    world: int = 1
+    precision: str = "fp32"
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of a forward pass."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def read_views(
+    store: ClipStore, examples: Sequence[Example], settings: EvalSettings
+) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+    """Yield this rank's share of ``examples``, at most ``settings.batch`` views at a time.
+
+    A share is a run of clips as they lie in the shards, so that few shards are read by two ranks.
+
+    Yields:
+        Numbers of some examples, and the frames (clips,T,H,W,3) of each.
+    """
+    order = in_shard_order(store, examples)
+    share = order[_start(settings.rank, len(order), settings) : _start(settings.rank + 1, len(order), settings)]
+    videos_at_once = max(1, settings.batch // (settings.clips * settings.crops))
+
+    def read() -> Iterator[tuple[list[int], list[np.ndarray]]]:
+        store.fetch(store.place(examples[i].clip_id)[0] for i in share)
+        for start in range(0, len(share), videos_at_once):
+            numbers = share[start : start + videos_at_once]
+            yield numbers, [views(store, examples[i].clip_id, settings.clips) for i in numbers]
+
+    return prefetched(read())
+
+
+def _start(rank: int, count: int, settings: EvalSettings) -> int:
+    """Return where the share of ``rank`` begins among ``count`` videos."""
+    return count * rank // settings.world
+
+
 def reorder(clips: np.ndarray, order: str, clip_id: str) -> np.ndarray:
-    """Frames (views,T,H,W,3) as the temporal probe shows them; the shuffle is the clip's own, the same in all views."""
+    """Return frames (views,T,H,W,3) in the order that the temporal probe shows.
+
+    A clip has one shuffle of its own, the same in all views.
+    """
     frames = clips.shape[1]
     if order == "reversed":
         return clips[:, ::-1].copy()
@@ -40,28 +97,12 @@ def reorder(clips: np.ndarray, order: str, clip_id: str) -> np.ndarray:
     return clips
 
 
-def read_views(
-    store: ClipStore, examples: Sequence[Example], data: DataConfig, *, batch: int, rank: int, world: int
-) -> Iterator[tuple[list[int], list[np.ndarray]]]:
-    """This rank's share of ``examples``, ``batch`` views at a time: numbers, and frames (clips,T,H,W,3) of each.
+def gather_rows(rows: list[tuple[int, Row]], count: int, world: int) -> list[Row]:
+    """Return the numbered rows of all ranks, in order, on every rank.
 
-    A share is a run of clips as they lie in the shards, so that few shards are read by two ranks.
+    Raises:
+        RuntimeError: not every number below ``count`` has a row.
     """
-    order = in_shard_order(store, examples)
-    mine = order[len(order) * rank // world : len(order) * (rank + 1) // world]
-    at_once = max(1, batch // (data.clips * data.crops))
-
-    def read() -> Iterator[tuple[list[int], list[np.ndarray]]]:
-        store.fetch(store.place(examples[i].clip_id)[0] for i in mine)
-        for start in range(0, len(mine), at_once):
-            part = mine[start : start + at_once]
-            yield part, [views(store, examples[i].clip_id, data.clips) for i in part]
-
-    return prefetched(read())
-
-
-def of_all_ranks(rows: list[tuple[int, Row]], count: int, world: int) -> list[Row]:
-    """Numbered rows of all ranks, in order; every rank has them all."""
     parts: list[Any] = [rows]
     if world > 1:
         parts = [None] * world

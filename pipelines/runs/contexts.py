@@ -1,4 +1,4 @@
-"""What holds a worker: Ray Train, or the process that asked; both tell its rank and keep its checkpoints."""
+"""Where a worker runs: as a rank of Ray Train, or in the process that started the run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -14,26 +14,33 @@ if TYPE_CHECKING:
     from pipelines.records.home import Home
 
 
-class Harness(Protocol):
-    """A worker's view of where it runs."""
+class WorkerContext(Protocol):
+    """A worker's view of where it runs: its rank, its device, and where its checkpoints go.
+
+    Attributes:
+        rank: of this worker.
+        world: number of workers.
+        host: name or address of the machine.
+        own_process: whether the process does nothing but this run.
+    """
 
     rank: int
     world: int
-    host: str  # name or address of the machine
-    own_process: bool  # whether all that the process ever used was for this run
+    host: str
+    own_process: bool
 
     def device(self) -> torch.device:
-        """The device that is the worker's own."""
+        """Return the device that is the worker's own."""
 
-    def report(self, metrics: Mapping[str, Any], folder: Path) -> None:
-        """Keep ``folder``, of which rank 0's counts, instead of what was kept before."""
+    def report(self, metrics: Mapping[str, float], folder: Path) -> None:
+        """Keep rank 0's ``folder`` in place of the one that was kept before; all ranks call."""
 
     def checkpoint(self) -> contextlib.AbstractContextManager[Path | None]:
-        """What an earlier attempt kept last, or None."""
+        """Open the folder that was kept last, by this attempt or an earlier one; None if there is none."""
 
 
-class RayHarness:
-    """A rank of Ray Train, to be made inside of it."""
+class RayContext:
+    """The context of a rank of Ray Train; made inside of it."""
 
     own_process = True
 
@@ -42,18 +49,19 @@ class RayHarness:
         import ray.util
 
         context = ray.train.get_context()
-        self.rank, self.world = context.get_world_rank(), context.get_world_size()
+        self.rank = context.get_world_rank()
+        self.world = context.get_world_size()
         self.host = ray.util.get_node_ip_address()
 
     def device(self) -> torch.device:
-        """The device that Ray assigned."""
+        """Return the device that Ray assigned."""
         import ray.train.torch
 
         device: torch.device = ray.train.torch.get_device()
         return device
 
-    def report(self, metrics: Mapping[str, Any], folder: Path) -> None:
-        """Hand the folder to Ray; all ranks must call."""
+    def report(self, metrics: Mapping[str, float], folder: Path) -> None:
+        """Hand rank 0's folder to Ray; all ranks must call."""
         import ray.train
 
         checkpoint = ray.train.Checkpoint.from_directory(str(folder)) if self.rank == 0 else None
@@ -61,44 +69,54 @@ class RayHarness:
 
     @contextlib.contextmanager
     def checkpoint(self) -> Iterator[Path | None]:
-        """Ray's latest checkpoint, on this machine."""
+        """Open Ray's latest checkpoint, on this machine."""
         import ray.train
 
         kept = ray.train.get_checkpoint()
         if kept is None:
             yield None
             return
-        with kept.as_directory() as place:
-            yield Path(place)
+        with kept.as_directory() as folder:
+            yield Path(folder)
 
 
-class LocalHarness:
-    """The only worker of a run, in this process: nothing has to start, and what was imported and read stays."""
+class LocalContext:
+    """The context of a run's only worker in this process: nothing has to start, imports and text features stay.
 
-    rank, world, host = 0, 1, platform.node()
+    Args:
+        home: where checkpoints are kept.
+        name: of the run.
+        gpu: whether the worker uses a GPU.
+    """
+
+    rank = 0
+    world = 1
+    host = platform.node()
     own_process = False
 
     def __init__(self, home: Home, name: str, *, gpu: bool) -> None:
-        self._home, self._name, self._gpu = home, name, gpu
+        self._home = home
+        self._name = name
+        self._gpu = gpu
 
     def device(self) -> torch.device:
-        """The first GPU that this process may use, if one was asked for.
+        """Return the first GPU that this process may use if the run asks for one, else the CPU.
 
         Raises:
-            UserError: there is none.
+            UserError: there is no GPU.
         """
         import torch
 
         from vlmodels.errors import UserError
 
         if self._gpu and not torch.cuda.is_available():
-            raise UserError("a GPU was asked for, but PyTorch sees none on this machine; leave out --gpu")
+            raise UserError("the run asks for a GPU, but PyTorch sees none on this machine; leave out --gpu")
         return torch.device("cuda" if self._gpu else "cpu")
 
-    def report(self, metrics: Mapping[str, Any], folder: Path) -> None:  # noqa: ARG002 - Ray's are for its own dashboard
+    def report(self, metrics: Mapping[str, float], folder: Path) -> None:  # noqa: ARG002 - for Ray's dashboard only
         """Keep a copy of the folder."""
         self._home.keep(folder, self._name)
 
     def checkpoint(self) -> contextlib.AbstractContextManager[Path | None]:
-        """The copy that was kept last."""
+        """Open the copy that was kept last."""
         return self._home.kept(self._name)

@@ -1,4 +1,4 @@
-"""News from the workers to the driver: progress lines as they happen, epoch metrics to the tracker.
+"""Messages from the workers to the driver, and what the driver makes of them: lines for a reader, epochs for callbacks.
 
 A tiny actor is the mailbox, so that it works alike on one machine and on a cluster without shared disks.
 """
@@ -8,25 +8,117 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
-if TYPE_CHECKING:
-    from pipelines.runs.tracking import Tracker
+from pipelines.config.text import plural
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerUp:
+    """A worker has started."""
+
+    rank: int
+    world: int
+    pid: int
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A worker has copied shards from a store."""
+
+    rank: int
+    shards: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Training continues after ``epoch``, the last one that was kept."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """A step of an epoch is done; not every step is reported."""
+
+    epoch: int
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class EpochDone:
+    """An epoch is trained and kept: its metrics, with its 1-based number as ``epoch``."""
+
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """The scoring of a test set begins."""
+
+    name: str
+    videos: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A worker met a mistake of the user's, such as a full disk, while it worked."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Ray Train lost workers.
+
+    Attributes:
+        ranks: those lost; none if it is all of them, or not known.
+        reason: why.
+        retried: whether Ray starts the workers again.
+        counted: whether the loss counts against ``scale.max_failures``.
+    """
+
+    ranks: tuple[int, ...]
+    reason: str
+    retried: bool
+    counted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """The number of workers changes."""
+
+    workers: int
+    before: int
+
+
+Message = WorkerUp | Fetched | Resumed | StepDone | EpochDone | Scoring | Mistake | Lost | Resized
+Send = Callable[[Message], None]
+EpochListener = Callable[[Mapping[str, float]], None]
+
+SAY_WAITING_S = 60.0
+SAY_STEPS_FROM = 200
+"""Steps of an epoch from which its steps are reported too."""
 
 
 class _Box:
     def __init__(self) -> None:
-        self._news: list[dict[str, Any]] = []
+        self._messages: list[Message] = []
 
-    def put(self, item: dict[str, Any]) -> None:
-        """Drop an item in."""
-        self._news.append(item)
+    def put(self, message: Message) -> None:
+        """Add a message."""
+        self._messages.append(message)
 
-    def take(self) -> list[dict[str, Any]]:
-        """Empty the box."""
-        news, self._news = self._news, []
-        return news
+    def take(self) -> list[Message]:
+        """Return all messages and empty the box."""
+        messages = self._messages
+        self._messages = []
+        return messages
 
 
 class Mailbox:
@@ -35,52 +127,61 @@ class Mailbox:
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
-    def __call__(self, item: dict[str, Any]) -> None:
-        """Send ``item``."""
-        self._actor.put.remote(item)
-
-
-SAY_WAITING_S = 60.0
-OnEpochNews = Callable[[Mapping[str, float]], None]
+    def __call__(self, message: Message) -> None:
+        """Send ``message``."""
+        self._actor.put.remote(message)
 
 
 class Progress:
-    """The driver's end: what the news mean, whoever brings it.
+    """The driver's end: it takes the messages, whoever brings them.
 
-    Used as a context it is a thread that reads a mailbox until the run ends; a worker in this process tells ``hear``.
+    As a context manager it is a thread that reads a mailbox until the run ends; a worker in this process calls
+    ``hear``.
 
     Args:
         name: of the run.
         epochs: that it trains.
-        tracker: gets each epoch's numbers.
         say: gets lines for a reader.
-        on_epoch: called with each epoch's numbers, last.
-        why_waiting: asked every minute that passes without workers.
+        on_epoch: called in this order with the metrics of each epoch; may raise to end a run in this process.
+        on_message: called with every message before anything else.
+        why_waiting: called every minute that passes without workers; returns a line for the reader.
+        clock: seconds.
+
+    Attributes:
+        restarts: how often the workers were started again.
+        mistake: the user's mistake that ended a worker, if any.
+        working: whether all workers are up.
+        seen: epochs trained while this driver ran.
+        hosts: machine of each rank that works now.
     """
 
     def __init__(
         self,
         name: str,
         epochs: int,
-        tracker: Tracker,
         say: Callable[[str], None],
         *,
-        on_epoch: OnEpochNews | None = None,
+        on_epoch: Sequence[EpochListener] = (),
+        on_message: Send | None = None,
         why_waiting: Callable[[], str | None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.restarts = 0
-        self.mistake = ""  # a user's, that ended a worker
-        self.seen: set[int] = set()  # epochs trained while this driver ran
-        self.logged: set[int] = set()  # epochs that the tracker has
-        self.workers: dict[int, int] = {}  # rank -> pid
-        self.hosts: dict[int, str] = {}  # rank -> machine, of those that work now
-        self._name, self._epochs, self._tracker, self._say = name, epochs, tracker, say
-        self._notify = on_epoch
-        self._started = time.monotonic()
-        self._arrived: set[int] = set()
-        self._working = False  # whether all workers are up
+        self.mistake = ""
+        self.working = False
+        self.seen: set[int] = set()
+        self.hosts: dict[int, str] = {}
+        self._name = name
+        self._epochs = epochs
+        self._say = say
+        self._on_epoch = on_epoch
+        self._on_message = on_message
         self._why_waiting = why_waiting
-        self._first_epoch: tuple[float, float] | None = None
+        self._clock = clock
+        self._started = clock()
+        self._started_before = False  # whether rank 0 was up before
+        self._arrived: set[int] = set()
+        self._first_epoch: tuple[float, float] | None = None  # when it began, and the number of the one before
         self._stop = threading.Event()
         self._reading = threading.Lock()
         self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
@@ -89,8 +190,8 @@ class Progress:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        own = ray.get_runtime_context().get_node_id()  # a machine that may go would take the news with it
-        stay = NodeAffinitySchedulingStrategy(own, soft=False)
+        here = ray.get_runtime_context().get_node_id()  # a machine that may leave would take the messages with it
+        stay = NodeAffinitySchedulingStrategy(here, soft=False)
         self.actor = ray.remote(num_cpus=0, scheduling_strategy=stay)(_Box).remote()
         self._thread.start()
         return self
@@ -104,20 +205,19 @@ class Progress:
         ray.kill(self.actor)
 
     def _follow(self) -> None:
-        quiet = time.monotonic()
+        quiet_since = self._clock()
         while not self._stop.wait(0.5):
             self.catch_up()
-            if self._working:
-                quiet = time.monotonic()
-            elif time.monotonic() - quiet > SAY_WAITING_S:
-                quiet = time.monotonic()
-                with contextlib.suppress(Exception):  # Ray may be as busy as its machines
-                    if said := self._why_waiting():
-                        self.note(said)
+            if self.working:
+                quiet_since = self._clock()
+            elif self._clock() - quiet_since > SAY_WAITING_S:
+                quiet_since = self._clock()
+                self._note_waiting()
 
-    def note(self, line: str) -> None:
-        """Tell the reader something about the run."""
-        self._say(f"{self._name}: {line}")
+    def _note_waiting(self) -> None:
+        with contextlib.suppress(Exception):  # Ray may be as busy as its machines
+            if line := self._why_waiting():
+                self.note(line)
 
     def catch_up(self) -> None:
         """Read what is in the mailbox now."""
@@ -125,99 +225,108 @@ class Progress:
 
         with self._reading:
             try:
-                news = ray.get(self.actor.take.remote(), timeout=5)
-            except Exception:  # noqa: BLE001 - news is a courtesy: a lost mailbox must not end a run
+                messages = ray.get(self.actor.take.remote(), timeout=5)
+            except Exception:  # noqa: BLE001 - a lost mailbox must not end a run
                 return
-            for item in news:
-                self.hear(item)
+            for message in messages:
+                self.hear(message)
 
-    def hear(self, item: Mapping[str, Any]) -> None:
-        """Take note of a piece of news."""
-        getattr(self, f"_on_{item['kind']}")({key: value for key, value in item.items() if key != "kind"})
+    def note(self, line: str) -> None:
+        """Print a line about the run."""
+        self._say(f"{self._name}: {line}")
 
-    def _on_worker(self, item: dict[str, Any]) -> None:
-        if item["rank"] == 0:
-            self.restarts += 0 in self.workers
-        self.hosts = {rank: host for rank, host in self.hosts.items() if rank < item["world"]}
-        self.workers[item["rank"]], self.hosts[item["rank"]] = item["pid"], item["host"]
-        self._arrived.add(item["rank"])
-        if len(self._arrived) == item["world"]:
+    def hear(self, message: Message) -> None:
+        """Take a message."""
+        if self._on_message is not None:
+            self._on_message(message)
+        match message:
+            case WorkerUp():
+                self._worker_up(message)
+            case Fetched(rank, shards, seconds):
+                self.note(f"rank {rank} has fetched {plural(shards, 'shard')} in {seconds:.0f} s")
+            case Resumed(epoch):
+                self.note(f"continuing after epoch {epoch}")
+                self._first_epoch = None
+            case StepDone(epoch, step, steps):
+                if steps >= SAY_STEPS_FROM:
+                    self.note(f"epoch {epoch}, step {step}/{steps}")
+            case EpochDone(metrics):
+                self._epoch_done(metrics)
+            case Scoring(name, videos):
+                self.note(f"scoring {videos} {name} videos")
+            case Mistake(text):
+                self.mistake = text
+                self.working = False
+            case Lost():
+                self._lost(message)
+            case Resized(workers, before):
+                self._resized(workers, before)
+
+    def _worker_up(self, worker: WorkerUp) -> None:
+        if worker.rank == 0:
+            self.restarts += int(self._started_before)
+            self._started_before = True
+        self.hosts = {rank: host for rank, host in self.hosts.items() if rank < worker.world}
+        self.hosts[worker.rank] = worker.host
+        self._arrived.add(worker.rank)
+        if len(self._arrived) == worker.world:
             self._arrived.clear()
-            self._working = True
-            self._say(
-                f"{self._name}: {_workers(item['world'])} {'are' if item['world'] > 1 else 'is'} up after "
-                f"{time.monotonic() - self._started:.0f} s, on {_hosts(self.hosts)}"
-            )
+            self.working = True
+            verb = "is" if worker.world == 1 else "are"
+            seconds = self._clock() - self._started
+            self.note(f"{plural(worker.world, 'worker')} {verb} up after {seconds:.0f} s, on {_hosts_text(self.hosts)}")
 
-    def _on_fetched(self, item: dict[str, Any]) -> None:
-        said = f"{item['shards']} shards in {item['seconds']:.0f} s"
-        self.note(f"rank {item['rank']} has fetched {said}")
+    def _epoch_done(self, metrics: Mapping[str, float]) -> None:
+        epoch = int(metrics["epoch"])
+        self.seen.add(epoch)
+        self.mistake = ""  # the workers recovered from it
+        select = f"  select {metrics['select_top1']:.1f} %" if "select_top1" in metrics else ""
+        self.note(
+            f"epoch {epoch}/{self._epochs}  loss {metrics['loss']:.3f}  train {metrics['train_top1']:.1f} %"
+            f"{select}  {metrics['clips_per_second']:.0f} clips/s  {self._seconds_left(epoch, metrics):.0f} s left"
+        )
+        for call in self._on_epoch:
+            call(metrics)
 
-    def _on_lost(self, item: dict[str, Any]) -> None:
+    def _seconds_left(self, epoch: int, metrics: Mapping[str, float]) -> float:
+        """Estimate the rest of the training from the epochs since the workers started."""
+        now = self._clock()
+        if self._first_epoch is None:
+            self._first_epoch = (now - metrics["seconds"], epoch - 1)
+        began, before = self._first_epoch
+        return (now - began) / (epoch - before) * (self._epochs - epoch)
+
+    def _lost(self, loss: Lost) -> None:
         self._pause()
         self.mistake = ""
-        ranks = ", ".join(f"{rank} on {self.hosts.get(rank, 'an unknown machine')}" for rank in item["ranks"])
-        then = "starting again from the last epoch kept"
-        if not item["again"]:
-            often = ", scale.max_failures=N tries more often" if item["counted"] else ""
-            then = f"giving up; the same command goes on from the last epoch kept{often}"
-        self.note(f"lost {f'rank {ranks}' if ranks else 'the workers'} ({item['reason']}); {then}")
+        ranks = ", ".join(f"{rank} on {self.hosts.get(rank, 'an unknown machine')}" for rank in loss.ranks)
+        who = f"rank {ranks}" if ranks else "the workers"
+        if loss.retried:
+            then = "starting again from the last epoch kept"
+        else:
+            then = "giving up; the same command continues from the last epoch kept"
+            if loss.counted:
+                then += ", scale.max_failures=N tries more often"
+        self.note(f"lost {who} ({loss.reason}); {then}")
 
-    def _on_resized(self, item: dict[str, Any]) -> None:
+    def _resized(self, workers: int, before: int) -> None:
         self._pause()
-        workers, before = item["workers"], item["before"]
-        room = "there is room again" if workers > before else "no room was found for more"
+        reason = "there is room again" if workers > before else "no room was found for more"
         start = " from the last epoch kept" if self.seen else ""
-        self.note(f"going on with {_workers(workers)} instead of {before}{start}, as {room}")
+        self.note(f"continuing with {plural(workers, 'worker')} instead of {before}{start}, as {reason}")
 
     def _pause(self) -> None:
         self._arrived.clear()
-        self._working = False
-
-    def _on_mistake(self, item: dict[str, Any]) -> None:
-        self.mistake, self._working = item["message"], False
-
-    def _on_resumed(self, item: dict[str, Any]) -> None:
-        self._say(f"{self._name}: going on after epoch {item['epoch']}")
-        self._first_epoch = None
-
-    def _on_step(self, item: dict[str, Any]) -> None:
-        if item["steps"] >= 200:
-            self._say(f"{self._name}: epoch {item['epoch']}, step {item['step']}/{item['steps']}")
-
-    def _on_epoch(self, item: dict[str, Any]) -> None:
-        now, epoch = time.monotonic(), int(item["epoch"])
-        self.seen.add(epoch)
-        self.mistake = ""  # it was got over
-        self._first_epoch = self._first_epoch or (now - item["seconds"], epoch - 1)
-        pace = (now - self._first_epoch[0]) / (epoch - self._first_epoch[1])
-        select = f"  select {item['select_top1']:.1f} %" if "select_top1" in item else ""
-        self._say(
-            f"{self._name}: epoch {epoch}/{self._epochs}  loss {item['loss']:.3f}  train {item['train_top1']:.1f} %"
-            f"{select}  {item['clips_per_second']:.0f} clips/s  {pace * (self._epochs - epoch):.0f} s left"
-        )
-        try:
-            self._tracker.epoch(epoch, item)
-            self.logged.add(epoch)
-        except Exception as error:  # noqa: BLE001 - training goes on; the numbers are in run.json too
-            self._say(f"{self._name}: MLflow did not take epoch {epoch} ({type(error).__name__}); going on")
-        if self._notify is not None:
-            self._notify(item)
-
-    def _on_scoring(self, item: dict[str, Any]) -> None:
-        self._say(f"{self._name}: scoring {item['videos']} {item['set']} videos")
+        self.working = False
 
 
-def _workers(count: int) -> str:
-    return f"{count} worker{'s' if count > 1 else ''}"
-
-
-def _hosts(hosts: Mapping[int, str]) -> str:
-    """``10.0.0.1 (rank 0), 10.0.0.2 (ranks 1-4)``: contiguous ranks share a machine in Ray Train."""
+def _hosts_text(hosts: Mapping[int, str]) -> str:
+    """Return ``10.0.0.1 (rank 0), 10.0.0.2 (ranks 1-4)``: contiguous ranks share a machine in Ray Train."""
     ranks: dict[str, list[int]] = {}
     for rank, host in sorted(hosts.items()):
         ranks.setdefault(host, []).append(rank)
-    return ", ".join(
-        f"{host} (rank{'s' if len(own) > 1 else ''} {'-'.join(map(str, dict.fromkeys((own[0], own[-1]))))})"
-        for host, own in ranks.items()
-    )
+    return ", ".join(f"{host} ({_ranks_text(own)})" for host, own in ranks.items())
+
+
+def _ranks_text(ranks: Sequence[int]) -> str:
+    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]}-{ranks[-1]}"

@@ -1,16 +1,21 @@
-"""What the scripts of all protocols do: plan, train a run for each seed, print the table, register a model."""
+"""The program of all protocol scripts: plan, train a run for each seed, print the table, register a model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pipelines.config.schema import TrainConfig
 from pipelines.planning.flags import config_from, training_parser
 
+if TYPE_CHECKING:
+    from pipelines.planning.plan import Plan
+    from pipelines.runs.record import RunResult
+
 
 def run_protocol(description: str | None, protocol: str, argv: Sequence[str] | None) -> int:
-    """Data and protocol make a plan; the plan makes a run; the runs make a table and a model.
+    """Run a protocol script with its flags; return the exit status.
 
     With several seeds everything is checked before the first run starts. The registered model is that of the seed
     that is best on held-out training clips, or of the first seed where nothing was held out: never chosen on test.
@@ -19,10 +24,9 @@ def run_protocol(description: str | None, protocol: str, argv: Sequence[str] | N
     args = parser.parse_args(argv)
     config = config_from(args, protocol=protocol)
 
-    from pipelines.planning.plan import plan_run
+    from pipelines.planning.plan import plan_run  # torch: late
     from pipelines.planning.text import describe_plan
     from pipelines.records.summary import table
-    from pipelines.runs.registry import register_run
     from pipelines.runs.run import run_training
 
     plans = [plan_run(replace(config, seed=seed)) for seed in args.seeds or (config.seed,)]
@@ -31,20 +35,26 @@ def run_protocol(description: str | None, protocol: str, argv: Sequence[str] | N
     if args.dry_run:
         return 0
     several = len(plans) > 1
-    results = []
-    for plan in plans:
-        wanted = plan.config if not several else _without_registering(plan.config)
-        results.append(run_training(wanted, plan=replace(plan, config=wanted), fresh=args.fresh))
-    records = [result.record for result in results]
-    print(f"\n{table(records)}\n")
+    if several:
+        plans = [_without_registering(plan) for plan in plans]
+    results = [run_training(plan, fresh=args.fresh) for plan in plans]
+    print(f"\n{table([result.record for result in results])}\n")
     for result in results:
         print(f"run     {result.run_dir}\nreport  {result.run_dir}/report/report.html")
     if several and config.tracking.register:
-        best = max(results, key=lambda result: result.metrics.get("select", {}).get("top1", 0.0))
-        print(f"registering seed {best.record['seed']}")
-        register_run(best, config)
+        _register_best(results, config)
     return 0
 
 
-def _without_registering(config: TrainConfig) -> TrainConfig:
-    return replace(config, tracking=replace(config.tracking, register=None))
+def _without_registering(plan: Plan) -> Plan:
+    tracking = replace(plan.config.tracking, register=None)
+    return replace(plan, config=replace(plan.config, tracking=tracking))
+
+
+def _register_best(results: Sequence[RunResult], config: TrainConfig) -> None:
+    """Register the run that is best on held-out clips, or the first."""
+    from pipelines.runs.registry import register_run
+
+    best = max(results, key=lambda result: result.metrics.get("select", {}).get("top1", 0.0))
+    print(f"registering seed {best.record['seed']}")
+    register_run(best, config)

@@ -15,56 +15,80 @@ from pipelines.runs.tracking import connect
 from vlmodels.errors import UserError
 
 
-def registered(result: RunResult, home: Home, config: TrainConfig, say: Callable[[str], None]) -> RunResult:
-    """Register the finished run if the configuration asks for it."""
-    if config.tracking.register:
-        register_run(result, config, home=home, say=say)
-    return result
-
-
 def register_run(
     result: RunResult, config: TrainConfig, *, home: Home | None = None, say: Callable[[str], None] = print
 ) -> str:
-    """Register a finished run under the name that ``config`` gives; return the model's URI."""
+    """Register a finished run under the name that ``config`` gives; return the model's URI.
+
+    Raises:
+        UserError: see ``register_model``.
+    """
     with (home or Home.at(config.out)).local_copy(result.record["name"]) as folder:
-        model = register(folder, config.tracking, result.record["tracking"].get("run_id"))
-    say(f"{result.record['name']}: in the registry as {model}")
+        model = register_model(folder, config.tracking, result.record["tracking"].get("run_id"))
+    say(f"{result.record['name']}: registered as {model}")
     return model
 
 
-def register(run_dir: Path, config: TrackingConfig, run_id: str | None) -> str:
+def register_model(run_dir: Path, tracking: TrackingConfig, run_id: str | None) -> str:
     """Put a finished run's adapter into the registry and point the alias at it; return ``models:/name@alias``.
 
-    The registered model is a pyfunc; its code is ``pipelines/runs/registered_model.py`` and its artefact the run's
-    folder: adapter, configuration and class names, not the backbone. A version that the alias already points
-    to is not made again.
+    The model is a pyfunc: its code is ``registered_model.py``, its artefact the run's folder (adapter, configuration
+    and class names, not the backbone). If the alias points to this run already, nothing is done.
+
+    Args:
+        run_dir: the run's folder, on this machine.
+        tracking: URI, name and alias.
+        run_id: MLflow's id of the run.
 
     Raises:
-        UserError: without a tracking URI, a name, or a tracked run to register from.
+        UserError: no tracking URI, no name, or a run that this store does not track.
     """
-    if config.uri is None or config.register is None or run_id is None:
+    if tracking.uri is None or tracking.register is None or run_id is None:
         raise UserError(
             "registering needs --register NAME and a run that MLflow tracks (--mlflow URI; --fresh repeats)"
         )
-    client = connect(config.uri)
-    model = f"models:/{config.register}@{config.alias}"
-    if _aliased_run(client, config) == run_id:
+    client = connect(tracking.uri)
+    model = f"models:/{tracking.register}@{tracking.alias}"
+    if _aliased_run(client, tracking) == run_id:
         return model
-    import mlflow
+    _check_tracked(client, tracking.uri, run_id)
+
+    from pipelines.reports.model_card import description
+
+    version = _log_model(run_dir, tracking, run_id)
+    client.set_registered_model_alias(tracking.register, tracking.alias, version)
+    client.update_model_version(tracking.register, str(version), description(run_dir))
+    return model
+
+
+def _aliased_run(client: Any, tracking: TrackingConfig) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.get_model_version_by_alias(tracking.register, tracking.alias).run_id)
+    except MlflowException:
+        return None
+
+
+def _check_tracked(client: Any, uri: str, run_id: str) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
         client.get_run(run_id)
     except MlflowException as error:
         raise UserError(
-            f"this run is tracked elsewhere than {redacted(config.uri)}; register it there, or repeat it (--fresh)"
+            f"this run is tracked elsewhere than {redacted(uri)}; register it there, or repeat it (--fresh)"
         ) from error
 
-    from pipelines.reports.model_card import description
+
+def _log_model(run_dir: Path, tracking: TrackingConfig, run_id: str) -> Any:
+    """Make a new version of the model; return its number."""
+    import mlflow
+
     from pipelines.runs import registered_model
 
-    mlflow.set_tracking_uri(config.uri)
-    mlflow.set_registry_uri(config.uri)
+    mlflow.set_tracking_uri(tracking.uri)
+    mlflow.set_registry_uri(tracking.uri)
     for name in ("mlflow", "mlflow.pyfunc", "mlflow.models"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with mlflow.start_run(run_id=run_id):
@@ -73,17 +97,6 @@ def register(run_dir: Path, config: TrackingConfig, run_id: str | None) -> str:
             python_model=registered_model.__file__,
             artifacts={"run": str(run_dir)},
             pip_requirements=["vidadapt"],
-            registered_model_name=config.register,
+            registered_model_name=tracking.register,
         )
-    client.set_registered_model_alias(config.register, config.alias, info.registered_model_version)
-    client.update_model_version(config.register, str(info.registered_model_version), description(run_dir))
-    return model
-
-
-def _aliased_run(client: Any, config: TrackingConfig) -> str | None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return str(client.get_model_version_by_alias(config.register, config.alias).run_id)
-    except MlflowException:
-        return None
+    return info.registered_model_version

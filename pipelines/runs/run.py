@@ -1,25 +1,25 @@
-"""``run_training``: one run from configuration to a finished folder; scripts and the trials of sweeps call it."""
+"""Run a plan: from a ``Plan`` to a finished, tracked and registered run."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipelines.cluster.capacity import waiting
-from pipelines.config.schema import TrainConfig
-from pipelines.planning.plan import Plan, plan_run
+from pipelines.planning.plan import Plan
 from pipelines.records.home import Home
 from pipelines.records.run_file import numbers_of
 from pipelines.runs import launch
-from pipelines.runs.progress import Progress
+from pipelines.runs.checkpoint import Outcome
+from pipelines.runs.progress import EpochListener, Progress, Send
 from pipelines.runs.record import RunResult, assemble, facts_of, record_of
-from pipelines.runs.registry import registered
-from pipelines.runs.tracking import Tracker
+from pipelines.runs.registry import register_run
+from pipelines.runs.tracking import EpochLog, Tracker
 
 
 @dataclass(frozen=True)
@@ -27,83 +27,114 @@ class Watch:
     """How a sweep follows a run: as a child of its own MLflow run, and epoch by epoch.
 
     Attributes:
-        title: what MLflow calls the run.
+        title: the run's name in MLflow.
         on_epoch: gets each epoch's numbers, with the accuracy on held-out clips; may raise to end the run.
         parent: the MLflow run of the sweep.
     """
 
     title: str
-    on_epoch: Callable[[Mapping[str, float]], None]
+    on_epoch: EpochListener
     parent: str | None = None
 
 
 def run_training(
-    config: TrainConfig,
+    plan: Plan,
     *,
     fresh: bool = False,
     say: Callable[[str], None] = print,
-    plan: Plan | None = None,
     watch: Watch | None = None,
+    on_message: Send | None = None,
 ) -> RunResult:
-    """Train and score as ``config`` says, and leave ``OUT/NAME/{adapter.safetensors, config.json, run.json, ...}``.
+    """Train and score a plan; leave ``OUT/NAME/{adapter.safetensors, config.json, run.json, ...}``.
 
-    A run that is finished is not repeated; one that was cut off goes on at its last whole epoch. Both are
-    recognised by their name, which is a digest of all that the result depends on; ``fresh`` starts over.
-    A run that a sweep watches and that has one worker trains in this very process, and draws no report; one that its
-    ``watch`` ended is not gone on with.
+    A finished run is not repeated; one that was cut off continues after its last whole epoch. Both are recognised by
+    their name, a digest of all that the result depends on. With one worker, a watched run trains in this very process;
+    it draws no report, and is forgotten if its ``watch`` ends it.
+
+    Args:
+        plan: of the run.
+        fresh: start over, even if the run is finished or can continue.
+        say: gets lines for a reader.
+        watch: a sweep that follows the run.
+        on_message: gets every message of the workers.
 
     Raises:
         UserError: for everything that the user can mend, before any worker starts where it can be seen then.
-        DivergedError: the loss became no number.
-        RuntimeError: if workers failed more often than ``scale.max_failures`` allows.
+        DivergedError: the loss is not finite.
+        RuntimeError: workers failed more often than ``scale.max_failures`` allows.
     """
-    plan = plan or plan_run(config)
-    config = plan.config
-    home = Home.at(config.out)
+    home = Home.at(plan.config.out)
     if fresh:
         home.discard(plan.name)
-    done = home.finished(plan.name)
-    if done is not None:
+    record = home.finished(plan.name)
+    if record is None:
+        result = _train(plan, home, say, watch, on_message)
+    else:
         say(f"{plan.name}: unchanged, finished before; reusing {home.path(plan.name)}")
-        return registered(RunResult(home.path(plan.name), done, reused=True), home, config, say)
+        result = RunResult(home.path(plan.name), record, reused=True)
+    if plan.config.tracking.register:
+        register_run(result, plan.config, home=home, say=say)
+    return result
+
+
+def _train(
+    plan: Plan, home: Home, say: Callable[[str], None], watch: Watch | None, on_message: Send | None
+) -> RunResult:
+    """Run the workers under a tracker, and publish what they leave."""
     if home.unfinished(plan.name):
-        say(f"{plan.name}: found an unfinished run with the same settings; going on with it (--fresh starts over)")
-    fit = launch.here if watch and config.scale.workers == 1 else launch.on_ray
-    if fit is launch.on_ray:
-        for note in launch.checked(plan):  # before MLflow has a run that could not start
+        say(f"{plan.name}: found an unfinished run with the same settings; continuing it (--fresh starts over)")
+    in_process = watch is not None and plan.config.scale.workers == 1
+    if not in_process:
+        for note in launch.check_machines(plan):  # before MLflow has a run that could not start
             say(f"{plan.name}: {note}")
-    tracker = Tracker(config.tracking, title=watch.title if watch else "", parent=watch.parent if watch else None)
-    tracker.start(config, plan.name, facts := facts_of(plan))
+    tracker = Tracker(plan.config.tracking, title=watch.title if watch else "", parent=watch.parent if watch else None)
+    facts = facts_of(plan)
+    tracker.start(plan.config, plan.name, facts)
     started = time.time()
+    log = EpochLog(tracker, lambda line: say(f"{plan.name}: {line}"))
     progress = Progress(
         plan.name,
-        config.optim.epochs,
-        tracker,
+        plan.config.optim.epochs,
         say,
-        on_epoch=watch.on_epoch if watch else None,
-        why_waiting=lambda: waiting(config),
+        on_epoch=[log, watch.on_epoch] if watch else [log],
+        on_message=on_message,
+        why_waiting=lambda: waiting(plan.config),
     )
+    workers = launch.in_process if in_process else launch.on_ray
+    with (
+        _failing_with_the_run(tracker, plan, home, watch),
+        workers(plan, home, progress, watched=watch is not None) as folder,
+    ):
+        outcome = Outcome.read(folder)
+        log.complete(outcome.history)
+        seconds = time.time() - started
+        record = record_of(plan, outcome.to_json(), facts, run_id=tracker.run_id, seconds=seconds, progress=progress)
+        _publish(record, folder, tracker, home, report=watch is None)
+    return RunResult(home.path(plan.name), record, reused=False)
+
+
+def _publish(record: Mapping[str, Any], checkpoint: Path, tracker: Tracker, home: Home, *, report: bool) -> None:
+    """Track the final numbers, and put the run's folder together in its place."""
+    tracker.results(numbers_of(record["metrics"]) | numbers_of({"cost": record["cost"]}))
+    with tempfile.TemporaryDirectory(prefix="vidadapt-") as scratch:
+        assemble(Path(scratch), checkpoint, record, report=report)
+        tracker.finish(Path(scratch))
+        home.publish(Path(scratch), record["name"])
+
+
+@contextlib.contextmanager
+def _failing_with_the_run(tracker: Tracker, plan: Plan, home: Home, watch: Watch | None) -> Iterator[None]:
+    """End the tracked run with whatever ends the block; what a sweep stopped is forgotten."""
     try:
-        with fit(plan, home, progress, watched=watch is not None) as folder:
-            outcome = json.loads((folder / "outcome.json").read_text())
-            for epoch in outcome["history"]:  # of an earlier driver, or while MLflow was away
-                if epoch["epoch"] not in progress.logged:
-                    tracker.epoch(int(epoch["epoch"]), epoch)
-            record = record_of(
-                plan, outcome, facts, run_id=tracker.run_id, seconds=time.time() - started, progress=progress
-            )
-            tracker.results(numbers_of(record["metrics"]) | numbers_of({"cost": record["cost"]}))
-            with tempfile.TemporaryDirectory(prefix="vidadapt-") as scratch:
-                assemble(Path(scratch), folder, record, report=watch is None)
-                tracker.finish(Path(scratch))
-                home.publish(Path(scratch), plan.name)
+        yield
     except BaseException as error:
         stopped = isinstance(error, SystemExit | KeyboardInterrupt)  # SystemExit: of a sweep, or of 'ray job stop'
         by_sweep = watch is not None and isinstance(error, SystemExit)
+        reason = f"{type(error).__name__}: {error}"
+        if stopped:
+            reason = "stopped by the sweep" if by_sweep else "stopped by the user"
         with contextlib.suppress(Exception):  # the first error is the one to show
             if by_sweep:
                 home.give_up(plan.name)
-            why = f"stopped by the {'sweep' if by_sweep else 'user'}" if stopped else f"{type(error).__name__}: {error}"
-            tracker.fail(why, stopped=stopped)
+            tracker.fail(reason, stopped=stopped)
         raise
-    return registered(RunResult(home.path(plan.name), record, reused=False), home, config, say)

@@ -1,7 +1,7 @@
-"""MLflow: runs and the model registry, written by the one process that started a run, never by its workers.
+"""Record runs in MLflow: by the one process that started a run, never by its workers.
 
-The client is used directly: runs always end, as FINISHED, FAILED, or KILLED where a sweep stopped them, and a run that
-a killed process left open is closed when the same run starts again.
+The client is used directly. Every run ends: as FINISHED, FAILED, or KILLED if it was stopped; one that a killed process
+left open is closed when the same run starts again.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,36 +25,42 @@ RUN = "vidadapt.run"
 """Tag that holds the name of a run's folder."""
 
 PARENT = "mlflow.parentRunId"
+"""MLflow's own tag for the parent of a run."""
 
 
 class Tracker:
     """Records one run; without a tracking URI every call does nothing.
 
     Args:
-        config: where.
-        title: what MLflow shows as the run's name, if not the run's own.
+        config: tracking URI and experiment.
+        title: the run's name in MLflow, if not its own.
         parent: the MLflow run that it is a child of.
+
+    Attributes:
+        run_id: MLflow's, once the run is started.
     """
 
     def __init__(self, config: TrackingConfig, *, title: str = "", parent: str | None = None) -> None:
-        self._config, self._title, self._parent = config, title, parent
-        self._client: Any = None
         self.run_id: str | None = None
+        self._config = config
+        self._title = title
+        self._parent = parent
+        self._client: Any = None
 
     def start(self, config: TrainConfig, name: str, facts: Mapping[str, Any]) -> None:
         """Open a run called ``name`` and log the whole resolved configuration and ``facts``.
 
         Raises:
-            UserError: if the tracking store cannot be reached or written.
+            UserError: the tracking store cannot be reached or written.
         """
         if self._config.uri is None:
             return
         try:
             self._client = connect(self._config.uri)
             experiment = experiment_of(self._client, self._config)
-            for left in self._client.search_runs([experiment], f"tags.\"{RUN}\" = '{name}'"):
-                if left.info.status == "RUNNING":
-                    self._client.set_terminated(left.info.run_id, "KILLED")
+            for earlier in self._client.search_runs([experiment], f"tags.\"{RUN}\" = '{name}'"):
+                if earlier.info.status == "RUNNING":
+                    self._client.set_terminated(earlier.info.run_id, "KILLED")
             tags = {RUN: name} | ({PARENT: self._parent} if self._parent else {})
             self.run_id = self._client.create_run(experiment, run_name=self._title or name, tags=tags).info.run_id
             self._client.log_batch(self.run_id, params=params_of({**shown(config), "facts": dict(facts)}))
@@ -96,8 +102,43 @@ class Tracker:
         self._client = None
 
 
+class EpochLog:
+    """Logs each epoch once to a tracker; while MLflow is away, training continues.
+
+    Args:
+        tracker: gets the epochs.
+        note: gets a line for the reader if MLflow fails.
+    """
+
+    def __init__(self, tracker: Tracker, note: Callable[[str], None]) -> None:
+        self._tracker = tracker
+        self._note = note
+        self._logged: set[float] = set()
+
+    def __call__(self, metrics: Mapping[str, float]) -> None:
+        """Log an epoch."""
+        epoch = int(metrics["epoch"])
+        try:
+            self._log(metrics)
+        except Exception as error:  # noqa: BLE001 - training continues; the numbers are in run.json too
+            self._note(f"MLflow did not take epoch {epoch} ({type(error).__name__}); training continues")
+
+    def complete(self, history: Iterable[Mapping[str, float]]) -> None:
+        """Log the epochs that are missing: those of an earlier driver, or of the time when MLflow was away."""
+        for metrics in history:
+            if metrics["epoch"] not in self._logged:
+                self._log(metrics)
+
+    def _log(self, metrics: Mapping[str, float]) -> None:
+        self._tracker.epoch(int(metrics["epoch"]), metrics)
+        self._logged.add(metrics["epoch"])
+
+
 def connect(uri: str) -> Any:
-    """Client of the store at ``uri``; a new SQLite store is created, with its tables, before anyone logs to it."""
+    """Return a client of the store at ``uri``.
+
+    A new SQLite store is created here, with its tables: docs/RAY.md#mlflow-on-sqlite.
+    """
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):  # after the import, which sets levels of its own
@@ -108,7 +149,7 @@ def connect(uri: str) -> Any:
 
 
 def experiment_of(client: Any, config: TrackingConfig) -> str:
-    """Id of the experiment, which is made if there is none."""
+    """Return the experiment's id; it is created if there is none."""
     found = client.get_experiment_by_name(config.experiment)
     if found is not None:
         return str(found.experiment_id)
@@ -119,11 +160,12 @@ def experiment_of(client: Any, config: TrackingConfig) -> str:
 
 
 def params_of(config: Mapping[str, Any]) -> list[Any]:
-    """MLflow's parameters for nested values, by dotted names."""
+    """Return MLflow's parameters for nested values, by dotted names."""
     from mlflow.entities import Param
 
     return [Param(key, str(value)[:6000]) for key, value in flatten(config).items()]
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

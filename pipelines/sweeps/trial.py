@@ -80,7 +80,7 @@ def run_trial(task: Task, candidate: Candidate, report: Callable[[dict[str, Any]
 
     watch = Watch(f"{candidate.label}, seed {candidate.seed}", on_epoch, task.parent)
     try:
-        result = run_training(config, plan=plan, say=_say_nothing, watch=watch)
+        result = run_training(plan, say=_say_nothing, watch=watch)
     except DivergedError as error:
         return record | {"status": "diverged", "message": str(error), "seconds": time.monotonic() - started}
     except OutOfMemoryError:

@@ -86,7 +86,7 @@ def crown(
     for one in plans:
         try:
             with parent.child(one.name):
-                results.append(run_training(one.config, plan=one, fresh=fresh, say=say))
+                results.append(run_training(one, fresh=fresh, say=say))
         except DivergedError as error:
             say(f"the winner diverged with seed {one.config.seed} and is left out of its scores: {error}")
     if not results:

@@ -1,4 +1,4 @@
-"""Training augmentation of whole clips: one draw per clip, on the device where the clip lies."""
+"""Augment whole training clips: one draw per clip, on the device where the clip lies."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -15,7 +16,14 @@ STRENGTH = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}  
 
 
 class Augment:
-    """RandAugment, random crop, flip, colour jitter and gray, as set, then the backbone's normalisation."""
+    """RandAugment, random crop, flip, colour jitter and gray, as configured, then normalisation.
+
+    Args:
+        config: what is drawn, and how often.
+        size: height and width of the result.
+        mean: of each channel, as the backbone expects them.
+        std: of each channel.
+    """
 
     def __init__(
         self, config: AugmentConfig, size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]
@@ -35,12 +43,12 @@ class Augment:
 
         Args:
             clip: uint8 ``(T, H, W, 3)``.
-            seed: fixes every draw, whatever worker, batch or device the clip is on.
+            seed: fixes every draw, on any worker, in any batch and on any device.
 
         Returns:
             Normalised float ``(T, 3, h, w)``.
         """
-        frames = clip.permute(0, 3, 1, 2)
+        frames = rearrange(clip, "t h w c -> t c h w")
         with torch.random.fork_rng(devices=[]):  # v2 draws on the CPU generator, also for CUDA clips
             torch.default_generator.manual_seed(seed)  # not CUDA's, which draws dropout
             frames = self._draw(frames)
@@ -48,7 +56,7 @@ class Augment:
 
 
 def random_crop(config: AugmentConfig, size: tuple[int, int]) -> list[v2.Transform]:
-    """Resize and crop to ``size`` (h, w) as ``config.crop`` says."""
+    """Return the steps that resize and crop to ``size`` (h, w), for ``config.crop``."""
     if config.crop == "short_side":  # M2-CLIP's release on Kinetics: 224 to 258 pixels
         shorts = range(min(size), round(1.15 * min(size)) + 1)
         bicubic = v2.InterpolationMode.BICUBIC
@@ -63,7 +71,7 @@ def random_crop(config: AugmentConfig, size: tuple[int, int]) -> list[v2.Transfo
 
 
 class MultiScaleCrop(v2.Transform):
-    """Crop of X-CLIP and ViFi-CLIP: sides from four scales of the short side, at a corner or the centre, resized."""
+    """The crop of X-CLIP and ViFi-CLIP: sides from four scales of the short side, at a corner or the centre."""
 
     SCALES = (1.0, 0.875, 0.75, 0.66)
 
@@ -88,7 +96,7 @@ class MultiScaleCrop(v2.Transform):
 
 
 def rand_augment() -> list[v2.Transform]:
-    """M2-CLIP's "rand-m7-n4-mstd0.5-inc1" as far as torchvision goes: it has no noise of the magnitude.
+    """Return M2-CLIP's "rand-m7-n4-mstd0.5-inc1", but for the noise of the magnitude, which torchvision lacks.
 
     That notation's magnitude counts to 10, each of its four operations is applied with probability 1/2, and what
     an operation moves into view is mid-gray.

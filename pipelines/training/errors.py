@@ -1,4 +1,4 @@
-"""What ends a run for good: trying again would do the same."""
+"""Errors that end a run for good: a retry would only repeat them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Soft targets of a batch: label smoothing, then MixUp or CutMix of whole clips, one draw for all frames."""
+"""Make the soft targets of a batch: label smoothing, then MixUp or CutMix of whole clips, one draw for all frames."""
 
 from __future__ import annotations
 
@@ -15,13 +15,19 @@ class Mixing:
     """Mixes each clip with its neighbour in the batch (MixUp: arXiv 1710.09412; CutMix: arXiv 1905.04899).
 
     With both on, each batch draws one of the two evenly. Weight and box are the same for all clips and frames.
+
+    Args:
+        config: Beta parameters of MixUp and CutMix; 0: off.
+        label_smoothing: between 0 and 1.
+        classes: number of classes.
     """
 
     def __init__(self, config: AugmentConfig, label_smoothing: float, classes: int) -> None:
         kinds = ((v2.MixUp, config.mixup), (v2.CutMix, config.cutmix))
         chosen = [kind(alpha=alpha) for kind, alpha in kinds if alpha]
         self._mix = v2.RandomChoice(chosen) if chosen else None
-        self._smoothing, self._classes = label_smoothing, classes
+        self._smoothing = label_smoothing
+        self._classes = classes
 
     @property
     def needs_pairs(self) -> bool:
@@ -51,5 +57,5 @@ class Mixing:
 
 
 def smoothed(labels: Tensor, classes: int, smoothing: float) -> Tensor:
-    """Probabilities ``(B, C)``: 1 - s + s/C at the label and s/C elsewhere."""
+    """Return probabilities ``(B, C)``: 1 - s + s/C at the label and s/C elsewhere."""
     return functional.one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes

@@ -1,4 +1,4 @@
-"""AdamW over what a method trains: its parameter groups, and the learning rate of every step."""
+"""Make AdamW for what a method trains: its parameter groups, and the learning rate of every step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def learning_rate(step: int, optim: OptimConfig, steps_per_epoch: int) -> float:
-    """Rate at ``step`` (0-based): linear warm-up from 0, then a cosine to ``min_lr_ratio * lr``.
+    """Return the rate at ``step`` (0-based): linear warm-up from 0, then a cosine to ``min_lr_ratio * lr``.
 
     The cosine's phase counts from step 0 ("through": MSTA's training logs; the rate falls where warm-up ends), or
     from the end of the warm-up ("restarted": M2-CLIP).
@@ -30,14 +30,14 @@ def learning_rate(step: int, optim: OptimConfig, steps_per_epoch: int) -> float:
 
 
 def make_optimizer(method: Method, optim: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over :func:`parameter_groups`."""
+    """Return AdamW over :func:`parameter_groups`."""
     return torch.optim.AdamW(
         parameter_groups(method, optim), lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=optim.eps
     )
 
 
 def parameter_groups(method: Method, optim: OptimConfig) -> list[dict[str, Any]]:
-    """What trains, in one group for each pair of rate factor and weight decay.
+    """Return what trains, in one group for each pair of rate factor and weight decay.
 
     Groups and their parameters keep the method's order, so that a saved optimizer's state finds its parameters.
 

@@ -1,7 +1,8 @@
-"""Pairs of videos and captions: contrastive training over all workers' pairs, and the features that retrieval ranks."""
+"""Train on pairs of videos and captions: a contrastive loss over the pairs of all workers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,30 +18,28 @@ if TYPE_CHECKING:
     from vlmodels.methods.base import Method
 
 
-# ------------------------------------------------------------------------------------------------------- training
-
-
 class PairOutput(NamedTuple):
-    """Weighted loss terms, and the share of videos whose own caption is the nearest: of all workers' pairs."""
+    """Weighted loss terms, and the share of videos whose own caption is nearest; both of all workers' pairs."""
 
     terms: dict[str, Tensor]
     top1: Tensor
 
 
 class PairModel(nn.Module):
-    """A method that is trained on pairs; DDP wraps this, so that it sees the forward pass.
+    """A method that trains on pairs; DDP wraps this, so that it sees the forward pass.
 
-    The loss is that of the pairs of all workers in this pass, and so is its gradient once DDP has averaged: one worker
-    and several learn the same. Pairs of other passes (``optim.micro_batch``) are no negatives. Two captions of one
-    video in a pass are negatives of each other, as in CLIP4Clip.
+    Loss and averaged gradient are those of all workers' pairs in this pass: one worker and several learn the same.
+    Pairs of other passes (``optim.micro_batch``) are no negatives; two captions of one video in a pass are negatives
+    of each other, as in CLIP4Clip.
     """
 
     def __init__(self, method: Method, world: int = 1) -> None:
         super().__init__()
-        self.method, self._world = method, world
+        self.method = method
+        self._world = world
 
     def forward(self, frames: Tensor, captions: Sequence[str]) -> PairOutput:
-        """Losses of clips (B,T,3,H,W) and the caption of each; every worker has the same B."""
+        """Return the losses of clips (B,T,3,H,W) and the caption of each; every worker has the same B."""
         own = (self.method.encode_video(frames), *self.method.caption_features(captions))
         video, text, *others = (_Gathered.apply(part, self._world) for part in own) if self._world > 1 else own
         scores = cosine_logits(video.detach(), text.detach(), self.method.backbone.logit_scale.detach())
@@ -49,10 +48,10 @@ class PairModel(nn.Module):
 
 
 class _Gathered(torch.autograd.Function):
-    """Rows of all workers, by rank.
+    """The rows of all workers, by rank.
 
-    Each worker computes the same loss of the same rows. So what reaches its own rows through all of these losses is
-    ``world`` times what reaches them through its own, and nothing need travel back; DDP's mean takes the factor out.
+    Each worker computes the same loss of the same rows. So the gradient that its own rows get from all of these losses
+    is ``world`` times the one from its own, and nothing has to travel back; DDP's mean removes the factor.
     """
 
     @staticmethod
@@ -69,40 +68,47 @@ class _Gathered(torch.autograd.Function):
 
 
 def pair_problems(config: TrainConfig, method: Method) -> list[str]:
-    """Why ``config`` cannot train ``method`` on pairs, each reason with the remedy.
+    """Return why ``config`` cannot train ``method`` on pairs, each reason with the remedy.
 
-    Batches that no protocol could have (``pipelines/config/rules.py``) are left to be told there.
+    Batches that no protocol can use are left to ``pipelines/config/rules.py``.
     """
-    optim, workers = config.optim, config.scale.workers
+    optim = config.optim
     problems = method.retrieval_problems()
     if not optim.epochs or not method.trainable_parameters():
         return problems
-    if not 1 <= workers <= optim.batch_size or optim.micro_batch < 0:
-        pass
-    elif optim.batch_size % workers:
-        problems.append(
-            f"each worker must have as many pairs as the others, but optim.batch_size={optim.batch_size} is no "
-            f"multiple of scale.workers={workers}; set optim.batch_size={-(-optim.batch_size // workers) * workers}"
-        )
-    elif config.data.parts % workers and config.data.parts > 1:
-        problems.append(
-            f"each worker must have as many pairs as the others, but data.parts={config.data.parts} is no multiple of "
-            f"scale.workers={workers}; set data.parts={workers}"
-        )
-    elif config.scale.min_workers:
-        problems.append("pairs are compared over all workers, whose number cannot change; set scale.min_workers=0")
-    elif workers * (optim.batch_size // workers // passes_per_step(optim.batch_size, optim.micro_batch, workers)) < 2:
-        problems.append(
-            f"a caption is told from the others of its pass, but optim.batch_size={optim.batch_size} with "
-            f"optim.micro_batch={optim.micro_batch} leaves a pass with one pair; set both larger, or "
-            "optim.micro_batch=0 for a single pass"
-        )
-    augment = config.augment
-    settings = {
-        "augment.mixup": augment.mixup,
-        "augment.cutmix": augment.cutmix,
+    if 1 <= config.scale.workers <= optim.batch_size and optim.micro_batch >= 0:
+        problems += _batch_problems(config)
+    soft = {
+        "augment.mixup": config.augment.mixup,
+        "augment.cutmix": config.augment.cutmix,
         "optim.label_smoothing": optim.label_smoothing,
     }
-    if soft := [name for name, value in settings.items() if value]:
-        problems.append(f"captions are no classes to mix or to smooth over; set {', '.join(f'{n}=0' for n in soft)}")
+    if wrong := [f"{name}=0" for name, value in soft.items() if value]:
+        problems.append(f"captions are no classes to mix or to smooth over; set {', '.join(wrong)}")
     return problems
+
+
+def _batch_problems(config: TrainConfig) -> list[str]:
+    """Return the first reason why the workers cannot share the pairs of a batch."""
+    optim, parts, workers = config.optim, config.data.parts, config.scale.workers
+    if optim.batch_size % workers:
+        multiple = math.ceil(optim.batch_size / workers) * workers
+        return [
+            f"each worker must have as many pairs as the others, but optim.batch_size={optim.batch_size} is no "
+            f"multiple of scale.workers={workers}; set optim.batch_size={multiple}"
+        ]
+    if parts > 1 and parts % workers:
+        return [
+            f"each worker must have as many pairs as the others, but data.parts={parts} is no multiple of "
+            f"scale.workers={workers}; set data.parts={workers}"
+        ]
+    if config.scale.min_workers:
+        return ["pairs are compared over all workers, whose number cannot change; set scale.min_workers=0"]
+    passes = passes_per_step(optim.batch_size, optim.micro_batch, workers)
+    if workers * (optim.batch_size // workers // passes) < 2:
+        return [
+            f"a caption is compared with the others of its pass, but optim.batch_size={optim.batch_size} with "
+            f"optim.micro_batch={optim.micro_batch} leaves a pass with one pair; set both larger, or "
+            "optim.micro_batch=0 for a single pass"
+        ]
+    return []

@@ -1,8 +1,8 @@
-"""Which clips of a global batch a worker reads: any of them, or those of its own parts of the data.
+"""Divide the clips of a global batch among the workers: any of them, or those of a worker's own parts of the data.
 
-A part is a run of training clips in the order in which they lie in the shards. Of each global batch it gives its
-share, drawn by the seed, the epoch and the part alone: the batches are the same however many workers read the parts and
-whichever of them reads which, and a worker opens the shards of its own parts only.
+A part is a run of training clips in the order in which they lie in the shards. It gives its share of each global batch,
+drawn by the seed, the epoch and the part alone: the batches are the same for any number of workers, whichever of them
+reads which part, and a worker opens the shards of its own parts only.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 def groups(count: int, world: int) -> list[range]:
-    """Numbers of the parts that belong together, a group for each worker; some have one part more."""
+    """Return the numbers of the parts of each worker's group; some groups have one part more."""
     return [range(count * rank // world, count * (rank + 1) // world) for rank in range(world)]
 
 
 def quotas(batch_size: int, count: int) -> list[int]:
-    """How many clips each part gives to a global batch."""
+    """Return how many clips each part gives to a global batch."""
     return [batch_size * (part + 1) // count - batch_size * part // count for part in range(count)]
 
 
 def shares(batch_size: int, count: int, world: int) -> list[int]:
-    """How many clips of a global batch each worker's group has; the ``world``-th part of all if there is one part."""
+    """Return how many clips of a global batch each worker's group has; with one part, all workers share it."""
     if count == 1:
         return [len(range(rank, batch_size, world)) for rank in range(world)]
     given = quotas(batch_size, count)
@@ -38,7 +38,7 @@ def shares(batch_size: int, count: int, world: int) -> list[int]:
 
 
 def in_shard_order(store: ClipStore, examples: Sequence[Example]) -> list[int]:
-    """Numbers of the examples, sorted by where their frames lie."""
+    """Return the numbers of the examples, sorted by where their frames lie."""
     return sorted(range(len(examples)), key=lambda i: store.place(examples[i].clip_id))
 
 
@@ -63,44 +63,51 @@ class Parts:
         return cls(tuple(order[start:stop] for start, stop in pairwise(cuts)), tuple(given))
 
     def own(self, group: int, world: int) -> np.ndarray:
-        """Numbers of all clips that the worker with this group may read."""
+        """Return the numbers of all clips that the worker with this group may read."""
         if len(self.members) == 1:
             return self.members[0]
         return np.concatenate([self.members[part] for part in groups(len(self.members), world)[group]])
 
     def shards(self, store: ClipStore, examples: Sequence[Example], world: int) -> list[set[str]]:
-        """Names of the shards that each worker's group may read."""
-        apart = range(world if len(self.members) > 1 else 1)
-        read = [{store.place(examples[i].clip_id)[0] for i in self.own(group, world)} for group in apart]
-        return read * (world // len(read))
+        """Return the names of the shards that each worker's group may read."""
+        if len(self.members) == 1:
+            return [self._shards_of(0, store, examples, world)] * world
+        return [self._shards_of(group, store, examples, world) for group in range(world)]
+
+    def _shards_of(self, group: int, store: ClipStore, examples: Sequence[Example], world: int) -> set[str]:
+        return {store.place(examples[i].clip_id)[0] for i in self.own(group, world)}
 
     def steps(self, seed: int, epoch: int, group: int, world: int) -> Iterator[np.ndarray]:
         """Yield, for each global batch of ``epoch`` (0-based), the clips in it that the group's worker reads.
 
-        What does not fill a batch is left out, as published; another part of the clips in each epoch.
+        Clips that do not fill a batch are left out, as published: other ones in each epoch.
         """
-        count, batch_size = len(self.members), sum(self.quotas)
+        batch_size = sum(self.quotas)
         steps = sum(map(len, self.members)) // batch_size
-        if count == 1:
+        if len(self.members) == 1:
             order = np.random.default_rng([seed, epoch]).permutation(self.members[0])
             for step in range(steps):
-                yield order[step * batch_size : (step + 1) * batch_size][group::world]
+                yield _chunk(order, step, batch_size)[group::world]
             return
         # The 2 keeps these seeds apart from those of single clips and of mixing (``batches.py``).
         orders = {
             part: np.random.default_rng([seed, epoch, part, 2]).permutation(self.members[part])
-            for part in groups(count, world)[group]
+            for part in groups(len(self.members), world)[group]
         }
         for step in range(steps):
-            yield np.concatenate(
-                [order[step * (n := self.quotas[part]) : (step + 1) * n] for part, order in orders.items()]
-            )
+            yield np.concatenate([_chunk(order, step, self.quotas[part]) for part, order in orders.items()])
+
+
+def _chunk(order: np.ndarray, number: int, size: int) -> np.ndarray:
+    return order[number * size : (number + 1) * size]
 
 
 def groups_by_rank(held: Sequence[Sequence[int]]) -> list[int]:
-    """Which group each rank takes, so that most is on its machine already.
+    """Return the group that each rank takes, so that as many shards as possible are on its machine already.
 
-    ``held[rank][group]``: shards of the group that the rank's machine holds. Equal everywhere: rank r takes group r.
+    Args:
+        held: for each rank and each group, the shards of the group that the rank's machine holds. Where all are equal,
+            rank r takes group r.
     """
     from scipy.optimize import linear_sum_assignment
 

@@ -1,6 +1,4 @@
-"""What training sends over the network, and how long it waits for it."""
-
-from __future__ import annotations
+"""Count what training sends over the network, and how long it waits for it."""
 
 import time  # annotations are not postponed here: DDP looks at those of a hook
 from dataclasses import dataclass, field
@@ -19,16 +17,9 @@ class Traffic:
     """State of a DDP communication hook: averages gradients as DDP itself does, bit for bit, and keeps count.
 
     Register it with ``ddp.register_comm_hook(traffic, Traffic.reduce)``; gradients must be None before each step.
-
-    Counted are the gradients that this rank hands to all-reduce: those of what trains, once a step, whatever the
-    number of passes; nothing frozen ever travels. A ring of n ranks sends each such byte 2 (n - 1) / n times.
-
-    Not counted is what is small or rare: the adapter at the start, four bytes for each loss term an epoch, the order
-    of DDP's buckets once, scores after training, the text features that ``vlmodels.shared.together`` divides; and,
-    in training on pairs, the features that ``PairModel`` gathers, ``4 E`` bytes for each clip and each caption.
-
-    The wait is the part of an all-reduce behind which no backward pass is left to hide: from the hand-over of a
-    step's last bucket to its end. It contains the wait for slower ranks.
+    The bytes are those of the gradients of what trains, once a step. The wait lasts from the hand-over of a step's last
+    bucket, when no backward pass is left to hide it, to the end of its all-reduce; it contains the wait for slower
+    ranks. What is not counted: docs/RAY.md#traffic.
     """
 
     nbytes: int = 0
@@ -37,7 +28,7 @@ class Traffic:
     def reduce(self, bucket: dist.GradBucket) -> Future[Tensor]:  # type: ignore[name-defined]  # not everywhere
         """Average a bucket of gradients over the default group: DDP's hook."""
         gradients = bucket.buffer()
-        gradients.mul_(1 / dist.get_world_size())  # as DDP; a division rounds otherwise unless the world is 2, 4, ...
+        gradients.mul_(1 / dist.get_world_size())  # as DDP; a division rounds differently unless the world is 2, 4, ...
         self.nbytes += gradients.nbytes
         launched = _now(gradients.device) if bucket.is_last() else None
 
@@ -52,14 +43,15 @@ class Traffic:
         return work.get_future().then(ended)
 
     def taken(self) -> tuple[float, int]:
-        """Seconds of waiting and bytes since the last call; a GPU is waited for here, not in each step."""
-        waits, nbytes = self._waits, self.nbytes
-        self._waits, self.nbytes = [], 0
-        return sum(_seconds(*wait) for wait in waits), nbytes
+        """Return seconds of waiting and bytes since the last call; a GPU is waited for here, not in each step."""
+        taken = sum(_seconds(*wait) for wait in self._waits), self.nbytes
+        self._waits = []
+        self.nbytes = 0
+        return taken
 
 
 def _now(device: torch.device) -> Mark:
-    """The clock, or on a GPU an event in the current stream: in a future's callback, behind the collective."""
+    """Return the time, or on a GPU an event in the current stream: in a future's callback, after the collective."""
     if device.type != "cuda":
         return time.perf_counter()
     event = torch.cuda.Event(enable_timing=True)

@@ -37,7 +37,7 @@ def host_cut_off(lab: Lab) -> None:
         wait_for_nodes(lab, 2)
     finally:
         lab.cluster.ssh("let-go", HEAD, "pkill -CONT -f '^ray::RayTrainWorker'")
-    command.wait_for("going on with 2 workers instead of 1")
+    command.wait_for("continuing with 2 workers instead of 1")
     _ends_as_undisturbed(command, out, restarts=2, tolerance=1e-4)
 
 
@@ -65,7 +65,7 @@ def driver_killed(lab: Lab) -> None:
     check(command.end(60) != 0, f"went on without its script: {command}")
     with lab.job("driver-again", out) as again:
         again.wait_for("found an unfinished run")
-        again.wait_for(r"going on after epoch [1-3]")
+        again.wait_for(r"continuing after epoch [1-3]")
         _store_away(lab)
         check("epoch 6/" not in again.output, f"ended before the store was back: {again}")
         _ends_as_undisturbed(again, out)

@@ -81,7 +81,7 @@ def train(lab: Lab) -> None:
     check(command.end(400) == 0, f"failed: {command}")
     up = re.search(r"2 workers are up .*on ([\d.]+) \(rank 0\), ([\d.]+) \(rank 1\)", command.output)
     check(up is not None and set(up.groups()) == {HEAD, WORKER}, f"not one worker on each host: {command}")
-    fetched = {int(rank): int(n) for rank, n in re.findall(r"rank (\d) has fetched (\d+) shards", command.output)}
+    fetched = {int(rank): int(n) for rank, n in re.findall(r"rank (\d) has fetched (\d+) shards?", command.output)}
     shards = sum("/shards/" in info.path for info in files(DATA))
     check(set(fetched) == {0, 1}, f"the hosts fetched {fetched}: {command}")
     check(sum(fetched.values()) <= shards + 1, f"{fetched} fetched of {shards} shards: not each its own part")

@@ -7,6 +7,7 @@ import json
 import numpy as np
 
 from pipelines.protocols.split import Clip, EvalSet, Example, Split
+from vlmodels.sampling import dense_pool_indices, pool_starts
 
 
 class FakeStore:
@@ -35,6 +36,22 @@ class FakeStore:
     @property
     def examples(self):
         return tuple(Example(f"clip{i}", target) for i, target in enumerate(self.targets))
+
+
+class DenseStore(FakeStore):
+    """Dense clips of 8 frames at stride 16, each frame showing its number in the video."""
+
+    stride = 16
+
+    def __init__(self, lengths, pool):
+        super().__init__(len(lengths), segments=8, offsets=pool_starts(pool), size=2)
+        self.lengths = {f"clip{i}": n for i, n in enumerate(lengths)}
+        for clip_id, n in self.lengths.items():
+            numbers = dense_pool_indices(n, 8, self.stride, pool)
+            self.frames_of[clip_id] = np.broadcast_to(numbers[:, None, None, None], self.shape)
+
+    def n_frames(self, clip_id):
+        return self.lengths[clip_id]
 
 
 def clip(number, label, group="", split="", ok=True, uri=None):

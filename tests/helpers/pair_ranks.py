@@ -1,4 +1,4 @@
-"""Training in one process or in some that talk through gloo; a module of its own, as processes import it."""
+"""Training in one process or in several that talk through gloo; a module of its own, as processes import it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vlmodels import methods
 from vlmodels.clip import create
 
 CPU = torch.device("cpu")
-COLOURS = ("black", "red", "green", "yellow")  # of FakeStore's classes
+COLOURS = ("black", "red", "green", "yellow")  # FakeStore's classes
 STORE = FakeStore()
 CAPTIONS = tuple(
     text for clip in range(24) for text in (f"clip {clip} is {COLOURS[clip % 4]}", f"a {COLOURS[clip % 4]} picture")
@@ -32,11 +32,16 @@ CONFIG = {
 }
 
 
-def make_loop(name, optim, augment, rank=0, world=1, *, classes=0, captions=None, mixing=None):
-    """A loop over the 24 clips, as of 4 of the classes, or over their 48 pairs with captions."""
+def make_method(name):
+    """A method on the toy backbone with random weights, always the same ones."""
     torch.manual_seed(0)
     cls = methods.get(name)
-    method = cls(create("toy", weights=None, num_frames=4), cls.Config(**CONFIG[name]))
+    return cls(create("toy", weights=None, num_frames=4), cls.Config(**CONFIG[name]))
+
+
+def make_loop(name, optim, augment, rank=0, world=1, *, classes=0, captions=None, mixing=None):
+    """A loop over the 24 clips of some classes, or over their 48 pairs with captions."""
+    method = make_method(name)
     if classes:
         method.set_classes([f"class {i}" for i in range(classes)])
     batches = TrainBatches(
@@ -60,7 +65,7 @@ def pair_loop(name, rank=0, world=1, **optim):
 
 
 def trained(name, rank=0, world=1, **optim):
-    """Metrics of each epoch, the gradients of the first step, and what was learned."""
+    """Return the metrics of each epoch, the gradients of the first step, and what was learned."""
     loop = pair_loop(name, rank, world, **optim)
     gradients, step = [], loop.optimizer.step
 
@@ -76,7 +81,7 @@ def trained(name, rank=0, world=1, **optim):
 
 
 def in_two_ranks(function, folder, *args):
-    """What ``function(rank, world, *args)`` returns in each of two processes."""
+    """Return what ``function(rank, world, *args)`` gives in each of two processes."""
     context = multiprocessing.get_context("spawn")
     ranks = [context.Process(target=_rank, args=(function, str(folder), rank, args)) for rank in range(2)]
     for rank in ranks:

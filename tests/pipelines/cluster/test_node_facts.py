@@ -182,5 +182,5 @@ def test_a_worker_on_an_unlike_machine_ends_before_it_builds_anything():
     expected["packages"] = expected["packages"] | {"torch": "1.0.0"}
     job = Job(TrainConfig(), split=None, descriptions=None, send=None, expected=expected)
     answer = work(job, SimpleNamespace(host="10.0.0.7"))
-    assert answer["error"].startswith("10.0.0.7: torch ")
-    assert "instead of 1.0.0" in answer["error"]
+    assert answer.error.startswith("10.0.0.7: torch ")
+    assert "instead of 1.0.0" in answer.error

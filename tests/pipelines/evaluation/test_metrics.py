@@ -42,7 +42,7 @@ def test_a_constant_classifier_earns_nothing_by_ties():
     assert accuracy(Scores(np.array([0, 1, 2]), np.ones((3, 3), dtype=np.float32)))["top1"] == 0
 
 
-def test_scores_that_are_no_numbers_are_refused():
+def test_scores_that_are_not_finite_are_refused():
     with pytest.raises(DivergedError, match="NaN"):
         accuracy(Scores(np.array([0, 1, 2]), np.full((3, 3), np.nan, dtype=np.float32)))
 

@@ -12,11 +12,8 @@ from pipelines.config.schema import TrainConfig
 from pipelines.planning.plan import plan_run
 from pipelines.planning.text import describe_plan
 from pipelines.shards.clip_store import ClipStore
-from pipelines.training.augment import Augment
-from pipelines.training.batches import TrainBatches
-from pipelines.training.build import build_method
-from pipelines.training.loop import Loop
-from pipelines.training.mixing import Mixing
+from pipelines.training.build import build_loop, build_method
+from pipelines.training.parts import Parts
 from vlmodels import methods
 from vlmodels.checkpoint import save_adapter
 from vlmodels.predictor import load
@@ -64,21 +61,8 @@ def test_plans_trains_saves_loads_and_predicts(small_data, tmp_path, name, setti
 
 
 def train(method, store, plan):
-    spec, optim, config = method.backbone.spec, plan.config.optim, plan.config
-    batches = TrainBatches(
-        store,
-        plan.split.train,
-        Augment(config.augment, spec.image_size, spec.mean, spec.std),
-        batch_size=optim.batch_size,
-        micro_batch=0,
-        rank=0,
-        world=1,
-        seed=1,
-        device=torch.device("cpu"),
-        mixing=Mixing(config.augment, optim.label_smoothing, len(plan.split.train_classes)),
-    )
+    parts = Parts.cut(store, plan.split.train, plan.config.optim.batch_size, 1)
+    loop = build_loop(plan.config, plan.split, method, store, parts, group=0, world=1, device=torch.device("cpu"))
     history = []
-    Loop(method, batches, optim, 1, torch.device("cpu")).run(
-        lambda _epoch, metrics, _optimizer: history.append(metrics)
-    )
+    loop.run(lambda _epoch, metrics, _optimizer: history.append(metrics))
     return history

@@ -1,153 +1,141 @@
-"""What a reader is told of lost workers and of another number of them, from what Ray Train's controller knows."""
+"""Messages of the workers and the lines that a reader gets for them."""
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
-from ray import cloudpickle
-from ray.core.generated.common_pb2 import ActorDiedErrorContext
-from ray.exceptions import ActorDiedError, ActorUnavailableError
-from ray.train import ControllerError, PreemptionError, WorkerGroupError
-from ray.train.v2._internal.exceptions import (
-    UserExceptionWithTraceback,
-    WorkerGroupStartupFailedError,
-    WorkerGroupStartupTimeoutError,
-    WorkerHealthCheckFailedError,
+
+from pipelines.runs.progress import (
+    EpochDone,
+    Fetched,
+    Lost,
+    Mistake,
+    Progress,
+    Resized,
+    Resumed,
+    Scoring,
+    StepDone,
+    WorkerUp,
 )
-from ray.train.v2._internal.execution.controller import state
-from ray.train.v2._internal.execution.scaling_policy import ResizeDecision
-from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus, WorkerStatus
-from ray.train.v2.api.preemption import PreemptionInfo
 
-from pipelines.runs.losses import ControllerNews
-from pipelines.runs.progress import Progress
-from vlmodels.errors import UserError
-
-GOES_ON = "starting again from the last epoch kept"
-GIVES_UP = "giving up; the same command goes on from the last epoch kept"
-OFTEN = ", scale.max_failures=N tries more often"
+EPOCH = {"epoch": 1.0, "loss": 1.25, "train_top1": 50.0, "clips_per_second": 8.0, "seconds": 10.0}
 
 
-def died(why):
-    """What Ray Train finds where a worker's process is gone, as Ray itself puts it."""
-    about = ActorDiedErrorContext(
-        error_message=why, actor_id=bytes(16), class_name="RayTrainWorker", node_ip_address="10.0.0.2"
-    )
-    error = ActorDiedError(about)
-    return WorkerHealthCheckFailedError("A worker health check failed.\nWorker info: ...", failure=error)
+class Clock:
+    """Seconds that a test sets."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
 
 
-MACHINE = died(
-    "The actor died because its node has died. Node Id: 12ab\n\tthe actor's node was terminated unexpectedly"
-)
-PROCESS = died("The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR")
-SILENT = WorkerHealthCheckFailedError("A worker health check failed.", failure=ActorUnavailableError("RPC error", None))
-PEER = UserExceptionWithTraceback(RuntimeError("Read error: Connection reset by peer\nmore"), "")
+class Run:
+    """A run of four epochs, and the lines about it."""
 
+    def __init__(self, **settings):
+        self.lines = []
+        self.clock = Clock()
+        self.progress = Progress("run", 4, self.lines.append, clock=self.clock, **settings)
 
-def worker_failure(**failures):
-    """The error of ranks ``rN``."""
-    found = {int(rank[1:]): WorkerStatus(running=False, error=error) for rank, error in failures.items()}
-    return WorkerGroupPollStatus(found).get_worker_group_error()
-
-
-def start_failure():
-    error = WorkerGroupStartupFailedError("At least one of the worker actors failed to initialize.")
-    error.__cause__ = MACHINE.health_check_failure
-    return ControllerError(error)
-
-
-def scheduling(workers):
-    return state.SchedulingState(ResizeDecision(workers, {"CPU": 1}))
-
-
-def ended(error):
-    return state.ShuttingDownState(state.ErroredState(error)), state.ErroredState(error)
-
-
-class Told:
-    """A run of two workers on two machines, and what is said of it."""
-
-    def __init__(self):
-        self.said = []
-        self.progress = Progress("run", 3, tracker=None, say=self.said.append)
-        self.news = ControllerNews(self.progress.hear)
-        self.state = state.InitializingState()
-        self.enter(scheduling(2), state.RunningState())
-        for rank in range(2):
-            self.progress.hear({"kind": "worker", "rank": rank, "world": 2, "pid": 7, "host": f"10.0.0.{rank + 1}"})
-        assert self.said.pop().startswith("run: 2 workers are up after 0 s, on 10.0.0.1 (rank 0), 10.0.0.2 (rank 1)")
-
-    def enter(self, *states):
-        for entered in states:
-            self.news.after_controller_state_update(self.state, entered)
-            self.state = entered
-        return self.said
+    def hear(self, *messages):
+        for message in messages:
+            self.progress.hear(message)
+        return self.lines
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("message", "lines"),
     [
-        (worker_failure(r1=MACHINE), "lost rank 1 on 10.0.0.2 (the machine left the cluster)"),
-        (worker_failure(r0=PEER, r1=MACHINE), "lost rank 1 on 10.0.0.2 (the machine left the cluster)"),
-        (worker_failure(r1=SILENT), "lost rank 1 on 10.0.0.2 (its process or machine cannot be reached)"),
+        (WorkerUp(0, 1, 7, "10.0.0.1"), ["run: 1 worker is up after 0 s, on 10.0.0.1 (rank 0)"]),
+        (WorkerUp(0, 2, 7, "10.0.0.1"), []),  # the other is not up yet
+        (Fetched(1, 3, 2.4), ["run: rank 1 has fetched 3 shards in 2 s"]),
+        (Fetched(0, 1, 0.0), ["run: rank 0 has fetched 1 shard in 0 s"]),
+        (Resumed(2), ["run: continuing after epoch 2"]),
+        (StepDone(1, 50, 200), ["run: epoch 1, step 50/200"]),
+        (StepDone(1, 50, 199), []),
         (
-            worker_failure(r0=PEER, r1=PROCESS),
-            "lost rank 1 on 10.0.0.2 (ActorDiedError: The actor is dead because its worker process has died. "
-            "Worker exit type: SYSTEM_ERROR)",
+            EpochDone(EPOCH | {"select_top1": 40.0}),
+            ["run: epoch 1/4  loss 1.250  train 50.0 %  select 40.0 %  8 clips/s  30 s left"],
         ),
+        (Scoring("novel", 12), ["run: scoring 12 novel videos"]),
+        (Mistake("the disk is full"), []),
         (
-            worker_failure(r0=PEER, r1=PEER),
-            "lost rank 0 on 10.0.0.1, 1 on 10.0.0.2 (RuntimeError: Read error: Connection reset by peer)",
+            Lost((), "why", retried=True, counted=True),
+            ["run: lost the workers (why); starting again from the last epoch kept"],
         ),
-        (
-            PreemptionError(PreemptionInfo(None, {"12ab": [1]})),
-            "lost rank 1 on 10.0.0.2 (the machine is being taken back)",
-        ),
-        (WorkerGroupError("NCCL hangs\nfor long", {}), "lost the workers (WorkerGroupError: NCCL hangs)"),
-        (start_failure(), "lost the workers (the machine left the cluster)"),
-        (ControllerError(OSError(28, "No space left")), "lost the workers (OSError: [Errno 28] No space left)"),
+        (Resized(1, 2), ["run: continuing with 1 worker instead of 2, as no room was found for more"]),
     ],
 )
-def test_who_is_lost_is_told_and_whether_it_is_got_over(error, said):
-    assert Told().enter(state.RestartingState(error), scheduling(2)) == [f"run: {said}; {GOES_ON}"]
-    often = "" if isinstance(error, ControllerError) else OFTEN
-    assert Told().enter(*ended(error)) == [f"run: {said}; {GIVES_UP}{often}"]
+def test_each_message_has_its_line_and_travels(message, lines):
+    again = pickle.loads(pickle.dumps(message))
+    assert again == message
+    assert len(pickle.dumps(message)) < 1000
+    assert Run().hear(again) == lines
 
 
-def test_a_state_that_ray_repeats_while_it_waits_is_told_once():
-    waiting = state.RestartingState(worker_failure(r1=MACHINE))
-    assert len(Told().enter(waiting, waiting, waiting)) == 1
+def test_machines_are_named_with_their_ranks():
+    run = Run()
+    run.clock.now = 12.0
+    hosts = ("10.0.0.1", "10.0.0.2", "10.0.0.2")
+    assert not run.progress.working
+    (line,) = run.hear(*(WorkerUp(rank, 3, 7, host) for rank, host in enumerate(hosts)))
+    assert line == "run: 3 workers are up after 12 s, on 10.0.0.1 (rank 0), 10.0.0.2 (ranks 1-2)"
+    assert run.progress.working
+    assert run.progress.hosts == dict(enumerate(hosts))
+    run.hear(WorkerUp(0, 1, 8, "10.0.0.3"))
+    assert run.progress.hosts == {0: "10.0.0.3"}
+    assert run.progress.restarts == 1
 
 
-def test_news_that_fail_do_not_end_the_run():
-    def fails(item):
-        raise OSError
-
-    ControllerNews(fails).after_controller_state_update(None, state.RestartingState(worker_failure(r1=MACHINE)))
-
-
-def test_what_others_tell_is_not_told_again():
-    mistake = worker_failure(r0=PEER, r1=UserExceptionWithTraceback(UserError("the disk is full"), ""))
-    assert Told().enter(state.RestartingState(mistake), *ended(mistake)) == []
-    assert Told().enter(state.ReschedulingState(ControllerError(WorkerGroupStartupTimeoutError(2)))) == []
-    assert Told().enter(state.ShuttingDownState(state.FinishedState()), state.FinishedState()) == []
-
-
-def test_another_number_of_workers_is_told():
-    run = Told()
-    run.enter(state.RestartingState(worker_failure(r1=MACHINE)), scheduling(1), state.RunningState())
-    assert not run.progress._working
-    assert run.said[1:] == ["run: going on with 1 worker instead of 2, as no room was found for more"]
-    run.progress.hear({"kind": "worker", "rank": 0, "world": 1, "pid": 7, "host": "10.0.0.1"})
-    assert run.said[2].startswith("run: 1 worker is up")
-    run.progress.seen.add(1)
-    run.enter(state.ResizingState(ResizeDecision(2, {})), scheduling(2), state.RunningState())
-    assert run.said[3:] == [
-        "run: going on with 2 workers instead of 1 from the last epoch kept, as there is room again"
-    ]
+def test_the_rest_of_the_training_is_estimated_since_the_workers_started():
+    run = Run()
+    for number, now in ((1, 10.0), (2, 30.0)):
+        run.clock.now = now
+        run.hear(EpochDone(EPOCH | {"epoch": float(number)}))
+    assert [line.rpartition("  ")[2] for line in run.lines] == ["30 s left", "30 s left"]
+    run.clock.now = 100.0
+    run.hear(Resumed(2))
+    run.clock.now = 130.0
+    assert run.hear(EpochDone(EPOCH | {"epoch": 3.0, "seconds": 20.0}))[-1].endswith("  20 s left")
+    assert run.progress.seen == {1, 2, 3}
 
 
-def test_the_news_travel_to_the_controller():
-    news = cloudpickle.loads(cloudpickle.dumps(ControllerNews(print)))
-    news.after_controller_state_update(state.InitializingState(), scheduling(2))
-    assert news.on_controller_start_worker_group(scaling_config=None, num_workers=2) is None
+def test_a_mistake_is_kept_until_the_workers_recover():
+    run = Run()
+    run.hear(WorkerUp(0, 1, 7, "h"), Mistake("the disk is full"))
+    assert (run.progress.mistake, run.progress.working) == ("the disk is full", False)
+    run.hear(EpochDone(EPOCH))
+    assert run.progress.mistake == ""
+    run.hear(Mistake("the disk is full"), Lost((), "why", retried=True, counted=True))
+    assert run.progress.mistake == ""
+
+
+def test_callbacks_get_epochs_in_order_and_messages_before():
+    calls = []
+    run = Run(
+        on_epoch=[lambda epoch: calls.append(("first", epoch)), lambda epoch: calls.append(("second", epoch))],
+        on_message=lambda message: calls.append(type(message).__name__),
+    )
+    run.hear(Resumed(0), EpochDone(EPOCH))
+    assert calls == ["Resumed", "EpochDone", ("first", EPOCH), ("second", EPOCH)]
+
+
+def test_a_callback_may_end_the_run():
+    def stop(_):
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        Run(on_epoch=[stop]).hear(EpochDone(EPOCH))
+
+
+def test_messages_come_through_the_mailbox(ray_session):
+    from pipelines.runs.progress import Mailbox
+
+    run = Run()
+    with run.progress as progress:
+        send = pickle.loads(pickle.dumps(Mailbox(progress.actor)))
+        send(Resumed(2))
+        send(Scoring("base", 3))
+    assert run.lines == ["run: continuing after epoch 2", "run: scoring 3 base videos"]

@@ -1,4 +1,4 @@
-"""Runs as users start them: two DDP workers, killed and resumed, reused, tracked, refused."""
+"""Runs as users start them: two DDP workers, killed and resumed, reused, tracked, registered, refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from pipelines.config.resolve import resolve
 from pipelines.config.schema import TrainConfig
 from pipelines.planning.plan import plan_run
-from pipelines.runs.progress import Progress
+from pipelines.runs.progress import EpochDone, WorkerUp
 from pipelines.runs.run import Watch, run_training
 from vlmodels.errors import UserError
 
@@ -43,6 +43,26 @@ def config_of(data, out, *overrides, workers=2, method="msta"):
     return resolve(method=method, preset=None, base=base, overrides=[*settings, *overrides])
 
 
+def run(config, **settings):
+    return run_training(plan_run(config), **settings)
+
+
+class Killer:
+    """Kills the worker of rank 1, once, after the third epoch."""
+
+    def __init__(self):
+        self.killed = False
+        self._pid = 0
+
+    def __call__(self, message):
+        match message:
+            case WorkerUp(rank=1, pid=pid):
+                self._pid = pid
+            case EpochDone(metrics) if metrics["epoch"] == 3 and not self.killed:
+                self.killed = True
+                os.kill(self._pid, signal.SIGKILL)
+
+
 def losses(result):
     return [epoch["loss"] for epoch in result.record["history"]]
 
@@ -51,7 +71,7 @@ def losses(result):
 def undisturbed(small_data, ray_session, tmp_path_factory):
     """Two workers, nothing goes wrong."""
     handler = signal.getsignal(signal.SIGINT)
-    result = run_training(config_of(small_data, tmp_path_factory.mktemp("undisturbed")))
+    result = run(config_of(small_data, tmp_path_factory.mktemp("undisturbed")))
     assert signal.getsignal(signal.SIGINT) is handler  # Ray Train puts one of its own
     return result
 
@@ -75,7 +95,7 @@ def test_a_run_leaves_its_folder(undisturbed):
 
 
 def test_one_worker_equals_two(undisturbed, small_data, tmp_path):
-    alone = run_training(config_of(small_data, tmp_path, workers=1))
+    alone = run(config_of(small_data, tmp_path, workers=1))
     assert losses(alone) == pytest.approx(losses(undisturbed), rel=1e-4)
     assert alone.record["name"] == undisturbed.record["name"]
 
@@ -83,87 +103,69 @@ def test_one_worker_equals_two(undisturbed, small_data, tmp_path):
 def test_the_same_run_is_reused(undisturbed, small_data):
     from pathlib import Path
 
-    said = []
-    again = run_training(config_of(small_data, Path(undisturbed.run_dir).parent), say=said.append)
+    lines = []
+    again = run(config_of(small_data, Path(undisturbed.run_dir).parent), say=lines.append)
     assert again.reused
     assert again.record == undisturbed.record
-    assert "reusing" in said[0]
+    assert "reusing" in lines[0]
 
 
-def test_a_killed_worker_changes_nothing(undisturbed, small_data, tmp_path, monkeypatch):
+def test_a_killed_worker_changes_nothing(undisturbed, small_data, tmp_path):
     """A worker is killed in the middle; the run ends with the same losses to the last bit."""
-    killed, said = [], []
-    follow = Progress._on_epoch
-
-    def kill_then_follow(progress, item):
-        if not killed and item["epoch"] == 3:
-            killed.append(item["epoch"])
-            os.kill(progress.workers[1], signal.SIGKILL)
-        follow(progress, item)
-
-    monkeypatch.setattr(Progress, "_on_epoch", kill_then_follow)
-    result = run_training(config_of(small_data, tmp_path), say=said.append)
-    assert killed == [3]
-    assert any("going on after epoch" in line for line in said)
+    killer, lines = Killer(), []
+    result = run(config_of(small_data, tmp_path), say=lines.append, on_message=killer)
+    assert killer.killed
+    assert any("continuing after epoch" in line for line in lines)
     assert result.record["restarts"] == 1
     assert losses(result) == losses(undisturbed)
     assert result.record["metrics"] == undisturbed.record["metrics"]
 
 
-def test_fewer_workers_go_on_with_the_same_parts(small_data, ray_session, tmp_path, monkeypatch):
+def test_fewer_workers_continue_with_the_same_parts(small_data, ray_session, tmp_path):
     """Two workers, one is killed for good; the same command with one worker ends as if there had been one only."""
-    parts, said = ("data.parts=4", "scale.max_failures=0", "optim.epochs=60"), []
-    alone = run_training(config_of(small_data, tmp_path / "alone", *parts, workers=1), watch=Watch("", lambda _: None))
-    follow = Progress._on_epoch
-
-    def kill_then_follow(progress, item):
-        if item["epoch"] == 3:
-            os.kill(progress.workers[1], signal.SIGKILL)
-        follow(progress, item)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Progress, "_on_epoch", kill_then_follow)
-        with pytest.raises(RuntimeError, match=r"given up \(scale\.max_failures=0\)"):
-            run_training(config_of(small_data, tmp_path, *parts), say=said.append)
-    assert any("lost rank" in line and "giving up; the same command goes on" in line for line in said)
-    result = run_training(config_of(small_data, tmp_path, *parts, workers=1), say=said.append)
-    assert any("going on after epoch" in line for line in said)
+    parts, lines = ("data.parts=4", "scale.max_failures=0", "optim.epochs=60"), []
+    alone = run(config_of(small_data, tmp_path / "alone", *parts, workers=1), watch=Watch("", lambda _: None))
+    with pytest.raises(RuntimeError, match=r"given up \(scale\.max_failures=0\)"):
+        run(config_of(small_data, tmp_path, *parts), say=lines.append, on_message=Killer())
+    assert any("lost rank" in line and "giving up; the same command continues" in line for line in lines)
+    result = run(config_of(small_data, tmp_path, *parts, workers=1), say=lines.append)
+    assert any("continuing after epoch" in line for line in lines)
     assert losses(result) == pytest.approx(losses(alone), rel=1e-4)
     assert list(result.record["workers"]) == ["0"]
 
 
-def test_a_mistake_in_the_worker_is_told_once(small_data, ray_session, tmp_path):
+def test_a_mistake_in_the_worker_is_reported_once(small_data, ray_session, tmp_path):
     """A weight file that exists but is none: one message, no retries, the tracked run ends as failed."""
     wrong = tmp_path / "weights.safetensors"
     wrong.write_bytes(b"<html>not found</html>")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     config = config_of(small_data, tmp_path, f"backbone.pretrained={wrong}", f"tracking.uri={uri}")
     with pytest.raises(UserError, match=r"weights\.safetensors"):
-        run_training(config)
+        run(config)
     from pipelines.runs.tracking import connect
 
     client = connect(uri)
-    (run,) = client.search_runs([client.get_experiment_by_name("vidadapt").experiment_id])
-    assert run.info.status == "FAILED"
-    assert "weights.safetensors" in run.data.tags["error"]
+    (tracked,) = client.search_runs([client.get_experiment_by_name("vidadapt").experiment_id])
+    assert tracked.info.status == "FAILED"
+    assert "weights.safetensors" in tracked.data.tags["error"]
 
 
 def test_tracked_registered_and_pulled_from_the_registry(small_data, ray_session, tmp_path, monkeypatch):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     settings = (f"tracking.uri={uri}", "tracking.register=small", "protocol.holdout=0.3", "selection=select")
-    result = run_training(config_of(small_data, tmp_path / "runs", *settings))
+    result = run(config_of(small_data, tmp_path / "runs", *settings))
     from pipelines.runs.tracking import connect
 
     client = connect(uri)
-    (run,) = client.search_runs([client.get_experiment_by_name("vidadapt").experiment_id])
-    assert run.info.status == "FINISHED"
-    assert run.data.params["optim.epochs"] == "20"
-    assert run.data.params["facts.split_digest"] == result.record["facts"]["split_digest"]
-    assert run.data.metrics["base/top1"] == result.metrics["base"]["top1"]
-    assert [m.value for m in client.get_metric_history(run.info.run_id, "loss")] == pytest.approx(losses(result))
+    (tracked,) = client.search_runs([client.get_experiment_by_name("vidadapt").experiment_id])
+    assert tracked.info.status == "FINISHED"
+    assert tracked.data.params["optim.epochs"] == "20"
+    assert tracked.data.params["facts.split_digest"] == result.record["facts"]["split_digest"]
+    assert tracked.data.metrics["base/top1"] == result.metrics["base"]["top1"]
+    assert [m.value for m in client.get_metric_history(tracked.info.run_id, "loss")] == pytest.approx(losses(result))
     assert 1 <= result.record["epoch_kept"] <= 20
     version = client.get_model_version_by_alias("small", "champion")
-    assert version.run_id == run.info.run_id
+    assert version.run_id == tracked.info.run_id
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     import vlmodels
@@ -173,16 +175,16 @@ def test_tracked_registered_and_pulled_from_the_registry(small_data, ray_session
     found = predictor(video, topk=2)
     assert sum(p.probability for p in found) == pytest.approx(1, abs=1e-5)
     assert {p.label for p in found} == set(result.record["classes"]["base"])
-    again = run_training(config_of(small_data, tmp_path / "runs", *settings))
+    again = run(config_of(small_data, tmp_path / "runs", *settings))
     assert again.reused
     assert len(client.search_model_versions("name = 'small'")) == 1
     other = f"tracking.uri=sqlite:///{tmp_path}/other.db"
     with pytest.raises(UserError, match="tracked elsewhere"):
-        run_training(config_of(small_data, tmp_path / "runs", *settings[1:], other))
+        run(config_of(small_data, tmp_path / "runs", *settings[1:], other))
 
 
 def test_zero_shot_needs_no_training(small_data, ray_session, tmp_path):
-    result = run_training(config_of(small_data, tmp_path, method="zeroshot"))
+    result = run(config_of(small_data, tmp_path, method="zeroshot"))
     assert result.record["history"] == []
     assert result.record["facts"]["trainable"] == 0
     assert result.metrics["novel"]["n_scored"] > 0
@@ -207,7 +209,7 @@ def test_what_cannot_work_is_refused_before_it_starts(small_data, tmp_path, over
         plan_run(config_of(small_data, tmp_path, *overrides))
 
 
-def test_mistakes_of_every_kind_are_told_together(small_data, tmp_path):
+def test_mistakes_of_every_kind_are_reported_together(small_data, tmp_path):
     with pytest.raises(UserError) as caught:
         plan_run(config_of(small_data, tmp_path, "optim.lr=-1", "optim.batch_size=64", "method.alpha=1", "data.clips=3",
                            "backbone.pretrained=toyy"))  # fmt: skip
@@ -217,10 +219,10 @@ def test_mistakes_of_every_kind_are_told_together(small_data, tmp_path):
 
 def test_more_workers_than_cpus_are_refused(small_data, ray_session, tmp_path):
     with pytest.raises(UserError, match="4 workers need 4 CPUs but Ray has 2"):
-        run_training(config_of(small_data, tmp_path, workers=4))
+        run(config_of(small_data, tmp_path, workers=4))
 
 
 def test_an_unwritable_place_is_named(small_data, ray_session, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        run_training(config_of(small_data, tmp_path / "file" / "runs"))
+        run(config_of(small_data, tmp_path / "file" / "runs"))

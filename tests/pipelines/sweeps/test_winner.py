@@ -115,7 +115,8 @@ def runs(monkeypatch):
     """What was trained and registered; nothing is."""
     done = SimpleNamespace(trained=[], registered=[], select={}, error=None, diverging=())
 
-    def run_training(config, *, plan, fresh, say):
+    def run_training(plan, *, fresh, say):
+        config = plan.config
         done.trained.append(config)
         assert not fresh
         if config.seed in done.diverging:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
 import torch
-from fakes import FakeStore
+from fakes import DenseStore, FakeStore
 
 from pipelines.config.schema import AugmentConfig
-from pipelines.shards.prefetch import prefetched
-from pipelines.shards.views import view_positions, views
 from pipelines.training.augment import Augment
 from pipelines.training.batches import TrainBatches, batch_problems
 from pipelines.training.mixing import Mixing
 from pipelines.training.parts import Parts
 from vlmodels.errors import UserError
-from vlmodels.sampling import dense_pool_indices, pool_starts, view_indices
 
 STORE = FakeStore()
 PUBLISHED = AugmentConfig()
@@ -87,7 +82,7 @@ def test_shares_make_the_global_mean(world, micro):
 def test_one_frame_of_every_segment_is_drawn():
     plain = AugmentConfig(crop_scale=1.0, flip=0, jitter=0, gray=0)
     for index in range(4):
-        drawn = batches(augment=plain)._draw_frames(index, epoch=0)
+        drawn = batches(augment=plain).draw_frames(index, epoch=0)
         pool = STORE.frames(f"clip{index}")
         for segment, frame in enumerate(drawn):
             assert any(np.array_equal(frame, candidate) for candidate in pool[3 * segment : 3 * segment + 3])
@@ -147,7 +142,7 @@ def test_a_pass_of_one_clip_cannot_be_mixed(batch, micro, world, remedy):
         assert min(sizes) >= 2
 
 
-def test_one_clip_a_worker_and_one_a_pass_are_told_together():
+def test_one_clip_a_worker_and_one_a_pass_are_reported_together():
     (problem,) = batch_problems(24, 4, 1, 4, pairs=True)
     assert "set optim.batch_size to at least 8 and optim.micro_batch=0, or" in problem
     assert batch_problems(24, 8, 0, 4, pairs=True) == []
@@ -161,33 +156,9 @@ def test_augmentation_is_drawn_once_per_clip():
         torch.testing.assert_close(frame, out[0], rtol=0, atol=0)
 
 
-def test_views_are_the_published_frames():
-    centre = views(STORE, "clip0", 1)
-    assert centre.shape == (1, 4, 56, 56, 3)
-    assert np.array_equal(centre[0], STORE.frames("clip0")[1::3])
-    with pytest.raises(UserError, match="--pool 4"):
-        views(STORE, "clip0", 4)
-
-
-class DenseStore(FakeStore):
-    """Dense clips of 8 frames at stride 16, each frame showing its number in the video."""
-
-    stride = 16
-
-    def __init__(self, lengths, pool):
-        super().__init__(len(lengths), segments=8, offsets=pool_starts(pool), size=2)
-        self.lengths = {f"clip{i}": n for i, n in enumerate(lengths)}
-        for clip_id, n in self.lengths.items():
-            numbers = dense_pool_indices(n, 8, self.stride, pool)
-            self.frames_of[clip_id] = np.broadcast_to(numbers[:, None, None, None], self.shape)
-
-    def n_frames(self, clip_id):
-        return self.lengths[clip_id]
-
-
 def test_training_draws_one_start_of_a_dense_clip():
     store = DenseStore([300, 250, 50, 113, 1], pool=4)
-    drawn = batches(store=store, batch=1)._draw_frames
+    drawn = batches(store=store, batch=1).draw_frames
     starts = {int(drawn(0, epoch)[0, 0, 0, 0]) for epoch in range(60)}
     assert starts == {0, 62, 93, 125, 187}  # thirds of the room of 187 frames, and its centre
     for epoch in range(5):
@@ -198,41 +169,3 @@ def test_training_draws_one_start_of_a_dense_clip():
         assert drawn(2, epoch)[:, 0, 0, 0].tolist() == [0, 16, 32, 48, 48, 48, 48, 48]  # in tests 49 follows 48
         assert drawn(4, epoch)[:, 0, 0, 0].tolist() == [0] * 8
     assert np.array_equal(drawn(0, 7), drawn(0, 7))
-
-
-@pytest.mark.parametrize(("pool", "clips"), [(1, 1), (3, 1), (3, 3), (3, 2), (4, 4), (5, 3)])
-def test_dense_views_are_the_published_frames(pool, clips):
-    store = DenseStore([300, 301, 50, 9], pool)
-    for clip_id, n in store.lengths.items():
-        shown = views(store, clip_id, clips)[..., 0, 0, 0]
-        assert shown.tolist() == view_indices(n, 8, clips, "dense", 16).tolist()
-
-
-def test_dense_views_that_were_not_stored():
-    with pytest.raises(UserError, match=r"data\.clips=3 needs frames .*\(starts \[0\.5\]\).*--pool 3"):
-        view_positions(pool_starts(1), 3)
-    assert view_positions(pool_starts(3), 3) == [1, 2, 3]
-    assert view_positions(pool_starts(3), 1) == [0]
-
-
-def test_prefetching_keeps_order_and_raises_here():
-    assert list(prefetched(iter(range(50)))) == list(range(50))
-
-    def broken():
-        yield 1
-        raise OSError("disk gone")
-
-    items = prefetched(broken())
-    assert next(items) == 1
-    with pytest.raises(OSError, match="disk gone"):
-        next(items)
-
-
-def test_prefetching_thread_ends_with_its_consumer():
-    items = prefetched(iter(range(10**9)))
-    next(items)
-    items.close()
-    for thread in threading.enumerate():
-        if thread.name == "prefetch":
-            thread.join(timeout=5)
-            assert not thread.is_alive()

@@ -1,4 +1,4 @@
-"""What sweeps need of a run: to train in the process that asks, to be stopped, to leave test alone."""
+"""Runs in this process, as sweeps need them: equal to Ray's, stopped and continued, without the test sets."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def config_of(data, out, *overrides):
 
 
 def quietly(config, on_epoch=lambda _: None, **more):
-    return run_training(config, say=lambda _: None, watch=Watch("a trial", on_epoch), **more)
+    return run_training(plan_run(config), say=lambda _: None, watch=Watch("a trial", on_epoch), **more)
 
 
 def losses(result):
@@ -46,17 +46,17 @@ def undisturbed(small_data, tmp_path_factory):
     return quietly(config_of(small_data, tmp_path_factory.mktemp("undisturbed")))
 
 
-def test_a_watched_run_tells_held_out_accuracy_of_every_epoch(small_data, tmp_path):
-    told = []
-    result = quietly(config_of(small_data, tmp_path, "optim.epochs=2"), told.append)
-    assert [epoch["epoch"] for epoch in told] == [1, 2]
-    assert all(0 <= epoch["select_top1"] <= 100 for epoch in told)
-    assert told[-1]["select_top1"] == result.metrics["select"]["top1"]
+def test_a_watched_run_has_held_out_accuracy_after_every_epoch(small_data, tmp_path):
+    epochs = []
+    result = quietly(config_of(small_data, tmp_path, "optim.epochs=2"), epochs.append)
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2]
+    assert all(0 <= epoch["select_top1"] <= 100 for epoch in epochs)
+    assert epochs[-1]["select_top1"] == result.metrics["select"]["top1"]
     assert result.record["epoch_kept"] == 2  # watching does not choose
 
 
 def test_in_process_equals_ray_train(undisturbed, small_data, ray_session, tmp_path):
-    ray = run_training(config_of(small_data, tmp_path), say=lambda _: None)
+    ray = run_training(plan_run(config_of(small_data, tmp_path)), say=lambda _: None)
     assert losses(ray) == losses(undisturbed)
     assert ray.metrics == undisturbed.metrics
     assert ray.record["name"] == undisturbed.record["name"]
@@ -70,11 +70,11 @@ def tracked(config):
     return run.info.status, run.data.tags["outcome"]
 
 
-def test_what_was_cut_off_goes_on_where_it_stopped(undisturbed, small_data, tmp_path):
-    told = []
+def test_a_run_that_was_cut_off_continues_where_it_stopped(undisturbed, small_data, tmp_path):
+    trained = []
 
     def lose_power(epoch):
-        told.append(int(epoch["epoch"]))
+        trained.append(int(epoch["epoch"]))
         if epoch["epoch"] == 3:
             raise KeyboardInterrupt
 
@@ -82,14 +82,14 @@ def test_what_was_cut_off_goes_on_where_it_stopped(undisturbed, small_data, tmp_
     with pytest.raises(KeyboardInterrupt):
         quietly(config, lose_power)
     assert tracked(config) == ("KILLED", "stopped by the user")
-    told.clear()
-    result = quietly(config, lambda epoch: told.append(int(epoch["epoch"])))
-    assert told == [4, 5, 6]
+    trained.clear()
+    result = quietly(config, lambda epoch: trained.append(int(epoch["epoch"])))
+    assert trained == [4, 5, 6]
     assert losses(result) == losses(undisturbed)
     assert result.metrics == undisturbed.metrics
 
 
-def test_what_was_stopped_is_given_up(small_data, tmp_path):
+def test_a_run_that_its_sweep_stops_is_forgotten(small_data, tmp_path):
     def stop(epoch):
         if epoch["epoch"] == 2:
             raise SystemExit
@@ -101,12 +101,12 @@ def test_what_was_stopped_is_given_up(small_data, tmp_path):
     assert tracked(config) == ("KILLED", "stopped by the sweep")
 
 
-def test_a_loss_that_is_no_number_ends_the_run(small_data, tmp_path):
+def test_a_loss_that_is_not_finite_ends_the_run(small_data, tmp_path):
     with pytest.raises(DivergedError, match=r"lower optim\.lr"):
         quietly(config_of(small_data, tmp_path, "optim.lr=1e30", "method.scale=100"))
 
 
-def test_without_test_nothing_of_it_is_scored(small_data, tmp_path):
+def test_without_test_no_test_set_is_scored(small_data, tmp_path):
     result = quietly(config_of(small_data, tmp_path, "test=false", "optim.epochs=2"))
     assert set(result.metrics) == {"select"}
     folder = Path(result.run_dir)
@@ -114,7 +114,7 @@ def test_without_test_nothing_of_it_is_scored(small_data, tmp_path):
     assert not (folder / "report").exists()
 
 
-def test_held_out_classes_select_for_unseen_ones(small_data, tmp_path):
+def test_held_out_classes_select_for_unseen_classes(small_data, tmp_path):
     config = config_of(
         small_data, tmp_path, "test=false", "optim.epochs=2", "protocol.name=supervised", "protocol.holdout_classes=0.5"
     )

@@ -1,0 +1,182 @@
+"""What a worker writes and reads again: a checkpoint after every epoch, and the folder of the finished run.
+
+An epoch's checkpoint holds ``state.json``, ``adapter.safetensors``, ``optimizer.pt`` and, where an epoch is chosen,
+``best.safetensors``. The finished folder holds ``adapter.safetensors``, ``predictions.npz`` and ``outcome.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from pipelines.evaluation.metrics import Metrics
+    from pipelines.runs.contexts import WorkerContext
+    from pipelines.training.loop import Epoch
+    from vlmodels.methods.base import Method
+
+STATE = "state.json"
+ADAPTER = "adapter.safetensors"
+OPTIMIZER = "optimizer.pt"
+BEST = "best.safetensors"
+PREDICTIONS = "predictions.npz"
+OUTCOME = "outcome.json"
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """How far training is.
+
+    Attributes:
+        epoch: epochs trained.
+        history: metrics of each of them, with its 1-based number as ``epoch``.
+        best_score: what the best epoch reached, in percent.
+        best_epoch: its number; 0 if no epoch is chosen.
+    """
+
+    epoch: int = 0
+    history: tuple[Epoch, ...] = ()
+    best_score: float = -1.0
+    best_epoch: int = 0
+
+    def with_epoch(self, epoch: int, metrics: Epoch) -> TrainingState:
+        """Return the state after one more epoch, the 1-based ``epoch``."""
+        return replace(self, epoch=epoch, history=(*self.history, {"epoch": float(epoch), **metrics}))
+
+    def with_best(self, score: float) -> TrainingState:
+        """Return the state with the last epoch as the best."""
+        return replace(self, best_score=score, best_epoch=self.epoch)
+
+    def write(self, folder: Path) -> None:
+        """Write ``state.json``."""
+        plain = {"epoch": self.epoch, "history": self.history, "best": (self.best_score, self.best_epoch)}
+        (folder / STATE).write_text(json.dumps(plain))
+
+    @classmethod
+    def read(cls, folder: Path) -> TrainingState:
+        """Read ``state.json``."""
+        plain = json.loads((folder / STATE).read_text())
+        best_score, best_epoch = plain["best"]
+        return cls(int(plain["epoch"]), tuple(plain["history"]), best_score, best_epoch)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the workers of a finished run leave for its record.
+
+    Attributes:
+        metrics: of the held-out videos (``select``) and of each test set.
+        history: metrics of each epoch.
+        epoch_kept: number of the epoch that was scored.
+        cost: memory and speeds of the first rank.
+    """
+
+    metrics: Mapping[str, Metrics]
+    history: Sequence[Epoch]
+    epoch_kept: int
+    cost: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of ``outcome.json``."""
+        return {
+            "metrics": self.metrics,
+            "history": self.history,
+            "epoch_kept": self.epoch_kept,
+            "cost": self.cost,
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write ``outcome.json``."""
+        (folder / OUTCOME).write_text(json.dumps(self.to_json()))
+
+    @classmethod
+    def read(cls, folder: Path) -> Outcome:
+        """Read ``outcome.json``."""
+        return cls(**json.loads((folder / OUTCOME).read_text()))
+
+
+class Checkpoints:
+    """Saves and restores a worker's progress through its context; a context manager with a folder of its own.
+
+    All ranks call every method: rank 0 writes what is kept, but each keeps the best epoch, as each scores it.
+    """
+
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = context
+
+    def __enter__(self) -> Self:
+        self._folder = Path(tempfile.mkdtemp(prefix="vidadapt-"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def finished(self) -> bool:
+        """Return whether an earlier attempt left the finished folder."""
+        with self._context.checkpoint() as kept:
+            return kept is not None and (kept / OUTCOME).is_file()
+
+    def restore(self, method: Method, optimizer: torch.optim.Optimizer, device: torch.device) -> TrainingState:
+        """Load the last epoch that was kept into method and optimizer; return its state, a new one if none was."""
+        import torch
+
+        from vlmodels.checkpoint import load_tensors
+
+        with self._context.checkpoint() as kept:
+            if kept is None:
+                return TrainingState()
+            shutil.copytree(kept, self._folder, dirs_exist_ok=True)
+        method.load_adapter_state_dict(load_tensors(self._folder / ADAPTER))
+        optimizer.load_state_dict(torch.load(self._folder / OPTIMIZER, map_location=device, weights_only=True))
+        return TrainingState.read(self._folder)
+
+    def save_best(self, method: Method) -> None:
+        """Write the adapter of the best epoch, to be kept with the next ``save``."""
+        from vlmodels.checkpoint import save_tensors
+
+        save_tensors(self._folder / BEST, method.adapter_state_dict())
+
+    def load_best(self, method: Method) -> None:
+        """Load the adapter of the best epoch."""
+        from vlmodels.checkpoint import load_tensors
+
+        method.load_adapter_state_dict(load_tensors(self._folder / BEST))
+
+    def save(self, state: TrainingState, method: Method, optimizer: torch.optim.Optimizer) -> None:
+        """Keep the epoch that just ended."""
+        import torch
+
+        from vlmodels.checkpoint import save_tensors
+
+        if self._context.rank == 0:
+            save_tensors(self._folder / ADAPTER, method.adapter_state_dict())
+            torch.save(optimizer.state_dict(), self._folder / OPTIMIZER)
+            state.write(self._folder)
+        self._context.report({"epoch": state.epoch, "loss": state.history[-1]["loss"]}, self._folder)
+
+    def write_model(self, method: Method, classes: Sequence[str], predictions: Mapping[str, np.ndarray]) -> None:
+        """Begin the finished folder, on rank 0, with the adapter and the predictions."""
+        import numpy as np
+
+        from vlmodels.checkpoint import save_adapter
+
+        final = self._folder / "final"
+        final.mkdir()
+        save_adapter(final, method, classes=classes)
+        np.savez_compressed(final / PREDICTIONS, allow_pickle=False, **predictions)
+
+    def write_outcome(self, outcome: Outcome) -> None:
+        """Complete the finished folder, on rank 0: with its outcome it is whole."""
+        outcome.write(self._folder / "final")
+
+    def keep_final(self) -> None:
+        """Keep the finished folder."""
+        self._context.report({"final": True}, self._folder / "final")
