@@ -99,19 +99,18 @@ class SweepFolder:
         """Delete ``winner.json``, where another trial is best by now, or none is."""
         (self.path / "winner.json").unlink(missing_ok=True)
 
-    def discard(self, runs: str) -> None:
-        """Delete the sweep's files, and its trials' ``runs`` (path or URI).
+    def discard(self, runs: Place) -> None:
+        """Delete the sweep's files, and its trials' ``runs``.
 
         Raises:
             UserError: the runs cannot be deleted; then nothing is.
         """
-        place = Place.open(runs)
         try:
-            if place.is_dir():
-                place.filesystem.delete_dir(place.root)
+            if runs.is_dir():
+                runs.filesystem.delete_dir(runs.root)
         except OSError as error:
             raise UserError(
-                f"--fresh cannot delete the trials' runs in {place.uri}: {why(error)}; delete them yourself, or leave "
+                f"--fresh cannot delete the trials' runs in {runs.uri}: {why(error)}; delete them yourself, or leave "
                 "out --fresh"
             ) from error
         for path in self.path.iterdir():  # the folder itself is what is locked

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.cluster.session import connect
+from pipelines.storage.place import Place
 from pipelines.sweeps.folder import SweepFolder, runs_at
 from pipelines.sweeps.plan import SweepPlan
 from pipelines.sweeps.records import SweepRecord
@@ -81,7 +82,7 @@ def run_sweep(
 def _begin_anew(plan: SweepPlan, folder: SweepFolder) -> None:
     earlier = folder.sweep()
     end_unfinished(plan, None if earlier is None else earlier.tracking)
-    folder.discard(runs_at(plan.base.out, plan.name))
+    folder.discard(Place.open(runs_at(plan.base.out, plan.name)))
 
 
 def _settle_winner(
