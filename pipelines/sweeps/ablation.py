@@ -8,7 +8,8 @@ from pipelines.sweeps.request import APART, LAYERS, SEARCH
 from vlmodels.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from tune_spaces.spaces import Ablation, Depths
+    from tune_spaces.ablation_file import Ablation
+    from tune_spaces.spaces import Depths
 
 
 def tower_depths(backbone: str) -> Depths:
@@ -32,7 +33,8 @@ def find_ablation(space: str | None, *, method: str, depths: Depths) -> Ablation
     Raises:
         UserError: no such space, or a table of another method.
     """
-    from tune_spaces.spaces import ablation, ablations, read_ablation
+    from tune_spaces.ablation_file import read_ablation
+    from tune_spaces.ablations import ablation_names, load_ablation
 
     if space in (None, SEARCH, LAYERS, APART):
         return None
@@ -42,9 +44,9 @@ def find_ablation(space: str | None, *, method: str, depths: Depths) -> Ablation
         if found.method != method:
             raise UserError(f"{space} is for {found.method}: pass --method {found.method}")
         return found
-    published = ablations(method)
+    published = ablation_names(method)
     if space in published:
-        return ablation(method, space, depths)
+        return load_ablation(method, space, depths)
     known = [*published, LAYERS, APART, SEARCH]
     raise UserError(
         f"unknown space '{space}'{nearest(space, known)}; spaces of {method}: {', '.join(known)}, or FILE.toml:NAME"

@@ -19,6 +19,7 @@ from pipelines.sweeps.space import search_for, space_for
 from vlmodels.errors import UserError, refuse
 
 if TYPE_CHECKING:
+    from tune_spaces.ablation_file import Ablation
     from tune_spaces.domains import Setting, Space
     from tune_spaces.search import Search
     from tune_spaces.spaces import Depths
@@ -135,7 +136,9 @@ def _check_tpe(base: TrainConfig, space: Space, seeds: Sequence[int]) -> None:
     if len(seeds) > 1:
         raise UserError("tpe learns from one run of each setting: give one seed (the winner is trained with several)")
     for key, domain in space.items():
-        _distinct(base, [{key: value} for value in domain.every() or ()])  # two texts of one value train one run twice
+        _distinct(
+            base, [{key: value} for value in domain.all_values() or ()]
+        )  # two texts of one value train one run twice
 
 
 def _listed(space: Space, ablation: Ablation | None, search: Search) -> list[Setting]:

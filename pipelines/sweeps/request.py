@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from pipelines.config.schema import TrainConfig
 
 if TYPE_CHECKING:
+    from tune_spaces.ablation_file import Ablation
     from tune_spaces.search import Kind, Scheduler
-    from tune_spaces.spaces import Ablation, Depths
+    from tune_spaces.spaces import Depths
 
 SEARCH, LAYERS, APART = "search", "layers", "layers-apart"
 """Spaces that follow from a method's settings: all that may be tuned; layers, in both towers alike or in each apart."""

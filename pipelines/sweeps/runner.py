@@ -24,7 +24,8 @@ from pipelines.sweeps.folder import SweepFolder, runs_at
 from pipelines.sweeps.plan import SweepPlan
 from pipelines.sweeps.records import RECORD, STARTED, TrialRecord, epoch_numbers, from_json
 from pipelines.sweeps.trial import SharedSettings, trainable
-from tune_spaces.search import Done, build_tuner
+from tune_spaces.search import PastTrial
+from tune_spaces.tuner import build_tuner
 from vlmodels.errors import UserError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def run_trials(
         max_failures: how often a trial whose process was lost is started again.
         check: compares the machines of the cluster; takes what ``check_cluster`` takes.
         room: says what the cluster has.
-        build_tuner: builds the Ray Tune; takes what ``tune_spaces.search.build_tuner`` takes.
+        build_tuner: builds the Ray Tune; takes what ``tune_spaces.tuner.build_tuner`` takes.
 
     Raises:
         UserError: one trial needs more than the cluster has, or a machine of it cannot run any.
@@ -110,7 +111,7 @@ def run_trials(
         plan.search,
         space=plan.space,
         settings=trials_to_run(plan, folder),
-        done=[_past_trial(record, objective) for record in ended],
+        past_trials=[_past_trial(record, objective) for record in ended],
         resources=_resources_of_trial(base),
         concurrent=_at_a_time_here(base, room(base.scale), concurrent, plan.count, say),
         storage=str(folder.path),
@@ -139,10 +140,10 @@ def trials_to_run(plan: SweepPlan, folder: SweepFolder) -> list[dict[str, Any]]:
     return [{"setting": dict(c.setting), "seed": c.seed} for c in plan.candidates if c.id not in ended]
 
 
-def _past_trial(record: TrialRecord, objective: str) -> Done:
+def _past_trial(record: TrialRecord, objective: str) -> PastTrial:
     by_epoch = {int(row["epoch"]): epoch_numbers(row).get(objective) for row in record.history}
     known = {epoch: value for epoch, value in by_epoch.items() if value is not None}
-    return Done(setting=record.setting, status=record.status, metrics=record.numbers(), by_epoch=known)
+    return PastTrial(setting=record.setting, status=record.status, metrics=record.numbers(), by_epoch=known)
 
 
 def _resources_of_trial(config: TrainConfig) -> dict[str, float]:

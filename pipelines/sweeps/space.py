@@ -39,7 +39,7 @@ def space_for(request: SweepRequest) -> Space:
 
 
 def _named_space(request: SweepRequest) -> dict[str, Domain]:
-    from tune_spaces.spaces import insertion_space, space_of
+    from tune_spaces.spaces import config_space, insertion_space
     from vlmodels import methods
 
     config, depths = methods.get(request.base.method).Config, request.depths
@@ -48,8 +48,8 @@ def _named_space(request: SweepRequest) -> dict[str, Domain]:
     if request.space == SEARCH:
         known = {field.name for field in fields(OptimConfig)}
         names = [name for name in _TUNED if name in known]
-        optim = space_of(OptimConfig, depths=depths, prefix="optim.", names=names)
-        return {**space_of(config, depths=depths), **optim}
+        optim = config_space(OptimConfig, depths=depths, prefix="optim.", names=names)
+        return {**config_space(config, depths=depths), **optim}
     return {}
 
 

@@ -19,7 +19,7 @@ from vlmodels.errors import UserError
 if TYPE_CHECKING:
     from pipelines.config.schema import TrackingConfig
     from pipelines.sweeps.plan import SweepPlan
-    from tune_spaces.spaces import Ablation
+    from tune_spaces.ablation_file import Ablation
 
 
 KEY = "vidadapt.sweep"

@@ -76,7 +76,7 @@ def run_trial(shared: SharedSettings, candidate: Candidate, report: Callable[[di
         plan = plan_run(config)
     except UserError as error:
         return replace(record, status="invalid", message=str(error))
-    record = replace(record, run=plan.name, cost={"trainable": plan.facts["trainable"]})
+    record = replace(record, run=plan.name, cost={"trainable": plan.facts.trainable})
 
     def on_epoch(epoch: Mapping[str, float]) -> None:
         report({**epoch_numbers(epoch), **record.numbers()})
