@@ -77,10 +77,13 @@ def list_spaces(method: str) -> str:
 
 
 def _parser(description: str, protocol: str) -> argparse.ArgumentParser:
-    from tune_spaces.search import Kind, Scheduler
-
     parser = training_parser(description, protocol, prog="sweep.py")
-    group = parser.add_argument_group("what is tried")
+    _add_space(parser.add_argument_group("what is tried"))
+    _add_search(parser.add_argument_group("how and for what"))
+    return parser
+
+
+def _add_space(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--protocol", choices=PROTOCOLS, help="protocol (default: that of the published ablation, else b2n)")
     add(
@@ -96,10 +99,20 @@ def _parser(description: str, protocol: str) -> argparse.ArgumentParser:
         metavar="KEY=A,B,C",
         help="values of a setting, those with commas in quotes: \"method.targets='q,v','q,k,v'\"; may be repeated",
     )
-    group = parser.add_argument_group("how and for what")
+
+
+def _add_search(group: argparse._ArgumentGroup) -> None:
+    from tune_spaces.search import Kind, Scheduler
+
     add = group.add_argument
     add("--search", choices=get_args(Kind), default=None, help="default: grid, or random where --samples is given")
-    add("--samples", type=int, default=0, metavar="N", help="settings that random and tpe try; more go on later")
+    add(
+        "--samples",
+        type=int,
+        default=0,
+        metavar="N",
+        help="settings that random and tpe try; a larger N later continues the sweep",
+    )
     add("--scheduler", choices=get_args(Scheduler), default="none", help="what stops poor trials early")
     add("--grace", type=int, default=1, metavar="N", help="epochs before a trial may be stopped (default: 1)")
     add(
@@ -115,7 +128,7 @@ def _parser(description: str, protocol: str) -> argparse.ArgumentParser:
     add(
         "--score-all",
         action="store_true",
-        help="score every trial on the test lists too, for a table as published ablations have it; never to choose",
+        help="score every trial on the test lists too, for a table like those of published ablations; never to choose",
     )
     add(
         "--winner-seeds",
@@ -124,7 +137,6 @@ def _parser(description: str, protocol: str) -> argparse.ArgumentParser:
         help="seeds with which the winner is trained again, on all training clips, and tested; 0: no winner",
     )
     add("--dashboard", default="127.0.0.1", metavar="HOST", help="where Ray's dashboard listens; none: no dashboard")
-    return parser
 
 
 def request_from(args: argparse.Namespace, protocol: str) -> SweepRequest:

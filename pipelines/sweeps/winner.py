@@ -99,13 +99,7 @@ def train_winner(
     """
     setting = overridden(plan.base, winner.setting)
     plans = [plan_one(winner_config(setting, seed)) for seed in seeds]
-    results = []
-    for one in plans:
-        try:
-            with sweep_run.child(one.name):
-                results.append(train(one.config, plan=one, fresh=fresh, say=say))
-        except DivergedError as error:
-            say(f"the winner diverged with seed {one.config.seed} and is left out of its scores: {error}")
+    results = list(_results(plans, sweep_run, fresh=fresh, say=say, train=train))
     if not results:
         return None
     runs = tuple(map(_winner_run, results))
@@ -123,6 +117,25 @@ def train_winner(
     )
     folder.write_winner(record)
     return record
+
+
+def _results(
+    plans: Sequence[Plan],
+    sweep_run: SweepRun,
+    *,
+    fresh: bool,
+    say: Callable[[str], None],
+    train: Callable[..., RunResult],
+) -> Iterator[RunResult]:
+    """Yield the result of each plan that does not diverge."""
+    for plan in plans:
+        try:
+            with sweep_run.child(plan.name):
+                result = train(plan.config, plan=plan, fresh=fresh, say=say)
+        except DivergedError as error:
+            say(f"the winner diverged with seed {plan.config.seed} and is left out of its scores: {error}")
+        else:
+            yield result
 
 
 def _winner_run(result: RunResult) -> WinnerRun:

@@ -150,7 +150,7 @@ def test_a_sweep_begun_anew_leaves_what_ended_as_it_was(sweep):
         pass
     end_unfinished(sweep.plan, replace(sweep.tracking, run_id=sweep_run.run_id))
     (run,) = runs_of(sweep, sweep.plan.name)
-    assert (run.info.status, run.data.tags[KEY]) == ("FINISHED", sweep.tracking["key"])
+    assert (run.info.status, run.data.tags[KEY]) == ("FINISHED", sweep.tracking.key)
 
 
 def test_the_winners_runs_are_children_however_they_end(sweep):
