@@ -78,17 +78,17 @@ def flags(data: Path, out: Path, epochs: int) -> list[str]:
 def one_alone(data: Path, out: Path, epochs: int) -> float:
     """Return the seconds of the second of two runs in this process; the first imports."""
     from pipelines.sweeps.candidates import Candidate
-    from pipelines.sweeps.flags import base_config, parse
-    from pipelines.sweeps.trial import Task, run_trial
+    from pipelines.sweeps.flags import parse, request_from
+    from pipelines.sweeps.trial import SharedSettings, run_trial
 
     seconds = 0.0
     for number in range(2):
         args, protocol = parse([*flags(data, out / f"alone{number}", epochs), "--protocol", "supervised"], "")
-        task = Task(base_config(args, protocol), None)
+        shared = SharedSettings(request_from(args, protocol).base, None)
         started = time.perf_counter()
-        record = run_trial(task, Candidate({"optim.weight_decay": "0.001"}, 1), lambda _: None)
+        record = run_trial(shared, Candidate({"optim.weight_decay": "0.001"}, 1), lambda _: None)
         seconds = time.perf_counter() - started
-        assert record["status"] == "finished", record
+        assert record.finished, record
     return seconds
 
 
@@ -106,8 +106,8 @@ def sweep(data: Path, out: Path, epochs: int, count: int) -> tuple[float, list[f
 
     (folder,) = (out / "sweeps").iterdir()
     records = SweepFolder(folder).trials()
-    assert [record["status"] for record in records] == ["finished"] * count
-    return wall, [record["seconds"] for record in records]
+    assert [record.status for record in records] == ["finished"] * count
+    return wall, [record.seconds for record in records]
 
 
 if __name__ == "__main__":

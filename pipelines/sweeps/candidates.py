@@ -9,13 +9,9 @@ from typing import TYPE_CHECKING, Any
 from pipelines.config.plain import digest_of
 from pipelines.config.resolve import resolve
 from pipelines.config.schema import TrainConfig
-from pipelines.sweeps.flags import APART, LAYERS, SEARCH
 
 if TYPE_CHECKING:
     from tune_spaces.domains import Setting
-
-
-TITLES = {LAYERS: "Layers", APART: "Layers of each tower", SEARCH: "Search"}
 
 
 @dataclass(frozen=True)
@@ -37,23 +33,31 @@ class Candidate:
 
 
 def label_of(setting: Setting) -> str:
-    """A setting in short: the last part of each key, and its value."""
+    """Return a setting in short: the last part of each key, and its value."""
     return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in setting.items())
 
 
 def overridden(config: TrainConfig, setting: Mapping[str, str], **changes: Any) -> TrainConfig:
-    """A resolved configuration with a setting on top.
+    """Return a resolved configuration with a setting on top.
+
+    Args:
+        config: the configuration to override.
+        setting: texts by key, as ``--set`` takes them.
+        changes: fields of the configuration to replace as well.
 
     Raises:
-        UserError: an unknown key, a value that cannot be, or values that do not go together.
+        UserError: an unknown key, an impossible value, or values that do not go together.
     """
     items = [f"{key}={value}" for key, value in setting.items()]
     changed = resolve(method=config.method, preset=None, base=config, overrides=items, trained=config.method_config)
     return replace(changed, preset=config.preset, **changes)
 
 
-def final(config: TrainConfig, seed: int) -> TrainConfig:
-    """A trial's configuration as the winner is trained with it: on all training clips and classes, and tested."""
+def winner_config(config: TrainConfig, seed: int) -> TrainConfig:
+    """Return a trial's configuration as the winner is trained with it: on all training clips and classes, and tested.
+
+    Held-out clips stay out where they choose the epoch (``selection=select``).
+    """
     held = config.protocol.holdout if config.selection == "select" else 0.0
     protocol = replace(config.protocol, holdout=held, holdout_classes=0.0)
     return replace(config, protocol=protocol, seed=seed, test=True)

@@ -1,4 +1,7 @@
-"""The command line of ``pipelines/sweep.py``: that of the training scripts, and what is tried, how, and for what."""
+"""The command line of ``pipelines/sweep.py``: that of the training scripts, and what is tried, how, and for what.
+
+Cheap to import: ``--help`` answers at once.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +15,20 @@ from pipelines.config.protocols import PROTOCOLS
 from pipelines.config.schema import TrainConfig
 from pipelines.config.values import whole_numbers
 from pipelines.planning.flags import config_from, training_parser
+from pipelines.sweeps.ablation import find_ablation, tower_depths
+from pipelines.sweeps.request import APART, LAYERS, SEARCH, SweepRequest
 from vlmodels.errors import UserError
 
 LIST = "list"
-SEARCH, LAYERS, APART = "search", "layers", "layers-apart"
-"""Names of the spaces that follow from a method's settings: all that may be tuned; where it goes alone, in both towers
-alike or in each apart."""
-
 HOLDOUT = 0.2
 _DEPTHS = {"video": 12, "text": 12}
-"""Any will do for what doesn't depend on the backbone."""
+"""For what does not depend on the backbone; any depths will do."""
 
 
 def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namespace, str]:
-    """The arguments and the protocol; its flags are those of the protocol's own script.
+    """Return the arguments and the protocol; the flags are those of the protocol's own script.
 
-    Who asks for the list of spaces need say nothing else but the method.
+    With ``--space list`` only ``space`` and ``method`` are read: no other flag is required then.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for flag in ("--method", "--space", "--protocol"):
@@ -35,7 +36,7 @@ def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namesp
     known, _ = first.parse_known_args(argv)
     protocol = known.protocol or _published_protocol(known.method or "msta", known.space)
     if protocol not in PROTOCOLS:
-        protocol = "b2n"  # the parser refuses it
+        protocol = "b2n"  # the parser will refuse the unknown one
     if known.space == LIST:
         return argparse.Namespace(space=LIST, method=known.method or "msta"), protocol
     args = _parser(description, protocol).parse_args(argv)
@@ -52,7 +53,7 @@ def _published_protocol(method: str, space: str | None) -> str:
 
 
 def list_spaces(method: str) -> str:
-    """A line for each space of a method: its name, and what is tried.
+    """Return a line for each space of a method: its name, and what is tried.
 
     Raises:
         UserError: no such method.
@@ -76,10 +77,13 @@ def list_spaces(method: str) -> str:
 
 
 def _parser(description: str, protocol: str) -> argparse.ArgumentParser:
-    from tune_spaces.search import Kind, Scheduler
-
     parser = training_parser(description, protocol, prog="sweep.py")
-    group = parser.add_argument_group("what is tried")
+    _add_space(parser.add_argument_group("what is tried"))
+    _add_search(parser.add_argument_group("how and for what"))
+    return parser
+
+
+def _add_space(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--protocol", choices=PROTOCOLS, help="protocol (default: that of the published ablation, else b2n)")
     add(
@@ -95,10 +99,20 @@ def _parser(description: str, protocol: str) -> argparse.ArgumentParser:
         metavar="KEY=A,B,C",
         help="values of a setting, those with commas in quotes: \"method.targets='q,v','q,k,v'\"; may be repeated",
     )
-    group = parser.add_argument_group("how and for what")
+
+
+def _add_search(group: argparse._ArgumentGroup) -> None:
+    from tune_spaces.search import Kind, Scheduler
+
     add = group.add_argument
     add("--search", choices=get_args(Kind), default=None, help="default: grid, or random where --samples is given")
-    add("--samples", type=int, default=0, metavar="N", help="settings that random and tpe try; more go on later")
+    add(
+        "--samples",
+        type=int,
+        default=0,
+        metavar="N",
+        help="settings that random and tpe try; a larger N later continues the sweep",
+    )
     add("--scheduler", choices=get_args(Scheduler), default="none", help="what stops poor trials early")
     add("--grace", type=int, default=1, metavar="N", help="epochs before a trial may be stopped (default: 1)")
     add(
@@ -114,7 +128,7 @@ def _parser(description: str, protocol: str) -> argparse.ArgumentParser:
     add(
         "--score-all",
         action="store_true",
-        help="score every trial on the test lists too, for a table as published ablations have it; never to choose",
+        help="score every trial on the test lists too, for a table like those of published ablations; never to choose",
     )
     add(
         "--winner-seeds",
@@ -123,37 +137,60 @@ def _parser(description: str, protocol: str) -> argparse.ArgumentParser:
         help="seeds with which the winner is trained again, on all training clips, and tested; 0: no winner",
     )
     add("--dashboard", default="127.0.0.1", metavar="HOST", help="where Ray's dashboard listens; none: no dashboard")
-    return parser
 
 
-def base_config(args: argparse.Namespace, protocol: str, *, preset: str | None = None) -> TrainConfig:
-    """The configuration that settings change: as a training script's, with clips held out to choose on.
-
-    ``preset`` is the published ablation's, where the user names none.
+def request_from(args: argparse.Namespace, protocol: str) -> SweepRequest:
+    """Return what the parsed flags ask for.
 
     Raises:
-        UserError: unknown method, preset, paper or setting.
+        UserError: unknown backbone, space, method, preset, paper or setting; seeds that are not whole numbers.
+    """
+    depths = tower_depths(args.backbone)
+    ablation = find_ablation(args.space, method=args.method, depths=depths)
+    return SweepRequest(
+        base=_base_config(args, protocol, preset=ablation.preset if ablation else PROTOCOLS[protocol].preset),
+        depths=depths,
+        space=args.space,
+        ablation=ablation,
+        grid=tuple(args.grid),
+        fixed=frozenset(item.partition("=")[0] for item in args.set),
+        search=args.search,
+        samples=args.samples,
+        scheduler=args.scheduler,
+        grace=args.grace,
+        objectives=tuple(args.objective),
+        search_seed=args.search_seed,
+        seeds=tuple(args.seeds or ()),
+        winner_seeds=_winner_seeds(args.winner_seeds),
+        concurrent=args.concurrent,
+        score_all=args.score_all,
+        register=args.register,
+        dashboard=None if args.dashboard == "none" else args.dashboard,
+        fresh=args.fresh,
+        dry_run=args.dry_run,
+    )
+
+
+def _base_config(args: argparse.Namespace, protocol: str, *, preset: str) -> TrainConfig:
+    """Return the configuration that settings change: as a training script's, with clips held out to choose on.
+
+    ``preset`` is taken where the user names none and the method has it.
     """
     from vlmodels import methods
 
-    wanted = preset or PROTOCOLS[protocol].preset
-    if args.preset is None and wanted in methods.get(args.method).presets:
-        args.preset = wanted
+    changed = argparse.Namespace(**vars(args))
+    if args.preset is None and preset in methods.get(args.method).presets:
+        changed.preset = preset
     if not any(item.startswith("protocol.holdout=") for item in args.set):
-        args.set.append(f"protocol.holdout={HOLDOUT}")
-    config = config_from(args, protocol=protocol)
+        changed.set = [*args.set, f"protocol.holdout={HOLDOUT}"]
+    config = config_from(changed, protocol=protocol)
     return replace(config, tracking=replace(config.tracking, register=None))
 
 
-def winner_seeds(args: argparse.Namespace) -> tuple[int, ...]:
-    """Seeds to train the winner with; none if there is to be no winner.
-
-    Raises:
-        UserError: no list of whole numbers.
-    """
-    if args.winner_seeds == "0":
+def _winner_seeds(text: str) -> tuple[int, ...]:
+    if text == "0":
         return ()
     try:
-        return whole_numbers(args.winner_seeds)
+        return whole_numbers(text)
     except argparse.ArgumentTypeError as error:
         raise UserError(f"--winner-seeds {error}, or 0 for no winner") from None

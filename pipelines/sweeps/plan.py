@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.config.plain import digest_of, to_plain
 from pipelines.config.schema import TrainConfig
-from pipelines.sweeps.candidates import TITLES, Candidate, label_of, overridden
-from pipelines.sweeps.flags import base_config
-from pipelines.sweeps.space import (
-    ablation_of,
-    depths_of,
-    search_of,
-    space_for,
-)
+from pipelines.planning.identity import code_version
+from pipelines.planning.plan import Plan, plan_run
+from pipelines.storage.cache import local_file
+from pipelines.storage.files import file_sha256
+from pipelines.sweeps.candidates import Candidate, label_of, overridden, winner_config
+from pipelines.sweeps.request import APART, LAYERS, SEARCH, SweepRequest
+from pipelines.sweeps.space import search_for, space_for
 from vlmodels.errors import UserError, refuse
 
 if TYPE_CHECKING:
-    from pipelines.planning.plan import Plan
     from tune_spaces.ablation_file import Ablation
     from tune_spaces.domains import Setting, Space
     from tune_spaces.search import Search
     from tune_spaces.spaces import Depths
+
+_TITLES = {LAYERS: "Layers", APART: "Layers of each tower", SEARCH: "Search"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class SweepPlan:
     """A checked sweep.
 
     Attributes:
-        name: equal for the same question: another number of samples goes on with the same sweep.
+        name: equal for the same question: another number of samples continues the same sweep.
         base: what settings change.
         first: the plan of the first setting that can be built.
         candidates: all trials; None where a searcher suggests them as it goes.
@@ -62,52 +61,51 @@ class SweepPlan:
         return len(sample(self.space, self.search.samples, self.search.seed))  # a finite space may have fewer
 
 
-def plan_sweep(args: argparse.Namespace, protocol: str) -> SweepPlan:
-    """Resolve the command line.
+def plan_sweep(request: SweepRequest, *, plan_one: Callable[[TrainConfig], Plan] = plan_run) -> SweepPlan:
+    """Check a request, and list its trials where they can be listed.
+
+    Args:
+        request: what the user asks for.
+        plan_one: plans one run.
 
     Raises:
-        UserError: an unknown space, method or setting; nothing to try; no setting at all that can be built; or seeds
-            with which no winner can be trained.
+        UserError: an unknown setting; nothing to try; no setting at all that can be built; or seeds with which no
+            winner can be trained.
     """
-    from pipelines.planning.plan import plan_run
-    from pipelines.sweeps.candidates import final
-    from pipelines.sweeps.flags import winner_seeds
     from tune_spaces.domains import sample
 
-    depths = depths_of(args.backbone)
-    ablation = ablation_of(args, depths)
-    base = base_config(args, protocol, preset=ablation.preset if ablation else None)
-    scored = args.score_all or (ablation is not None and not base.protocol.holdout_classes)
-    base = replace(base, test=base.test and scored)
-    space = space_for(args, ablation, depths)
-    search = search_of(args, base, ablation)
-    _refuse_misfits(args, base, search)
-    seeds = tuple(args.seeds or (base.seed,))
+    ablation, base = request.ablation, _with_test(request)
+    space = space_for(request)
+    search = search_for(request)
+    _refuse_misfits(request, search)
+    seeds = request.seeds or (base.seed,)
+    candidates = None
     if search.kind == "tpe":
-        if len(seeds) > 1:
-            raise UserError(
-                "tpe learns from one run of each setting: give one seed (the winner is trained with several)"
-            )
-        candidates = None
-        for key, values in ((key, domain.all_values()) for key, domain in space.items()):
-            _distinct(base, [{key: value} for value in values or ()])  # two texts of one value train one run twice
-        first = _first_buildable(base, sample(space, 16, search.seed))
+        _check_tpe(base, space, seeds)
+        first = _first_buildable(base, sample(space, 16, search.seed), plan_one)
     else:
-        distinct = _distinct(base, _listed(space, ablation, search))
-        candidates = tuple(Candidate(setting, seed) for setting in distinct for seed in seeds)
-        first = _first_buildable(base, distinct)
-    for seed in winner_seeds(args):  # not hours later: a list that this seed has none of, a class without descriptions
-        plan_run(final(first.config, seed))
-    title = ablation.title if ablation else TITLES.get(args.space, "Given values")
+        settings = _distinct(base, _listed(space, ablation, search))
+        candidates = tuple(Candidate(setting, seed) for setting in settings for seed in seeds)
+        first = _first_buildable(base, settings, plan_one)
+    for seed in request.winner_seeds:  # now, not after hours: a seed may have no list, a class no descriptions
+        plan_one(winner_config(first.config, seed))
+    title = ablation.title if ablation else _TITLES.get(request.space or "", "Given values")
     notes = tuple(dict.fromkeys([*(ablation.notes if ablation else ()), *first.notes]))
-    plan = SweepPlan("", base, first, title, space, depths, ablation, search, candidates, seeds, notes)
-    what = ablation.name if ablation else args.space or "grid"
+    plan = SweepPlan("", base, first, title, space, request.depths, ablation, search, candidates, seeds, notes)
+    what = ablation.name if ablation else request.space or "grid"
     return replace(plan, name=f"sweep-{base.method}-{what}-{_digest(plan)[:10]}")
 
 
-def _refuse_misfits(args: argparse.Namespace, base: TrainConfig, search: Search) -> None:
-    """What is right by itself and would make a sweep's result mean nothing, or never end."""
-    keys = [text.partition("=")[0].strip() for text in args.grid]
+def _with_test(request: SweepRequest) -> TrainConfig:
+    """Return the base, scored on the test lists only where every trial is to be: it must learn all their classes."""
+    base = request.base
+    scored = request.score_all or (request.ablation is not None and not base.protocol.holdout_classes)
+    return replace(base, test=base.test and scored)
+
+
+def _refuse_misfits(request: SweepRequest, search: Search) -> None:
+    """Raise UserError for flags that are right by themselves, but make the result meaningless or the sweep endless."""
+    base, keys = request.base, [text.partition("=")[0].strip() for text in request.grid]
     rules = [
         (
             base.selection != "test-best",
@@ -118,20 +116,29 @@ def _refuse_misfits(args: argparse.Namespace, base: TrainConfig, search: Search)
             f"--scheduler {search.scheduler} stops trials of one worker alone; leave it out, or pass --workers 1",
         ),
         (len(set(keys)) == len(keys), "a key is given by --grid twice; write all its values in one: KEY=A,B,C"),
-        (args.concurrent >= 0, f"--concurrent {args.concurrent} must not be negative (0: as many as fit)"),
+        (request.concurrent >= 0, f"--concurrent {request.concurrent} must not be negative (0: as many as fit)"),
         (
-            args.winner_seeds == "0" or search.objectives[0].metric.startswith("select."),
+            not request.winner_seeds or search.objectives[0].metric.startswith("select."),
             f"the first --objective chooses the winner, and the least {search.objectives[0].metric} says nothing of "
             "accuracy: put a select one first, or pass --winner-seeds 0",
         ),
         (
-            not (args.score_all and base.protocol.holdout_classes),
+            not (request.score_all and base.protocol.holdout_classes),
             "--score-all does not go with protocol.holdout_classes: the test lists have classes that trials do not "
             "learn; leave one out",
         ),
         (base.optim.epochs > 0, "optim.epochs=0 trains nothing: every setting would be the same"),
     ]
     refuse([message for holds, message in rules if not holds])
+
+
+def _check_tpe(base: TrainConfig, space: Space, seeds: Sequence[int]) -> None:
+    if len(seeds) > 1:
+        raise UserError("tpe learns from one run of each setting: give one seed (the winner is trained with several)")
+    for key, domain in space.items():
+        _distinct(
+            base, [{key: value} for value in domain.all_values() or ()]
+        )  # two texts of one value train one run twice
 
 
 def _listed(space: Space, ablation: Ablation | None, search: Search) -> list[Setting]:
@@ -143,7 +150,7 @@ def _listed(space: Space, ablation: Ablation | None, search: Search) -> list[Set
 
 
 def _distinct(base: TrainConfig, settings: Sequence[Setting]) -> list[Setting]:
-    """Each setting once; two texts of one would be trained side by side as the same run.
+    """Return each setting once; two texts of one would be trained side by side as the same run.
 
     Raises:
         UserError: there are two texts of one setting.
@@ -152,7 +159,7 @@ def _distinct(base: TrainConfig, settings: Sequence[Setting]) -> list[Setting]:
     for setting in settings:
         try:
             key = digest_of(to_plain(overridden(base, setting)))
-        except UserError:  # its trial will tell
+        except UserError:  # its trial will report it
             key = digest_of(dict(setting))
         same = found.setdefault(key, setting)
         if same != setting:
@@ -160,25 +167,21 @@ def _distinct(base: TrainConfig, settings: Sequence[Setting]) -> list[Setting]:
     return list(found.values())
 
 
-def _first_buildable(base: TrainConfig, settings: Sequence[Setting]) -> Plan:
-    """What is wrong with one setting is a trial's; what is wrong with all of them ends the sweep here."""
-    from pipelines.planning.plan import plan_run
-
+def _first_buildable(base: TrainConfig, settings: Sequence[Setting], plan_one: Callable[[TrainConfig], Plan]) -> Plan:
+    """Plan the first setting that can be built: a mistake in one is its trial's, one in all ends the sweep here."""
     problems: dict[str, None] = {}
     for setting in settings:
         try:
-            return plan_run(overridden(base, setting))
+            return plan_one(overridden(base, setting))
         except UserError as error:
             problems[str(error)] = None
-    told = list(problems)
-    more = f"; and {len(told) - 3} other problems" if len(told) > 3 else ""
-    raise UserError(f"none of {len(settings)} settings can be trained: {'; '.join(told[:3])}{more}")
+    reasons = list(problems)
+    more = f"; and {len(reasons) - 3} other problems" if len(reasons) > 3 else ""
+    raise UserError(f"none of {len(settings)} settings can be trained: {'; '.join(reasons[:3])}{more}")
 
 
 def _digest(plan: SweepPlan) -> str:
-    """Of what is asked: more samples are the same question."""
-    from pipelines.planning.identity import code_version
-
+    """Return a digest of what is asked; more samples are the same question."""
     search, ablation, first, text = plan.search, plan.ablation, plan.first, plan.base.text
     return digest_of(
         [
@@ -196,10 +199,7 @@ def _digest(plan: SweepPlan) -> str:
 
 
 def _file_digest(path: str | Path | None) -> str:
-    """Of a file's content: not every setting reads it, but trials that do depend on it."""
-    from pipelines.storage.cache import local_file
-    from pipelines.storage.files import file_sha256
-
+    """Return the digest of a file's content: not every setting reads it, but trials that do depend on it."""
     if path is None:
         return ""
     file = local_file(path)

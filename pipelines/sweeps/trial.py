@@ -1,7 +1,7 @@
-"""One trial of a sweep, in a process that Ray Tune keeps for the next: plan, train, tell.
+"""One trial of a sweep, in a process that Ray Tune keeps for the next one: plan, train, report.
 
-A trial is a run like any other (``run_training``): it has a name, is not repeated if it is finished, and goes on where
-it was cut off.
+A trial is a run like any other (``run_training``): it has a name, is not repeated if it is finished, and continues
+where it was cut off.
 """
 
 from __future__ import annotations
@@ -10,95 +10,99 @@ import gc
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config.schema import TrainConfig
 from pipelines.sweeps.candidates import Candidate, overridden
-from pipelines.sweeps.folder import STATUS
-from pipelines.sweeps.records import RECORD, blank, epoch_numbers, numbers
+from pipelines.sweeps.records import RECORD, STATUS, TrialRecord, TrialTracking, epoch_numbers, to_json
 from pipelines.training.errors import DivergedError
 from vlmodels.errors import UserError
 
 if TYPE_CHECKING:
     from pipelines.runs.record import RunResult
 
+_NO_MEMORY = "the GPU's memory is too small for it; set optim.micro_batch, or scale.gpus_per_worker higher"
+
 
 @dataclass(frozen=True)
-class Task:
-    """What all trials of a sweep share."""
+class SharedSettings:
+    """What all trials of a sweep share: the configuration that settings change, and the sweep's MLflow run."""
 
     base: TrainConfig
-    parent: str | None  # the sweep's MLflow run
+    sweep_run_id: str | None
 
     def candidate(self, config: Mapping[str, Any]) -> Candidate:
-        """What Ray Tune's configuration of a trial stands for; a searcher suggests no seed."""
+        """Return the candidate of Ray Tune's configuration of a trial; a searcher suggests no seed."""
         return Candidate(config["setting"], config.get("seed", self.base.seed))
 
 
-def trainable(task: Task) -> Callable[[dict[str, Any]], None]:
-    """The function that Ray Tune calls for each trial."""
+def trainable(shared: SharedSettings) -> Callable[[dict[str, Any]], None]:
+    """Return the function that Ray Tune calls for each trial."""
 
     def trial(config: dict[str, Any]) -> None:
         from ray import tune
 
         try:
-            record = run_trial(task, task.candidate(config), tune.report)
+            record = run_trial(shared, shared.candidate(config), tune.report)
         finally:
             gc.collect()  # the process stays: give the model's memory back
-        tune.report(
-            {**numbers(record), "epoch": max(1, record["epochs"]), STATUS: record[STATUS], RECORD: json.dumps(record)}
-        )
+        last = {"epoch": max(1, record.epochs), STATUS: record.status, RECORD: json.dumps(to_json(record))}
+        tune.report({**record.numbers(), **last})
 
     return trial
 
 
-def run_trial(task: Task, candidate: Candidate, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Train a candidate and return its record (the content of trials/ID.json).
+def run_trial(shared: SharedSettings, candidate: Candidate, report: Callable[[dict[str, Any]], None]) -> TrialRecord:
+    """Train a candidate and return its record.
 
-    ``report`` gets each epoch's numbers by their dotted names; it may raise to end the trial.
+    Args:
+        shared: what all trials share.
+        candidate: the setting and seed to train.
+        report: gets each epoch's numbers by their dotted names; may raise to end the trial.
 
     Raises:
-        UserError: what is no matter of the setting: a full disk, an MLflow server that is away.
+        UserError: a problem that is not the setting's: a full disk, an MLflow server that does not answer.
     """
+    from torch import OutOfMemoryError
+
     from pipelines.planning.plan import plan_run
     from pipelines.runs.run import Watch, run_training
 
     started = time.monotonic()
-    record = blank(candidate)
+    record = TrialRecord.of(candidate)
     try:
-        config = overridden(task.base, candidate.setting, seed=candidate.seed)
+        config = overridden(shared.base, candidate.setting, seed=candidate.seed)
         plan = plan_run(config)
     except UserError as error:
-        return record | {"status": "invalid", "message": str(error)}
-    record |= {"run": plan.name, "cost": {"trainable": plan.facts.trainable}}
+        return replace(record, status="invalid", message=str(error))
+    record = replace(record, run=plan.name, cost={"trainable": plan.facts.trainable})
 
     def on_epoch(epoch: Mapping[str, float]) -> None:
-        report({**epoch_numbers(epoch), **numbers(record)})
+        report({**epoch_numbers(epoch), **record.numbers()})
 
-    from torch import OutOfMemoryError
-
-    watch = Watch(f"{candidate.label}, seed {candidate.seed}", on_epoch, task.parent)
+    watch = Watch(f"{candidate.label}, seed {candidate.seed}", on_epoch, shared.sweep_run_id)
     try:
         result = run_training(plan, say=_say_nothing, watch=watch)
     except DivergedError as error:
-        return record | {"status": "diverged", "message": str(error), "seconds": time.monotonic() - started}
+        return replace(record, status="diverged", message=str(error), seconds=time.monotonic() - started)
     except OutOfMemoryError:
-        said = "the GPU's memory is too small for it; set optim.micro_batch, or scale.gpus_per_worker higher"
-        return record | {"status": "invalid", "message": said, "seconds": time.monotonic() - started}
-    return record | _outcome(result) | {"status": "finished", "seconds": time.monotonic() - started}
+        return replace(record, status="invalid", message=_NO_MEMORY, seconds=time.monotonic() - started)
+    return replace(_finished(record, result), seconds=time.monotonic() - started)
 
 
-def _outcome(result: RunResult) -> dict[str, Any]:
+def _finished(trial: TrialRecord, result: RunResult) -> TrialRecord:
     record = result.record
-    return {
-        "epochs": len(record["history"]),
-        "history": record["history"],
-        "metrics": record["metrics"],
-        "cost": record["cost"],
-        "tracking": {"run_id": record["tracking"]["run_id"]},
-    }
+    return replace(
+        trial,
+        status="finished",
+        epochs=len(record["history"]),
+        history=tuple(record["history"]),
+        metrics=record["metrics"],
+        cost=record["cost"],
+        tracking=TrialTracking(record["tracking"]["run_id"]),
+    )
 
 
 def _say_nothing(_: str) -> None:
-    """Trials side by side would talk across each other; the sweep speaks for them."""
+    """Drop a line: those of trials side by side would mix; the sweep reports for them."""

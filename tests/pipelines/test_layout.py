@@ -38,7 +38,7 @@ DOORS = {
     "descriptions": "flags commands",
     "planning": "flags plan text identity start",
     "runs": "run registry record launch protocol_script tracking",
-    "sweeps": "flags plan text folder runner tracking winner report.page report.columns",
+    "sweeps": "flags plan text session report.columns",
 }
 STOREYS = list(DOORS)
 SCRIPTS = sorted(path.stem for path in PIPELINES.glob("*.py") if path.stem not in ("__init__", "cli"))

@@ -17,22 +17,22 @@ from matplotlib.transforms import Bbox
 
 from pipelines.reports.score_plots import BASE, NOVEL, bare, saved
 from pipelines.sweeps.report.columns import pareto
-from pipelines.sweeps.report.rows import natural
+from pipelines.sweeps.report.rows import natural_key
 
 RANGE = re.compile(r"(\d+)-(\d+)")
 GREY = "#b9b9b9"
-_ALL_NAMED = 15  # points of a front that all bear their names; of more, those on the front
+_ALL_NAMED = 15  # points of a front that all show their names; of more, those on the front
 WIDEST = 14  # characters of a name in a picture
 
 
-def cut(text: str, width: int = WIDEST) -> str:
-    """Text on one line, cut to so many characters."""
+def shorten(text: str, width: int = WIDEST) -> str:
+    """Return text on one line, cut to so many characters."""
     text = " ".join(text.split())
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def insertion_matrix(scores: Iterable[tuple[str, float | None]], depth: int) -> np.ndarray:
-    """Mean score of each range of layers, (depth, depth): first layer down, last layer across; NaN where none is.
+    """Return the mean score of each range of layers, (depth, depth): first layer down, last across; NaN without one.
 
     Args:
         scores: ranges ("8-12") with scores; other texts, ranges of other layers and missing scores are left out.
@@ -49,8 +49,8 @@ def insertion_matrix(scores: Iterable[tuple[str, float | None]], depth: int) -> 
     return matrix
 
 
-def insertion_maps(maps: Sequence[tuple[str, np.ndarray]], name: str, path: Path) -> Path:
-    """Matrices of ``insertion_matrix`` with their headings, side by side; ``name`` is the setting."""
+def draw_insertion_maps(maps: Sequence[tuple[str, np.ndarray]], name: str, path: Path) -> Path:
+    """Draw matrices of ``insertion_matrix`` with their headings, side by side; ``name`` is the setting."""
     depth = len(maps[0][1])
     side = float(np.clip(0.47 * depth, 2.6, 9.0))
     figure, every = plt.subplots(1, len(maps), figsize=((side + 1.2) * len(maps), side + 0.7), squeeze=False)
@@ -88,8 +88,8 @@ class Scale(NamedTuple):
     ticks: list[tuple[float, str]]
 
 
-def scales_of(name: str, texts: Sequence[str | None]) -> list[Scale]:
-    """One axis; of ranges two, for the first and the last layer."""
+def axis_scales(name: str, texts: Sequence[str | None]) -> list[Scale]:
+    """Return one axis; of ranges two, for the first and the last layer."""
     known = [text for text in texts if text is not None]
     matches = [RANGE.fullmatch(text) for text in known]
     if all(matches):
@@ -101,18 +101,18 @@ def scales_of(name: str, texts: Sequence[str | None]) -> list[Scale]:
             )
             for end, side in enumerate(("first", "last"))
         ]
-    if not any(natural(text)[0] for text in known):
+    if not any(natural_key(text)[0] for text in known):
         return [numeric_scale(name, [None if text is None else float(text) for text in texts])]
-    kinds = sorted(set(known), key=natural)
+    kinds = sorted(set(known), key=natural_key)
     step = 1 / max(len(kinds) - 1, 1)
     places = {kind: place * step for place, kind in enumerate(kinds)}
     nudge = np.linspace(-0.02, 0.02, len(texts))  # lines through one category stay apart
     at = [math.nan if text is None else places[text] + shift for text, shift in zip(texts, nudge, strict=True)]
-    return [Scale(name, at, [(places[kind], cut(kind)) for kind in kinds[:: 1 + len(kinds) // 20]])]
+    return [Scale(name, at, [(places[kind], shorten(kind)) for kind in kinds[:: 1 + len(kinds) // 20]])]
 
 
 def numeric_scale(name: str, values: Sequence[float | None], *, linear: bool = False) -> Scale:
-    """An axis of numbers, logarithmic where they span a factor of 8 or more; few different ones are its ticks.
+    """Return an axis of numbers, logarithmic where they span a factor of 8 or more; few different ones are its ticks.
 
     Args:
         name: of the axis.
@@ -139,13 +139,13 @@ def numeric_scale(name: str, values: Sequence[float | None], *, linear: bool = F
 
 
 def _short(value: float) -> str:
-    """Three digits: 0.00926, 59.7, 527k, 1.58M."""
+    """Return a number with three digits: 0.00926, 59.7, 527k, 1.58M."""
     size, suffix = next((pair for pair in ((1e6, "M"), (1e3, "k")) if value >= pair[0]), (1.0, ""))
     return f"{value / size:.3g}{suffix}"
 
 
-def parallel_coordinates(scales: Sequence[Scale], colours: Sequence[Any], thin: int, path: Path) -> Path:
-    """Lines over vertical axes; the first ``thin`` of them are thin, the last, the best, is thick."""
+def draw_parallel_coordinates(scales: Sequence[Scale], colours: Sequence[Any], thin: int, path: Path) -> Path:
+    """Draw lines over vertical axes; the first ``thin`` of them are thin, the last, the best, is thick."""
     figure, axes = plt.subplots(figsize=(1.6 * len(scales) + 1, 4.2))
     lines = list(zip(*(scale.places for scale in scales), strict=True))
     for place, (line, colour) in enumerate(zip(lines, colours, strict=True)):
@@ -153,7 +153,7 @@ def parallel_coordinates(scales: Sequence[Scale], colours: Sequence[Any], thin: 
         axes.plot(range(len(scales)), line, color=colour, linewidth=width, alpha=0.9, clip_on=False)
     for x, scale in enumerate(scales):
         axes.axvline(x, color="#333", linewidth=1)
-        axes.text(x, 1.09, cut(scale.name, 20), ha="center", va="bottom", fontsize=9)
+        axes.text(x, 1.09, shorten(scale.name, 20), ha="center", va="bottom", fontsize=9)
         for y, text in scale.ticks:
             axes.plot([x - 0.02, x], [y, y], color="#333", linewidth=1)
             box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6}
@@ -163,7 +163,7 @@ def parallel_coordinates(scales: Sequence[Scale], colours: Sequence[Any], thin: 
     return saved(figure, path)
 
 
-class Spot(NamedTuple):
+class Point(NamedTuple):
     """A setting in a picture of cost and accuracy."""
 
     x: float
@@ -171,8 +171,8 @@ class Spot(NamedTuple):
     name: str
 
 
-def fronts(panels: Sequence[tuple[str, Sequence[Spot]]], ylabel: str, path: Path) -> Path:
-    """Accuracy against costs, a panel for each; what is dominated is grey, the others are joined."""
+def draw_fronts(panels: Sequence[tuple[str, Sequence[Point]]], ylabel: str, path: Path) -> Path:
+    """Draw accuracy against costs, a panel for each; what is dominated is grey, the others are joined."""
     figure, every = plt.subplots(1, len(panels), figsize=(5.6 * len(panels), 3.9), squeeze=False, layout="constrained")
     for axes, (xlabel, spots) in zip(every.flat, panels, strict=True):
         front = sorted(spots[place] for place in pareto([(s.x, s.y) for s in spots], ("min", "max")))
@@ -192,8 +192,8 @@ def fronts(panels: Sequence[tuple[str, Sequence[Spot]]], ylabel: str, path: Path
     return saved(figure, path)
 
 
-def _name_spots(figure: Any, axes: Any, named: Sequence[Spot], spots: Sequence[Spot]) -> None:
-    """Put each name where it covers no point and no other name; a name that finds no place is left out."""
+def _name_spots(figure: Any, axes: Any, named: Sequence[Point], spots: Sequence[Point]) -> None:
+    """Put each name where it covers no point and no other name; a name without a place is left out."""
     figure.canvas.draw()
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axes.transData.transform([s[:2] for s in spots])]
     for spot in named:

@@ -1,37 +1,50 @@
-"""Sweeps on Ray Tune, through their script: what each trial comes to, what is never done twice, what survives."""
+"""What is run of a sweep, and how much at a time."""
 
 from __future__ import annotations
 
-import json
-import signal
-import time
-from pathlib import Path
+import functools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from pipelines import sweep
-from pipelines.config.schema import TrainConfig
-from pipelines.runs.tracking import PARENT, RUN, connect
-from pipelines.sweeps import runner
+from pipelines.config.schema import ScaleConfig, TrainConfig
 from pipelines.sweeps.candidates import Candidate
 from pipelines.sweeps.folder import SweepFolder
-from pipelines.sweeps.records import blank
-from pipelines.sweeps.trial import trainable
+from pipelines.sweeps.records import TrialRecord
+from pipelines.sweeps.runner import at_a_time, cluster_room, run_trials, trials_to_run
 from vlmodels.errors import UserError
 
-SETTINGS = (
-    *("method.dims=8", "optim.batch_size=4", "optim.epochs=2", "optim.warmup_epochs=1", "optim.label_smoothing=0"),
-    *("augment.mixup=0", "augment.cutmix=0", "protocol.holdout=0.25"),
+
+@pytest.mark.parametrize(
+    ("scale", "cluster", "wanted", "count"),
+    [
+        ({}, {"CPU": 2}, 0, 2),
+        ({}, {"CPU": 8}, 3, 3),
+        ({}, {"CPU": 2}, 5, 2),
+        ({"cpus_per_worker": 0.5}, {"CPU": 2}, 0, 4),
+        ({"workers": 2}, {"CPU": 5}, 0, 2),
+        ({"gpu": True}, {"CPU": 16, "GPU": 4}, 0, 4),
+        ({"gpu": True, "gpus_per_worker": 1 / 3}, {"CPU": 16, "GPU": 1}, 0, 3),
+        ({"gpu": True, "gpus_per_worker": 0.1, "cpus_per_worker": 2}, {"CPU": 8, "GPU": 1}, 0, 4),
+        ({"gpu": True, "workers": 2}, {"CPU": 16, "GPU": 4}, 0, 2),
+    ],
 )
+def test_as_many_trials_as_fit(scale, cluster, wanted, count):
+    assert at_a_time(TrainConfig(scale=ScaleConfig(**scale)), cluster, wanted) == count
 
 
-@pytest.fixture(scope="module")
-def arguments(small_data, ray_session):
-    """What all sweeps here share."""
-    sets = [part for setting in SETTINGS for part in ("--set", setting)]
-    common = ["--data", str(small_data), "--method", "adaptformer", "--protocol", "supervised", "--dashboard", "none"]
-    return [*common, *sets, "--concurrent", "1"]
+@pytest.mark.parametrize(
+    ("scale", "words"),
+    [
+        ({"workers": 3}, "a trial of 3 workers needs 3 CPUs of 2"),
+        ({"gpu": True}, "1 GPUs of 0"),
+        ({"cpus_per_worker": 4}, "4 CPUs of 2.*scale.cpus_per_worker lower"),
+    ],
+)
+def test_a_trial_that_fits_nowhere_is_refused(scale, words):
+    with pytest.raises(UserError, match=words):
+        at_a_time(TrainConfig(scale=ScaleConfig(**scale)), {"CPU": 2}, 0)
 
 
 @pytest.mark.parametrize(
@@ -39,320 +52,73 @@ def arguments(small_data, ray_session):
     [({}, 0, 20, 8), ({}, 0, 3, 3), ({}, 12, 20, 12), ({}, 12, 3, 3), ({"CPU": 2}, 5, 20, 5), ({"CPU": 16}, 0, 20, 16)],
 )
 def test_machines_that_may_come_are_no_limit(cluster, wanted, trials, count):
-    assert runner.at_a_time(TrainConfig(), cluster, wanted, coming=trials) == count
+    assert at_a_time(TrainConfig(), cluster, wanted, coming=trials) == count
+
+
+@pytest.fixture
+def growing_cluster(tmp_path, monkeypatch):
+    """Run the trials of a sweep of 20 on a head without CPUs; returns how many at a time, and the lines printed."""
+
+    class Started(Exception):  # noqa: N818
+        """Ray Tune would start."""
+
+    def build_tuner(*_, concurrent, **__):
+        raise Started(concurrent)
+
+    def run(*, grows, most_workers, concurrent):
+        plan = SimpleNamespace(
+            base=TrainConfig(out=str(tmp_path)),
+            name="s",
+            count=20,
+            candidates=None,
+            space=None,
+            first=SimpleNamespace(config=TrainConfig(), data=None),
+            search=SimpleNamespace(objectives=[SimpleNamespace(metric="select.top1")]),
+        )
+        room = functools.partial(
+            cluster_room, can_grow=lambda nodes: grows and nodes == 1, most_places=lambda *_: most_workers
+        )
+        lines = []
+        with pytest.raises(Started) as started:
+            run_trials(
+                plan,
+                SweepFolder(tmp_path),
+                sweep_run_id=None,
+                concurrent=concurrent,
+                say=lines.append,
+                check=lambda *_, **__: [],
+                room=room,
+                build_tuner=build_tuner,
+            )
+        return started.value.args[0], lines
+
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True}, {"Alive": False}])
+    monkeypatch.setattr("ray.cluster_resources", dict)
+    return run
 
 
 @pytest.mark.parametrize(
-    ("grows", "limit", "wanted", "said"),
-    [(True, None, 0, 8), (True, None, 3, 3), (True, 2, 0, 2), (True, 2, 3, 2), (False, None, 0, None)],
+    ("most_workers", "wanted", "count"),
+    [(None, 0, 8), (None, 3, 3), (2, 0, 2), (2, 3, 2)],
 )
-def test_a_cluster_without_machines_yet_is_asked_for_them(tmp_path, monkeypatch, grows, limit, wanted, said):
-    def build_tuner(*_, concurrent, **__):
-        raise KeyboardInterrupt(concurrent)
+def test_a_cluster_without_machines_yet_is_asked_for_them(growing_cluster, most_workers, wanted, count):
+    started, lines = growing_cluster(grows=True, most_workers=most_workers, concurrent=wanted)
+    assert started == count
+    assert lines == [f"up to {count} trials at a time (--concurrent): the autoscaler may start machines for them"]
 
-    objective = SimpleNamespace(metric="select.top1")
-    plan = SimpleNamespace(
-        base=TrainConfig(out=str(tmp_path)),
-        name="s",
-        count=20,
-        candidates=None,
-        space=None,
-        first=SimpleNamespace(config=TrainConfig(), data=None),
-        search=SimpleNamespace(objectives=[objective]),
-    )
-    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True}, {"Alive": False}])
-    monkeypatch.setattr("ray.cluster_resources", dict)  # the head has no CPUs
-    monkeypatch.setattr("tune_spaces.tuner.build_tuner", build_tuner)
-    monkeypatch.setattr(runner, "check_cluster", lambda *_, **__: [])
-    monkeypatch.setattr(runner, "can_grow", lambda nodes: grows and nodes == 1)
-    monkeypatch.setattr(runner, "most_places", lambda *_: limit)
-    lines = []
-    with pytest.raises(KeyboardInterrupt if grows else UserError, match=str(said) if grows else "1 CPUs of 0") as error:
-        runner.run_trials(plan, SweepFolder(tmp_path), parent=None, concurrent=wanted, say=lines.append)
-    assert lines == (
-        [f"up to {error.value} trials at a time (--concurrent): the autoscaler may start machines for them"]
-        if grows
-        else []
-    )
+
+def test_a_cluster_without_machines_that_cannot_grow_is_refused(growing_cluster):
+    with pytest.raises(UserError, match="1 CPUs of 0"):
+        growing_cluster(grows=False, most_workers=None, concurrent=0)
 
 
 def test_a_searcher_begins_with_what_it_had_suggested_and_a_list_with_what_has_not_ended(tmp_path):
     candidates = [Candidate({"method.dims": dims}, seed) for dims in ("8", "16") for seed in (1, 2)]
     folder = SweepFolder(tmp_path)
     for candidate, status in zip(candidates, ("finished", "failed", "started"), strict=False):
-        folder.write_trial(blank(candidate) | {"status": status})
-    listed = runner._left(SimpleNamespace(candidates=candidates), folder)
+        folder.write_trial(replace(TrialRecord.of(candidate), status=status))
+    listed = trials_to_run(SimpleNamespace(candidates=candidates), folder)
     assert [(config["setting"]["method.dims"], config["seed"]) for config in listed] == [("8", 2), ("16", 1), ("16", 2)]
-    suggested = runner._left(SimpleNamespace(candidates=None), folder)
+    suggested = trials_to_run(SimpleNamespace(candidates=None), folder)
     assert suggested == [{"setting": {"method.dims": "8"}}, {"setting": {"method.dims": "16"}}]
-    assert [trial["status"] for trial in folder.trials()] == ["finished", "failed"]
-
-
-class Sweep:
-    """A sweep's command line, and what it leaves."""
-
-    def __init__(self, out, *arguments):
-        self.out, self.arguments = out, [*arguments, "--out", str(out), "--mlflow", f"sqlite:///{out}/mlflow.db"]
-
-    def run(self, *more):
-        return sweep.main([*self.arguments, *more])
-
-    @property
-    def folder(self):
-        (path,) = (self.out / "sweeps").iterdir()
-        return SweepFolder(path)
-
-    @property
-    def trials(self):
-        return {trial["label"]: trial for trial in self.folder.trials()}
-
-    def statuses(self):
-        return {label: trial["status"] for label, trial in self.trials.items()}
-
-    def written(self):
-        """When each trial's record, and its run's, was written."""
-        found = [*self.folder.path.glob("trials/*.json"), *self.folder.path.glob("runs/*/run.json")]
-        return {path.name if path.name != "run.json" else path.parent.name: path.stat().st_mtime_ns for path in found}
-
-    def tracked(self):
-        """MLflow's runs: the sweeps' own and all others, in the order in which they began."""
-        client = connect(f"sqlite:///{self.out}/mlflow.db")
-        experiment = client.get_experiment_by_name("vidadapt").experiment_id
-        runs = client.search_runs([experiment], order_by=["attributes.start_time ASC"])
-        parents = [run for run in runs if run.data.tags[RUN] == self.folder.path.name]
-        return parents, [run for run in runs if run not in parents]
-
-
-def free_cpus(wanted=2, seconds=30):
-    """CPUs that nothing holds, once they are ``wanted`` or time is up."""
-    import ray
-
-    ends = time.monotonic() + seconds
-    while (free := ray.available_resources().get("CPU", 0)) != wanted and time.monotonic() < ends:
-        time.sleep(0.2)
-    return free
-
-
-def disturbed(task, change):
-    """A trial in whose process ``change(setting, numbers)`` is called with all that it reports."""
-    undisturbed = trainable(task)
-
-    def trial(config):
-        from ray import tune
-
-        report = tune.report
-
-        def reporting(numbers):
-            report(change(config["setting"], numbers))
-
-        tune.report = reporting
-        try:
-            undisturbed(config)
-        finally:
-            tune.report = report
-
-    return trial
-
-
-@pytest.fixture(scope="module")
-def mixed(arguments, tmp_path_factory):
-    """A sweep with a setting that trains, one whose loss is no number, and two that cannot be built."""
-    mixed = Sweep(
-        tmp_path_factory.mktemp("mixed"),
-        *(*arguments, "--grid", "method.layers=3-4,3-9", "--grid", "optim.lr=3e-3,1e30"),
-    )
-    assert mixed.run("--winner-seeds", "0") == 0
-    return mixed
-
-
-def test_whatever_becomes_of_a_trial_the_sweep_goes_on(mixed):
-    assert mixed.statuses() == {
-        "layers=3-4, lr=3e-3": "finished",
-        "layers=3-4, lr=1e30": "diverged",
-        "layers=3-9, lr=3e-3": "invalid",
-        "layers=3-9, lr=1e30": "invalid",
-    }
-    good, diverged, invalid = (mixed.trials[f"layers={of}"] for of in ("3-4, lr=3e-3", "3-4, lr=1e30", "3-9, lr=3e-3"))
-    assert set(good["metrics"]) == {"select"}  # this sweep scores no test list
-    assert [epoch["epoch"] for epoch in good["history"]] == [1, 2]
-    assert good["epochs"] == 2
-    assert good["history"][-1]["select_top1"] == good["metrics"]["select"]["top1"]
-    assert {"trainable", "gmacs_video", "step_seconds"} <= set(good["cost"])
-    assert (mixed.folder.path / "runs" / good["run"] / "run.json").is_file()
-    assert "lower optim.lr" in diverged["message"]
-    assert diverged["cost"] == {"trainable": good["cost"]["trainable"]}
-    assert "4 layers" in invalid["message"]
-    assert (invalid["run"], invalid["metrics"], invalid["cost"]) == ("", {}, {})
-    assert (mixed.folder.path / "report" / "report.html").is_file()
-
-
-def test_trials_are_children_of_the_sweeps_run(mixed):
-    (parent,), children = mixed.tracked()
-    assert parent.info.status == "FINISHED"
-    assert {run.data.tags[PARENT] for run in children} == {parent.info.run_id}
-    assert parent.data.tags["trials"] == "1 diverged, 1 finished, 2 invalid"
-    assert parent.data.tags["failed_trials"] == "3"
-    assert {run.info.run_name: run.info.status for run in children} == {
-        "layers=3-4, lr=3e-3, seed 1": "FINISHED",
-        "layers=3-4, lr=1e30, seed 1": "FAILED",
-    }
-    (done,) = [run for run in children if run.info.status == "FINISHED"]
-    assert done.info.run_id == mixed.trials["layers=3-4, lr=3e-3"]["tracking"]["run_id"]
-    assert mixed.folder.sweep()["tracking"]["run_id"] == parent.info.run_id
-
-
-def test_the_same_command_repeats_no_trial_and_only_what_is_missing_is_run(mixed, capsys, monkeypatch):
-    before, told = mixed.written(), mixed.folder.sweep()
-    assert mixed.run("--winner-seeds", "0") == 0
-    assert mixed.written() == before
-    assert "4 of 4 trials ended in an earlier session" in capsys.readouterr().out
-    lost = mixed.trials["layers=3-9, lr=3e-3"]["id"] + ".json"
-    (mixed.folder.path / "trials" / lost).unlink()
-
-    def fail(setting, numbers):
-        from vlmodels.errors import UserError
-
-        raise UserError("MLflow cannot be used: it is away")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(runner, "trainable", lambda task: disturbed(task, fail))
-        patch.setattr(runner, "MAX_FAILURES", 0)
-        assert mixed.run("--winner-seeds", "1") == 1
-    (parent,), _ = mixed.tracked()
-    assert (parent.info.status, parent.data.tags["failed_trials"]) == ("FAILED", "3")  # it could not end
-    failed = mixed.trials["layers=3-9, lr=3e-3"]
-    assert (failed["status"], failed["message"]) == (
-        "failed",
-        "vlmodels.errors.UserError: MLflow cannot be used: it is away",
-    )
-    assert mixed.folder.winner() is None  # something is still to come
-    assert mixed.run("--winner-seeds", "0") == 0
-    assert mixed.trials["layers=3-9, lr=3e-3"]["status"] == "invalid"
-    after = mixed.written()
-    assert {name for name in after if after[name] != before[name]} == {lost}
-    assert mixed.folder.sweep() == told
-    parents, children = mixed.tracked()
-    assert (len(parents), len(children)) == (1, 2)
-
-
-def test_the_winner_is_trained_on_all_clips_tested_and_registered(mixed, small_data, capsys):
-    from vlmodels.predictor import load
-
-    before = mixed.written()
-    assert mixed.run("--winner-seeds", "1") == 0
-    said = capsys.readouterr().out
-    winner, good = mixed.folder.winner(), mixed.trials["layers=3-4, lr=3e-3"]
-    assert winner["setting"] == {"method.layers": "3-4", "optim.lr": "3e-3"}
-    assert (winner["chosen_on"], winner["trials"]) == ("select.top1", [good["id"]])
-    assert winner["chosen_value"] == good["metrics"]["select"]["top1"]
-    (run,) = winner["runs"]
-    record = json.loads((Path(run["run_dir"]) / "run.json").read_text())
-    assert Path(run["run_dir"]).parent == mixed.out
-    assert record["facts"]["train_clips"] == 16  # all: the trials had 12
-    assert set(record["metrics"]) == {"test"}
-    assert winner["registered"] == "models:/adaptformer-supervised-data@champion"
-    client = connect(f"sqlite:///{mixed.out}/mlflow.db")
-    version = client.get_model_version_by_alias("adaptformer-supervised-data", "champion")
-    assert version.run_id == record["tracking"]["run_id"]
-    assert "adaptformer" in version.description.lower()
-    for words in ("best on held-out clips: layers=3-4, lr=3e-3", winner["registered"], run["run_dir"]):
-        assert words in said
-    (parent,), children = mixed.tracked()
-    assert parent.data.tags["winner"] == "layers=3-4, lr=3e-3"
-    (tracked,) = [run for run in children if run.info.run_id == record["tracking"]["run_id"]]
-    assert (tracked.data.tags[PARENT], tracked.info.status) == (parent.info.run_id, "FINISHED")
-    assert load(run["run_dir"]).classes
-    assert mixed.run("--winner-seeds", "1") == 0  # and nothing of it twice
-    assert mixed.written() == before
-    assert json.loads((Path(run["run_dir"]) / "run.json").read_text()) == record
-    assert client.get_model_version_by_alias("adaptformer-supervised-data", "champion").version == version.version
-
-
-def test_the_run_that_a_killed_session_had_just_opened_is_gone_on_with_and_begun_anew_it_is_ended(
-    arguments, tmp_path, monkeypatch
-):
-    from mlflow import MlflowClient
-
-    killed = Sweep(tmp_path, *arguments, "--grid", "optim.lr=1e30,1e35", "--winner-seeds", "0")
-    write = SweepFolder.write_sweep
-
-    def run_killed(*more):
-        def killed_before(self, record):
-            if record["tracking"]["run_id"] is not None:
-                patch.setattr(MlflowClient, "set_terminated", lambda *_: None)  # who is killed doesn't tidy up
-                raise KeyboardInterrupt
-            write(self, record)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(SweepFolder, "write_sweep", killed_before)
-            with pytest.raises(KeyboardInterrupt):
-                killed.run(*more)
-
-    run_killed()
-    assert [run.info.status for run in killed.tracked()[0]] == ["RUNNING"]
-    run_killed("--fresh")
-    assert [run.info.status for run in killed.tracked()[0]] == ["KILLED", "RUNNING"]
-    assert killed.run() == 1  # all trials ended, none with a score
-    _, parent = killed.tracked()[0]
-    assert (parent.info.status, parent.data.tags["trials"]) == ("FAILED", "2 diverged")
-    assert parent.info.run_id == killed.folder.sweep()["tracking"]["run_id"]
-
-
-def test_a_sweep_survives_a_killed_trial_and_an_interruption_and_asha_remembers(arguments, tmp_path, monkeypatch):
-    asha = Sweep(
-        tmp_path,
-        *(*arguments, "--set", "optim.epochs=4", "--winner-seeds", "0", "--scheduler", "asha"),
-        *("--grid", "method.layers=1-2,2-3,3-4,4-4"),
-    )
-    marker = str(tmp_path / "killed")
-
-    def score(setting, numbers):
-        import os
-        import signal
-        from pathlib import Path
-
-        if numbers["epoch"] == 3 and not Path(marker).exists():  # its second epoch is kept and told, or will be
-            Path(marker).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        good = setting["method.layers"] in ("1-2", "4-4")
-        return numbers | ({"select.top1": 90.0 if good else 10.0} if "loss" in numbers else {})
-
-    monkeypatch.setattr(runner, "trainable", lambda task: disturbed(task, score))
-    keep = runner.Keeper._keep
-
-    def interrupted(self, trial, record):
-        keep(self, trial, record)
-        if record["status"] == "pruned":
-            signal.raise_signal(signal.SIGINT)  # Ctrl-C
-
-    with monkeypatch.context() as patch:
-        patch.setattr(runner.Keeper, "_keep", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            asha.run()
-    assert free_cpus() == 2
-    assert asha.statuses() == {"layers=1-2": "finished", "layers=2-3": "pruned"}
-    assert [epoch["epoch"] for epoch in asha.trials["layers=1-2"]["history"]] == [1, 2, 3, 4]
-    (parent,), _ = asha.tracked()
-    assert parent.info.status == "KILLED"
-    before = asha.written()
-    assert asha.run() == 0
-    assert asha.statuses() == {
-        "layers=1-2": "finished",
-        "layers=2-3": "pruned",
-        "layers=3-4": "pruned",  # by the rungs of the first session
-        "layers=4-4": "finished",
-    }
-    assert {name: asha.written()[name] for name in before} == before
-    pruned = asha.trials["layers=3-4"]
-    assert (pruned["epochs"], pruned["metrics"]["select"]["top1"]) == (1, 10.0)
-    assert pruned["cost"]["trainable"] > 0
-    (parent,), children = asha.tracked()
-    assert parent.info.status == "FINISHED"
-    assert [(run.info.run_name[:10], run.info.status) for run in children] == [
-        ("layers=1-2", "KILLED"),  # its process was lost
-        ("layers=1-2", "FINISHED"),
-        ("layers=2-3", "KILLED"),
-        ("layers=3-4", "KILLED"),
-        ("layers=4-4", "FINISHED"),
-    ]
-    assert not list((asha.folder.path / "runs" / ".ray").iterdir())
+    assert [trial.status for trial in folder.trials()] == ["finished", "failed"]

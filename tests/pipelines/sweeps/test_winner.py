@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,11 +11,11 @@ import pytest
 from pipelines.config.resolve import resolve
 from pipelines.config.schema import ProtocolConfig, TrainConfig
 from pipelines.runs.record import RunResult
-from pipelines.sweeps.candidates import Candidate, final
+from pipelines.sweeps.candidates import Candidate
 from pipelines.sweeps.folder import SweepFolder
-from pipelines.sweeps.records import blank
-from pipelines.sweeps.tracking import Parent
-from pipelines.sweeps.winner import choose, crown
+from pipelines.sweeps.records import TrialRecord
+from pipelines.sweeps.tracking import SweepRun
+from pipelines.sweeps.winner import choose_winner, train_winner
 from pipelines.training.errors import DivergedError
 from tests.helpers.fakes import record_of
 from tune_spaces.search import Objective
@@ -24,9 +25,9 @@ from vlmodels.errors import UserError
 def trial(setting, score, *, seed=1, trainable=1000, status="finished", metric="top1"):
     if isinstance(setting, str):
         setting = {"method.layers": setting}
-    record = blank(Candidate(setting, seed))
     metrics = {} if score is None else {"select": {metric: score}}
-    return record | {"status": status, "metrics": metrics, "cost": {"trainable": trainable}}
+    blank = TrialRecord.of(Candidate(setting, seed))
+    return replace(blank, status=status, metrics=metrics, cost={"trainable": trainable})
 
 
 def plan_of(*, seeds=(1,), objectives=("select.top1",), **config):
@@ -38,7 +39,7 @@ def plan_of(*, seeds=(1,), objectives=("select.top1",), **config):
 
 
 def chosen(records, **plan):
-    winner = choose(plan_of(**plan), records)
+    winner = choose_winner(plan_of(**plan), records)
     return winner and (winner.setting["method.layers"], winner.value)
 
 
@@ -48,8 +49,8 @@ def test_the_best_mean_over_seeds_wins():
         *(trial("3-4", 60.0, seed=1), trial("3-4", 50.0, seed=2)),
     ]
     assert chosen(records, seeds=(1, 2)) == ("3-4", 55.0)
-    winner = choose(plan_of(seeds=(1, 2)), records)
-    assert winner.trials == (records[2]["id"], records[3]["id"])
+    winner = choose_winner(plan_of(seeds=(1, 2)), records)
+    assert winner.trials == (records[2].id, records[3].id)
     assert (winner.label, winner.objective) == ("layers=3-4", "select.top1")
 
 
@@ -85,134 +86,118 @@ def test_what_has_no_number_as_score_never_wins(score, first):
 
 def test_settings_with_the_same_label_are_not_mixed():
     records = [trial({"method.scale": "1"}, 50.0), trial({"optim.scale": "1"}, 70.0)]
-    winner = choose(plan_of(), records)
+    winner = choose_winner(plan_of(), records)
     assert (winner.setting, winner.value) == ({"optim.scale": "1"}, 70.0)
 
 
 def test_nothing_finished_is_no_winner():
-    assert choose(plan_of(), []) is None
-    assert choose(plan_of(), [trial("1-2", 50.0, status="pruned")]) is None
+    assert choose_winner(plan_of(), []) is None
+    assert choose_winner(plan_of(), [trial("1-2", 50.0, status="pruned")]) is None
 
 
 # ----------------------------------------------------------------------------------------------------- the last runs
 
 
-def test_the_winner_trains_on_all_clips_and_classes_and_is_tested():
-    base = TrainConfig(protocol=ProtocolConfig(holdout=0.2, holdout_classes=0.25), test=False)
-    config = final(base, 3)
-    assert (config.protocol.holdout, config.protocol.holdout_classes) == (0.0, 0.0)
-    assert (config.test, config.seed) == (True, 3)
+class FakeTraining:
+    """Notes what is to be trained and registered, and makes up results; nothing is trained."""
 
+    def __init__(self):
+        self.trained, self.registered = [], []
+        self.select = {}  # top-1 on held-out clips by seed
+        self.diverging = ()  # seeds
+        self.registry_error = None
 
-def test_clips_that_choose_the_epoch_stay_held_out():
-    base = TrainConfig(protocol=ProtocolConfig(holdout=0.2, holdout_classes=0.25), selection="select", test=False)
-    config = final(base, 1)
-    assert (config.protocol.holdout, config.protocol.holdout_classes) == (0.2, 0.0)
+    def plan(self, config):
+        return SimpleNamespace(config=config, name=f"run-{config.seed}")
+
+    def train(self, plan, *, fresh, say):
+        config = plan.config
+        self.trained.append(config)
+        assert not fresh
+        if config.seed in self.diverging:
+            raise DivergedError("the loss is nan")
+        record = record_of(seed=config.seed, scores=50.0 + config.seed)
+        if config.seed in self.select:
+            record["metrics"]["select"] = {"top1": self.select[config.seed]}
+        return RunResult(f"runs/{record['name']}", record, reused=False)
+
+    def register(self, result, config, *, say):
+        if self.registry_error:
+            raise self.registry_error
+        self.registered.append((result.record["seed"], config.tracking.register, config.tracking.alias))
+        return f"models:/{config.tracking.register}@champion"
 
 
 @pytest.fixture
-def runs(monkeypatch):
-    """What was trained and registered; nothing is."""
-    done = SimpleNamespace(trained=[], registered=[], select={}, error=None, diverging=())
+def training():
+    return FakeTraining()
 
-    def run_training(plan, *, fresh, say):
-        config = plan.config
-        done.trained.append(config)
-        assert not fresh
-        if config.seed in done.diverging:
-            raise DivergedError("the loss is nan")
-        record = record_of(seed=config.seed, scores=50.0 + config.seed)
-        if config.seed in done.select:
-            record["metrics"]["select"] = {"top1": done.select[config.seed]}
-        return RunResult(f"runs/{record['name']}", record, reused=False)
 
-    def register_run(result, config, *, say):
-        if done.error:
-            raise done.error
-        done.registered.append((result.record["seed"], config.tracking.register, config.tracking.alias))
-        return f"models:/{config.tracking.register}@champion"
-
-    monkeypatch.setattr(
-        "pipelines.planning.plan.plan_run", lambda config: SimpleNamespace(config=config, name=f"run-{config.seed}")
+def trained_winner(training, path, *, register="mine", say=lambda _: None, **plan):
+    """Train the winner of a sweep of one trial; its record is on disk too."""
+    plan, folder = plan_of(**plan), SweepFolder(path)
+    winner = choose_winner(plan, [trial("3-4", 61.0)])
+    record = train_winner(
+        plan,
+        winner,
+        folder,
+        seeds=(1, 2, 3),
+        register=register,
+        sweep_run=SweepRun(),
+        say=say,
+        plan_one=training.plan,
+        train=training.train,
+        register_one=training.register,
     )
-    monkeypatch.setattr("pipelines.runs.run.run_training", run_training)
-    monkeypatch.setattr("pipelines.runs.registry.register_run", register_run)
-    return done
-
-
-def crowned(tmp_path, *, seeds=(1, 2, 3), register="mine", said=lambda _: None, **plan):
-    plan, folder = plan_of(**plan), SweepFolder(tmp_path)
-    winner = choose(plan, [trial("3-4", 61.0)])
-    record = crown(plan, winner, folder, seeds=seeds, register=register, parent=Parent(), say=said)
-    assert folder.winner() == {"schema": 1, **record}
+    assert folder.winner() == record
     return record
 
 
-def test_each_seed_is_trained_and_told(runs, tmp_path):
-    record = crowned(tmp_path)
-    assert [config.seed for config in runs.trained] == [1, 2, 3]
-    assert {config.method_config["layers"] for config in runs.trained} == {"3-4"}
-    assert all(config.test and not config.protocol.holdout for config in runs.trained)
-    assert (record["label"], record["chosen_on"], record["chosen_value"]) == ("layers=3-4", "select.top1", 61.0)
-    assert [(run["seed"], run["metrics"]["novel"]["top1"]) for run in record["runs"]] == [(1, 51), (2, 52), (3, 53)]
-    assert record["runs"][0]["run_dir"] == f"runs/{record['runs'][0]['name']}"
+def test_each_seed_is_trained_and_recorded(training, tmp_path):
+    record = trained_winner(training, tmp_path)
+    assert [config.seed for config in training.trained] == [1, 2, 3]
+    assert {config.method_config["layers"] for config in training.trained} == {"3-4"}
+    assert all(config.test and not config.protocol.holdout for config in training.trained)
+    assert (record.label, record.chosen_on, record.chosen_value) == ("layers=3-4", "select.top1", 61.0)
+    assert [(run.seed, run.metrics["novel"]["top1"]) for run in record.runs] == [(1, 51), (2, 52), (3, 53)]
+    assert record.runs[0].run_dir == f"runs/{record.runs[0].name}"
 
 
-def test_the_first_seed_is_registered_though_another_is_better_on_test(runs, tmp_path):
-    assert crowned(tmp_path)["registered"] == "models:/mine@champion"
-    assert runs.registered == [(1, "mine", "champion")]
+def test_the_first_seed_is_registered_though_another_is_better_on_test(training, tmp_path):
+    assert trained_winner(training, tmp_path).registered == "models:/mine@champion"
+    assert training.registered == [(1, "mine", "champion")]
 
 
-def test_with_held_out_clips_the_best_on_them_is_registered(runs, tmp_path):
-    runs.select = {1: 40.0, 2: 60.0, 3: 50.0}
-    crowned(tmp_path, selection="select")
-    assert runs.registered == [(2, "mine", "champion")]
+def test_with_held_out_clips_the_best_on_them_is_registered(training, tmp_path):
+    training.select = {1: 40.0, 2: 60.0, 3: 50.0}
+    trained_winner(training, tmp_path, selection="select")
+    assert training.registered == [(2, "mine", "champion")]
 
 
-def test_without_a_name_or_a_registry_there_is_a_winner_all_the_same(runs, tmp_path):
-    assert crowned(tmp_path, register=None)["registered"] is None
-    assert runs.registered == []
-    said = []
-    runs.error = UserError("registering needs a run that MLflow tracks")
-    assert crowned(tmp_path, said=said.append)["registered"] is None
-    assert said == ["the winner is not in the registry: registering needs a run that MLflow tracks"]
+def test_without_a_name_or_a_registry_there_is_a_winner_all_the_same(training, tmp_path):
+    assert trained_winner(training, tmp_path, register=None).registered is None
+    assert training.registered == []
+    lines = []
+    training.registry_error = UserError("registering needs a run that MLflow tracks")
+    assert trained_winner(training, tmp_path, say=lines.append).registered is None
+    assert lines == ["the winner is not in the registry: registering needs a run that MLflow tracks"]
 
 
-def test_a_seed_that_diverges_is_told_and_left_out(runs, tmp_path):
-    runs.diverging, said = (2,), []
-    assert [run["seed"] for run in crowned(tmp_path, said=said.append)["runs"]] == [1, 3]
-    assert said == ["the winner diverged with seed 2 and is left out of its scores: the loss is nan"]
-    runs.diverging = (1, 2, 3)
-    plan, winner = plan_of(), choose(plan_of(), [trial("3-4", 61.0)])
-    folder = SweepFolder(tmp_path / "another")
-    assert crown(plan, winner, folder, seeds=(1, 2, 3), register="mine", parent=Parent(), say=said.append) is None
-    assert folder.winner() is None
+def test_a_seed_that_diverges_is_reported_and_left_out(training, tmp_path):
+    training.diverging, lines = (2,), []
+    assert [run.seed for run in trained_winner(training, tmp_path, say=lines.append).runs] == [1, 3]
+    assert lines == ["the winner diverged with seed 2 and is left out of its scores: the loss is nan"]
 
 
-def test_a_winner_is_registered_once(runs, tmp_path):
-    """The alias may have moved on to another sweep's winner by the time the command is repeated."""
-    first = crowned(tmp_path)
-    assert crowned(tmp_path) == first
-    assert len(runs.registered) == 1
-    crowned(tmp_path, register="other")
-    assert [name for _, name, _ in runs.registered] == ["mine", "other"]
+def test_where_all_seeds_diverge_there_is_no_winner(training, tmp_path):
+    training.diverging = (1, 2, 3)
+    assert trained_winner(training, tmp_path) is None
 
 
-def test_a_sweep_has_one_process_at_a_time(tmp_path):
-    folder = SweepFolder(tmp_path / "sweep-a")
-    with folder.locked():
-        with SweepFolder(tmp_path / "sweep-b").locked():
-            pass
-        with pytest.raises(UserError, match="sweep-a is running already"), folder.locked():
-            pass
-    with folder.locked():
-        pass
-
-
-def test_what_fails_in_two_sessions_is_not_waited_for(tmp_path):
-    folder = SweepFolder(tmp_path / "sweep")
-    once, twice = (trial(layers, None, status="failed") | {"failures": n} for layers, n in (("1-1", 1), ("2-2", 2)))
-    folder.write_trial(once)
-    folder.write_trial(twice)
-    assert [record["id"] for record in folder.unfinished()] == [once["id"]]
-    assert [record["id"] for record in folder.ended()] == [twice["id"]]
+def test_a_winner_is_registered_once(training, tmp_path):
+    """The alias may point to another sweep's winner by the time the command is repeated."""
+    first = trained_winner(training, tmp_path)
+    assert trained_winner(training, tmp_path) == first
+    assert len(training.registered) == 1
+    trained_winner(training, tmp_path, register="other")
+    assert [name for _, name, _ in training.registered] == ["mine", "other"]
