@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from vlmodels.predictor import Predictor as Predictor
     from vlmodels.predictor import load as load
 
-_PLACES = {
+_PUBLIC = {  # name -> module and attribute
     "create": ("vlmodels.clip", "create"),
     "get_method": ("vlmodels.methods", "get"),
     "list_methods": ("vlmodels.methods", "names"),
@@ -24,8 +24,8 @@ __all__ = ["Predictor", "create", "get_method", "list_methods", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: importing the package costs nothing."""
-    if name not in _PLACES:
+    """Import a public name on first use, so that ``import vlmodels`` does not import torch."""
+    if name not in _PUBLIC:
         raise AttributeError(f"module 'vlmodels' has no attribute '{name}'")
-    module, attribute = _PLACES[name]
+    module, attribute = _PUBLIC[name]
     return getattr(importlib.import_module(module), attribute)

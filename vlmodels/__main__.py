@@ -1,8 +1,8 @@
-"""``python -m vlmodels``: what there is, and what it costs."""
+"""Start of ``python -m vlmodels``, which lists methods and backbones and prints what they cost."""
 
 import sys
 
-from vlmodels.describe import main
+from vlmodels.command import main
 from vlmodels.errors import UserError
 
 try:

@@ -1,12 +1,12 @@
 """Two frozen CLIP towers with named sites at which a method may act; open_clip itself stays untouched.
 
-The facade runs the towers itself: embedding, a loop over the frozen blocks, pooling. A layer that has no hooks
-and needs no graph calls the block as it is; others run the block's own parts (``vlmodels/sites.py``).
-
-Shape legend, here and in every method: B clips, T frames, N tokens (the class token first), D width of a
-tower, E width of the joint space, C classes or texts, L text tokens. The video tower sees ``B*T`` sequences, one
-per frame, or, if it is joint (ViCLIP), B sequences of all frames' patches (``vlmodels/layout.py``).
+``Backbone`` runs the towers itself: embedding, a loop over the frozen blocks, pooling. Without hooks and without a
+graph it calls a block as a whole; otherwise it runs the block's parts with hooks between them (``vlmodels/sites.py``).
+The video tower gets ``B*T`` sequences, one per frame, or, if it is joint (ViCLIP), B sequences of all frames' patches.
 """
+
+# Shapes, here and in every method: B clip, T frame, H W pixel row and column, N token (the class token first), P patch,
+# L text token, C class or text, D width of a tower, E width of the joint space.
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from functools import cached_property
 from typing import Any, get_args
 
 import torch
+from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 
-from vlmodels import shared
+from vlmodels import text_cache
 from vlmodels.errors import UserError, nearest
 from vlmodels.layout import Tokens, joint_sequence, split_tokens
 from vlmodels.sites import ClipContext, Hook, Hooks, Site, Tower, run_block
@@ -30,10 +31,10 @@ Tokenizer = Callable[[list[str]], Tensor]
 
 @dataclass(frozen=True)
 class VideoFeatures:
-    """What the video tower gives, nothing normalised; ``hidden`` is the last block's output.
+    """Output of the video tower, not normalised.
 
-    ``hidden`` is (B*T,N,D), or (B,N,D) if the tower is joint; ``project`` applies the final norm and the
-    projection to the joint space.
+    ``hidden`` is the last block's output (B*T,N,D), or (B,N,D) if the tower is joint; ``project`` applies the final
+    norm and the projection to the joint space.
     """
 
     hidden: Tensor
@@ -49,18 +50,20 @@ class VideoFeatures:
     def frame(self) -> Tensor:
         """Features of the frames (B,T,E), whose mean is ``clip``.
 
-        A joint tower has one class token for all frames. There a frame's feature is the clip's, moved by how
-        the frame's patches differ from all frames' (our choice: no paper reads ViCLIP by frames).
+        A joint tower has one class token for all frames. There a frame's feature is the clip's plus the difference
+        between the frame's mean patch and that of all frames (our choice: no paper reads ViCLIP by frames).
         """
         if not self.context.joint:
-            return self.project(self.hidden[:, 0]).reshape(self.context.batch, self.context.frames, -1)
-        own = self.project(self.tokens.patches.mean(dim=(2, 3)))
-        return self.clip[:, None] + (own - own.mean(dim=1, keepdim=True))
+            return rearrange(self.project(self.hidden[:, 0]), "(b t) e -> b t e", b=self.context.batch)
+        own = self.project(reduce(self.tokens.patches, "b t row col d -> b t d", "mean"))
+        return rearrange(self.clip, "b e -> b 1 e") + (own - reduce(own, "b t e -> b 1 e", "mean"))
 
     @cached_property
     def clip(self) -> Tensor:
-        """Features of the clips (B,E): the class token's, averaged over frames if each has its own."""
-        return self.project(self.hidden[:, 0]) if self.context.joint else self.frame.mean(dim=1)
+        """Features of the clips (B,E): the class token's, averaged over frames if each frame has one."""
+        if self.context.joint:
+            return self.project(self.hidden[:, 0])
+        return reduce(self.frame, "b t e -> b e", "mean")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +79,13 @@ class Backbone(nn.Module):
 
     Args:
         model: a ``CLIP`` or ``CustomTextCLIP`` with a ViT image tower and a causal text tower.
-        tokenizer: texts to ``(C, context length)`` ids, zero padded, the end token being the largest id.
-        name: model name, for messages and for the adapter's record of what it belongs to.
+        tokenizer: texts to ``(C, context length)`` ids, padded with zeros, the end token being the largest id.
+        name: model name, for messages and for adapter files, which record their backbone.
         weights: pretrained tag or file path; "" if random.
-        frames: frames per clip that methods with a fixed number are built for.
+        frames: frames per clip, for methods that are built for a fixed number.
 
     Raises:
-        UserError: a tower is of a kind that this facade does not run.
+        UserError: a tower is of a kind that ``Backbone`` cannot run.
     """
 
     def __init__(
@@ -95,10 +98,10 @@ class Backbone(nn.Module):
         self.model = model.requires_grad_(False)
         self.tokenizer = tokenizer
         self.spec = describe_towers(clip, text, name=name, weights=weights, frames=frames)
-        self.taken = False  # by a method
+        self.has_method = False
         self._hooks: dict[tuple[str, int], Hooks] = {}
         self._digest: str | None = None
-        self._digested: list[tuple[int, int]] = []  # the text tower's parameters and their versions then
+        self._digested_text: list[tuple[int, int]] = []  # the text tower's parameter versions in the digest
         self.eval()
 
     @property
@@ -110,25 +113,25 @@ class Backbone(nn.Module):
         return getattr(self.model, "text", self.model)
 
     def block(self, tower: Tower, layer: int) -> Any:
-        """A tower's block, 1-based: an open_clip block with ``ln_1, attn, ln_2, mlp``, for methods that reuse it."""
+        """Return a tower's block, counted from 1: open_clip's, with ``ln_1, attn, ln_2, mlp``."""
         stack: Any = self._video if tower == "video" else self._text
         return stack.transformer.resblocks[layer - 1]
 
     @property
     def video_norm(self) -> nn.LayerNorm:
-        """The norm after the video tower's last block (``ln_post``)."""
+        """Norm after the video tower's last block (``ln_post``)."""
         norm: nn.LayerNorm = self._video.ln_post
         return norm
 
     @property
     def text_norm(self) -> nn.LayerNorm:
-        """The norm after the text tower's last block (``ln_final``)."""
+        """Norm after the text tower's last block (``ln_final``)."""
         norm: nn.LayerNorm = self._text.ln_final
         return norm
 
     @property
     def logit_scale(self) -> Tensor:
-        """What cosines are multiplied by, 1 / temperature; 100 for the published CLIP weights."""
+        """Factor of cosines, 1 / temperature; 100 for the published CLIP weights."""
         scale: Tensor = self.model.logit_scale  # type: ignore[assignment]  # a parameter of every CLIP
         return scale.exp()
 
@@ -136,10 +139,10 @@ class Backbone(nn.Module):
     def digest(self) -> str:
         """SHA-256 over name, dtype, shape and bytes of every base tensor, computed once.
 
-        A method that trains base tensors takes it before its first step.
+        A method that trains base tensors reads it before its first step.
         """
         if self._digest is None:
-            self._digested = self._text_versions()
+            self._digested_text = self._text_versions()
             sha = hashlib.sha256()
             for name, tensor in sorted(self.model.state_dict().items()):
                 sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -148,17 +151,17 @@ class Backbone(nn.Module):
         return self._digest
 
     def train(self, mode: bool = True) -> Backbone:  # noqa: ARG002 - nn.Module's signature
-        """Stay in eval mode: frozen towers have nothing that differs in training."""
+        """Stay in eval mode: frozen towers compute the same in training."""
         super().train(False)
         return self
 
     def add(self, tower: Tower, layer: int, site: Site, hook: Hook) -> None:
-        """Put ``hook`` at a site of a layer, 1-based; the site "embed" is layer 0.
+        """Add a hook at a site of a layer, counted from 1; the site "embed" is layer 0.
 
-        Several hooks at one site run in the order in which they came; those of parallel sites are summed.
+        Several hooks at one site run in the order in which they were added; outputs at parallel sites are summed.
 
         Raises:
-            UserError: no such site or layer.
+            UserError: the site or the layer does not exist.
         """
         depth = self.spec.layers(tower)
         if site not in get_args(Site):
@@ -171,7 +174,7 @@ class Backbone(nn.Module):
         self._hooks.setdefault((tower, layer), {}).setdefault(site, []).append(hook)
 
     def frozen_layers(self, tower: Tower) -> int:
-        """Leading blocks of a tower that no hook and no training reaches: their output needs no graph."""
+        """Count the first blocks of a tower without hooks and without training: their output needs no graph."""
         stack: Any = self._video if tower == "video" else self._text
         below = [stack.positional_embedding]
         if tower == "video":
@@ -187,7 +190,7 @@ class Backbone(nn.Module):
         return len(stack.transformer.resblocks)
 
     def text_is_frozen(self) -> bool:
-        """Whether text features can never change: no hook and no trained parameter in the text tower."""
+        """Return whether text features cannot change: the text tower has no hook and no parameter that trains."""
         text = self._text
         projection = text.text_projection
         head = [*text.ln_final.parameters()]
@@ -199,32 +202,32 @@ class Backbone(nn.Module):
         return [p for name, p in self.model.named_parameters() if not name.startswith(names)]
 
     def _text_versions(self) -> list[tuple[int, int]]:
-        """Changes when a parameter of the text tower is written to or is another one, as in a copy of this backbone."""
+        """Return values that change when a parameter is written to or replaced, as in a copy of this backbone."""
         return [(id(p), -1 if p.is_inference() else p._version) for p in self._text_parameters()]  # noqa: SLF001 - no public form
 
     def _text_is_digested(self) -> bool:
-        """Whether ``digest`` tells what the text tower's weights are: none trains, and none was written to since."""
+        """Return whether the text tower's weights are those of ``digest``: none trains or was written to since."""
         if any(p.requires_grad or p.is_meta or p.is_inference() for p in self._text_parameters()):
             return False
         _ = self.digest
-        return self._digested == self._text_versions()
+        return self._digested_text == self._text_versions()
 
-    def _once(self, what: str, tokens: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """What the text tower without hooks gives for ``tokens``: once in this process for all equal backbones."""
+    def _cached(self, name: str, tokens: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return ``compute(tokens)`` by the text tower without hooks, once in this process for all equal backbones."""
         if not self._text_is_digested():
             return compute(tokens)
         ids = hashlib.sha256(tokens.cpu().numpy().tobytes()).digest()
         scale = self.logit_scale
-        key = (self.digest, what, ids, tuple(tokens.shape), scale.dtype, *shared.arithmetic(scale.device))
-        return shared.TEXT.get(key, tokens, compute)
+        key = (self.digest, name, ids, tuple(tokens.shape), scale.dtype, *text_cache.arithmetic(scale.device))
+        return text_cache.TEXT_CACHE.get(key, tokens, compute)
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Token ids (C,L) of texts, cut after the longest one: exact, as no token looks to its right."""
+        """Return token ids (C,L) of texts, cut after the longest: exact, as no token attends to those after it."""
         tokens = self.tokenizer(list(texts))
         return tokens[:, : int(tokens.argmax(dim=-1).max()) + 1].contiguous()
 
     def fits(self, text: str) -> bool:
-        """Whether the context has room for all of a text."""
+        """Return whether the text context has room for all tokens of a text."""
         encode = getattr(self.tokenizer, "encode", None)  # open_clip's own tokenizers have it
         return encode is None or len(encode(text)) + 2 <= self.spec.context_length  # start and end token
 
@@ -232,7 +235,7 @@ class Backbone(nn.Module):
         """Encode normalised frames (B,T,3,H,W).
 
         Raises:
-            UserError: frames of another shape than the backbone takes.
+            UserError: the frames have another shape.
         """
         size = self.spec.image_size
         if frames.ndim != 5 or tuple(frames.shape[2:]) != (3, *size):
@@ -241,7 +244,8 @@ class Backbone(nn.Module):
                 f"not {tuple(frames.shape)}"
             )
         context = ClipContext(len(frames), frames.shape[1], self.spec.grid, 0, "video", self.spec.joint)
-        hidden = self._run(self._embed_video(frames.flatten(0, 1), context), None, context)
+        images = rearrange(frames, "b t c h w -> (b t) c h w")
+        hidden = self._run_blocks(self._embed_video(images, context), None, context)
         return VideoFeatures(hidden, context, self._project_video)
 
     def _project_video(self, x: Tensor) -> Tensor:
@@ -253,20 +257,20 @@ class Backbone(nn.Module):
 
         Args:
             tokens: token ids.
-            prefix: what ``text_prefix`` gave for the same tokens; the layers that it covers are not rerun.
-            hooked: False gives the frozen tower's features, whatever a method has added.
+            prefix: ``text_prefix`` of the same tokens, whose layers then do not run again.
+            hooked: False leaves out the hooks of a method: features of the frozen tower.
         """
         return self.pool_text(self.text_states(tokens, prefix=prefix, hooked=hooked), tokens)
 
     def text_states(self, tokens: Tensor, *, prefix: TextPrefix | None = None, hooked: bool = True) -> Tensor:
-        """The last block's output (C,L,D) for token ids (C,L), before the final norm; see ``encode_text``."""
+        """Return the last block's output (C,L,D) for token ids (C,L), before the final norm; see ``encode_text``."""
         context = ClipContext(len(tokens), 1, (0, 0), 0, "text")
         start, hidden = (prefix.layers, prefix.hidden) if prefix else (0, self._embed_text(tokens, context, hooked))
         mask = self._text.attn_mask[: tokens.shape[1], : tokens.shape[1]]
-        return self._run(hidden, mask, context, start=start, hooked=hooked)
+        return self._run_blocks(hidden, mask, context, start=start, hooked=hooked)
 
     def pool_text(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """Features (C,E) of texts from the states (C,L,D) of their tokens: the end token's, normed and projected."""
+        """Return features (C,E) of texts from their tokens' states (C,L,D): the end token's, normed and projected."""
         text = self._text
         ends: Tensor = text.ln_final(states[torch.arange(len(tokens), device=tokens.device), tokens.argmax(dim=-1)])
         projection = text.text_projection
@@ -275,29 +279,32 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def frozen_text(self, tokens: Tensor) -> Tensor:
-        """As ``encode_text`` without hooks and without a graph; once in a process for equal backbones (``shared``)."""
-        return self._once("features", tokens, lambda some: self.encode_text(some, hooked=False))
+        """Encode token ids (C,L) as ``encode_text`` without hooks or graph, once in a process (``text_cache``)."""
+        return self._cached("features", tokens, lambda rows: self.encode_text(rows, hooked=False))
 
     @torch.no_grad()
     def text_prefix(self, tokens: Tensor, layers: int) -> TextPrefix:
-        """Activations of the frozen tower after its first ``layers`` blocks, without a graph; ``shared`` as well."""
+        """Run the first ``layers`` blocks without hooks or graph, once in a process (``text_cache``)."""
         mask = self._text.attn_mask[: tokens.shape[1], : tokens.shape[1]]
 
-        def compute(some: Tensor) -> Tensor:
-            context = ClipContext(len(some), 1, (0, 0), 0, "text")
-            return self._run(self._embed_text(some, context, hooked=False), mask, context, stop=layers, hooked=False)
+        def compute(rows: Tensor) -> Tensor:
+            context = ClipContext(len(rows), 1, (0, 0), 0, "text")
+            embedded = self._embed_text(rows, context, hooked=False)
+            return self._run_blocks(embedded, mask, context, stop=layers, hooked=False)
 
-        return TextPrefix(layers, self._once(f"after {layers}", tokens, compute))
+        return TextPrefix(layers, self._cached(f"after {layers}", tokens, compute))
 
-    def _embed_video(self, frames: Tensor, context: ClipContext) -> Tensor:
+    def _embed_video(self, images: Tensor, context: ClipContext) -> Tensor:
         visual = self._video
-        x: Tensor = visual.conv1(frames.to(visual.conv1.weight.dtype)).flatten(2).transpose(1, 2)
+        patches = visual.conv1(images.to(visual.conv1.weight.dtype))
+        x: Tensor = rearrange(patches, "n d row col -> n (row col) d")
         if context.joint:
             x = joint_sequence(visual, x, context)
         else:
-            x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+            cls = repeat(visual.class_embedding.to(x.dtype), "d -> n 1 d", n=len(x))
+            x = torch.cat([cls, x], dim=1)
             x = x + visual.positional_embedding.to(x.dtype)
-        x = self._at("embed", x, context)
+        x = self._apply_hooks("embed", x, context)
         normed: Tensor = visual.ln_pre(x)
         return normed
 
@@ -305,16 +312,16 @@ class Backbone(nn.Module):
         text = self._text
         x: Tensor = text.token_embedding(tokens)
         if hooked:
-            x = self._at("embed", x, context)
+            x = self._apply_hooks("embed", x, context)
         positions: Tensor = text.positional_embedding[: x.shape[1]]
         return x + positions.to(x.dtype)
 
-    def _at(self, site: Site, x: Tensor, context: ClipContext) -> Tensor:
+    def _apply_hooks(self, site: Site, x: Tensor, context: ClipContext) -> Tensor:
         for hook in self._hooks.get((context.tower, context.layer), {}).get(site, ()):
             x = hook(x, context)
         return x
 
-    def _run(
+    def _run_blocks(
         self,
         x: Tensor,
         mask: Tensor | None,

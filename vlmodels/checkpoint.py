@@ -1,4 +1,4 @@
-"""Adapters on disk: safetensors that hold only what was trained, and say which backbone they belong to."""
+"""Adapter files: safetensors with the trained tensors only, and metadata that names their method and backbone."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _KEY = "vidadapt"
 
 @dataclass(frozen=True)
 class Adapter:
-    """A method on its backbone with its trained tensors, its training classes, and what was saved beside."""
+    """A loaded adapter: the method on its backbone, its training classes, and the extra values of its file."""
 
     method: Method
     classes: tuple[str, ...]
@@ -41,10 +41,10 @@ class Adapter:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write named tensors so that the file is either whole or not there.
+    """Write named tensors to a file that is complete whenever it exists.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the file cannot be written.
     """
     data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, dict(metadata or {}))
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
@@ -60,10 +60,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read what ``save_tensors`` wrote.
+    """Load the tensors that ``save_tensors`` wrote.
 
     Raises:
-        UserError: no such file, or damaged.
+        UserError: the file is missing or damaged.
     """
     return _read(path)[0]
 
@@ -75,19 +75,22 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118 - no dict
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged or no safetensors file ({error}); copy or train it again") from error
+        raise UserError(f"{path} is damaged or not a safetensors file ({error}); copy or train it again") from error
 
 
 def save_adapter(
     folder: Path, method: Method, *, classes: Sequence[str] = (), extra: Mapping[str, Any] | None = None
 ) -> Path:
-    """Write ``folder/adapter.safetensors``: the trained tensors, and as metadata all that ``load_adapter`` needs.
+    """Write ``folder/adapter.safetensors``: the trained tensors, and metadata for ``load_adapter``; return its path.
 
     Args:
         folder: an existing folder.
         method: the trained method.
-        classes: names of the classes that it was trained on, for a method that was not built for any.
-        extra: JSON values to keep beside.
+        classes: names of the training classes, for a method that was not built for fixed classes.
+        extra: further JSON values for the metadata.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     spec = method.backbone.spec
     about = {
@@ -110,20 +113,20 @@ def save_adapter(
 
 
 def load_adapter(folder: Path, backbone: Backbone | None = None) -> Adapter:
-    """Build the method that ``save_adapter`` wrote, in eval mode and with its training classes set.
+    """Load the method that ``save_adapter`` wrote, in eval mode and with its training classes set.
 
     Args:
         folder: the folder, or the file itself.
-        backbone: a backbone without hooks to put it on; by default one with the recorded name and weights.
+        backbone: a backbone without a method; by default one with the recorded name and weights.
 
     Raises:
-        UserError: missing, damaged or foreign file; a backbone with other weights; one that cannot be created.
+        UserError: the file is missing, damaged or not an adapter; the backbone has other weights or cannot be created.
     """
     folder = Path(folder)
     path = folder if folder.is_file() else folder / ADAPTER
     tensors, metadata = _read(path)
     if _KEY not in metadata:
-        raise UserError(f"{path} is no adapter of this package: it does not say which method it is")
+        raise UserError(f"{path} is not an adapter of this package: its metadata names no method")
     about = json.loads(metadata[_KEY])
     if about["format"] != FORMAT:
         raise UserError(f"{path} has format {about['format']}; this version reads {FORMAT}")
@@ -147,10 +150,10 @@ def load_adapter(folder: Path, backbone: Backbone | None = None) -> Adapter:
 
 
 def load_into(method: Method, adapter: bytes) -> None:
-    """Start ``method`` from the content of an adapter file of the same method on the same backbone.
+    """Load the bytes of an adapter file of the same method and backbone into ``method``, as a start for training.
 
     Raises:
-        UserError: another method, another backbone, or tensors that this configuration does not have.
+        UserError: the file is damaged, of another method or backbone, or has other tensors than this configuration.
     """
     about = about_adapter(adapter)
     if about["method"] != method.name or about["backbone"]["digest"] != method.backbone.digest:
@@ -163,17 +166,17 @@ def load_into(method: Method, adapter: bytes) -> None:
 
 
 def about_adapter(adapter: bytes) -> dict[str, Any]:
-    """What an adapter file says of itself: method, config, backbone, classes.
+    """Return the metadata of an adapter file's bytes: method, config, backbone, classes.
 
     Raises:
-        UserError: damaged, or not of this package.
+        UserError: the file is damaged or not an adapter of this package.
     """
     try:
         length = int.from_bytes(adapter[:8], "little")
         about: dict[str, Any] = json.loads(json.loads(adapter[8 : 8 + length])["__metadata__"][_KEY])
         load(adapter)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"the adapter to start from is damaged or none of this package ({error})") from error
+        raise UserError(f"the adapter to start from is damaged or not of this package ({error})") from error
     return about
 
 
@@ -181,9 +184,9 @@ def _recreate(recorded: Mapping[str, Any], path: Path) -> Backbone:
     if not recorded["weights"]:
         raise UserError(
             f"{path} belongs to a '{recorded['name']}' with random weights (digest {recorded['digest'][:12]}), "
-            "which cannot be made again; pass that backbone"
+            "which cannot be created again; pass that backbone"
         )
     try:
         return create(recorded["name"], weights=recorded["weights"], num_frames=recorded["frames"])
     except UserError as error:
-        raise UserError(f"the backbone of {path} cannot be made: {error}; or pass a backbone") from error
+        raise UserError(f"the backbone of {path} cannot be created: {error}; or pass a backbone") from error

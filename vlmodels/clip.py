@@ -1,4 +1,4 @@
-"""Backbones by name: any open_clip ViT or ViCLIP with its published or local weights, or the toy CLIP."""
+"""Backbones by name: open_clip's ViTs and ViCLIP with published or local weights, and the toy CLIP."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 TOY, TOY_VICLIP = "toy", "toy-viclip"
 _HOW_TO_LIST = "python -m vlmodels --list shows all"
-_WORDS = "token_embedding.weight"
+_WORD_EMBEDDINGS = "token_embedding.weight"
 
 
 def names() -> list[str]:
-    """Backbones that can be created: the toys, ViCLIP, and every open_clip model with plain towers."""
+    """Return the backbones that can be created: the toys, ViCLIP, and every open_clip model with plain towers."""
     plain = [n for n in open_clip.list_models() if not obstacles(open_clip.get_model_config(n))]
     return [TOY, TOY_VICLIP, *viclip.BASES, *plain]
 
 
 def tags(name: str) -> list[str]:
-    """Published weights of a backbone; for ViCLIP, those of the CLIP that it can start from."""
+    """Return the tags of a backbone's published weights; for ViCLIP, those of the CLIP that it can start from."""
     if name in (TOY, TOY_VICLIP):
         return [TOY]
     return list(list_pretrained_tags_by_model(viclip.BASES.get(name, name)))
 
 
 def obstacles(config: Mapping[str, Any]) -> list[str]:
-    """What in an open_clip model's configuration this package cannot run; empty if it can."""
+    """Return what this package cannot run in an open_clip model's configuration; empty if it can run all."""
     vision, text = config["vision_cfg"], config["text_cfg"]
     found = {
         "its image tower comes from timm": "timm_model_name" in vision,
@@ -63,17 +63,18 @@ def create(name: str, *, weights: str | Path | None, num_frames: int = 8) -> Bac
         weights: a pretrained tag ("openai"), a local file (safetensors, torch, OpenAI's archive, released ViCLIP or
             ViFi-CLIP checkpoints), or None for random weights, which needs no network; for the toys also "toy", the
             weights in this package. ViCLIP takes CLIP's weights too, and starts as that CLIP.
-        num_frames: frames per clip that methods with a fixed number are built for.
+        num_frames: frames per clip, for methods that are built for a fixed number.
 
     Raises:
-        UserError: unknown name or tag, unreadable or foreign file, weights that cannot be fetched.
+        UserError: the name or tag is unknown, the file is damaged or holds other weights, or the download fails.
     """
     check_weights(name, weights)
     name = name.replace("/", "-")
     recorded = _recorded(weights)
     if name in (TOY, TOY_VICLIP):
-        path = None if weights is None else TOY_WEIGHTS if str(weights) == TOY else Path(weights)
-        toy = build_toy_clip(path) if name == TOY else viclip.add_time(build_toy_clip(path))
+        toy = build_toy_clip(_toy_path(weights))
+        if name == TOY_VICLIP:
+            toy = viclip.add_temporal_table(toy)
         return Backbone(toy, toy_tokenizer(), name=name, weights=recorded, frames=num_frames)
     base = viclip.BASES.get(name, name)
     config = open_clip.get_model_config(base)
@@ -84,20 +85,21 @@ def create(name: str, *, weights: str | Path | None, num_frames: int = 8) -> Bac
     elif get_pretrained_cfg(base, str(weights)):
         model = _create_published(base, str(weights), bool(config.get("quick_gelu")))
         if name != base:
-            model = _filled(viclip.build(config), viclip.from_clip(model.state_dict()), str(weights), name)
+            state = viclip.from_clip(model.state_dict())
+            model = _load_state(viclip.build(config), state, str(weights), name)
     else:
         model = _from_file(Path(weights), name, base, config)
-        _tell_of_times(model, num_frames, str(weights))
+        _warn_of_interpolation(model, num_frames, str(weights))
     # open_clip's BPE tokenizer cuts at the context length and keeps the end token
     tokenizer = open_clip.get_tokenizer(base) if name == base else SimpleTokenizer(context_length=viclip.CONTEXT)
     return Backbone(model, tokenizer, name=name, weights=recorded, frames=num_frames)
 
 
 def check_weights(name: str, weights: str | Path | None) -> None:
-    """Refuse weights that are neither a file nor a published tag, without reading or fetching any.
+    """Raise UserError unless the weights are a file or a published tag; nothing is read or downloaded.
 
     Raises:
-        UserError: unknown backbone; no such file or tag, with the tags that there are.
+        UserError: the backbone is unknown, or the file or tag does not exist; the message lists the tags.
     """
     name = name.replace("/", "-")
     known_name = name in (TOY, TOY_VICLIP, *viclip.BASES) or open_clip.get_model_config(name) is not None
@@ -112,15 +114,23 @@ def check_weights(name: str, weights: str | Path | None) -> None:
 
 
 def _recorded(weights: str | Path | None) -> str:
-    """A tag as it is, a file by its absolute path: an adapter must find its backbone from any folder."""
-    return "" if weights is None else str(Path(weights).resolve() if Path(weights).is_file() else weights)
+    """Return a tag unchanged and a file's absolute path, with which an adapter finds its backbone from any folder."""
+    if weights is None:
+        return ""
+    return str(Path(weights).resolve() if Path(weights).is_file() else weights)
+
+
+def _toy_path(weights: str | Path | None) -> Path | None:
+    if weights is None:
+        return None
+    return TOY_WEIGHTS if str(weights) == TOY else Path(weights)
 
 
 def _create_published(name: str, tag: str, quick_gelu: bool) -> nn.Module:
     if get_pretrained_cfg(name, tag).get("quick_gelu") and not quick_gelu:
         _warn_of_gelu(f"the weights '{tag}'", name)
     muted = logging.root.manager.disable
-    logging.disable(logging.ERROR)  # the hub logs each retry; what matters is in the error below
+    logging.disable(logging.ERROR)  # the hub logs each retry; the error below has the reason
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="QuickGELU mismatch")
@@ -128,17 +138,19 @@ def _create_published(name: str, tag: str, quick_gelu: bool) -> nn.Module:
     except (RuntimeError, OSError) as error:
         reason = str(error).rpartition("Last error: ")[2].strip().partition("\n")[0][:200]
         raise UserError(
-            f"the weights '{tag}' of {name} are not on this machine and cannot be fetched ({reason}); "
-            "fetch them elsewhere and pass the file's path as the weights (HF_HUB_OFFLINE=1 spares the retries)"
+            f"the weights '{tag}' of {name} are not on this machine and cannot be downloaded ({reason}); "
+            "download them elsewhere and pass the file's path as the weights (HF_HUB_OFFLINE=1 avoids the retries)"
         ) from error
     finally:
         logging.disable(muted)
     return model
 
 
-def _warn_of_gelu(what: str, name: str) -> None:
-    better = f"{name}-quickgelu"
-    warnings.warn(f"{what} were trained with QuickGELU, which {name} lacks: use '{better}'", stacklevel=4)
+def _warn_of_gelu(weights: str, name: str) -> None:
+    warnings.warn(
+        f"{weights} were trained with QuickGELU, which {name} lacks: use '{name}-quickgelu'",
+        stacklevel=4,
+    )
 
 
 def _from_file(path: Path, name: str, base: str, config: Mapping[str, Any]) -> nn.Module:
@@ -149,37 +161,40 @@ def _from_file(path: Path, name: str, base: str, config: Mapping[str, Any]) -> n
     if name == base:
         if is_vificlip(state):
             state = from_vificlip(state)
-            state[_WORDS] = _word_embeddings(path, base, quick_gelu)
-            return viclip.with_imagenet(_filled(CLIP(**config), state, str(path), name))
-        return _filled(CLIP(**config), state, str(path), name)
+            state[_WORD_EMBEDDINGS] = _word_embeddings(path, base, quick_gelu)
+            return viclip.use_imagenet_statistics(_load_state(CLIP(**config), state, str(path), name))
+        return _load_state(CLIP(**config), state, str(path), name)
     released = viclip.is_released(state)
     state = viclip.from_released(state) if released else viclip.from_clip(state)
-    table = state.get(viclip.TABLE)
+    table = state.get(viclip.TEMPORAL_TABLE)
     frames = table.shape[1] if table is not None and table.ndim == 3 else viclip.FRAMES
-    return _filled(viclip.build(config, frames), state, str(path), name)
+    return _load_state(viclip.build(config, frames), state, str(path), name)
 
 
 def _word_embeddings(path: Path, base: str, quick_gelu: bool) -> Tensor:
-    """OpenAI's, which ViFi-CLIP left frozen and out of its files: from ``openai.*`` beside the file, or fetched."""
-    beside = next((p for p in sorted(path.parent.glob("openai.*")) if p != path), None)
-    if beside is not None:
-        held, _ = read_weights(beside)
-        if _WORDS not in held:
-            raise UserError(f"{beside} holds no {_WORDS}; put OpenAI's weights of {base} there")
-        return held[_WORDS]
+    """Return OpenAI's word embeddings, from ``openai.*`` in the same folder or from the hub.
+
+    ViFi-CLIP freezes them and leaves them out of its files.
+    """
+    local = next((p for p in sorted(path.parent.glob("openai.*")) if p != path), None)
+    if local is not None:
+        state, _ = read_weights(local)
+        if _WORD_EMBEDDINGS not in state:
+            raise UserError(f"{local} holds no {_WORD_EMBEDDINGS}; put OpenAI's weights of {base} there")
+        return state[_WORD_EMBEDDINGS]
     try:
-        words: Tensor = _create_published(base, "openai", quick_gelu).state_dict()[_WORDS]
+        words: Tensor = _create_published(base, "openai", quick_gelu).state_dict()[_WORD_EMBEDDINGS]
     except UserError as error:
         raise UserError(
-            f"{path} is a ViFi-CLIP checkpoint, without word embeddings; OpenAI's {base} has them and cannot be "
-            f"fetched: put its file beside as openai.pt or openai.safetensors ({error})"
+            f"{path} is a ViFi-CLIP checkpoint, without word embeddings; OpenAI's {base} has them, but cannot be "
+            f"downloaded: put its file into the same folder as openai.pt or openai.safetensors ({error})"
         ) from error
     return words
 
 
-def _tell_of_times(model: nn.Module, frames: int, source: str) -> None:
-    """Warn where a released temporal table does not fit the clips as it is; one of zeros always does."""
-    table = model.state_dict().get(viclip.TABLE)
+def _warn_of_interpolation(model: nn.Module, frames: int, source: str) -> None:
+    """Warn if clips have another number of frames than a released temporal table; a table of zeros fits any."""
+    table = model.state_dict().get(viclip.TEMPORAL_TABLE)
     if table is not None and table.any() and table.shape[1] != frames:
         warnings.warn(
             f"{source} has positions for {table.shape[1]} frames; for clips of {frames} they are interpolated",
@@ -187,7 +202,7 @@ def _tell_of_times(model: nn.Module, frames: int, source: str) -> None:
         )
 
 
-def _filled(model: nn.Module, state: Mapping[str, Tensor], source: str, name: str) -> nn.Module:
+def _load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, name: str) -> nn.Module:
     if problems := key_differences(model.state_dict(), state):
         raise UserError(f"{source} does not hold the weights of {name}: {problems}")
     model.load_state_dict(state)

@@ -1,11 +1,7 @@
-"""What a method costs on a backbone: parameters and multiply-accumulates, counted on shapes without weights."""
+"""Size and cost of a method on a backbone: parameters and multiply-accumulates, counted on shapes without weights."""
 
 from __future__ import annotations
 
-import argparse
-import csv
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmodels import methods, published
@@ -15,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import Tensor
+
+    from vlmodels.methods.base import Method
 
 
 PLACEHOLDERS = 400  # classes of Kinetics-400, whose classifiers the papers count
@@ -26,25 +24,49 @@ def describe(
     """Count parameters and multiply-accumulates (1 MAC = 2 FLOPs; matrix products and convolutions only).
 
     Args:
-        method: a method's name.
-        backbone: a backbone's name.
-        preset: one of the method's presets; its default configuration if None.
+        method: name of a method.
+        backbone: name of a backbone.
+        preset: name of one of the method's presets; its default configuration if None.
         frames: frames of the one view that ``gmacs_video`` is for.
-        classes: names of the training's classes, for methods with a classifier of fixed classes; by default 400
-            placeholders.
+        classes: names of the training classes, for methods with a classifier of fixed classes; 400 placeholders if
+            empty.
 
     Returns:
-        ``trainable`` and ``total`` parameters, ``adapter_bytes`` (fp32 tensors), ``gmacs_video`` (the tower and what
-        acts in it; not OmniCLIP's class prompts per video, 2.5 more for 400 classes), ``gmacs_text_per_class`` at
-        the full context length, as published costs are (training cuts prompts after the longest, and runs frozen
-        layers below the first adapter once), ``gmacs_text`` for all classes, and
-        ``published``: what the paper prints, where it does.
+        ``trainable`` and ``total`` parameters, ``adapter_bytes`` (fp32 tensors), ``gmacs_video`` (the video tower
+        with its adapters; without OmniCLIP's class prompts per video, which add 2.5 for 400 classes),
+        ``gmacs_text_per_class`` at the full context length, as papers count it (training is cheaper: it cuts prompts
+        after the longest and runs the frozen layers below the first adapter once), ``gmacs_text`` for all classes,
+        and, where a paper prints any, ``published`` values.
 
     Raises:
-        UserError: unknown method, backbone or preset, or a configuration that does not fit the backbone.
+        UserError: the method, backbone or preset is unknown, or the configuration does not fit the backbone.
     """
+    names = list(classes) or [f"class {number}" for number in range(PLACEHOLDERS)]
+    built = _build(method, backbone, preset, frames, names)
+    gmacs_video, gmacs_text = _costs(built, frames)
+    result: dict[str, Any] = {
+        "method": method,
+        "preset": preset,
+        "backbone": backbone,
+        "frames": frames,
+        "classes": len(names),
+        "trainable": sum(p.numel() for p in built.trainable_parameters()),
+        "total": sum(p.numel() for p in built.parameters()),
+        "adapter_bytes": sum(t.numel() * t.element_size() for t in built.adapter_state_dict().values()),
+        "gmacs_video": round(gmacs_video, 3),
+        "gmacs_text_per_class": round(gmacs_text, 4),
+        "gmacs_text": round(len(names) * gmacs_text, 3),
+    }
+    figure = published.figure(method, preset, backbone, frames)
+    if figure is not None and figure.source:
+        result["published"] = _printed(figure)
+    return result
+
+
+def _build(method: str, backbone: str, preset: str | None, frames: int, classes: Sequence[str]) -> Method:
+    """Build the method on a backbone of shapes alone (device "meta")."""
     cls = methods.get(method)
-    import torch
+    import torch  # late, as the next: `python -m vlmodels --help` answers at once
 
     from vlmodels.clip import create
 
@@ -55,112 +77,37 @@ def describe(
     if frames < 1:
         raise UserError(f"frames={frames} must be at least 1")
     config = cls.Config() if preset is None else cls.presets[preset].method
-    names = list(classes) or [f"class {number}" for number in range(PLACEHOLDERS)]
     with torch.device("meta"):
-        built = cls(create(backbone, weights=None, num_frames=frames), config, names).eval()
-        spec = built.backbone.spec
+        return cls(create(backbone, weights=None, num_frames=frames), config, classes).eval()
+
+
+def _costs(method: Method, frames: int) -> tuple[float, float]:
+    """Count multiply-accumulates (1e9) of one clip and of one text of full length."""
+    import torch  # late: see _build
+
+    spec = method.backbone.spec
+    with torch.device("meta"):
         clip = torch.empty(1, frames, 3, *spec.image_size)
         tokens = torch.empty(1, spec.context_length, dtype=torch.long)
-    counts = [gmacs(built.encode_video, clip), gmacs(built.backbone.encode_text, tokens)]
-    result: dict[str, Any] = {
-        "method": method,
-        "preset": preset,
-        "backbone": backbone,
-        "frames": frames,
-        "classes": len(names),
-        "trainable": sum(p.numel() for p in built.trainable_parameters()),
-        "total": sum(p.numel() for p in built.parameters()),
-        "adapter_bytes": sum(t.numel() * t.element_size() for t in built.adapter_state_dict().values()),
-        "gmacs_video": round(counts[0], 3),
-        "gmacs_text_per_class": round(counts[1], 4),
-        "gmacs_text": round(len(names) * counts[1], 3),
-    }
-    found = published.figure(method, preset, backbone, frames)
-    if found is not None and found.source:
-        printed = {"trainable": found.printed_trainable, "gmacs_video": found.printed_gmacs}
-        printed |= {"source": found.source, "remark": found.remark}
-        result["published"] = {key: value for key, value in printed.items() if value}
-    return result
+    return gmacs(method.encode_video, clip), gmacs(method.backbone.encode_text, tokens)
 
 
-def gmacs(encode: Callable[..., object], given: Tensor) -> float:
-    """Multiply-accumulates (1e9) of ``encode(given)``: matrix products and convolutions."""
-    import torch
+def gmacs(encode: Callable[..., object], inputs: Tensor) -> float:
+    """Count multiply-accumulates (1e9) of ``encode(inputs)``: matrix products and convolutions."""
+    import torch  # late: see _build
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        encode(given)
+        encode(inputs)
     return float(counter.get_total_flops() / 2e9)
 
 
-def catalogue() -> dict[str, Any]:
-    """Every method with its paper and presets, and every backbone with its published weights."""
-    from vlmodels import clip
-
-    found = {name: methods.get(name) for name in methods.names()}
-    return {
-        "methods": {name: {"paper": cls.paper, "presets": list(cls.presets)} for name, cls in found.items()},
-        "backbones": {name: clip.tags(name) for name in clip.names()},
+def _printed(figure: published.Figure) -> dict[str, str]:
+    """Return what the paper prints about a setting, without empty values."""
+    printed = {
+        "trainable": figure.printed_trainable,
+        "gmacs_video": figure.printed_gmacs,
+        "source": figure.source,
+        "remark": figure.remark,
     }
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """``python -m vlmodels``."""
-    parser = argparse.ArgumentParser(prog="python -m vlmodels", description=__doc__)
-    parser.add_argument("--list", action="store_true", help="methods with their presets, backbones with their weights")
-    parser.add_argument("--figures", action="store_true", help="all published sizes and costs beside ours (Markdown)")
-    parser.add_argument("--matrix", action="store_true", help="method x protocol x backbone (Markdown)")
-    parser.add_argument("--method", help=f"one of {', '.join(methods.names())}")
-    parser.add_argument("--backbone", default="ViT-B-16-quickgelu", help="an open_clip model name, ViCLIP-B-16, or toy")
-    parser.add_argument("--preset", help="a published setting of the method, such as b2n")
-    parser.add_argument("--frames", type=int, default=8, help="frames of a view")
-    parser.add_argument("--labels", type=Path, help="label CSV (id,name) of the training's classes; else 400 classes")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    asked = parser.parse_args(arguments)
-    if asked.figures or asked.matrix:
-        from vlmodels import matrix
-
-        print(matrix.figures_table() if asked.figures else matrix.matrix())
-        return
-    if asked.list:
-        result = catalogue()
-    elif asked.method is None:
-        parser.error("give --method NAME, --list, --figures or --matrix")
-    else:
-        classes = read_classes(asked.labels) if asked.labels else ()
-        result = describe(asked.method, asked.backbone, preset=asked.preset, frames=asked.frames, classes=classes)
-    print(json.dumps(result, indent=2) if asked.json else as_text(result))
-
-
-def read_classes(path: Path) -> list[str]:
-    """Class names from a label CSV with the columns id and name.
-
-    Raises:
-        UserError: no such file, other columns, fewer than two names, blank or repeated ones.
-    """
-    from vlmodels.classifier import check_names
-
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            names = [row["name"].strip() for row in csv.DictReader(file)]
-    except (OSError, KeyError, AttributeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as a label CSV with the columns id,name ({error!r})") from error
-    try:
-        check_names(names)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    return names
-
-
-def as_text(result: dict[str, Any]) -> str:
-    """One aligned line per entry."""
-    if "methods" not in result:
-        flat = {k: v for k, v in result.items() if k != "published"}
-        flat |= {f"published {k}": v for k, v in result.get("published", {}).items()}
-        return "\n".join(f"{key:22} {f'{v:,}' if isinstance(v, (int, float)) else v}" for key, v in flat.items())
-    lines = ["methods, their presets and papers"]
-    for name, facts in result["methods"].items():
-        lines += [f"  {name:14} {', '.join(facts['presets'])}", f"  {'':14} {facts['paper']}"]
-    lines += ["", "backbones and their published weights"]
-    lines += [f"  {name:26} {', '.join(known) or '-'}" for name, known in result["backbones"].items()]
-    return "\n".join(lines)
+    return {key: value for key, value in printed.items() if value}

@@ -1,4 +1,4 @@
-"""The one kind of error that is a user's to mend: it names the thing and the remedy, and needs no traceback."""
+"""Errors that a user can correct: the message names the thing and the remedy, and no traceback is needed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave (a name, a path, a value); its message is shown as it is."""
+    """A wrong name, path or value from the user; the message is shown as it is."""
 
 
 def refuse(problems: Sequence[str]) -> None:
@@ -19,7 +19,7 @@ def refuse(problems: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def noted(problems: list[str]) -> Iterator[None]:
-    """Take a user's mistake down and go on, so that all of them are told together."""
+    """Add the message of a UserError to ``problems`` instead of raising it, so that one message names all mistakes."""
     try:
         yield
     except UserError as error:

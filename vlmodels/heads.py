@@ -1,4 +1,6 @@
-"""A classifier of fixed classes, for methods that score videos without class texts, and its way with other classes."""
+"""A classifier of fixed classes, for methods that score videos without class texts, and how it scores other classes."""
+
+# Shapes: B clip, T frame, C class, D width of the classifier's input.
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from einops import reduce
 from torch import Tensor, nn
 
 from vlmodels.classifier import cosine_logits, unit
@@ -18,13 +21,13 @@ if TYPE_CHECKING:
 
 
 class ClassHead(nn.Module):
-    """Dropout and a linear layer with a row per class that it is trained on: ``width C + C`` parameters.
+    """Dropout and a linear layer with one row per training class: ``width C + C`` parameters.
 
     Args:
-        width: of its input.
-        classes: names, in the order of its rows.
-        dropout: of its input.
-        std: of the weights' normal initialisation; biases start at 0.
+        width: D.
+        classes: names of the training classes, in the order of the rows.
+        dropout: probability of dropping an input.
+        std: standard deviation of the initial weights (normal); biases start at 0.
 
     Raises:
         UserError: fewer than two classes.
@@ -34,7 +37,7 @@ class ClassHead(nn.Module):
         super().__init__()
         if len(classes) < 2:
             raise UserError(
-                "this method has a classifier of fixed classes and is built for those that it trains on: "
+                "this method has a classifier of fixed classes and is built for its training classes: "
                 f"give it at least 2 class names, not {len(classes)}"
             )
         self.rows = {name: row for row, name in enumerate(classes)}
@@ -43,11 +46,11 @@ class ClassHead(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def covers(self, names: Sequence[str]) -> bool:
-        """Whether it was built for all these classes; others can only be scored by their texts."""
+        """Return whether all these are training classes; others can only be scored by their texts."""
         return all(name in self.rows for name in names)
 
     def forward(self, x: Tensor, names: Sequence[str]) -> Tensor:
-        """Logits (B,C) of ``x`` (B,width) for ``names``, which it covers, in fp32."""
+        """Return fp32 logits (B,C) of ``x`` (B,D) for ``names``, all of them training classes."""
         logits: Tensor = self.linear(self.dropout(x)).float()
         if tuple(names) == tuple(self.rows):
             return logits
@@ -55,34 +58,35 @@ class ClassHead(nn.Module):
 
 
 def class_token_output(method: Method, head: ClassHead, frames: Tensor) -> Output:
-    """``head_output`` for clips (B,T,3,H,W), of the normed class token averaged over frames."""
+    """Score clips (B,T,3,H,W) by the normed class token, averaged over frames; see ``head_output``."""
     features = method.backbone.encode_video(frames)
-    return head_output(method, head, features, method.backbone.video_norm(features.tokens.cls).mean(dim=1))
+    normed = method.backbone.video_norm(features.tokens.cls)
+    return head_output(method, head, features, reduce(normed, "b f d -> b d", "mean"))
 
 
 def head_output(method: Method, head: ClassHead, features: VideoFeatures, pooled: Tensor) -> Output:
-    """What a method gives whose classifier scores ``pooled`` (B,D)."""
+    """Return the output of a method whose classifier scores ``pooled`` (B,D)."""
     video, text = unit(features.clip), method.encode_classes()
-    texts = cosine_logits(video, text, method.backbone.logit_scale).detach()
-    return Output(beside_texts(head, pooled, method.classes, texts), video, text)
+    text_logits = cosine_logits(video, text, method.backbone.logit_scale).detach()
+    return Output(merge_logits(head, pooled, method.classes, text_logits), video, text)
 
 
-def beside_texts(head: ClassHead, pooled: Tensor, names: Sequence[str], texts: Tensor) -> Tensor:
-    """Logits (B,C) of a classifier for the classes that it knows, and of the class texts for all others.
+def merge_logits(head: ClassHead, pooled: Tensor, names: Sequence[str], text_logits: Tensor) -> Tensor:
+    """Return logits (B,C): the classifier's for its training classes, those of the class texts for all others.
 
-    Logits of the two are of unlike size. So the texts say how likely the known classes are *together*, and the
-    classifier shares that out among them (our choice). Among known classes alone this is the classifier's own
-    softmax, and among unknown ones alone zero-shot CLIP.
+    The two have different scales. So the texts give the probability of the training classes *together*, and the
+    classifier divides it among them (our choice). With training classes alone this is the classifier's softmax; with
+    other classes alone it is zero-shot CLIP.
 
     Args:
         head: the classifier.
         pooled: its input (B,D).
         names: the C classes.
-        texts: logits (B,C) of the class texts.
+        text_logits: logits (B,C) of the class texts.
     """
     known = [index for index, name in enumerate(names) if head.covers([name])]
     if not known:
-        return texts
+        return text_logits
     shares = head(pooled, [names[index] for index in known]).log_softmax(dim=-1)
-    together = texts[:, known].logsumexp(dim=-1, keepdim=True)
-    return texts.index_copy(1, torch.tensor(known, device=texts.device), shares + together)
+    together = text_logits[:, known].logsumexp(dim=-1, keepdim=True)
+    return text_logits.index_copy(1, torch.tensor(known, device=text_logits.device), shares + together)

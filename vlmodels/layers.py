@@ -1,4 +1,4 @@
-"""Ranges of a tower's blocks, as settings write them."""
+"""Ranges of layers, as settings give them: "8-12", "8" or "all"."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LayerRange:
-    """Layers ``start`` to ``stop``, 1-based and inclusive; ``stop=None`` is the tower's last.
+    """Layers ``start`` to ``stop``, counted from 1 and inclusive; ``stop=None`` is the tower's last layer.
 
-    ``setting`` is the name of the field that said so, for messages.
+    ``setting`` is the name of the setting, for messages.
     """
 
     start: int
@@ -28,22 +28,24 @@ class LayerRange:
 
     @classmethod
     def parse(cls, text: str, setting: str = "layers") -> LayerRange:
-        """Read "8-12", "8" or "all".
+        """Parse "8-12", "8" or "all".
 
         Raises:
-            UserError: any other text, or a range that runs backwards or begins below 1.
+            UserError: it is another text, or the range runs backwards or begins below 1.
         """
         if text == "all":
             return cls(1, None, setting)
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
         start, stop = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if not 1 <= start <= stop:
-            raise UserError(f"{setting}='{text}' is no range of layers; write 8-12 (1-based, inclusive), 8 or all")
+            raise UserError(
+                f"{setting}='{text}' is not a range of layers; write 8-12 (counted from 1, inclusive), 8 or all"
+            )
         return cls(start, stop, setting)
 
     @classmethod
     def rule(cls, text: str, setting: str = "layers") -> tuple[bool, str]:
-        """Whether ``text`` can be read, and what to say if not: for a ``Config``'s rules."""
+        """Return the rule that ``text`` is a range, and its message, for ``Config.rules``."""
         try:
             cls.parse(text, setting)
         except UserError as error:
@@ -51,10 +53,10 @@ class LayerRange:
         return True, ""
 
     def within(self, depth: int, where: str) -> range:
-        """The layer numbers in a tower of ``depth`` layers.
+        """Return the layer numbers in a tower of ``depth`` layers; ``where`` names the tower in the message.
 
         Raises:
-            UserError: the range reaches beyond the tower; names both.
+            UserError: the range reaches beyond the tower.
         """
         stop = depth if self.stop is None else self.stop
         if stop > depth:
@@ -66,18 +68,18 @@ class LayerRange:
 
 
 def text_layers_rules(text_layers: str, setting: str = "towers", towers: str = "both") -> list[tuple[bool, str]]:
-    """Rules of a field ``text_layers``, which is empty unless the field ``setting`` says that both towers act."""
+    """Return the rules of a setting ``text_layers``: a range, and only where ``setting`` selects both towers."""
     if not text_layers:
         return []
-    alone = f"text_layers={text_layers} needs {setting}=both; with {setting}={towers}, layers says which"
-    return [LayerRange.rule(text_layers, "text_layers"), (towers == "both", alone)]
+    message = f"text_layers={text_layers} needs {setting}=both; with {setting}={towers}, set layers"
+    return [LayerRange.rule(text_layers, "text_layers"), (towers == "both", message)]
 
 
 def tower_ranges(spec: BackboneSpec, towers: Iterable[Tower], layers: str, text_layers: str = "") -> dict[Tower, range]:
-    """Layer numbers of each tower: those of ``layers``, but of ``text_layers``, if given, in the text tower.
+    """Return the layer numbers of each tower: ``layers``, or in the text tower ``text_layers`` if it is not empty.
 
     Raises:
-        UserError: ranges that reach beyond their tower; all in one message.
+        UserError: a range reaches beyond its tower; one message names all.
     """
     found, problems = dict[Tower, range](), list[str]()
     for tower in towers:

@@ -1,14 +1,17 @@
-"""M2-CLIP's masked words: class prompts in which some words are hidden, and the head that guesses them from a video.
+"""M2-CLIP's masked words: class prompts with some words hidden, and the head that predicts them from a video.
 
 Wang et al., A Multimodal, Multi-Task Adapting Framework for Video Action Recognition, AAAI 2024; [C] is its release.
 The units are whole words between blanks, not BPE pieces.
 """
+
+# Shapes: B clip, T frame, L text token, V word of the vocabulary, D width of the text tower, E of the joint space.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,37 +20,37 @@ from vlmodels.classifier import prompt
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-MASK = "mask"  # what stands for a hidden word: a plain word, as CLIP has no token for it
-RATE = 0.2  # of a prompt's words that are hidden
+MASK = "mask"  # replaces a hidden word: a plain word, as CLIP has no mask token
+MASK_RATE = 0.2  # the part of a prompt's words that is hidden
 UNLABELLED = -100
 _PUNCTUATION = "()[],."  # around words; apostrophes within them stay
 
 
 class WordMasker:
-    """Hides words of the prompts of classes.
+    """A generator of class prompts in which random words are hidden.
 
     Args:
-        names: classes whose prompts' words can be guessed; ``vocabulary`` numbers them in alphabetical order.
+        names: classes; ``vocabulary`` numbers the words of their prompts in alphabetical order.
         template: class prompt with one ``{}``.
-        template_words: whether the template's own words are hidden too.
+        template_words: whether the template's own words may be hidden too.
     """
 
     def __init__(self, names: Sequence[str], template: str, *, template_words: bool) -> None:
         self.template, self.template_words = template, template_words
-        words = {bare(word) for name in names for word in prompt(name, template).split()} - {""}
+        words = {vocabulary_form(word) for name in names for word in prompt(name, template).split()} - {""}
         self.vocabulary = {word: number for number, word in enumerate(sorted(words))}
         self._pieces: dict[str, int] = {}
 
     def __call__(self, names: Sequence[str], tokenize: Callable[[Sequence[str]], Tensor]) -> tuple[Tensor, Tensor]:
-        """Token ids (B,L) of the prompts of ``names``, each with some words hidden, and labels (B,L).
+        """Return token ids (B,L) of the prompts of ``names``, each with some words hidden, and labels (B,L).
 
-        A label is the hidden word's number where the mask stands, and -100 elsewhere. Draws from torch's default
-        generator. A prompt beyond the context is cut, with the labels there.
+        A label is the hidden word's number at a mask, and -100 elsewhere. The words are drawn from torch's default
+        generator. A prompt longer than the context is cut, together with its labels.
         """
-        drawn = [self._hide(name) for name in names]
-        tokens = tokenize([" ".join(words) for words, _ in drawn])
+        masked = [self._hide(name) for name in names]
+        tokens = tokenize([" ".join(words) for words, _ in masked])
         labels = torch.full_like(tokens, UNLABELLED)
-        for row, (words, hidden) in enumerate(drawn):
+        for row, (words, hidden) in enumerate(masked):
             position, end = 1, int(tokens[row].argmax())  # between the start and the end token
             for place, word in enumerate(words):
                 if place in hidden and position < end:
@@ -56,40 +59,41 @@ class WordMasker:
         return tokens, labels
 
     def _hide(self, name: str) -> tuple[list[str], dict[int, int]]:
-        """The prompt's words, and the numbers of those that are now hidden by their places."""
+        """Return the prompt's words with masks, and the number of the hidden word at each masked place."""
         words = prompt(name, self.template).lower().split()
         first, last = 0, len(words)
         if not self.template_words:
             lead = self.template.partition("{}")[0]
             first, last = len(f"{lead}x".split()) - 1, len(prompt(name, f"{lead}{{}}").split())
-        known = [place for place in range(first, last) if bare(words[place]) in self.vocabulary]
-        count = max(1, round(RATE * (last - first)))
+        known = [place for place in range(first, last) if vocabulary_form(words[place]) in self.vocabulary]
+        count = max(1, round(MASK_RATE * (last - first)))
         chosen = [known[index] for index in torch.randperm(len(known))[:count].tolist()]
-        hidden = {place: self.vocabulary[bare(words[place])] for place in chosen}
+        hidden = {place: self.vocabulary[vocabulary_form(words[place])] for place in chosen}
         return [MASK if place in hidden else word for place, word in enumerate(words)], hidden
 
     def _length(self, word: str, tokenize: Callable[[Sequence[str]], Tensor]) -> int:
-        """How many tokens a word has; no token reaches over a blank."""
+        """Return the number of tokens of a word; no token spans a blank."""
         if word not in self._pieces:
             self._pieces[word] = int(tokenize([word])[0].argmax()) - 1
         return self._pieces[word]
 
 
-def bare(word: str) -> str:
-    """A word as the vocabulary has it: in small letters, without the punctuation around it."""
+def vocabulary_form(word: str) -> str:
+    """Return a word in lower case and without the punctuation around it, as in the vocabulary."""
     return word.lower().strip(_PUNCTUATION)
 
 
 def word_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of logits (B,L,V) over the labelled positions of (B,L); 0 if there are none."""
-    total = functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+    """Return the mean cross-entropy of logits (B,L,V) over the labelled positions (B,L); 0 if there are none."""
+    by_position = rearrange(logits, "b l v -> (b l) v").float()
+    total = functional.cross_entropy(by_position, rearrange(labels, "b l -> (b l)"), reduction="sum")
     return total / (labels != UNLABELLED).sum().clamp(min=1)
 
 
 class MaskedWords(nn.Module):
     """Cross-modal masked language modelling (eq. 12): the last text block run once more, with the frames as context.
 
-    The block itself is the frozen one that the text tower has; ``adapter`` are its own, by place ("pre_attn",
+    The block is the text tower's frozen one; ``adapter`` holds adapters for this second run, by place ("pre_attn",
     "pre_mlp"). The head is BERT's.
     """
 
@@ -105,13 +109,13 @@ class MaskedWords(nn.Module):
                 nn.init.zeros_(part.bias)
 
     def forward(self, states: Tensor, frames: Tensor, block: Any, norm: nn.LayerNorm) -> Tensor:
-        """Logits (B,L,V).
+        """Return logits (B,L,V) of the words at each position.
 
         Args:
-            states: of the text tokens (B,L,D), before the final norm.
-            frames: features (B,T,E). In the published CLIPs E = D; else they are cut or filled with zeros (ours).
-            block: the text tower's last.
-            norm: the text tower's final one, which eq. 12 leaves out ([C]).
+            states: states of the text tokens (B,L,D), before the final norm.
+            frames: frame features (B,T,E). In the published CLIPs E = D; else they are cut or padded with zeros (ours).
+            block: the text tower's last block.
+            norm: the text tower's final norm, which [C] has and eq. 12 leaves out.
         """
         z = self._adapt("pre_attn", states)
         context = block.ln_1(functional.pad(frames, (0, z.shape[-1] - frames.shape[-1])))

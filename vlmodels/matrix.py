@@ -1,4 +1,4 @@
-"""Tables of all methods in Markdown: sizes and costs against the printed ones, and the README's matrix."""
+"""Tables of all methods in Markdown: sizes and costs next to the printed ones, and the README's matrix."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ _PRESETS = {preset for _, preset in _HEADLINES}
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def figures_table() -> str:
-    """Every published setting: parameters and multiply-accumulates counted here, and as printed."""
+    """Return a table of every published setting: parameters and multiply-accumulates as counted and as printed."""
     rows = []
-    for f in FIGURES:
-        ours = describe(f.method, f.backbone, preset=f.preset, frames=f.frames)
+    for figure in FIGURES:
+        counted = describe(figure.method, figure.backbone, preset=figure.preset, frames=figure.frames)
         rows.append(
             [
-                f"{f.method} {f.preset}",
-                f.backbone,
-                str(f.frames),
-                f"{ours['trainable']:,}",
-                f.printed_trainable,
-                f"{ours['gmacs_video']:.2f}",
-                f.printed_gmacs,
-                "; ".join(filter(None, (f.source, f.remark))),
+                f"{figure.method} {figure.preset}",
+                figure.backbone,
+                str(figure.frames),
+                f"{counted['trainable']:,}",
+                figure.printed_trainable,
+                f"{counted['gmacs_video']:.2f}",
+                figure.printed_gmacs,
+                "; ".join(filter(None, (figure.source, figure.remark))),
             ]
         )
     header = ["setting", "backbone", "frames", "trainable", "printed", "GMACs", "printed", "source, remark"]
@@ -50,37 +50,40 @@ def figures_table() -> str:
 
 
 def matrix() -> str:
-    """Method x protocol x backbone: trainable parameters of the preset, and the published score below it."""
+    """Return the table method x protocol x backbone: trainable parameters of each preset, and its published score."""
     known = scores()
     rows = []
     for name in methods.names():
-        presets = methods.get(name).presets
-        published = {score.backbone for score in known if score.method == name}
-        for backbone in sorted(published, reverse=True) or ["ViT-B-16"]:
-            counted: dict[Method.Config, dict[str, Any]] = {}  # presets often share a configuration
-            for preset, setting in presets.items():
-                if setting.method not in counted and preset in _PRESETS:
-                    counted[setting.method] = describe(name, backbone, preset=preset)
-            cost = counted[presets["full"].method]["gmacs_video"]
-            cells = []
-            for (_, preset), wanted in _HEADLINES.items():
-                size = counted[presets[preset].method]["trainable"] if preset in presets else None
-                score = _headline([s for s in known if (s.method, s.backbone) == (name, backbone)], wanted)
-                cells.append(_cell(size, score))
-            rows.append([f"`{name}`", backbone, f"{cost:.1f}", *cells])
+        backbones = {score.backbone for score in known if score.method == name}
+        for backbone in sorted(backbones, reverse=True) or ["ViT-B-16"]:
+            own = [score for score in known if (score.method, score.backbone) == (name, backbone)]
+            rows.append(_matrix_row(name, backbone, own))
     return markdown(["method", "backbone", "GMACs", *(column for column, _ in _HEADLINES)], rows)
 
 
-def _headline(known: Sequence[Score], wanted: tuple[str, str, str]) -> str:
-    """The score of the method's own preset, at 8 frames where the paper has several."""
-    plain = ("", "both")
-    found = [s for s in known if (s.protocol, s.dataset, s.metric) == wanted]
-    chosen = [s for s in found if s.variant in plain or s.variant.startswith("8 frames")]
+def _matrix_row(method: str, backbone: str, known: Sequence[Score]) -> list[str]:
+    presets = methods.get(method).presets
+    counted: dict[Method.Config, dict[str, Any]] = {}  # presets often share a configuration
+    for preset, setting in presets.items():
+        if setting.method not in counted and preset in _PRESETS:
+            counted[setting.method] = describe(method, backbone, preset=preset)
+    cells = []
+    for (_, preset), headline in _HEADLINES.items():
+        size = counted[presets[preset].method]["trainable"] if preset in presets else None
+        cells.append(_cell(size, _headline_score(known, headline)))
+    cost = counted[presets["full"].method]["gmacs_video"]
+    return [f"`{method}`", backbone, f"{cost:.1f}", *cells]
+
+
+def _headline_score(known: Sequence[Score], headline: tuple[str, str, str]) -> str:
+    """Return the score of the method's own preset, at 8 frames where the paper has several; "" if there is none."""
+    found = [score for score in known if (score.protocol, score.dataset, score.metric) == headline]
+    chosen = [score for score in found if score.variant in ("", "both") or score.variant.startswith("8 frames")]
     return chosen[0].value if chosen else ""
 
 
 def _cell(size: int | None, score: str) -> str:
     if size is None:
         return score or "-"
-    own = f"{size / 1e6:.2f} M" if size else "0"
-    return own + (f", {score}" if score else "")
+    millions = f"{size / 1e6:.2f} M" if size else "0"
+    return f"{millions}, {score}" if score else millions

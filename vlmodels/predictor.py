@@ -1,4 +1,4 @@
-"""Names what happens in a video: a trained adapter on its backbone, from a folder or from the registry."""
+"""Predictions of a trained adapter on its backbone, loaded from a run's folder or from the model registry."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ Frames = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A class and its probability, a softmax over the classes that were asked for."""
+    """A class and its probability among the requested classes (softmax)."""
 
     label: str
     probability: float
 
 
 class Predictor:
-    """Scores videos against class names, those of the training or any others.
+    """A trained method that scores videos against class names, those of training or any others.
 
     Args:
         method: a trained method.
-        clips: temporal views of a video.
-        crops: spatial views: 1, 3, or M2-CLIP's 4.
-        sampling: the frames of a view, as ingested: one of each segment, or "dense".
-        stride: frames from one to the next in dense views.
-        device: where to compute.
+        clips: number of temporal views of a video.
+        crops: number of spatial views: 1, 3, or M2-CLIP's 4.
+        sampling: how the frames of a view are chosen, as in ingest: one of each "segments", or "dense".
+        stride: distance of the frames of a dense view, in frames of the video.
+        device: device that computes.
 
     Raises:
-        UserError: views that there are not.
+        UserError: ``clips``, ``crops``, ``sampling`` or ``stride`` has a value that does not exist.
     """
 
     def __init__(
@@ -82,18 +82,19 @@ class Predictor:
         stride: int | None = None,
         device: str | torch.device = "cpu",
     ) -> Predictor:
-        """Load from a run's folder, or one that holds it, such as a registered model's.
+        """Load a predictor from a run's folder, or from a folder with one run in it, such as a registered model's.
 
-        Views that are not given are those that the run was scored with (``run_views``).
+        Views that are None are those of the run's scores (``run_views``).
 
         Raises:
-            UserError: no adapter in it, a damaged one, or its backbone cannot be made; views that there are not.
+            UserError: the folder holds no adapter, several, or a damaged one; the backbone cannot be created; or a view
+                setting has a value that does not exist.
         """
         direct = Path(folder) / ADAPTER
         found = [direct] if direct.is_file() else sorted(Path(folder).rglob(ADAPTER))
         if len(found) != 1:
-            what = f"there are {len(found)} models" if found else f"there is no {ADAPTER}"
-            raise UserError(f"{what} in {folder}; give the folder of one run")
+            content = f"there are {len(found)} models" if found else f"there is no {ADAPTER}"
+            raise UserError(f"{content} in {folder}; give the folder of one run")
         given = {"clips": clips, "crops": crops, "sampling": sampling, "stride": stride}
         chosen = run_views(found[0].parent) | {name: value for name, value in given.items() if value is not None}
         return cls(load_adapter(found[0], backbone).method, **chosen, device=device)
@@ -102,30 +103,34 @@ class Predictor:
     def __call__(
         self, video: str | Path | Frames | torch.Tensor, labels: Sequence[str] | None = None, topk: int = 5
     ) -> list[Prediction]:
-        """The ``topk`` likeliest of ``labels`` (default: the training's classes), best first.
+        """Return the ``topk`` most probable of ``labels`` (default: the training classes), best first.
 
         Args:
             video: a file, or uint8 RGB frames (any number, H, W, 3) in order.
             labels: class names to choose from.
-            topk: predictions to return, at most one per label.
+            topk: number of predictions, at most one per label.
 
         Raises:
-            UserError: a video that cannot be read, frames of another type or shape, fewer than two labels.
+            UserError: the video cannot be read, the frames have another type or shape, or there are fewer than two
+                labels.
         """
         if isinstance(labels, str):
             raise UserError(f"labels must be a list of class names, not the text '{labels}'")
         names = tuple(labels) if labels is not None else self.classes
         if names != self.method.classes:
             self.method.set_classes(names)
-        views = eval_views(
-            torch.from_numpy(self._views(video)).to(self.device), self.method.backbone.spec, crops=self.crops
-        )
+        clips = torch.from_numpy(self.read_views(video)).to(self.device)
+        views = eval_views(clips, self.method.backbone.spec, crops=self.crops)
         probabilities = self.method(views).logits.softmax(dim=-1).mean(dim=0)
         values, indices = probabilities.topk(min(topk, len(names)))
         return [Prediction(names[i], p) for i, p in zip(indices.tolist(), values.tolist(), strict=True)]
 
-    def _views(self, video: str | Path | Frames | torch.Tensor) -> Frames:
-        """Frames (clips,T,H,W,3) at the places that evaluation looks at, in the size that ingest stores."""
+    def read_views(self, video: str | Path | Frames | torch.Tensor) -> Frames:
+        """Return the uint8 frames (clips,T,H,W,3) of a video's temporal views, in the size that ingest stores.
+
+        Raises:
+            UserError: the video cannot be read, or the frames have another type or shape.
+        """
         spec = self.method.backbone.spec
 
         def choose(count: int) -> Indices:
@@ -163,14 +168,14 @@ def load(
         source: "models:/name@alias" or "models:/name/3", in the registry that MLflow is set to
             (``mlflow.set_tracking_uri`` or the variable MLFLOW_TRACKING_URI); or a folder.
         backbone: see ``load_adapter``.
-        clips: temporal views of a video; these four by default as the run was scored, see ``Predictor``.
-        crops: spatial views.
-        sampling: the frames of a view.
-        stride: frames from one to the next in dense views.
-        device: where to compute.
+        clips: number of temporal views; this and the next three are by default those of the run's scores.
+        crops: number of spatial views.
+        sampling: how the frames of a view are chosen.
+        stride: distance of the frames of a dense view.
+        device: device that computes.
 
     Raises:
-        UserError: no such model or folder; see ``Predictor.from_run``.
+        UserError: the model or folder does not exist; see also ``Predictor.from_run``.
     """
     folder = model_folder(source)
     return Predictor.from_run(
@@ -179,10 +184,10 @@ def load(
 
 
 def model_folder(source: str | Path) -> Path:
-    """Folder of a run, or of a registered model ("models:/name@alias"), which is fetched.
+    """Return the folder of a run, or of a registered model ("models:/name@alias"), which is downloaded.
 
     Raises:
-        UserError: no such model or folder.
+        UserError: the model or folder does not exist.
     """
     folder = _download(str(source)) if str(source).startswith("models:") else Path(source)
     if not folder.exists():
@@ -191,20 +196,20 @@ def model_folder(source: str | Path) -> Path:
 
 
 def run_views(folder: Path) -> dict[str, Any]:
-    """Views that the run in ``folder`` was scored with: ``Predictor``'s clips, crops, sampling and stride.
+    """Return the views of a run's scores: ``Predictor``'s clips, crops, sampling and stride.
 
-    They are ``scoring`` in run.json, else the clips and crops of config.json's ``data``, of segments. What no file
-    says is not in the result.
+    They are ``scoring`` in run.json, or else clips and crops in ``data`` of config.json, of segments. Settings that
+    neither file has are left out.
 
     Raises:
-        UserError: a file that is damaged.
+        UserError: a file is damaged.
     """
-    record, config = _json(folder / "run.json"), _json(folder / "config.json")
-    said = record.get("scoring") or config.get("data") or {}
-    return {name: said[name] for name in ("clips", "crops", "sampling", "stride") if said.get(name)}
+    record, config = _read_json(folder / "run.json"), _read_json(folder / "config.json")
+    views = record.get("scoring") or config.get("data") or {}
+    return {name: views[name] for name in ("clips", "crops", "sampling", "stride") if views.get(name)}
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -219,7 +224,7 @@ def _download(uri: str) -> Path:
     from mlflow.exceptions import MlflowException
 
     store = mlflow.get_registry_uri().removeprefix("sqlite:///")
-    if store != mlflow.get_registry_uri() and not Path(store).is_file():  # asking would make an empty one
+    if store != mlflow.get_registry_uri() and not Path(store).is_file():  # MLflow would create an empty one
         raise UserError(
             f"{uri}: there is no registry at {store}; set MLFLOW_TRACKING_URI to where it was registered "
             "(by default sqlite:///runs/mlflow.db)"
@@ -228,6 +233,6 @@ def _download(uri: str) -> Path:
         return Path(mlflow.artifacts.download_artifacts(uri))
     except MlflowException as error:
         raise UserError(
-            f"{uri} cannot be had from the registry at {mlflow.get_registry_uri()}: {str(error).splitlines()[0]}; "
+            f"{uri} cannot be loaded from the registry at {mlflow.get_registry_uri()}: {str(error).splitlines()[0]}; "
             "set MLFLOW_TRACKING_URI to where it was registered"
         ) from error

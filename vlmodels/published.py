@@ -1,7 +1,7 @@
-"""What the papers print: sizes and costs of their models, and their scores, to stand beside ours.
+"""Published numbers to compare ours with: sizes and costs of the papers' models, and their scores.
 
-The scores are in ``assets/published.csv``, one value a row with its table. Where a printed figure cannot come out of
-the described model, the remark says so; ours is counted.
+The scores are in ``assets/published.csv``, one value and its table in each row. Where the described model cannot have
+the printed size or cost, the remark says so; our numbers are counted (``vlmodels/describe.py``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _SCORES = Path(__file__).parent / "assets" / "published.csv"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """Size and cost of a published setting: as we count them, and as they are printed ("" where they are not)."""
+    """Size and cost of a published setting, as we count them and as the paper prints them ("" where it does not)."""
 
     method: str
     preset: str
@@ -31,7 +31,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One published score in percent (ranks for MnR); ``variant`` says what differs from the method's preset."""
+    """A published score in percent (a rank for MnR); ``variant`` says what differs from the method's preset."""
 
     method: str
     variant: str
@@ -180,13 +180,13 @@ FIGURES: tuple[Figure, ...] = (
 
 
 def scores() -> list[Score]:
-    """Every published score, in the file's order."""
+    """Return every published score, in the order of the file."""
     with _SCORES.open(newline="", encoding="utf-8") as file:
         return [Score(**row) for row in csv.DictReader(file)]
 
 
 def figure(method: str, preset: str | None, backbone: str, frames: int) -> Figure | None:
-    """The published setting of this name; "ViT-B/16" and its QuickGELU twin are one."""
-    plain = backbone.replace("/", "-").removesuffix("-quickgelu")
-    found = (f for f in FIGURES if (f.method, f.preset, f.backbone, f.frames) == (method, preset, plain, frames))
+    """Return the published setting, or None; "ViT-B/16" and "ViT-B-16-quickgelu" are the same backbone."""
+    wanted = (method, preset, backbone.replace("/", "-").removesuffix("-quickgelu"), frames)
+    found = (f for f in FIGURES if (f.method, f.preset, f.backbone, f.frames) == wanted)
     return next(found, None)

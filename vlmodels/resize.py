@@ -1,20 +1,23 @@
-"""Sizes of stored frames, and the one resize that makes them: bilinear with antialiasing, on uint8.
+"""Sizes of stored frames, and the resize that makes them: bilinear with antialiasing, on uint8.
 
-Bilinear because the pipelines that the published protocols come from resize so; antialiased because a video
-of 1080 lines would otherwise alias at 256.
+Bilinear, as in the pipelines of the published protocols; antialiased, as a video of 1080 lines would otherwise alias
+at 256.
 """
+
+# Shapes: P frame, H W pixel row and column, h w those of the source.
 
 from __future__ import annotations
 
 import numpy as np
+from einops import rearrange
 from numpy.typing import NDArray
 
 Frames = NDArray[np.uint8]
 
 GRID = 8
-"""The short side is a multiple of this, and the long side of an eighth of the short side: few shapes."""
+"""The short side is a multiple of this, and the long side of an eighth of the short side: few different shapes."""
 WIDEST = 2.5
-"""Frames that are longer than this many short sides lose their ends."""
+"""Frames whose long side is more than this many short sides lose their ends."""
 
 
 def stored_short_side(size: int) -> int:
@@ -35,9 +38,9 @@ def storage_shape(width: int, height: int, short: int) -> tuple[int, int]:
 
 
 def resize_cover(frames: Frames, height: int, width: int) -> Frames:
-    """Scale ``[P, h, w, 3]`` so that it just covers ``height`` x ``width`` and cut what sticks out, evenly.
+    """Scale frames ``[P, h, w, 3]`` until they just cover ``height`` x ``width``, and cut both ends evenly.
 
-    The cut is made first, in whole source pixels, so that no larger image is ever computed.
+    It cuts first, in whole source pixels, so it never computes a larger image.
     """
     h, w = frames.shape[1:3]
     scale = max(height / h, width / w)
@@ -46,10 +49,12 @@ def resize_cover(frames: Frames, height: int, width: int) -> Frames:
     frames = frames[:, top : top + cut_h, left : left + cut_w]
     if (cut_h, cut_w) == (height, width):
         return np.ascontiguousarray(frames)
-    import torch  # late: settings and shapes are asked for where no frame is ever touched
+    import torch  # late: callers that only compute shapes start faster
     from torch.nn import functional
 
-    planes = torch.from_numpy(frames).permute(0, 3, 1, 2)  # channels-last in memory: the fast uint8 kernel
+    planes = rearrange(
+        torch.from_numpy(frames), "p h w c -> p c h w"
+    )  # stays channels-last in memory: the fast uint8 kernel
     sized = functional.interpolate(planes, size=(height, width), mode="bilinear", antialias=True)
-    resized: Frames = sized.permute(0, 2, 3, 1).contiguous().numpy()
+    resized: Frames = rearrange(sized, "p c h w -> p h w c").contiguous().numpy()
     return resized

@@ -1,9 +1,9 @@
-"""Which frames of a video are looked at: one of each segment, or one every ``stride`` frames.
+"""Frame numbers of the views of a video: one frame of each segment, or one every ``stride`` frames.
 
 *Segments*: the published test sampling (X-CLIP, ViFi-CLIP and their descendants) takes the middle of each of T
-equal segments; other deterministic views of a video take other places. *Dense* (M2-CLIP on K400): frames
-``stride`` apart; the views of a video differ in where they start. Ingest stores the union of these frames, the
-*pool*, segment by segment. Pure numpy: no decoder, no torch.
+equal segments; other deterministic views take other places in the segments. *Dense* (M2-CLIP on K400): frames
+``stride`` apart; the views differ in where they start. Ingest stores the union of these frames, the *pool*, segment by
+segment. This file needs numpy only: neither a decoder nor torch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from einops import rearrange
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ Sampling = Literal["segments", "dense"]
 
 
 class Starts(tuple[float, ...]):
-    """Where the dense clips of a pool start, as parts of the room ``n - (T-1) * stride - 1`` that they have.
+    """Starts of the dense clips of a pool, as fractions of the free room ``n - (T-1) * stride - 1``.
 
-    The centre comes first, then the evenly spaced ones. A type of its own: these are no places in segments.
+    The centre comes first, then the evenly spaced ones. A separate type, as other tuples hold places in segments.
     """
 
     __slots__ = ()
@@ -44,12 +45,12 @@ def segment_indices(n_frames: int, segments: int, offset: float = 0.5) -> Indice
 
 
 def view_offset(view: int, views: int) -> float:
-    """Return the place inside each segment that ``view`` of ``views`` looks at: ``(view + 0.5) / views``."""
+    """Return the place of ``view`` of ``views`` inside each segment: ``(view + 0.5) / views``."""
     return (view + 0.5) / views
 
 
 def pool_offsets(views: int) -> tuple[float, ...]:
-    """Return the ascending offsets of a pool that holds ``views`` views and the published sampling (0.5)."""
+    """Return the ascending offsets of a pool with ``views`` views and the published sampling (0.5)."""
     if views < 1:
         raise ValueError(f"a pool holds at least one view, not {views}")
     return tuple(sorted({view_offset(view, views) for view in range(views)} | {0.5}))
@@ -58,15 +59,15 @@ def pool_offsets(views: int) -> tuple[float, ...]:
 def pool_indices(n_frames: int, segments: int, offsets: Sequence[float]) -> Indices:
     """Return ``[segments * len(offsets)]`` frame numbers, ascending: for each segment, each offset in it."""
     per_offset = [segment_indices(n_frames, segments, offset) for offset in sorted(offsets)]
-    return np.stack(per_offset, axis=1).reshape(-1)
+    return rearrange(np.stack(per_offset), "offset segment -> (segment offset)")
 
 
 def dense_indices(n_frames: int, frames: int, stride: int, view: int = 0, views: int = 1) -> Indices:
     """Return ``[frames]`` frame numbers ``stride`` apart, ascending; the last frame repeats where a video ends.
 
-    Views start evenly from the first possible frame to the last one, a single view in the middle. Source: the
-    test sampling of M2-CLIP's release, which rounds the starts of several views (half to even) and takes the
-    floor for the single one, so that the middle one of three may start a frame later.
+    Starts are evenly spaced from the first possible frame to the last; a single view starts in the middle. Source: the
+    test sampling of M2-CLIP's release, which rounds the starts of several views (half to even) but takes the floor
+    for a single one, so the middle one of three may start a frame later.
     """
     if n_frames < 1 or frames < 1 or stride < 1:
         raise ValueError(f"cannot take {frames} frames, {stride} apart, of a video of {n_frames} frames")
@@ -76,12 +77,12 @@ def dense_indices(n_frames: int, frames: int, stride: int, view: int = 0, views:
 
 
 def view_start(view: int, views: int) -> float:
-    """Return where ``view`` of ``views`` starts, as a part of its room: ``view / (views - 1)``, or the middle."""
+    """Return the start of ``view`` of ``views`` as a fraction of its room: ``view / (views - 1)``, or the middle."""
     return view / (views - 1) if views > 1 else 0.5
 
 
 def pool_starts(views: int) -> Starts:
-    """Return the starts of a pool that holds ``views`` dense views and the single one in the centre."""
+    """Return the starts of a pool with ``views`` dense views and the single one in the centre."""
     if views < 1:
         raise ValueError(f"a pool holds at least one view, not {views}")
     return Starts([0.5, *(view_start(view, views) for view in range(views) if views > 1)])
@@ -90,11 +91,11 @@ def pool_starts(views: int) -> Starts:
 def dense_pool_indices(n_frames: int, frames: int, stride: int, views: int) -> Indices:
     """Return ``[frames * len(pool_starts(views))]`` frame numbers: for each place in a clip, each start.
 
-    They are not ascending: a clip that starts late begins after others have gone on.
+    They are not ascending, as the clips overlap.
     """
     clips = [dense_indices(n_frames, frames, stride)]
     clips += [dense_indices(n_frames, frames, stride, view, views) for view in range(views) if views > 1]
-    return np.stack(clips, axis=1).reshape(-1)
+    return rearrange(np.stack(clips), "start place -> (place start)")
 
 
 def view_indices(n_frames: int, frames: int, views: int, sampling: Sampling = "segments", stride: int = 16) -> Indices:

@@ -1,10 +1,13 @@
-"""OmniCLIP's self-prompt generator: tokens of a coarser scale, made of the patches that a block gets."""
+"""OmniCLIP's self-prompt generator: tokens of a coarser scale, pooled from the patches that a block gets."""
+
+# Shapes: B clip, T frame, ROW COL place of a patch, K prompt, D width.
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,12 +20,12 @@ if TYPE_CHECKING:
 class SelfPrompts(nn.Module):
     """SPG: ``Projector(Pool(patches))`` (Liu et al., OmniCLIP, ECAI 2024, eq. 6), per frame.
 
-    Pools 2 x 2 patches, fewer at the edge of an odd grid; class token and former prompts have no part in it.
-    No residual around the projector and no positions on the prompts (ours; the paper is silent).
+    Pools 2 x 2 patches, fewer at the edge of an odd grid, without the class token and the former prompts. The projector
+    has no residual and the prompts have no positions (ours; the paper is silent).
 
     Args:
-        width: of the tower.
-        hidden: of the projector ``Linear-GELU-Linear``; None leaves it out, with no parameters at all.
+        width: width of the tower.
+        hidden: hidden units of the projector ``Linear-GELU-Linear``; None leaves it out, and no parameters remain.
         pool: "avg", or "max" as in the ablation.
     """
 
@@ -34,20 +37,20 @@ class SelfPrompts(nn.Module):
             self.projector = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
     def prompts(self, patches: Tensor) -> Tensor:
-        """Prompts (B,T,K,D), row by row, of patches (B,T,rows,columns,D)."""
+        """Return prompts (B,T,K,D), row by row, of patches (B,T,ROW,COL,D)."""
         pool = functional.avg_pool2d if self.pool == "avg" else functional.max_pool2d
-        image = patches.flatten(0, 1).permute(0, 3, 1, 2)
-        pooled = pool(image, 2, ceil_mode=True).flatten(2).transpose(1, 2)
-        prompts: Tensor = self.projector(pooled)
-        return prompts.reshape(*patches.shape[:2], *prompts.shape[1:])
+        frames = rearrange(patches, "b t row col d -> (b t) row col d")
+        pooled = pool(rearrange(frames, "n row col d -> n d row col"), 2, ceil_mode=True)
+        prompts: Tensor = self.projector(rearrange(pooled, "n d row col -> n (row col) d"))
+        return rearrange(prompts, "(b t) k d -> b t k d", b=len(patches))
 
     def forward(self, x: Tensor, context: ClipContext) -> Tensor:
-        """The tokens ``x`` of a video tower with new prompts at the end, instead of those that were there.
+        """Return the tokens ``x`` of a video tower with new prompts at the end, in place of former ones.
 
         A joint sequence gets the prompts of all frames, place by place and time-minor, like its patches.
         """
         tokens = split_tokens(x, context)
         prompts = self.prompts(tokens.patches)
         if context.joint:
-            prompts = prompts.transpose(1, 2).flatten(1, 2)[:, None]
+            prompts = rearrange(prompts, "b t k d -> b 1 (k t) d")
         return join_tokens(replace(tokens, extra=prompts), context)

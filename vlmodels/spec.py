@@ -1,4 +1,4 @@
-"""The plain facts about a backbone, read off its modules, and which modules are no backbone of ours."""
+"""Sizes and other facts of a backbone, read from its modules, and which modules cannot be a backbone."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneSpec:
-    """The plain facts about a backbone.
+    """Sizes and other facts of a backbone.
 
-    ``weights`` is a pretrained tag, a file path or "" (random); ``joint`` says that the video tower sees one
-    sequence of all frames' patches (ViCLIP) instead of frame after frame (CLIP).
+    ``weights`` is a pretrained tag, a file path or "" (random); ``joint`` means that the video tower gets one
+    sequence of all frames' patches (ViCLIP) instead of one sequence per frame (CLIP).
     """
 
     name: str
@@ -45,16 +45,16 @@ class BackboneSpec:
         return self.image_size[0] // self.patch[0], self.image_size[1] // self.patch[1]
 
     def layers(self, tower: Tower) -> int:
-        """Number of blocks of a tower."""
+        """Return the number of blocks of a tower."""
         return self.video_layers if tower == "video" else self.text_layers
 
     def width(self, tower: Tower) -> int:
-        """Width D of a tower."""
+        """Return the width D of a tower."""
         return self.video_width if tower == "video" else self.text_width
 
 
 def refuse_unknown_towers(clip: Any, text: Any, name: str) -> None:
-    """Raise UserError unless both towers are of the kinds that this facade runs, naming what is not."""
+    """Raise UserError unless ``Backbone`` can run both towers; the message says what it cannot run."""
     problems: list[str] = []
     visual: Any = getattr(clip, "visual", None)
     if not isinstance(visual, VisionTransformer):
@@ -75,7 +75,7 @@ def refuse_unknown_towers(clip: Any, text: Any, name: str) -> None:
 
 
 def describe_towers(clip: Any, text: Any, *, name: str, weights: str, frames: int) -> BackboneSpec:
-    """Read the facts of a backbone off its modules."""
+    """Read the facts of a backbone from its modules."""
     visual = clip.visual
     video_blocks, text_blocks = visual.transformer.resblocks, text.transformer.resblocks
     preprocess = getattr(visual, "preprocess_cfg", {})

@@ -1,7 +1,7 @@
-"""A tiny CLIP of stock open_clip parts whose weights ship in the package: for demos and tests without network.
+"""The toy CLIP: a tiny model of open_clip parts with weights in this package, for demos and tests without network.
 
-It was pretrained on drawn still frames only (``pipelines/toyworld/pretrain.py``): it knows appearance, not
-motion. Its weight file holds the token embeddings of the words it was taught; all others are zero after loading.
+It was pretrained on drawn still frames only (``pipelines/toyworld/pretrain.py``): it knows appearance, but not motion.
+Its weight file holds the token embeddings of its training words; all others are zero after loading.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _TABLE = "token_embedding.weight"
 
 @functools.cache
 def toy_tokenizer() -> SimpleTokenizer:
-    """open_clip's stock tokenizer, cut to the toy CLIP's context length; one for all, as it is slow to build."""
+    """Return open_clip's tokenizer with the toy CLIP's context length; built once, as that is slow."""
     return SimpleTokenizer(context_length=TOY_CONFIG["text_cfg"]["context_length"])
 
 
 def build_toy_clip(weights: Path | None = TOY_WEIGHTS) -> CLIP:
-    """Build the toy CLIP; ``weights=None`` leaves it random (seed torch before).
+    """Build the toy CLIP; ``weights=None`` leaves it random, by torch's seed.
 
     Raises:
-        UserError: ``weights`` is missing, unreadable, or not of this model.
+        UserError: the weight file is missing, unreadable, or of another model.
     """
     model = CLIP(
         embed_dim=TOY_CONFIG["embed_dim"],
@@ -65,7 +65,7 @@ _REMEDY = "python -m pipelines.toyworld.pretrain"
 
 
 def _read(weights: Path) -> tuple[dict[str, torch.Tensor], list[int]]:
-    """Tensors and the ids of the token rows that the file holds."""
+    """Read the tensors, and the token ids of the rows of the token table."""
     if not weights.is_file():
         raise UserError(f"no toy CLIP weights at {weights}; make them with {_REMEDY}")
     try:
@@ -93,7 +93,7 @@ def save_toy_clip(model: CLIP, weights: Path, *, token_ids: Iterable[int], recip
 
 
 def unknown_words(text: str, weights: Path = TOY_WEIGHTS) -> list[str]:
-    """Words of ``text`` that the toy CLIP was never taught, in order of appearance, each once."""
+    """Return the words of ``text`` that the toy CLIP was not trained on, in order of appearance, each once."""
     with safe_open(weights, framework="pt") as file:
         known = set(json.loads(file.metadata()["token_ids"]))
     tokenizer = toy_tokenizer()

@@ -1,7 +1,7 @@
 """ViCLIP: CLIP's towers over one joint space-time sequence, a temporal position table, and a text context of 32.
 
 Wang et al., InternVid, ICLR 2024. Its modules are open_clip's; only the table is new, so a ViCLIP's state has
-open_clip's names and ``visual.temporal_positional_embedding`` (1,8,D). ``vlmodels/layout.py`` makes the sequence.
+open_clip's names and ``visual.temporal_positional_embedding`` (1,8,D). ``vlmodels/layout.py`` builds the sequence.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ if TYPE_CHECKING:
 BASES: Mapping[str, str] = {"ViCLIP-B-16": "ViT-B-16-quickgelu", "ViCLIP-L-14": "ViT-L-14-quickgelu"}
 CONTEXT = 32
 FRAMES = 8  # rows of the released temporal tables
-TABLE = "visual.temporal_positional_embedding"
+TEMPORAL_TABLE = "visual.temporal_positional_embedding"
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def build(config: Mapping[str, Any], frames: int = FRAMES) -> CLIP:
-    """A random ViCLIP of an open_clip model's configuration; its temporal table has ``frames`` rows of zeros."""
+    """Build a random ViCLIP of an open_clip model's configuration; its temporal table has ``frames`` rows of zeros."""
     config = {**config, "text_cfg": {**config["text_cfg"], "context_length": CONTEXT}}
-    return add_time(CLIP(**config), frames)
+    return add_temporal_table(CLIP(**config), frames)
 
 
-def add_time(model: CLIP, frames: int = FRAMES) -> CLIP:
-    """Make a CLIP a ViCLIP that equals it on one frame: a temporal table of zeros, ImageNet's statistics."""
+def add_temporal_table(model: CLIP, frames: int = FRAMES) -> CLIP:
+    """Turn a CLIP into a ViCLIP that equals it on one frame: a temporal table of zeros and ImageNet's statistics."""
     visual: Any = model.visual
     visual.temporal_positional_embedding = nn.Parameter(torch.zeros(1, frames, visual.transformer.width))
-    with_imagenet(model)
+    use_imagenet_statistics(model)
     return model
 
 
-def with_imagenet(model: nn.Module) -> nn.Module:
-    """Note that a model's frames are normalised by ImageNet's statistics, as ViCLIP's and ViFi-CLIP's are."""
+def use_imagenet_statistics(model: nn.Module) -> nn.Module:
+    """Set ImageNet's mean and deviation for a model's frames, as ViCLIP and ViFi-CLIP use them."""
     visual: Any = model.visual
     visual.preprocess_cfg = {**getattr(visual, "preprocess_cfg", {}), **IMAGENET}
     return model
 
 
 def is_released(state: Mapping[str, Tensor]) -> bool:
-    """Whether these are the tensors of a released ViCLIP checkpoint, by their names."""
+    """Return whether these are the tensors of a released ViCLIP checkpoint, by their names."""
     return any(name.startswith("vision_encoder.") for name in state)
 
 
 def from_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename a released checkpoint's tensors.
 
-    The temperature becomes a logit scale, the patch kernel loses its time axis of 1, and a text table of 77 rows
+    The temperature becomes a logit scale, the patch kernel loses its time axis of length 1, and a text table of 77 rows
     is cut to 32.
     """
     renamed = {}
@@ -67,9 +67,9 @@ def from_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_clip(state: Mapping[str, Tensor], frames: int = FRAMES) -> dict[str, Tensor]:
-    """A ViCLIP's tensors from a CLIP's: the text table's first 32 rows, a temporal table of zeros if it has none."""
+    """Return a ViCLIP's tensors of a CLIP's: 32 rows of the text table, a temporal table of zeros if it has none."""
     width = state["visual.class_embedding"].shape[0] if "visual.class_embedding" in state else 0
-    return _cut_context({TABLE: torch.zeros(1, frames, width), **state})
+    return _cut_context({TEMPORAL_TABLE: torch.zeros(1, frames, width), **state})
 
 
 def _cut_context(state: dict[str, Tensor]) -> dict[str, Tensor]:

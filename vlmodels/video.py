@@ -1,16 +1,16 @@
-"""Reads chosen frames of a video file, and says clearly why it cannot.
+"""Reader of chosen frames of a video file, with a clear reason where a file cannot be read.
 
-decord is used where its seeking can skip something and its frames were found to equal those of a plain
-decode; PyAV everywhere else. decord refuses some files that PyAV reads (AV1, GIF); *without an error* it
-returns other frames than asked for from transport and program streams, WMV, HEVC, edit lists, and most codecs
-that reorder frames; and where frames are wanted densely it is no faster, at 1080p slower. Works with PyAV
-alone. A broken video is a ``VideoError``; a decoder that hangs or crashes can only be survived from outside
-(``pipelines.ingestion.isolation`` does).
+It uses decord where seeking can skip frames and where we found decord's frames equal to those of a plain decode, and
+PyAV everywhere else; PyAV alone is enough. decord refuses some files that PyAV reads (AV1, GIF). It returns wrong
+frames *without an error* from transport and program streams, WMV, HEVC, edit lists, and most codecs that reorder
+frames. For dense frames it is no faster, at 1080p slower. A broken video raises ``VideoError``; a decoder that hangs
+or crashes needs a process around it, as ``pipelines.ingestion.isolation`` has.
 """
+
+# Shapes: P chosen frame, H W pixel row and column of the upright picture.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -29,20 +29,22 @@ ChooseIndices = Callable[[int], Indices]
 Transform = Callable[[Frames], Frames]
 
 BLOCK_BYTES = 48 << 20
-"""Decoded frames are handed on in blocks of about this size, so that 1080p needs no gigabytes."""
+"""Bytes of decoded frames in one block, so that 1080p does not need gigabytes."""
 LEAST_DECODED = 0.9
-"""A video of which less than this part of what its header promises is there is broken, not short."""
+"""A video is broken, not short, if it has less than this fraction of the frames that its header states."""
 SPARSE = 32
-"""decord is worth its while if at least this many frames lie between two wanted ones, on average."""
+"""decord is faster if at least this many frames, on average, are between two wanted ones."""
 CONTAINERS = {"mov", "matroska", "flv", "avi"}
-"""From these decord returns the frames asked for ..."""
+"""From these decord returns the right frames if none is stored out of order, or if the codec is in ``REORDERED``."""
 REORDERED = {"h264", "vp8", "vp9"}
-"""... if no frame is stored out of order, or the codec is one of these and the container (not AVI) keeps
-presentation times. Found by comparing both decoders over some 90 files, of which the tests repeat a part."""
+"""Codecs that reorder frames, but that decord reads rightly from containers with presentation times (not AVI).
+
+Both sets are from a comparison of the decoders over some 90 files; ``tests/vlmodels/test_video.py`` repeats a part.
+"""
 
 
 class VideoError(UserError):
-    """A file that cannot be read as a video: ``path`` and ``cause``."""
+    """A file that cannot be read as a video: its ``path`` and the ``cause``."""
 
     def __init__(self, path: str | Path, cause: str) -> None:
         super().__init__(f"{path}: {cause}")
@@ -54,7 +56,7 @@ class VideoError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """Size as displayed (rotation applied), frames a second (0.0: unknown), frames, who decoded."""
+    """Size as displayed (after rotation), frames per second (0.0: unknown), number of frames, and the decoder."""
 
     width: int
     height: int
@@ -64,48 +66,60 @@ class VideoInfo:
 
 
 def read_clip(
-    path: str | Path, indices: ChooseIndices, transform: Transform | None = None, *, threads: int = 1
+    path: str | Path,
+    indices: ChooseIndices,
+    transform: Transform | None = None,
+    *,
+    threads: int = 1,
+    sparse: int = SPARSE,
+    block_bytes: int = BLOCK_BYTES,
 ) -> tuple[Frames, VideoInfo]:
     """Return the frames ``[P, H, W, 3]`` (uint8, RGB, upright) at ``indices(number of frames)``, and facts.
 
-    ``indices`` is ascending and may repeat. ``transform`` (for instance a resize) gets blocks of frames as
-    they are decoded, each frame once, so that the full-size frames are never all in memory.
+    Args:
+        path: video file.
+        indices: returns the wanted frame numbers, ascending, perhaps repeated.
+        transform: for instance a resize; it gets blocks of frames as they are decoded, each frame once, so that the
+            full-size frames are never all in memory.
+        threads: threads of the decoder.
+        sparse: least frames per wanted frame from which decord is used, if it reads the file rightly.
+        block_bytes: size of the blocks.
 
     Raises:
-        VideoError: no such file, no video in it, truncated, damaged.
+        VideoError: the file is missing, no video, truncated or damaged.
     """
     header = _read_header(Path(path))
-    job = _Job(Path(path), header, indices, transform or _unchanged, threads)
-    sparse = header.shown >= SPARSE * len(set(indices(max(1, header.shown)).tolist()))
-    decord = _decord() if sparse and header.decord_is_right else None
+    job = _Job(Path(path), header, indices, transform or _unchanged, threads, block_bytes)
+    can_skip = header.shown >= sparse * len(set(indices(max(1, header.shown)).tolist()))
+    decord = _import_decord() if can_skip and header.decord_is_right else None
     if decord is not None:
         try:
             return _read_with_decord(decord, job)
-        except Exception:  # noqa: BLE001, S110 - RuntimeError and kinds of its own; PyAV then tells the cause
+        except Exception:  # noqa: BLE001, S110 - RuntimeError and decord's own; PyAV then finds the cause
             pass
     return _read_with_pyav(job)
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Return the facts of a video, decoding no more than its first frame; errors as ``read_clip``."""
+    """Return the facts of a video; it decodes the first frame only, and raises what ``read_clip`` raises."""
     header = _read_header(Path(path))
     try:
         first = next(_decode(Path(path), header, threads=1))
     except (StopIteration, av.FFmpegError) as error:
-        raise VideoError(path, "no frame of it decodes") from error
+        raise VideoError(path, "none of its frames can be decoded") from error
     height, width = _upright(first, first.width, first.height).shape[:2]
     return VideoInfo(width, height, header.fps, header.shown, "pyav")
 
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """What the container says, without decoding a frame."""
+    """The facts that the container states; no frame is decoded."""
 
     stream: int
     frame_bytes: int
     fps: float
-    promised: int  # frames; 0 if the container does not say
-    shown: int  # packets that are there and not cut away by an edit list: nearly always the frames
+    promised: int  # frames that the container states; 0 if it states none
+    shown: int  # packets in the file that no edit list cuts away: nearly always the number of frames
     decord_is_right: bool
 
 
@@ -116,6 +130,7 @@ class _Job:
     indices: ChooseIndices
     transform: Transform
     threads: int
+    block_bytes: int
 
 
 def _read_header(path: Path) -> _Header:
@@ -138,22 +153,13 @@ def _header_of(path: Path, container: Any) -> _Header:
         raise VideoError(path, f"not a video: {found}")
     best = container.streams.best("video")
     stream = best if best in streams else streams[0]
-    present = discarded = 0
-    seekable = True
-    h264 = stream.codec_context.name == "h264"
-    try:
-        for packet in container.demux(stream):
-            present += packet.size > 0
-            discarded += packet.is_discard
-            seekable &= not (h264 and packet.is_keyframe) or _starts_afresh(bytes(packet))
-    except av.FFmpegError:
-        pass  # cut off in mid-packet: the count tells
+    present, discarded, seekable = _count_packets(container, stream)
     family = container.format.name.split(",")[0]
     promised = stream.frames
-    if family == "mov" and stream.duration and stream.average_rate:  # an edit list shows less than is stored
+    if family == "mov" and stream.duration and stream.average_rate:  # an edit list shows fewer than are stored
         promised = min(promised, round(stream.duration * stream.time_base * stream.average_rate))
     if present < LEAST_DECODED * promised:
-        raise VideoError(path, f"truncated: its header says {promised} frames, {present} are there")
+        raise VideoError(path, f"truncated: its header says {promised} frames, the file has {present}")
     everything_shown = not discarded and stream.frames in {0, present}
     return _Header(
         stream=stream.index,
@@ -171,8 +177,24 @@ def _header_of(path: Path, container: Any) -> _Header:
     )
 
 
-def _starts_afresh(packet: bytes) -> bool:
-    """Tell whether an H.264 key packet is a real one (IDR); with gradual refresh decord loses count."""
+def _count_packets(container: Any, stream: Any) -> tuple[int, int, bool]:
+    """Return the packets with data, those that an edit list discards, and whether decord can seek."""
+    present = discarded = 0
+    seekable = True
+    h264 = stream.codec_context.name == "h264"
+    try:
+        for packet in container.demux(stream):
+            present += packet.size > 0
+            discarded += packet.is_discard
+            if h264 and packet.is_keyframe and not _has_idr(bytes(packet)):
+                seekable = False
+    except av.FFmpegError:
+        pass  # the file ends inside a packet: the caller compares the counts
+    return present, discarded, seekable
+
+
+def _has_idr(packet: bytes) -> bool:
+    """Return whether an H.264 key packet has an IDR picture; with gradual refresh, which has none, decord miscounts."""
     position = 0
     while position + 5 <= len(packet):
         if packet[position + 4] & 31 == 5:
@@ -188,7 +210,7 @@ def _keeps_order(codec: Any, family: str) -> bool:
 
 
 def impostor(file: BinaryIO) -> str | None:
-    """Name the usual files that are no videos, which the decoders all call invalid data."""
+    """Return what a file is if it is a common kind of non-video, which decoders only call invalid data; else None."""
     start = file.read(512)
     if not start:
         return "the file is empty"
@@ -199,11 +221,10 @@ def impostor(file: BinaryIO) -> str | None:
     return None
 
 
-@functools.cache
-def _decord() -> Any:
-    """Return the decord module, or None where there is none for this machine."""
+def _import_decord() -> Any:
+    """Return the decord module, or None where it is not installed."""
     try:
-        import torch  # noqa: F401 - before decord, or CUDA builds of the two crash each other
+        import torch  # noqa: F401 - before decord: in the other order, CUDA builds of the two crash each other
 
         import decord  # isort: skip
     except ImportError:
@@ -219,7 +240,7 @@ def _read_with_decord(decord: Any, job: _Job) -> tuple[Frames, VideoInfo]:
         raise RuntimeError("decord and the container disagree about the number of frames")
     wanted = job.indices(n_frames)
     unique = np.unique(wanted).tolist()
-    step = max(1, BLOCK_BYTES // job.header.frame_bytes)
+    step = max(1, job.block_bytes // job.header.frame_bytes)
     done = []
     height = width = 0
     for start in range(0, len(unique), step):
@@ -230,15 +251,15 @@ def _read_with_decord(decord: Any, job: _Job) -> tuple[Frames, VideoInfo]:
 
 
 def _read_with_pyav(job: _Job) -> tuple[Frames, VideoInfo]:
-    """Decode the whole stream, keeping what is wanted of the expected number of frames.
+    """Decode the whole stream and keep the wanted frames, chosen for the expected number of frames.
 
-    Packets are not always frames: if another number comes out, a second pass keeps the right ones.
+    Packets are not always frames: if the number of frames differs, a second pass keeps the right ones.
     """
     path, header = job.path, job.header
     expected = max(1, header.shown)
     while True:
         wanted = job.indices(expected)
-        keeper = _Keeper(set(wanted.tolist()), job.transform)
+        keeper = _Keeper(set(wanted.tolist()), job.transform, job.block_bytes)
         stopped = ""
         try:
             for frame in _decode(path, header, job.threads):
@@ -246,9 +267,9 @@ def _read_with_pyav(job: _Job) -> tuple[Frames, VideoInfo]:
         except av.FFmpegError as error:
             stopped = f" ({error.strerror})"
         if not keeper.seen:
-            raise VideoError(path, f"no frame of it decodes{stopped}")
+            raise VideoError(path, f"none of its frames can be decoded{stopped}")
         if (stopped or header.promised) and keeper.seen < LEAST_DECODED * header.shown:
-            raise VideoError(path, f"damaged: {keeper.seen} of {header.shown} frames decode{stopped}")
+            raise VideoError(path, f"damaged: {keeper.seen} of {header.shown} frames can be decoded{stopped}")
         if keeper.seen == expected:
             keeper.flush()
             info = VideoInfo(keeper.width, keeper.height, header.fps, expected, "pyav")
@@ -257,10 +278,10 @@ def _read_with_pyav(job: _Job) -> tuple[Frames, VideoInfo]:
 
 
 class _Keeper:
-    """Counts decoded frames and keeps the wanted ones, transformed block by block."""
+    """A counter of decoded frames that keeps the wanted ones, transformed block by block."""
 
-    def __init__(self, wanted: set[int], transform: Transform) -> None:
-        self.wanted, self.transform = wanted, transform
+    def __init__(self, wanted: set[int], transform: Transform, block_bytes: int) -> None:
+        self.wanted, self.transform, self.block_bytes = wanted, transform, block_bytes
         self.seen = self.width = self.height = 0
         self.done: list[Frames] = []
         self._block: list[Frames] = []
@@ -268,12 +289,12 @@ class _Keeper:
 
     def see(self, frame: Any) -> None:
         if self._coded is None:
-            self._coded = (frame.width, frame.height)  # a stream may change its size midway; a clip may not
+            self._coded = (frame.width, frame.height)  # a stream may change its size, a clip may not
         if self.seen in self.wanted:
             picture = _upright(frame, *self._coded)
             self.height, self.width = picture.shape[:2]
             self._block.append(picture)
-            if len(self._block) * picture.nbytes >= BLOCK_BYTES:
+            if len(self._block) * picture.nbytes >= self.block_bytes:
                 self.flush()
         self.seen += 1
 
@@ -291,7 +312,7 @@ def _decode(path: Path, header: _Header, threads: int) -> Iterator[Any]:
 
 
 def _upright(frame: Any, width: int, height: int) -> Frames:
-    """Return ``[H, W, 3]`` RGB as displayed; decord turns frames itself, PyAV only says by how much."""
+    """Return ``[H, W, 3]`` RGB as displayed: PyAV, unlike decord, gives the rotation but does not apply it."""
     picture = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
     quarter_turns = round(frame.rotation / 90) % 4
     return np.rot90(picture, quarter_turns) if quarter_turns else picture

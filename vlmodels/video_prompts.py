@@ -1,11 +1,14 @@
-"""X-CLIP's video-specific prompts: class features that look at the video which they are compared with.
+"""X-CLIP's video-specific prompts: class features that depend on the video which they are compared with.
 
 Ni et al., Expanding Language-Image Pretrained Models for General Video Recognition, ECCV 2022.
 """
 
+# Shapes: B clip, T frame, ROW COL place of a patch, P patch, C class, D width of the video tower, E of the joint space.
+
 from __future__ import annotations
 
 import torch
+from einops import reduce, repeat
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,7 +16,7 @@ from vlmodels.temporal_adapter import Attention
 
 
 class VideoPrompts(nn.Module):
-    """``F' = F + a * text``, where ``text`` begins as F and passes layers of cross-attention to the patches.
+    """``F' = F + a * text``, where ``text`` starts as F and goes through layers of cross-attention to the patches.
 
     Trainable parameters for video width D and joint width E: ``2D + DE + 3E + layers (12 E E + 10 E)``; 6,697,984
     on ViT-B/16.
@@ -21,9 +24,9 @@ class VideoPrompts(nn.Module):
     Args:
         width: D.
         embed_dim: E.
-        heads: a divisor of E.
-        layers: of cross-attention and MLP.
-        weight: a at the start, in each of its E entries.
+        heads: number of heads, a divisor of E.
+        layers: number of layers, each with cross-attention and MLP.
+        weight: initial value of all E entries of a.
     """
 
     def __init__(self, width: int, embed_dim: int, heads: int, *, layers: int = 2, weight: float = 0.1) -> None:
@@ -41,10 +44,11 @@ class VideoPrompts(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, text: Tensor, patches: Tensor) -> Tensor:
-        """Class features (B,C,E) from CLIP's (C,E), not normalised, and the last block's patches (B,T,rows,cols,D)."""
-        seen = self.visual_norm(patches).mean(dim=1).flatten(1, 2)  # X-CLIP averages after the projection: the same
+        """Return class features (B,C,E) of CLIP's (C,E), not normalised, and the last patches (B,T,ROW,COL,D)."""
+        # X-CLIP averages after the projection, which is linear: the same
+        seen = reduce(self.visual_norm(patches), "b t row col d -> b (row col) d", "mean")
         visual = self.norm(seen @ self.visual_projection)
-        enriched = text.expand(len(visual), -1, -1)
+        enriched = repeat(text, "c e -> b c e", b=len(visual))
         for layer in self.layers:
             enriched = layer(enriched, visual)
         return text + self.weight * enriched
@@ -60,7 +64,7 @@ class PromptLayer(nn.Module):
         self.widen, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, text: Tensor, visual: Tensor) -> Tensor:
-        """Texts (B,C,E) after a look at ``visual`` (B,P,E)."""
+        """Return texts (B,C,E) after attention to ``visual`` (B,P,E)."""
         text = text + self.attention(self.attention_norm(text), visual)
         hidden = self.widen(self.mlp_norm(text))
         hidden = hidden * functional.sigmoid(1.702 * hidden)  # QuickGELU

@@ -1,4 +1,4 @@
-"""Named tensors in files: reading what others saved, and saying how two sets differ."""
+"""Weight files of other projects: reading their named tensors, and comparing two sets of them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-# ViFi-CLIP's checkpoints carry their settings along; nothing reads them, so they may be any mapping
+# ViFi-CLIP's checkpoints hold their settings too; we do not read them, so any mapping will do
 _SETTINGS = (OrderedDict, "yacs.config.CfgNode")
 
 
 def key_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], limit: int = 5) -> str:
-    """Say how two sets of named tensors differ in names and shapes; "" if they do not."""
+    """Describe how two sets of named tensors differ in names and shapes; "" if they do not.
+
+    At most ``limit`` names of each kind are listed.
+    """
 
     def some(names: Iterable[str]) -> str:
-        listed = sorted(names)
-        return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")
+        names = sorted(names)
+        more = f" and {len(names) - limit} more" if len(names) > limit else ""
+        return ", ".join(names[:limit]) + more
 
     parts = []
     if missing := expected.keys() - found.keys():
@@ -46,10 +50,10 @@ def key_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor],
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
-    """Read named fp32 tensors from a weight file, and whether it is one of OpenAI's TorchScript archives.
+    """Read named fp32 tensors from a weight file; return them, and whether it is one of OpenAI's TorchScript archives.
 
-    Nothing in the file is executed: safetensors, ``torch.load(weights_only=True)``, or the tensors alone of a
-    TorchScript archive. A checkpoint's ``state_dict``/``model`` and ``module.`` prefixes are unwrapped.
+    No code in the file is executed: it reads safetensors, ``torch.load(weights_only=True)``, or only the tensors of a
+    TorchScript archive. It unwraps a checkpoint's ``state_dict``/``model`` and strips ``module.`` prefixes.
 
     Raises:
         UserError: the file is none of these, or damaged.
@@ -70,28 +74,28 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
         raise UserError(f"{path} cannot be read as weights: {reason}") from error
     except UnpicklingError as error:
         raise UserError(
-            f"{path} is no weight file, or holds more than tensors; convert it to safetensors where you trust it"
+            f"{path} is not a weight file, or holds more than tensors; if you trust it, convert it to safetensors"
         ) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]
     if not isinstance(found, dict) or not found or not all(isinstance(v, Tensor) for v in found.values()):
         raise UserError(f"{path} holds no named tensors")
-    facts = {"input_resolution", "context_length", "vocab_size"}  # numbers that OpenAI's archives carry along
+    facts = {"input_resolution", "context_length", "vocab_size"}  # numbers that OpenAI's archives hold too
     named = {str(k).removeprefix("module."): v for k, v in found.items() if k not in facts}
     return {k: v.float() if v.is_floating_point() else v for k, v in named.items()}, archive
 
 
 def is_vificlip(state: Mapping[str, Tensor]) -> bool:
-    """Whether these are the tensors of a ViFi-CLIP checkpoint, by their names."""
+    """Return whether these are the tensors of a ViFi-CLIP checkpoint, by their names."""
     return any(name.startswith("image_encoder.") for name in state)
 
 
 def from_vificlip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a fully fine-tuned ViFi-CLIP; its class prompts are left out.
+    """Rename the tensors of a fully fine-tuned ViFi-CLIP, without its class prompts.
 
     Raises:
-        UserError: it holds learned prompts, which are no part of a CLIP.
+        UserError: it holds learned prompts, which a CLIP does not have.
     """
     if "prompt_learner.ctx" in state or any("VPT" in name for name in state):
         raise UserError("this ViFi-CLIP checkpoint holds learned prompts, not the fine-tuned towers that can be loaded")
@@ -106,11 +110,11 @@ def from_vificlip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _refuse_code_that_loads(path: Path) -> None:
-    """A TorchScript archive's code is not run but for its ``__setstate__``, which a CLIP does not have."""
+    """Raise UserError if loading a TorchScript archive would run code: a ``__setstate__``, which no CLIP has."""
     with zipfile.ZipFile(path) as file:
         code = [member for member in file.namelist() if "/code/" in member and member.endswith(".py")]
         if any(b"__setstate__" in file.read(member) for member in code):
-            raise UserError(f"{path} would run code when it is loaded; convert it to safetensors where you trust it")
+            raise UserError(f"{path} would run code when it is loaded; if you trust it, convert it to safetensors")
 
 
 def _is_torchscript(path: Path) -> bool:

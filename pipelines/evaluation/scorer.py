@@ -15,7 +15,7 @@ from pipelines.evaluation.metrics import Metrics, Scores, accuracy, harmonic_mea
 from pipelines.evaluation.pairs import PairFeatures, embed_pairs, pair_counts, rank_pairs
 from pipelines.evaluation.reading import NORMAL, ORDERS, EvalSettings
 from pipelines.protocols.split import EvalSet
-from vlmodels.shared import together
+from vlmodels.text_cache import encode_together
 
 if TYPE_CHECKING:
     from pipelines.config.schema import TrainConfig
@@ -98,7 +98,7 @@ class Scorer:
         """Set the classes, and have the ranks compute the features that a frozen text tower gives for them."""
         self._method.set_classes(names, descriptions)
         if self._method.backbone.text_is_frozen():
-            with together(), self._settings.autocast():
+            with encode_together(), self._settings.autocast():
                 self._method.encode_classes()
 
     def selection(self) -> dict[str, float]:

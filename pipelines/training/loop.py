@@ -25,8 +25,8 @@ from pipelines.training.errors import DivergedError
 from pipelines.training.optimizer import learning_rate, make_optimizer, set_rate
 from pipelines.training.pairs import PairModel
 from pipelines.training.traffic import Traffic
-from vlmodels import shared
 from vlmodels.methods.base import Method, Output
+from vlmodels.text_cache import encode_together
 
 Epoch = dict[str, float]
 """Metrics of an epoch by name."""
@@ -133,7 +133,7 @@ class Loop:
         # DDP averages over workers; a pass counts by its share of the global batch.
         with contextlib.nullcontext() if batch.last or self._parallel is None else self._parallel.no_sync():
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.optim.precision == "bf16"):
-                with shared.together() if self._divide_texts else contextlib.nullcontext():
+                with encode_together() if self._divide_texts else contextlib.nullcontext():
                     terms, correct = self._forward(batch)
                 self._divide_texts = False
                 loss = torch.stack(list(terms.values())).sum()

@@ -7,7 +7,7 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 from open_clip.tokenizer import SimpleTokenizer
 
 from vlmodels.backbone import Backbone
-from vlmodels.viclip import add_time
+from vlmodels.viclip import add_temporal_table
 
 CLASSES = ("riding a bike", "drinking_tea", "jump")
 DESCRIPTIONS = {
@@ -33,7 +33,7 @@ def tiny_backbone(*, joint=False, **kwargs):
     """A CLIP, or with ``joint`` a ViCLIP whose temporal table is not zero."""
     model = tiny_clip(**kwargs)
     if joint:
-        torch.nn.init.normal_(add_time(model, 4).visual.temporal_positional_embedding, std=0.2)
+        torch.nn.init.normal_(add_temporal_table(model, 4).visual.temporal_positional_embedding, std=0.2)
     name = "tiny-viclip" if joint else "tiny"
     return Backbone(model, SimpleTokenizer(context_length=20), name=name, weights="", frames=4)
 

@@ -1,12 +1,12 @@
-"""Each test starts without what other tests had the text towers compute."""
+"""Each test starts with an empty cache of text features."""
 
 from __future__ import annotations
 
 import pytest
 
-from vlmodels import shared
+from vlmodels import text_cache
 
 
 @pytest.fixture(autouse=True)
-def nothing_shared():
-    shared.TEXT.clear()
+def empty_text_cache():
+    text_cache.TEXT_CACHE.clear()

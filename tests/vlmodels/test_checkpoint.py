@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method
 
-from vlmodels import checkpoint, methods
+from vlmodels import methods
 from vlmodels.checkpoint import load_adapter, load_tensors, save_adapter, save_tensors
 from vlmodels.clip import create
 from vlmodels.errors import UserError
@@ -65,16 +65,20 @@ def test_a_damaged_file_is_one_clear_error(saved, keep):
 
 def test_a_foreign_file_is_refused(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "adapter.safetensors")
-    with pytest.raises(UserError, match="no adapter of this package"):
+    with pytest.raises(UserError, match="not an adapter of this package"):
         load_adapter(tmp_path, tiny_backbone())
     with pytest.raises(UserError, match=r"no adapter\.safetensors in"):
         load_adapter(tmp_path / "elsewhere", tiny_backbone())
 
 
-def test_a_later_format_is_refused(saved, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", 0)
-    with pytest.raises(UserError, match="format 1; this version reads 0"):
-        load_adapter(saved[1].parent, tiny_backbone())
+def test_a_later_format_is_refused(saved):
+    method, path = saved
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()["vidadapt"])
+    assert about["format"] == 1
+    save_tensors(path, method.adapter_state_dict(), {"vidadapt": json.dumps(about | {"format": 2})})
+    with pytest.raises(UserError, match="format 2; this version reads 1"):
+        load_adapter(path.parent, tiny_backbone())
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):

@@ -139,8 +139,8 @@ class Evil:
 @pytest.mark.parametrize(
     ("suffix", "content", "said"),
     [
-        (".pt", b"", "cannot be read as weights|no weight file"),
-        (".pt", b"<html>not found</html>", "cannot be read as weights|no weight file"),
+        (".pt", b"", "cannot be read as weights|not a weight file"),
+        (".pt", b"<html>not found</html>", "cannot be read as weights|not a weight file"),
         (".safetensors", b"<html>not found</html>", "cannot be read as weights"),
         (".pt", Evil(), "holds more than tensors"),
         (".pt", {"x": 3}, "holds no named tensors"),
@@ -209,7 +209,7 @@ def test_a_vificlip_that_cannot_be_completed_says_what_is_missing(small, tmp_pat
 
     monkeypatch.setattr(clip.open_clip, "create_model", offline)
     torch.save({"model": vificlip(small)}, tmp_path / "vificlip.pth")
-    with pytest.raises(UserError, match=r"without word embeddings.*beside as openai\.pt"):
+    with pytest.raises(UserError, match=r"without word embeddings.*same folder as openai\.pt"):
         create("small", weights=tmp_path / "vificlip.pth")
     torch.save({"model": vificlip(small) | {"module.prompt_learner.ctx": torch.zeros(3, 16)}}, tmp_path / "prompts.pth")
     with pytest.raises(UserError, match="holds learned prompts"):

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from vlmodels import methods
-from vlmodels.describe import describe, main
+from vlmodels.command import main, read_classes
+from vlmodels.describe import describe
 from vlmodels.errors import UserError
 
 B16 = "ViT-B-16-quickgelu"
@@ -67,8 +68,6 @@ def test_mistakes_exit_with_2_and_no_traceback():
 
 
 def test_label_files_and_frames_that_cannot_be_counted(tmp_path):
-    from vlmodels.describe import read_classes
-
     path = tmp_path / "labels.csv"
     for content, said in [
         ("id,name\n", "at least 2"),

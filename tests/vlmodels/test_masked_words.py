@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_clip import tiny_backbone
 
-from vlmodels.masked_words import WordMasker, bare, word_loss
+from vlmodels.masked_words import WordMasker, vocabulary_form, word_loss
 
 NAMES = ["Pushing [something], (without) it falling", "child's_play", "doing a somersault"]
 
@@ -38,7 +38,7 @@ def test_words_of_the_real_lists(shared_data):
     assert len(masker(real_names(shared_data, "kinetics_400_labels.csv")).vocabulary) == 519
     words = masker(real_names(shared_data, "ssv2_labels.csv")).vocabulary
     assert {"without", "moving", "wringing", "hand", "something"} <= words.keys()
-    assert not [word for word in words if word != bare(word)]
+    assert not [word for word in words if word != vocabulary_form(word)]
 
 
 def test_a_fifth_of_the_words_is_masked_whole(tokenize, shared_data):
@@ -55,11 +55,11 @@ def test_a_fifth_of_the_words_is_masked_whole(tokenize, shared_data):
         places = (labels[0] >= 0).nonzero().flatten().tolist()
         assert len(places) == max(1, round(0.2 * len(prompt)))
         assert all(tokens[0, place] == mask for place in places)
-        assert all(words[int(labels[0, place])] in map(bare, prompt) for place in places)
+        assert all(words[int(labels[0, place])] in map(vocabulary_form, prompt) for place in places)
         hidden = [words[int(labels[0, place])] for place in places]
         left = list(prompt)
         for word in hidden:
-            del left[[bare(w) for w in left].index(word)]
+            del left[[vocabulary_form(w) for w in left].index(word)]
         kept = [t for place, t in enumerate(tokens[0].tolist()) if place not in places]
         whole = tokenize([" ".join(left)])[0].tolist()
         assert sorted(kept) == sorted(whole)

@@ -305,12 +305,12 @@ def test_features_of_a_few_lists_of_classes_are_kept_and_no_more():
     for number in range(40):
         method.set_classes([f"a{number}", "b"])
         logits(method, tiny_frames())
-    assert len(method._kept) <= 16
+    assert len(method.class_cache) <= 16
     calls = []
     method.set_classes(["x", "y"])
     for names in (["x", "y"], ["u", "v"], ["x", "y"]):
         method.set_classes(names)
-        method._keep("anything", (), lambda: calls.append(1))
+        method.cached("anything", (), lambda: calls.append(1))
     assert len(calls) == 2  # other classes in between do not end it
 
 
@@ -344,7 +344,7 @@ def test_a_file_that_breaks_the_rules_is_refused():
 
 
 @every_method
-def test_glued_names_can_be_said_as_words(cls):
+def test_glued_names_can_be_written_as_words(cls):
     """UCF-101's names, which published evaluations leave glued; what a class is called stays."""
     glued, said = ("ApplyEyeMakeup", "TaiChi"), ("Apply Eye Makeup", "Tai Chi")
     method, as_published, plain = (
@@ -352,8 +352,8 @@ def test_glued_names_can_be_said_as_words(cls):
         for split, names in ((True, glued), (False, glued), (False, said))
     )
     method.set_classes(glued)
-    assert method.said("ApplyEyeMakeup") == "Apply Eye Makeup"
-    assert method.said("riding a bike") == "riding a bike"
+    assert method.name_in_text("ApplyEyeMakeup") == "Apply Eye Makeup"
+    assert method.name_in_text("riding a bike") == "riding a bike"
     assert tuple(method.classes) == glued
     prompts = [[m.class_prompt(name) for name in names] for m, names in ((method, glued), (plain, said))]
     assert prompts[0] == prompts[1]

@@ -110,7 +110,7 @@ def test_from_the_registry(run, tmp_path):
         version = client.create_model_version("some", source=str(run))
         client.set_registered_model_alias("some", "champion", version.version)
         assert load("models:/some@champion")(frames()) == load(run)(frames())
-        with pytest.raises(UserError, match="models:/some@nobody cannot be had from the registry at sqlite"):
+        with pytest.raises(UserError, match="models:/some@nobody cannot be loaded from the registry at sqlite"):
             load("models:/some@nobody")
         nowhere = f"sqlite:///{tmp_path}/none.db"
         mlflow.set_tracking_uri(nowhere), mlflow.set_registry_uri(nowhere)
@@ -179,7 +179,7 @@ def test_a_run_predicts_with_the_views_it_was_scored_with(run, scored):
 
 
 @pytest.mark.parametrize("wrong", [{"clips": 0}, {"crops": 2}, {"sampling": "dence"}, {"stride": 0}])
-def test_views_that_there_are_not(run, wrong):
+def test_view_settings_that_do_not_exist_are_refused(run, wrong):
     name, value = next(iter(wrong.items()))
     with pytest.raises(UserError, match=f"{name}={value}.*crops one of 1, 3, 4, and sampling is segments or dense"):
         load(run, **wrong)
@@ -188,10 +188,10 @@ def test_views_that_there_are_not(run, wrong):
 def test_dense_views_of_frames_and_of_a_file(run, tmp_path):
     predictor = load(run, clips=3, crops=4, sampling="dense", stride=3)
     clip = frames(21, 56, 70)  # already of the stored size; room for starts 0, 6 (5.5), 11
-    views = predictor._views(clip)
+    views = predictor.read_views(clip)
     for view, start in zip(views, (0, 6, 11), strict=True):
         assert np.array_equal(view, clip[start : start + 10 : 3])
     path = write_video(tmp_path / "a.mp4", frames=21)
-    assert [numbers(view) for view in predictor._views(path)] == [[s, s + 3, s + 6, s + 9] for s in (0, 6, 11)]
+    assert [numbers(view) for view in predictor.read_views(path)] == [[s, s + 3, s + 6, s + 9] for s in (0, 6, 11)]
     probabilities = [p.probability for p in predictor(path, topk=9)]
     assert sum(probabilities) == pytest.approx(1, abs=1e-5)

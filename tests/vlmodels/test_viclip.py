@@ -79,7 +79,7 @@ def test_a_released_checkpoint_is_loaded(small, tmp_path, wrapped):
     backbone = create("ViCLIP-B-16", weights=path)
     own = backbone.model.state_dict()
     assert backbone.logit_scale == pytest.approx(100)
-    assert torch.equal(own[viclip.TABLE], state["vision_encoder.temporal_positional_embedding"])
+    assert torch.equal(own[viclip.TEMPORAL_TABLE], state["vision_encoder.temporal_positional_embedding"])
     for name in ("visual.conv1.weight", "visual.proj", "transformer.resblocks.0.mlp.c_fc.weight"):
         assert torch.equal(own[name], small[name])
     assert torch.equal(own["positional_embedding"], small["positional_embedding"][:32])
@@ -89,7 +89,7 @@ def test_a_text_table_of_77_rows_is_cut_and_another_number_of_frames_is_kept(sma
     torch.save(released(small, frames=4, context=77), tmp_path / "w.pth")
     own = create("ViCLIP-B-16", weights=tmp_path / "w.pth", num_frames=4).model.state_dict()
     assert own["positional_embedding"].shape == (32, 16)
-    assert own[viclip.TABLE].shape == (1, 4, 32)
+    assert own[viclip.TEMPORAL_TABLE].shape == (1, 4, 32)
 
 
 def test_differences_are_named(small, tmp_path):
@@ -157,7 +157,7 @@ def test_the_toys_share_their_weights():
 
 
 def test_a_clip_that_is_given_time_is_joint():
-    backbone = Backbone(viclip.add_time(tiny_clip(), 4), SimpleTokenizer(context_length=20), name="tiny")
+    backbone = Backbone(viclip.add_temporal_table(tiny_clip(), 4), SimpleTokenizer(context_length=20), name="tiny")
     assert backbone.spec.joint
     assert not backbone.model.visual.temporal_positional_embedding.any()
 

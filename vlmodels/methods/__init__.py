@@ -1,4 +1,4 @@
-"""The registry: every file in this folder but ``base.py`` is a method, known by its file's name."""
+"""The registry of methods: every file in this folder but ``base.py`` is a method, named like its file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def names() -> list[str]:
-    """Names of all methods, from the file names alone: nothing heavy is imported."""
+    """Return the names of all methods, from the file names alone: torch is not imported."""
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base" and not m.name.startswith("_"))
 
 
@@ -23,7 +23,7 @@ def get(name: str) -> type[Method]:
     """Import a method's class by name.
 
     Raises:
-        UserError: no such method; names the nearest.
+        UserError: no method has this name; the message suggests the nearest.
         TypeError: the file breaks the rules of a method (a developer's mistake).
     """
     if name not in names():
@@ -43,7 +43,7 @@ def get(name: str) -> type[Method]:
 
 
 def broken_rules(name: str, found: list[type[Method]]) -> list[str]:
-    """What keeps a file from being a method."""
+    """Return the rules of a method that a file breaks: one class, its name, docstring and attributes."""
     if len(found) != 1:
         return [f"must define one Method, not {len(found)}"]
     cls = found[0]

@@ -1,4 +1,4 @@
-"""AdaptFormer, a baseline of the MSTA paper: a bottleneck beside the MLP of each block, in both towers."""
+"""AdaptFormer, a baseline of the MSTA paper: a bottleneck parallel to the MLP of each block, in both towers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class AdaptFormer(Method):
-    """``out = u + MLP(ln_2(u)) + scale * (Wup relu(Wdown u))``, u the stream between attention and MLP.
+    """``out = u + MLP(ln_2(u)) + scale * (Wup relu(Wdown u))``, with u the residual stream after the attention.
 
     Trainable parameters: ``2 D m + m + D`` per layer of each tower, for width D and m = dims; 7,885,824 on
     ViT-B/16 with 256 (the published 7.9 M). The up-projection starts at zero: step 0 is the frozen backbone.
@@ -42,13 +42,13 @@ class AdaptFormer(Method):
             {"layers": "both"},
             apart={"layers": "video"},
         )
-        text_layers: str = setting("", "those of the text tower; empty: as layers", apart={"layers": "text"})
+        text_layers: str = setting("", "layers of the text tower; empty: as layers", apart={"layers": "text"})
         dims: int = setting(256, "hidden units of an adapter", {"choice": (64, 128, 256)})
         scale: float = setting(0.1, "weight of the adapters", {"loguniform": (0.01, 1.0)})
         dropout: float = setting(0.1, "dropout of hidden units", {"choice": (0.0, 0.1)})
 
         def rules(self) -> list[tuple[bool, str]]:
-            """What must hold."""
+            """Return each rule as (whether it holds, the message if not)."""
             return [
                 *super().rules(),
                 LayerRange.rule(self.layers),
@@ -60,13 +60,13 @@ class AdaptFormer(Method):
 
     config: Config
 
-    # the paper of the comparison gives this baseline no recipe of its own: MSTA's
+    # the MSTA paper states no recipe for this baseline, so it is MSTA's
     presets: ClassVar[Mapping[str, Preset]] = {
         name: Preset(method, recipe) for method in [Config()] for name, recipe in RECIPES.items()
     }
 
     def attach(self) -> Iterable[nn.Module | nn.Parameter]:
-        """Put a bottleneck beside each chosen MLP."""
+        """Add a bottleneck parallel to each chosen MLP."""
         config, spec = self.config, self.backbone.spec
         self.video_adapter, self.text_adapter = nn.ModuleDict(), nn.ModuleDict()
         layers = tower_ranges(spec, get_args(Tower), config.layers, config.text_layers)
@@ -91,7 +91,7 @@ class Bottleneck(nn.Module):
             nn.init.zeros_(zero)
 
     def forward(self, x: Tensor, context: ClipContext) -> Tensor:  # noqa: ARG002 - every hook gets its context
-        """Output of the same shape as the tokens ``x``."""
+        """Return the adapter's output, of the same shape as the tokens ``x``."""
         hidden = functional.dropout(functional.relu(self.down(x)), self.dropout, self.training)
         up: Tensor = self.up(hidden)
         return self.scale * up

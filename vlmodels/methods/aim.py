@@ -1,4 +1,6 @@
-"""AIM: the frozen attention reused along time, and adapters after both attentions and beside the MLP."""
+"""AIM: the frozen attention reused along time, with adapters after both attentions and parallel to the MLP."""
+
+# Shapes: B clip, T frame (F: 1 for the class token of a joint tower), N token of a frame, D width.
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,15 +27,15 @@ if TYPE_CHECKING:
 
 
 class AIM(Method):
-    """Adapters for time, for space and beside the MLP; T-MSA and S-MSA are the block's one frozen attention.
+    """Adapters for time, for space and parallel to the MLP; T-MSA and S-MSA are the same frozen attention.
 
     ``x' = x + A_t(T-MSA(ln_1(x)))``, ``u = x' + y + A_s(y)`` with ``y = S-MSA(ln_1(x'))``, and
     ``out = u + MLP(ln_2(u)) + scale * A_m(ln_2(u))``.
 
     A temporal embedding (T,D), zero at the start, is added to all tokens of a frame. Trainable parameters:
     ``3 (2 D h + h + D)`` per block for width D and h = D / reduction, and ``T D``; 10,657,536 on ViT-B/16 with
-    8 frames (the published 11 M). A classifier comes with the norm before it, ``2 D`` more, as in the released
-    code. Up-projections start at zero: step 0 is the frozen backbone. Text is frozen.
+    8 frames (the published 11 M). With a classifier, the norm before it trains too (``2 D`` more), as in the released
+    code. Up-projections start at zero: step 0 is the frozen backbone. The text tower is frozen.
     """
 
     paper: ClassVar[str] = "Yang et al., AIM: Adapting Image Models for Efficient Video Action Recognition, ICLR 2023"
@@ -41,15 +44,15 @@ class AIM(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
-        """Size, place and weight of the adapters, and what scores."""
+        """Size, place and weight of the adapters, and the head."""
 
         layers: str = setting("all", "blocks with adapters: a range such as 8-12, or all", {"layers": "video"})
         reduction: int = setting(4, "the width divided by an adapter's hidden units", {"choice": (2, 4, 8)})
-        scale: float = setting(0.5, "weight of the adapters beside the MLP", {"loguniform": (0.1, 1.0)})
+        scale: float = setting(0.5, "weight of the adapters parallel to the MLP", {"loguniform": (0.1, 1.0)})
         head: Literal["text", "linear"] = setting("text", "what scores: class texts, or a classifier as published")
 
         def rules(self) -> list[tuple[bool, str]]:
-            """What must hold."""
+            """Return each rule as (whether it holds, the message if not)."""
             return [
                 *super().rules(),
                 LayerRange.rule(self.layers),
@@ -60,9 +63,9 @@ class AIM(Method):
     config: Config
 
     presets: ClassVar[Mapping[str, Preset]] = {
-        # published with a classifier on whole data sets only; for the other protocols there is no recipe: MSTA's
+        # published with a classifier on whole data sets only; the other protocols use MSTA's recipes
         **{name: Preset(method, recipe) for method in [Config()] for name, recipe in RECIPES.items()},
-        # the released Kinetics-400 run, but for its stochastic depth of 0.2; its frames lie 16 apart
+        # the released Kinetics-400 run without its stochastic depth of 0.2; its frames are 16 apart
         "linear_head": Preset(
             Config(head="linear"),
             Recipe(
@@ -80,7 +83,7 @@ class AIM(Method):
     }
 
     def attach(self) -> Iterable[nn.Module | nn.Parameter]:
-        """Put the embedding at the bottom and three adapters into each chosen block; build the classifier."""
+        """Add the temporal embedding and three adapters for each chosen block, and build the classifier."""
         config, backbone, spec = self.config, self.backbone, self.backbone.spec
         width, hidden = spec.video_width, spec.video_width // config.reduction
         layers, problems = range(0), list[str]()
@@ -95,10 +98,10 @@ class AIM(Method):
         for layer in layers:
             self.t_adapter[str(layer)] = temporal = Adapter(width, hidden)
             self.s_adapter[str(layer)] = spatial = Adapter(width, hidden, skip=True)
-            self.mlp_adapter[str(layer)] = beside = Adapter(width, hidden, scale=config.scale)
-            backbone.add("video", layer, "tokens", OverTime(backbone.block("video", layer), temporal))
+            self.mlp_adapter[str(layer)] = parallel = Adapter(width, hidden, scale=config.scale)
+            backbone.add("video", layer, "tokens", TemporalAttention(backbone.block("video", layer), temporal))
             backbone.add("video", layer, "post_attn", spatial)
-            backbone.add("video", layer, "parallel_mlp_ln", beside)
+            backbone.add("video", layer, "parallel_mlp_ln", parallel)
         learned = [self.embedding, self.t_adapter, self.s_adapter, self.mlp_adapter]
         self.head: ClassHead | None = None
         if config.head == "linear":
@@ -114,7 +117,7 @@ class AIM(Method):
 
 
 class TemporalEmbedding(nn.Module):
-    """A row for each frame, interpolated linearly for other numbers of frames.
+    """One learned row (D) per frame, interpolated linearly for other numbers of frames.
 
     A class token that stands for all frames gets none, as with a joint tower's own temporal positions.
     """
@@ -124,16 +127,16 @@ class TemporalEmbedding(nn.Module):
         self.table = nn.Parameter(torch.zeros(frames, width))
 
     def forward(self, x: Tensor, context: ClipContext) -> Tensor:
-        """The tokens ``x``, moved by their frame's row."""
+        """Return the tokens ``x`` plus the row of their frame."""
         rows = temporal_positions(self.table[None], context.frames).to(x.dtype)
         if not context.joint:
-            return x + rows.repeat(context.batch, 1)[:, None]
+            return x + repeat(rows, "t d -> (b t) 1 d", b=context.batch)
         tokens = split_tokens(x, context)
-        return join_tokens(replace(tokens, patches=tokens.patches + rows[:, None, None]), context)
+        return join_tokens(replace(tokens, patches=tokens.patches + rearrange(rows, "t d -> t 1 1 d")), context)
 
 
 class Adapter(nn.Module):
-    """Down, GELU, up: added to its input with ``skip``, else scaled."""
+    """Down, GELU, up; with ``skip`` added to the input, else multiplied by ``scale``."""
 
     def __init__(self, width: int, hidden: int, *, skip: bool = False, scale: float = 1.0) -> None:
         super().__init__()
@@ -144,35 +147,37 @@ class Adapter(nn.Module):
             nn.init.zeros_(zero)
 
     def forward(self, x: Tensor, context: ClipContext) -> Tensor:  # noqa: ARG002 - every hook gets its context
-        """Output of the same shape as the tokens ``x``."""
+        """Return an output of the same shape as the tokens ``x``."""
         out: Tensor = self.up(functional.gelu(self.down(x)))
         return x + out if self.skip else self.scale * out
 
 
-class OverTime:
-    """A hook that adds an adapted attention along time; keeps no parameters of its own, as the block has a place.
+class TemporalAttention:
+    """A hook that adds the block's attention along time, adapted; it registers no parameters of its own.
 
-    Each token attends to those at its place in the clip's other frames.
+    Each token attends to the tokens at its place in the clip's frames.
     """
 
     def __init__(self, block: Any, adapter: Adapter) -> None:
         self.block, self.adapter = block, adapter
 
     def __call__(self, x: Tensor, context: ClipContext) -> Tensor:
-        """The video tower's tokens ``x``, moved."""
+        """Return the video tower's tokens ``x`` plus their adapted attention."""
         tokens = split_tokens(self.block.ln_1(x), context)
+        _, columns = context.grid
+        cls = self._mix(rearrange(tokens.cls, "b f d -> b f 1 d"))
+        patches = self._mix(rearrange(tokens.patches, "b t row col d -> b t (row col) d"))
         mixed = Tokens(
-            self._mix(tokens.cls[:, :, None])[:, :, 0],
-            self._mix(tokens.patches.flatten(2, 3)).reshape(tokens.patches.shape),
+            rearrange(cls, "b f 1 d -> b f d"),
+            rearrange(patches, "b t (row col) d -> b t row col d", col=columns),
             self._mix(tokens.extra),
         )
-        moved: Tensor = self.adapter(join_tokens(mixed, context), context)
-        return x + moved
+        adapted: Tensor = self.adapter(join_tokens(mixed, context), context)
+        return x + adapted
 
     def _mix(self, x: Tensor) -> Tensor:
-        """Attention over S of tokens (B,S,N,D)."""
-        batch, steps, places, width = x.shape
-        if places == 0:
+        """Attend over F for tokens (B,F,N,D)."""
+        if x.shape[2] == 0:
             return x
-        sequences = x.transpose(1, 2).reshape(batch * places, steps, width)
-        return attention(self.block, sequences).reshape(batch, places, steps, width).transpose(1, 2)
+        mixed = attention(self.block, rearrange(x, "b f n d -> (b n) f d"))
+        return rearrange(mixed, "(b n) f d -> b f n d", b=len(x))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-# ViFi-CLIP's training, as its released settings have it; they train both towers on Kinetics-400 at 2.2e-5
+# ViFi-CLIP's released settings; they train both towers on Kinetics-400 at 2.2e-5
 FEWSHOT = Recipe(
     lr=2e-6, epochs=50, batch_size=64, frames=32, label_smoothing=0.1, mixup=0.8, cutmix=1.0, crop="multiscale"
 )
@@ -20,10 +20,10 @@ KINETICS = replace(FEWSHOT, lr=8e-6, epochs=30, batch_size=256, frames=16)
 
 
 class FineTune(Method):
-    """Everything trains but the token table; the logit scale does where both towers do.
+    """All of a tower trains but the token table; with both towers, the logit scale trains too.
 
-    Frames are averaged as in zero-shot CLIP. Trainable parameters with both towers: 124,323,841 on ViT-B/16,
-    124,306,945 on ViCLIP-B/16 (the published 124.3 M).
+    Features are averaged over frames as in zero-shot CLIP. Trainable parameters with both towers: 124,323,841 on
+    ViT-B/16, 124,306,945 on ViCLIP-B/16 (the published 124.3 M).
     """
 
     paper: ClassVar[str] = "Rasheed et al., Fine-tuned CLIP Models are Efficient Video Learners, CVPR 2023"
@@ -32,7 +32,7 @@ class FineTune(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
-        """Which towers train."""
+        """The towers that train."""
 
         towers: Literal["both", "video", "text"] = setting(
             "both", "towers that train", {"choice": ("both", "video", "text")}
@@ -58,7 +58,7 @@ class FineTune(Method):
     }
 
     def attach(self) -> Iterable[nn.Module | nn.Parameter]:
-        """Choose the base tensors that train."""
+        """Return the base tensors that train."""
         return [p for name, p in self.backbone.model.named_parameters() if self._trains(name)]
 
     def _trains(self, name: str) -> bool:

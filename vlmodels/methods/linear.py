@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class Linear(Method):
     """``W ln_post(class token) + b``, the normed class token averaged over frames; ``D C + C`` parameters.
 
-    It is the feature before the projection to the joint space, as in CLIP's own linear probes (section 3.2).
-    Classes that it was not trained on are scored by their texts: see ``beside_texts``. Built for no classes, as
-    it may be for prediction, it is zero-shot CLIP.
+    It reads the feature before the projection to the joint space, as CLIP's own linear probes do (section 3.2). Other
+    classes than those of training are scored by their texts, see ``merge_logits``. Without training classes, as for
+    prediction alone, it is zero-shot CLIP.
     """
 
     paper: ClassVar[str] = (
@@ -31,15 +31,15 @@ class Linear(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
-        """Only the prompt of the classes that it was not trained on can be chosen."""
+        """The prompt of classes other than those of training is the only choice."""
 
-    # CLIP's probes were fitted to still images with L-BFGS; for videos there is no recipe: MSTA's
+    # CLIP's probes were fitted to still images with L-BFGS; no paper states a recipe for videos, so it is MSTA's
     presets: ClassVar[Mapping[str, Preset]] = {
         name: Preset(method, recipe) for method in [Config()] for name, recipe in RECIPES.items()
     }
 
     def attach(self) -> Iterable[nn.Module | nn.Parameter]:
-        """Build the classifier; the towers stay as they are."""
+        """Build the classifier; the towers get no hooks."""
         self.head: ClassHead | None = None
         if not self.trained_classes:
             return ()

@@ -24,7 +24,7 @@ class LoRA(Method):
     """``W + (alpha / r) B A`` in place of W, for each of the chosen projections; B starts at zero.
 
     Trainable parameters: ``2 D r`` per projection and layer, for width D and r = rank; 9,437,184 on ViT-B/16
-    with the defaults (the published 9.4 M; rank and places are inferred from that count).
+    with the defaults (the published 9.4 M, from which rank and places are inferred).
     """
 
     paper: ClassVar[str] = "Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022"
@@ -39,7 +39,7 @@ class LoRA(Method):
             "all", "blocks with updates: a range such as 8-12, or all", {"layers": "both"}, apart={"layers": "video"}
         )
         text_layers: str = setting(
-            "", "those of the text tower if both get updates; empty: as layers", apart={"layers": "text"}
+            "", "layers of the text tower if both get updates; empty: as layers", apart={"layers": "text"}
         )
         towers: Literal["video", "text", "both"] = setting(
             "video", "towers that get updates", {"choice": ("video", "text", "both")}
@@ -49,7 +49,7 @@ class LoRA(Method):
         alpha: float = setting(0.0, "an update's weight times its rank; 0: the rank", {"choice": (0.0, 16.0)})
 
         def rules(self) -> list[tuple[bool, str]]:
-            """What must hold."""
+            """Return each rule as (whether it holds, the message if not)."""
             return [
                 *super().rules(),
                 LayerRange.rule(self.layers),
@@ -60,13 +60,13 @@ class LoRA(Method):
 
     config: Config
 
-    # the paper of the comparison gives this baseline no recipe of its own: MSTA's
+    # the MSTA paper states no recipe for this baseline, so it is MSTA's
     presets: ClassVar[Mapping[str, Preset]] = {
         name: Preset(method, recipe) for method in [Config()] for name, recipe in RECIPES.items()
     }
 
     def attach(self) -> Iterable[nn.Module | nn.Parameter]:
-        """Put an update on the attention of each chosen block."""
+        """Add an update to the attention of each chosen block."""
         config, spec = self.config, self.backbone.spec
         self.video_update, self.text_update = nn.ModuleDict(), nn.ModuleDict()
         towers = [tower for tower in get_args(Tower) if config.towers in ("both", tower)]
@@ -81,8 +81,8 @@ class LoRA(Method):
 class LowRank(nn.Module):
     """Updates of the parts of a packed query, key and value weight.
 
-    They are merged at every call: at these ranks that costs less than two thin products for every token. peft
-    is not used, as it gives a packed projection one update of all three parts, and the output projection another.
+    They are merged at every call: at these ranks that costs less than two thin products for every token. We do not use
+    peft, which updates all three parts of a packed projection together, and the output projection as well.
     """
 
     def __init__(self, width: int, config: LoRA.Config) -> None:
@@ -95,7 +95,7 @@ class LowRank(nn.Module):
             nn.init.kaiming_uniform_(down, a=math.sqrt(5))
 
     def forward(self, weight: Tensor, context: ClipContext) -> Tensor:  # noqa: ARG002 - every hook gets its context
-        """The weight (3D,D) with its updates."""
+        """Return the packed weight (3D,D) with its updates."""
         return torch.cat(
             [
                 part + self.scale * (self.up[name] @ self.down[name]) if name in self.down else part

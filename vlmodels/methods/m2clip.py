@@ -1,8 +1,11 @@
 """M2-CLIP: TED adapters in the video tower, adapters in the text tower, and a decoder of four tasks.
 
 Wang et al., A Multimodal, Multi-Task Adapting Framework for Video Action Recognition, AAAI 2024 ([P] below); its
-release ([C]) decides where the paper is silent. Where both are, or the release is plainly wrong, ours is named.
+release ([C]) decides where the paper is silent. Where both are silent, or the release is wrong, the choice is ours and
+a comment says so.
 """
+
+# Shapes: B clip, T frame, C class, L text token, V word of the vocabulary, D width of a tower, E of the joint space.
 
 from __future__ import annotations
 
@@ -10,18 +13,19 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from einops import rearrange, reduce
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vlmodels.classifier import cosine_logits, unit
 from vlmodels.errors import UserError, noted, refuse
-from vlmodels.heads import ClassHead, beside_texts
+from vlmodels.heads import ClassHead, merge_logits
 from vlmodels.layers import LayerRange
 from vlmodels.masked_words import MaskedWords, WordMasker, word_loss
 from vlmodels.methods.base import Method, Output, Preset, setting
 from vlmodels.methods.st_adapter import RELEASED
 from vlmodels.sites import Site
-from vlmodels.ted import TED, Bottleneck
+from vlmodels.ted import TED, ConvBottleneck
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -48,19 +52,19 @@ class M2CLIP(Method):
     2 Dt n + n + Dt, in the last k layers and the CMLM block; frame adapter 2 E e + 5 e + E; VC (Dv + 1) C;
     masked-word head (Dt + 1) (Dt + V) + 2 Dt. On ViT-B/16 with C = 400 and V = 520: 16,138,136 (16 M in [P]).
 
-    At pre_mlp, the last block's TED acts after its attention: TE on the class token, but TD, on patches only, reaches
-    no output and stays as it is, unless the tower is joint, where frame features come from patches.
+    At pre_mlp, the last block's TED acts after its attention: TE changes the class token, but TD changes patches only,
+    does not reach the output and does not train, unless the tower is joint and reads frame features from patches.
     """
 
     paper: ClassVar[str] = (
         "Wang et al., M2-CLIP: A Multimodal, Multi-Task Adapting Framework for Video Action Recognition, AAAI 2024"
     )
     temporal: ClassVar[bool] = True
-    starts_as_backbone: ClassVar[bool] = False  # [C] starts text adapters at random, and a new classifier scores
+    starts_as_backbone: ClassVar[bool] = False  # text adapters start at random ([C]), and so does the classifier
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
-        """The choices of paper and release; the defaults are the release's for K400, with all four heads at work."""
+        """The choices of paper and release; the defaults are the release's for K400, with all four heads."""
 
         template: str = setting("a video of {}", "class prompt; {} stands for the class name")
         layers: str = setting(
@@ -99,7 +103,7 @@ class M2CLIP(Method):
         )
 
         def rules(self) -> list[tuple[bool, str]]:
-            """What must hold."""
+            """Return each rule as (whether it holds, the message if not)."""
             weights = ("contrastive", "cmc", "cmlm", "vc")
             return [
                 *super().rules(),
@@ -111,7 +115,7 @@ class M2CLIP(Method):
                 ),
                 (
                     self.contrastive > 0 or self.cmc > 0,
-                    "contrastive=0 and cmc=0 leave videos and texts apart; set one above 0",
+                    "contrastive=0 and cmc=0 leave no loss between videos and texts; set one above 0",
                 ),
                 (self.vc > 0 or self.score_mode == "text", "vc=0 leaves no classifier; set score_mode=text"),
                 (self.cmlm > 0 or not self.mlm_shared_pass, "cmlm=0 masks no prompts; set mlm_shared_pass=false"),
@@ -120,7 +124,7 @@ class M2CLIP(Method):
     config: Config
 
     presets: ClassVar[Mapping[str, Preset]] = {
-        # the paper trains on all of K400 and SSv2 only: the first two are our reading of other protocols
+        # the paper trains on all of K400 and SSv2 only: the presets of other protocols are our reading
         "b2n": Preset(Config(), K400),
         "fewshot": Preset(Config(), dataclasses.replace(K400, epochs=50)),
         "zeroshot": Preset(Config(vocabulary=520, score_mode="text"), K400),
@@ -130,123 +134,138 @@ class M2CLIP(Method):
     }
 
     def attach(self) -> Iterable[nn.Module | nn.Parameter]:
-        """Put the adapters into the towers, and build the heads for the classes that it trains on, if any are given."""
+        """Add the adapters to the towers, and build the heads; those of fixed classes need training classes."""
         config, spec = self.config, self.backbone.spec
-        depth = spec.text_layers
         layers, problems = range(0), list[str]()
         with noted(problems):
             layers = LayerRange.parse(config.layers).within(spec.video_layers, f"the video tower of {spec.name}")
-        if config.text_layers > depth:
-            problems.append(f"text_layers={config.text_layers} is more than the {depth} text layers of {spec.name}")
+        if config.text_layers > spec.text_layers:
+            problems.append(
+                f"text_layers={config.text_layers} is more than the {spec.text_layers} text layers of {spec.name}"
+            )
         refuse(problems)
+        self._add_adapters(layers)
+        self._build_heads()
+        built = (self.ted, self.text_adapter, self.frame_adapter, self.classifier, self.words)
+        return [part for part in built if part is not None]
+
+    def _add_adapters(self, layers: range) -> None:
+        """Add TED to these layers of the video tower, text adapters to the last text layers, and the frame adapter."""
+        config, spec = self.config, self.backbone.spec
         self.ted, self.text_adapter = nn.ModuleDict(), nn.ModuleDict()
         for layer in layers:
             self.ted[str(layer)] = placed = nn.ModuleDict()
             for place, site in SITES[config.site].items():
                 placed[place] = ted = TED(spec.video_width, config.dims, config.ted)
                 self.backbone.add("video", layer, site, ted)
-        for layer in range(depth - config.text_layers + 1, depth + 1):
+        for layer in range(spec.text_layers - config.text_layers + 1, spec.text_layers + 1):
             self.text_adapter[str(layer)] = placed = text_adapters(spec.text_width, config)
             for place, site in SITES[config.text_site].items():
                 self.backbone.add("text", layer, site, placed[place])
         dims = spec.embed_dim
-        self.frame_adapter = Bottleneck(dims, dims // 2, (3, 1)) if config.frame_adapter else None
+        self.frame_adapter = ConvBottleneck(dims, dims // 2, (3, 1)) if config.frame_adapter else None
+
+    def _build_heads(self) -> None:
+        """Build the visual classifier and the masked-word head for the training classes, if there are any."""
+        config, spec = self.config, self.backbone.spec
         self.classifier = self.words = None
         if config.vc and self.trained_classes:
-            width = spec.video_width if config.vc_input == "cls" else dims
+            width = spec.video_width if config.vc_input == "cls" else spec.embed_dim
             self.classifier = ClassHead(width, self.trained_classes, dropout=0.5)
         if config.cmlm and self.trained_classes:
-            names = [self.said(name) for name in self.trained_classes]
+            names = [self.name_in_text(name) for name in self.trained_classes]
             self.masker = WordMasker(names, config.template, template_words=config.mask_template_words)
             rows = max(config.vocabulary, len(self.masker.vocabulary))
             self.words = MaskedWords(spec.text_width, rows, text_adapters(spec.text_width, config))
-            if config.text_layers:  # [C]: a copy of the last block's, that then goes its own way
-                self.words.adapter.load_state_dict(self.text_adapter[str(depth)].state_dict())
-        built = (self.ted, self.text_adapter, self.frame_adapter, self.classifier, self.words)
-        return [part for part in built if part is not None]
+            if config.text_layers:  # [C]: they start as a copy of the last block's
+                self.words.adapter.load_state_dict(self.text_adapter[str(spec.text_layers)].state_dict())
 
     def learning_rate_factors(self) -> list[tuple[nn.Module, float]]:
-        """[C]: text adapters learn at half the rate."""
+        """Return the text adapters, which learn at half the rate ([C])."""
         parts = [self.text_adapter] if self.words is None else [self.text_adapter, self.words.adapter]
         return [(part, 0.5) for part in parts]
 
     def encode_video(self, frames: Tensor) -> Tensor:
-        """L2-normalised features (B,E) of normalised frames (B,T,3,H,W)."""
-        return unit(self._frame_features(self.backbone.encode_video(frames)).mean(dim=1))
+        """Return L2-normalised features (B,E) of normalised frames (B,T,3,H,W)."""
+        return unit(reduce(self._frame_features(self.backbone.encode_video(frames)), "b t e -> b e", "mean"))
 
     def _frame_features(self, features: VideoFeatures) -> Tensor:
-        """Features of the frames (B,T,E); their mean is the video's."""
+        """Return features of the frames (B,T,E), whose mean is the video's."""
         if self.frame_adapter is None:
             return features.frame
-        adapted: Tensor = self.frame_adapter(features.frame[:, :, None])[:, :, 0]
-        return features.frame + adapted
+        adapted: Tensor = self.frame_adapter(rearrange(features.frame, "b t e -> b t 1 e"))
+        return features.frame + rearrange(adapted, "b t 1 e -> b t e")
 
     def forward(self, frames: Tensor, labels: Tensor | None = None) -> Output:
         """Score clips (B,T,3,H,W) against the classes.
 
-        In training, ``labels`` say whose prompts the contrastive and the masked-word head see; ``extra`` then has
-        ``pair_logits`` (B,B), ``word_logits`` (B,L,V) and ``word_labels`` (B,L) beside ``text_logits`` and
-        ``class_logits`` (B,C). The latter are left out for classes that the classifier was not built for.
+        ``extra`` has ``text_logits`` (B,C) and, if the classifier covers all classes, ``class_logits`` (B,C). In
+        training, ``labels`` choose the prompts of the contrastive and the masked-word head; ``extra`` then also has
+        ``pair_logits`` (B,B), ``word_logits`` (B,L,V) and ``word_labels`` (B,L).
 
         Raises:
-            UserError: such classes, in training.
+            UserError: in training, the set classes include others than those of training.
         """
         text, scale = self.encode_classes(), self.backbone.logit_scale
         features = self.backbone.encode_video(frames)
         frame = self._frame_features(features)
-        embed = frame.mean(dim=1)
+        embed = reduce(frame, "b t e -> b e", "mean")
         video = unit(embed)
         logits = cosine_logits(video, text, scale)
         extra = {"text_logits": logits}
         if self.classifier is not None:
             pooled = embed
             if self.config.vc_input == "cls":
-                pooled = self.backbone.video_norm(features.tokens.cls.mean(dim=1))
+                pooled = self.backbone.video_norm(reduce(features.tokens.cls, "b f d -> b d", "mean"))
             if self.classifier.covers(self.classes):
                 extra["class_logits"] = self.classifier(pooled, self.classes)
             if self.config.score_mode == "vc":
-                logits = beside_texts(self.classifier, pooled, self.classes, logits)
+                logits = merge_logits(self.classifier, pooled, self.classes, logits)
         if self.training and labels is not None:
-            if others := [name for name in self.classes if name not in self.trained_classes]:
-                raise UserError(f"m2clip can only train on classes that it was built for, not on {', '.join(others)}")
-            chosen = labels if labels.ndim == 1 else labels.argmax(dim=-1)
-            paired = text[chosen]
-            if self.words is not None:
-                masked, of_words = self._guess(self.words, frame, chosen)
-                paired = masked if self.config.mlm_shared_pass else paired
-                extra |= of_words
-            extra["pair_logits"] = cosine_logits(video, paired, scale)
+            extra |= self._training_outputs(video, text, frame, labels)
         return Output(logits, video, text, extra)
 
-    def _guess(self, head: MaskedWords, frame: Tensor, chosen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Features (B,E) of the masked prompts of classes (B,), and the logits and labels of their words."""
-        backbone, names = self.backbone, [self.said(self.classes[index]) for index in chosen.tolist()]
+    def _training_outputs(self, video: Tensor, text: Tensor, frame: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return the outputs of the contrastive and the masked-word head for the prompts of the labels."""
+        if others := [name for name in self.classes if name not in self.trained_classes]:
+            raise UserError(f"m2clip can only train on the classes that it was built for, not on {', '.join(others)}")
+        chosen = labels if labels.ndim == 1 else labels.argmax(dim=-1)
+        paired = text[chosen]
+        outputs: dict[str, Tensor] = {}
+        if self.words is not None:
+            masked, outputs = self._guess_words(self.words, frame, chosen)
+            paired = masked if self.config.mlm_shared_pass else paired
+        return outputs | {"pair_logits": cosine_logits(video, paired, self.backbone.logit_scale)}
+
+    def _guess_words(self, head: MaskedWords, frame: Tensor, chosen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return features (B,E) of the masked prompts of classes (B,), and the logits and labels of their words."""
+        backbone, names = self.backbone, [self.name_in_text(self.classes[index]) for index in chosen.tolist()]
         tokens, labels = (ids.to(frame.device) for ids in self.masker(names, backbone.tokenize))
         states = backbone.text_states(tokens)
         logits = head(states, frame, backbone.block("text", backbone.spec.text_layers), backbone.text_norm)
         return unit(backbone.pool_text(states, tokens)), {"word_logits": logits, "word_labels": labels}
 
     def losses(self, out: Output, labels: Tensor) -> dict[str, Tensor]:
-        """The four tasks' weighted losses, of a training step's output; the weights are [C]'s."""
-        config, found, terms = self.config, out.extra, {}
+        """Return the weighted losses of the four tasks for the output of a training step; the weights are [C]'s."""
+        config, terms = self.config, {}
         if config.contrastive:
-            terms["contrastive"] = config.contrastive * pair_loss(found["pair_logits"], labels, len(self.classes))
+            terms["contrastive"] = config.contrastive * pair_loss(out.extra["pair_logits"], labels, len(self.classes))
         if config.cmc:  # eq. 11 under one cross-entropy, as [P] says
-            scores = found["text_logits"]
+            scores = out.extra["text_logits"]
             scores = scores.softmax(dim=-1) if config.cmc_double_softmax else scores
             terms["cmc"] = config.cmc * functional.cross_entropy(scores, labels)
         if config.cmlm:
-            terms["cmlm"] = config.cmlm * word_loss(found["word_logits"], found["word_labels"])
+            terms["cmlm"] = config.cmlm * word_loss(out.extra["word_logits"], out.extra["word_labels"])
         if config.vc:
-            terms["vc"] = config.vc * functional.cross_entropy(found["class_logits"], labels)
+            terms["vc"] = config.vc * functional.cross_entropy(out.extra["class_logits"], labels)
         return terms
 
 
 def pair_loss(logits: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Symmetric KL divergence of eq. 10 over the pairs of a batch, logits (B,B) being videos by texts.
+    """Return the symmetric KL divergence of eq. 10 over the pairs of a batch; logits (B,B) are videos by texts.
 
-    The target is ActionCLIP's: a softmax over 10 for pairs of one class and 0 for others. Soft labels (B,C) give
-    a pair the product of its two rows instead of 1 (ours), which for hard ones is the same.
+    The target is ActionCLIP's: a softmax over 10 for pairs of one class and 0 for others. With soft labels (B,C), a
+    pair has 10 times the product of its two rows (ours), which equals that for hard labels.
     """
     rows = functional.one_hot(labels, classes) if labels.ndim == 1 else labels
     target = (10 * rows.float() @ rows.float().T).softmax(dim=-1)
@@ -266,13 +285,13 @@ class TextAdapter(nn.Module):
             nn.init.zeros_(zero)
 
     def forward(self, z: Tensor, context: ClipContext | None = None) -> Tensor:  # noqa: ARG002 - every hook's signature
-        """Tokens (C,L,D) of the same shape."""
+        """Return tokens of the shape of ``z`` (C,L,D)."""
         up: Tensor = self.up(functional.gelu(self.down(z)))
         return z + up
 
 
 def text_adapters(width: int, config: M2CLIP.Config) -> nn.ModuleDict:
-    """A text block's adapters by place."""
+    """Create a text block's adapters, by place."""
     return nn.ModuleDict(
         {
             place: TextAdapter(width, config.text_dims, zero_init=config.text_adapter_zero_init)

@@ -1,8 +1,10 @@
-"""MSTA: spatio-temporal adapters beside the blocks of both towers, joined by one shared layer per depth.
+"""MSTA: spatio-temporal adapters parallel to the blocks of both towers, with one shared layer per depth.
 
 Chen et al., Efficient Transfer Learning for Video-language Foundation Models, CVPR 2025 ([P] below). Where the
-paper leaves a choice open, ours is named beside the line.
+paper leaves a choice open, a comment at the line names ours.
 """
+
+# Shapes: B clip, T frame, P patch, ROW COL its place, C class, L text token, D width of a tower, m = dims.
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -38,16 +41,16 @@ class MSTA(Method):
 
     Trainable parameters, with widths Dv and Dt, m = dims and g = gcd(m, Dv), per layer:
     video (Dv m + m) + (m Dv + Dv) + (3 Dv m / g + Dv); text (Dt m + m) + (m Dt + Dt); shared m m + m.
-    On ViT-B/16: 348,800 for m = 128, 726,016 for m = 256. Each tower has its part in its own layers, and the shared
-    one stands once where either tower has adapters; both go through it where both have.
+    On ViT-B/16: 348,800 for m = 128, 726,016 for m = 256. A layer counts the parts of the towers that have adapters
+    there, and the shared layer once; where both towers have adapters, both use it.
 
-    Of these the last block's temporal part reaches no output, as it acts on patches only and the class token is what
-    is read; it is in the published counts.
+    The temporal part of the last block does not reach the output, as it acts on patches and only the class token is
+    read; the published counts include it.
     """
 
     paper: ClassVar[str] = "Chen et al., Efficient Transfer Learning for Video-language Foundation Models, CVPR 2025"
     temporal: ClassVar[bool] = True
-    starts_as_backbone: ClassVar[bool] = False  # [P] has every module kaiming-initialised
+    starts_as_backbone: ClassVar[bool] = False  # [P] initialises every module by kaiming
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
@@ -60,7 +63,7 @@ class MSTA(Method):
             apart={"layers": "video"},
         )
         text_layers: str = setting(
-            "", "those of the text tower, where it has others; empty: as layers", apart={"layers": "text"}
+            "", "layers of the text tower, if they differ; empty: as layers", apart={"layers": "text"}
         )
         dims: int = setting(256, "hidden units of an adapter", {"choice": (64, 128, 256, 512)})
         scale: float = setting(0.005, "lambda: weight of the adapters; 0 leaves them out", {"loguniform": (1e-3, 1.0)})
@@ -81,7 +84,7 @@ class MSTA(Method):
         zero_init_up: bool = setting(False, "start as the frozen backbone (not published)")
 
         def rules(self) -> list[tuple[bool, str]]:
-            """What must hold."""
+            """Return each rule as (whether it holds, the message if not)."""
             return [
                 *super().rules(),
                 LayerRange.rule(self.layers),
@@ -106,7 +109,7 @@ class MSTA(Method):
     }
 
     def attach(self) -> Iterable[nn.Module | nn.Parameter]:
-        """Put a pair of adapters and their shared layer beside each chosen block."""
+        """Add an adapter per tower and their shared layer parallel to each chosen block."""
         config, spec = self.config, self.backbone.spec
         layers = self._layers()
         if config.scale == 0:
@@ -121,19 +124,19 @@ class MSTA(Method):
             if layer in layers.get("video", ()):
                 visual = VisualAdapter(spec.video_width, config.dims, config.dropout)
                 self.visual_adapter[str(layer)] = visual
-                self.backbone.add("video", layer, site, Beside(visual, shared, config))
+                self.backbone.add("video", layer, site, ParallelAdapter(visual, shared, config))
             if layer in layers.get("text", ()):
                 text = TextAdapter(spec.text_width, config.dims, config.dropout)
                 self.text_adapter[str(layer)] = text
-                self.backbone.add("text", layer, site, Beside(text, shared, config))
+                self.backbone.add("text", layer, site, ParallelAdapter(text, shared, config))
         self._initialise()
         return self.visual_adapter, self.text_adapter, self.shared_adapter
 
     def _layers(self) -> dict[Tower, range]:
-        """Layers of each tower that get adapters; in one range for both, "all" ends with the shallower tower.
+        """Return the layers of each tower that get adapters; "all" for both ends at the shallower tower's last layer.
 
         Raises:
-            UserError: ranges that reach beyond their tower.
+            UserError: a range reaches beyond its tower.
         """
         config, spec = self.config, self.backbone.spec
         towers: list[Tower] = [tower for tower in get_args(Tower) if config.branches in ("both", tower)]
@@ -144,7 +147,7 @@ class MSTA(Method):
         return dict.fromkeys(towers, LayerRange.parse(config.layers).within(depth, where))
 
     def _initialise(self) -> None:
-        """Kaiming-normal by fan-out, biases 0 ([P]: "all modules"); so step 0 is near, not at, the backbone."""
+        """Initialise as [P] does "all modules": kaiming-normal by fan-out, biases 0; step 0 is near the backbone."""
         for name, module in self.named_modules():
             if name.startswith("backbone") or not isinstance(module, (nn.Linear, nn.Conv3d)):
                 continue
@@ -156,43 +159,47 @@ class MSTA(Method):
 
     @property
     def description_kinds(self) -> tuple[str, ...]:
-        """Kinds that the consistency loss needs; none where the class features do not learn."""
+        """Kinds that the consistency loss needs; none if the class features do not learn."""
         config = self.config
         if config.alpha == 0 or config.scale == 0 or config.branches == "video":
             return ()
         return {"both": ("spatial", "temporal"), "none": ()}.get(config.consistency, (config.consistency,))
 
     def losses(self, out: Output, labels: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy, and alpha times the consistency loss.
+        """Return the cross-entropy, and alpha times the consistency loss.
 
-        Eq. 14, read as the text around it says: the mean over classes of ``sum_k (1 - cos(w_c, D_k,c))``, with
-        w the adapted features of the prompts and D_k the frozen ones of the descriptions of kind k.
+        Eq. 14, read by the text around it: the mean over classes of ``sum_k (1 - cos(w_c, D_k,c))``, with w the adapted
+        features of the prompts and D_k the frozen features of the descriptions of kind k.
         """
         terms = super().losses(out, labels)
         if kinds := self.description_kinds:
-            distances = [1 - (out.text * self._directions(kind)).sum(dim=-1) for kind in kinds]
+            distances = [1 - (out.text * self.description_directions(kind)).sum(dim=-1) for kind in kinds]
             terms["consistency"] = self.config.alpha * torch.stack(distances).sum(dim=0).mean()
         return terms
 
-    def _directions(self, kind: str) -> Tensor:
-        """Frozen features (C,E) of the descriptions of a kind, computed once for the classes that are set."""
-        given = (self.descriptions or {}).get(kind)
-        if given is None:
+    def description_directions(self, kind: str) -> Tensor:
+        """Return L2-normalised frozen features (C,E) of the descriptions of a kind, computed once for the set classes.
+
+        Raises:
+            UserError: the kind is missing, or a class has no description of it.
+        """
+        sentences = (self.descriptions or {}).get(kind)
+        if sentences is None:
             raise UserError(
                 f"msta with consistency={self.config.consistency} and alpha={self.config.alpha} trains on {kind} "
                 "descriptions; give them to set_classes, or set consistency=none"
             )
-        some = {name: given[name][: self.config.descriptions] for name in self.classes if name in given}
-        return self._keep(kind, (), lambda: unit(description_features(self.backbone, some, self.classes)))
+        first = {name: sentences[name][: self.config.descriptions] for name in self.classes if name in sentences}
+        return self.cached(kind, (), lambda: unit(description_features(self.backbone, first, self.classes)))
 
 
 def hidden_layer(inputs: int, outputs: int) -> nn.Sequential:
-    """Linear and ReLU."""
+    """Create a linear layer with a ReLU."""
     return nn.Sequential(nn.Linear(inputs, outputs), nn.ReLU())
 
 
 class TextAdapter(nn.Module):
-    """Down, shared, up, at each token: ``Wu relu(Ws relu(Wd w))``; tokens do not meet, so causality holds."""
+    """Down, shared, up, at each token by itself, which keeps causality: ``Wu relu(Ws relu(Wd w))``."""
 
     def __init__(self, width: int, dims: int, dropout: float) -> None:
         super().__init__()
@@ -201,7 +208,7 @@ class TextAdapter(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor, shared: nn.Module, context: ClipContext) -> Tensor:  # noqa: ARG002 - VisualAdapter's
-        """Adapter's output (C,L,D) for tokens (C,L,D)."""
+        """Return the adapter's output (C,L,D) for tokens (C,L,D)."""
         up: Tensor = self.up(functional.dropout(shared(self.down(x)), self.dropout, self.training))
         return up
 
@@ -210,9 +217,9 @@ class VisualAdapter(nn.Module):
     """Spatial and temporal up-projections of one hidden state: ``Wus h + Wut * h``.
 
     The temporal one is a grouped convolution over the frames t-1, t, t+1 of each patch (zeros beyond the ends).
-    Class tokens have no time index and get the spatial part only. Groups are gcd(dims, width): the dims
-    themselves where they divide the width, as printed; 512 in 768 could not be built as printed.
-    One dropout mask serves both up-projections.
+    Class tokens have no time index and get the spatial part only. The number of groups is gcd(dims, width): dims where
+    they divide the width, as printed; 512 in 768 cannot be built as printed. Both up-projections share one dropout
+    mask.
     """
 
     def __init__(self, width: int, dims: int, dropout: float) -> None:
@@ -225,27 +232,22 @@ class VisualAdapter(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor, shared: nn.Module, context: ClipContext) -> Tensor:
-        """Adapter's output for tokens (B*T,1+P,D), or (B,1+P*T,D) patch-major if joint; of the same shape."""
+        """Return the output for tokens (B*T,1+P,D), or (B,1+P*T,D) patch-major if joint; of the same shape."""
         h: Tensor = functional.dropout(shared(self.down(x)), self.dropout, self.training)
         out: Tensor = self.up(h)
         rows, columns = context.grid
-        batch, frames, dims = context.batch, context.frames, h.shape[-1]
-        patches = h[:, 1:]  # the class token is each sequence's first
-        if context.joint:
-            volume = patches.reshape(batch, rows, columns, frames, dims).permute(0, 4, 3, 1, 2)
-            temporal = self.temporal_up(volume).permute(0, 3, 4, 2, 1)
-        else:
-            volume = patches.reshape(batch, frames, rows, columns, dims).permute(0, 4, 1, 2, 3)
-            temporal = self.temporal_up(volume).permute(0, 2, 3, 4, 1)
-        out[:, 1:] += temporal.reshape(len(x), -1, out.shape[-1])
+        sequence = "b (row col t)" if context.joint else "(b t) (row col)"
+        sizes = {"row": rows, "col": columns, "t": context.frames}
+        volume = rearrange(h[:, 1:], f"{sequence} m -> b m t row col", **sizes)  # without the class token, the first
+        out[:, 1:] += rearrange(self.temporal_up(volume), f"b d t row col -> {sequence} d")
         return out
 
 
-class Beside:
-    """A hook that gives lambda times an adapter's output; keeps no parameters of its own.
+class ParallelAdapter:
+    """A hook that returns lambda times an adapter's output; it has no parameters of its own.
 
-    With gradient scaling ([P], limitations), lambda is undone in the adapter's own gradients, while what flows
-    to the layers below is the true gradient.
+    With gradient scaling ([P], limitations), the adapter's own gradients are divided by lambda, while the layers below
+    get the true gradient.
     """
 
     def __init__(self, adapter: nn.Module, shared: nn.Module, config: MSTA.Config) -> None:
@@ -253,7 +255,7 @@ class Beside:
         self.scale, self.gradient_scaling = config.scale, config.gradient_scaling
 
     def __call__(self, x: Tensor, context: ClipContext) -> Tensor:
-        """What is added to the block's output."""
+        """Return the tensor that is added to the block's output, of the shape of ``x``."""
         if not self.gradient_scaling:
             out: Tensor = self.adapter(x, self.shared, context)
             return self.scale * out
@@ -267,12 +269,12 @@ class ScaleForward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:  # noqa: ARG004 - autograd's signature
-        """Scale."""
+        """Return ``scale * x``."""
         return scale * x
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:  # noqa: ARG004 - autograd's signature
-        """Pass on."""
+        """Return the gradient unchanged."""
         return grads[0], None
 
 
@@ -281,11 +283,11 @@ class ScaleBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
-        """Pass on."""
+        """Return ``x``."""
         ctx.scale = scale
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        """Scale."""
+        """Return ``scale`` times the gradient."""
         return ctx.scale * grads[0], None

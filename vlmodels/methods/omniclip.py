@@ -1,8 +1,10 @@
-"""OmniCLIP: attention along time beside frozen blocks, and prompts that each block makes of its own patches.
+"""OmniCLIP: attention along time parallel to frozen blocks, and prompts made of each block's own patches.
 
 Liu et al., OmniCLIP: Adapting CLIP for Video Recognition with Spatial-Temporal Omni-Scale Feature Learning, ECAI
-2024 ([P] below). Where the paper leaves a choice open, ours is named beside the line.
+2024 ([P] below). Where the paper leaves a choice open, a comment at the line names ours.
 """
+
+# Shapes: B clip, T frame, C class, D width of the video tower, E width of the joint space.
 
 from __future__ import annotations
 
@@ -14,11 +16,11 @@ from torch import Tensor, nn
 
 from vlmodels.classifier import cosine_logits, unit
 from vlmodels.errors import noted, refuse
-from vlmodels.heads import ClassHead, beside_texts
+from vlmodels.heads import ClassHead, merge_logits
 from vlmodels.layers import LayerRange
 from vlmodels.methods.base import Method, Output, Preset, Recipe, setting
 from vlmodels.self_prompts import SelfPrompts
-from vlmodels.temporal_adapter import FrameAttention, InSeries, TemporalAdapter, TemporalEncoding
+from vlmodels.temporal_adapter import CascadedAdapter, FrameAttention, TemporalAdapter, TemporalEncoding
 from vlmodels.video_prompts import VideoPrompts
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ SUPERVISED = Recipe(  # [P] table 1, K400; the rest as X-CLIP, which it follows
     cutmix=1.0,
     crop="multiscale",
 )
-SMALL = replace(SUPERVISED, epochs=30, batch_size=32)  # [P] table 1, HMDB51 and UCF101; its text has 50 epochs for all
+SMALL = replace(SUPERVISED, epochs=30, batch_size=32)  # [P] table 1, HMDB51 and UCF101; its text says 50 epochs
 
 _SITES: Mapping[str, Site] = {"parallel": "parallel_block", "cascade": "tokens", "attention": "parallel_attn"}
 
@@ -62,16 +64,18 @@ class OmniCLIP(Method):
         "ECAI 2024"
     )
     temporal: ClassVar[bool] = True
-    starts_as_backbone: ClassVar[bool] = False  # prompts enter the frozen blocks, and class texts see the video
+    starts_as_backbone: ClassVar[bool] = (
+        False  # prompts enter the frozen blocks, and class features depend on the video
+    )
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
-        """The published choices, and those of its ablations (tables 7 to 11)."""
+        """The published choices, and those of the ablations (tables 7 to 11)."""
 
         template: str = setting("A video of {} action", "class prompt; {} stands for the class name")  # [P] 3.1
         pta: Literal["parallel", "cascade", "attention", "none"] = setting(
             "parallel",
-            "temporal adapters beside the block, before it, or beside its attention",
+            "temporal adapters parallel to the block, before it, or parallel to its attention",
             {"choice": tuple(_SITES)},
         )
         layers: str = setting(
@@ -96,7 +100,7 @@ class OmniCLIP(Method):
         )
 
         def rules(self) -> list[tuple[bool, str]]:
-            """What must hold."""
+            """Return each rule as (whether it holds, the message if not)."""
             return [
                 *super().rules(),
                 LayerRange.rule(self.layers),
@@ -108,17 +112,17 @@ class OmniCLIP(Method):
 
     presets: ClassVar[Mapping[str, Preset]] = {
         "b2n": Preset(Config(), SMALL),  # not in [P]
-        # [P] has frames and batch, not the rate and the epochs
+        # [P] states frames and batch, but not the rate and the epochs
         "fewshot": Preset(Config(), replace(SMALL, batch_size=8, frames=32)),
         "zeroshot": Preset(Config(), replace(SUPERVISED, epochs=10, frames=32)),  # trained on K400
         "full": Preset(Config(), SUPERVISED),  # K400
-        # the head is ILA's; flips are on in table 1, though classes of SSv2 tell left from right
+        # the head is ILA's; table 1 flips videos, although classes of SSv2 differ by left and right
         "ssv2": Preset(Config(head="linear"), replace(SUPERVISED, lr=3.5e-3, weight_decay=0.01)),
         "hmdb_ucf": Preset(Config(), SMALL),
     }
 
     def attach(self) -> Iterable[nn.Module | nn.Parameter]:
-        """Put the temporal encoding, the prompt generators and the temporal adapters in place, and build the heads."""
+        """Add the temporal encoding, the prompt generators and the temporal adapters, and build the heads."""
         config, spec = self.config, self.backbone.spec
         heads = math.gcd(HEADS, spec.embed_dim)
         self.temporal_encoding = TemporalEncoding(spec.frames, spec.video_width)
@@ -163,49 +167,49 @@ class OmniCLIP(Method):
         for layer in layers if config.pta != "none" else ():
             adapter = TemporalAdapter(spec.video_width, hidden, heads, inner_residual=config.pta_inner_residual)
             self.temporal_adapter[str(layer)] = adapter
-            hook = InSeries(adapter) if config.pta == "cascade" else adapter
+            hook = CascadedAdapter(adapter) if config.pta == "cascade" else adapter
             self.backbone.add("video", layer, _SITES[config.pta], hook)
 
     def retrieval_problems(self) -> list[str]:
-        """Captions can only be compared with videos that they do not depend on."""
+        """Return why captions cannot be scored: their features depend on the video or do not train."""
         if self.config.head == "text_fixed":
             return []
         why = "depend on the video" if self.config.head == "text" else "are not trained"
         return [f"with method.head={self.config.head}, texts {why}; for retrieval, set method.head=text_fixed"]
 
     def encode_video(self, frames: Tensor) -> Tensor:
-        """L2-normalised features (B,E) of normalised frames (B,T,3,H,W)."""
+        """Return L2-normalised features (B,E) of normalised frames (B,T,3,H,W)."""
         return unit(self.frame_attention(self.backbone.encode_video(frames)))
 
     def encode_classes(self) -> Tensor:
-        """L2-normalised features (C,E) of the class prompts alone, without the video-specific ones; computed once."""
+        """Return L2-normalised features (C,E) of the class prompts alone, without the video-specific prompts."""
         return unit(self._class_features())
 
     def _class_features(self) -> Tensor:
         return super().encode_classes()
 
-    def _encode_tokens(self, prefix: TextPrefix | None) -> Tensor:
-        # not normalised: X-CLIP adds its prompts to CLIP's features as they are
-        return self._text_features(prefix)
+    def encode_prompts(self, prefix: TextPrefix | None) -> Tensor:
+        """Return features (C,E) that are not normalised: X-CLIP adds its prompts to CLIP's features as they are."""
+        return self.prompt_features(prefix)
 
-    def _by_classifier(self, video: Tensor) -> Output:
+    def _classifier_output(self, video: Tensor) -> Output:
         pooled = self.head_norm(video)
         if self.classes and self.head.covers(self.classes):
             return Output(self.head(pooled, self.classes), video, video.new_empty(0, video.shape[-1]))
         text = self.encode_classes()
-        texts = cosine_logits(video, text, self.backbone.logit_scale)
-        return Output(beside_texts(self.head, pooled, self.classes, texts), video, text)
+        text_logits = cosine_logits(video, text, self.backbone.logit_scale)
+        return Output(merge_logits(self.head, pooled, self.classes, text_logits), video, text)
 
-    def forward(self, frames: Tensor, labels: Tensor | None = None) -> Output:  # noqa: ARG002 - some methods look
+    def forward(self, frames: Tensor, labels: Tensor | None = None) -> Output:  # noqa: ARG002 - some methods use them
         """Score clips (B,T,3,H,W): ``scale cos(F_V, F_T)`` (eq. 8; CLIP's scale, which eq. 9 lacks), or the head.
 
-        ``text`` is (B,C,E) under video-specific prompts, and empty (0,E) where the linear head knows all classes: the
-        text tower is not run for it. Other classes are scored by their texts, see ``beside_texts``.
+        ``text`` is (B,C,E) with video-specific prompts, and empty (0,E) if the linear head covers all classes: then the
+        text tower does not run. Other classes are scored by their texts, see ``merge_logits``.
         """
         features = self.backbone.encode_video(frames)
         video = unit(self.frame_attention(features))
         if self.config.head == "linear":
-            return self._by_classifier(video)
+            return self._classifier_output(video)
         if self.config.head == "text":
             text = unit(self.video_prompts(self._class_features(), features.tokens.patches))
         else:

@@ -1,4 +1,4 @@
-"""Learned prompts without coupling: ViFi-CLIP's vision-language prompting, and CoOp."""
+"""Learned prompts of each tower by itself: ViFi-CLIP's vision-language prompting, and CoOp."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from vlmodels.errors import refuse
 from vlmodels.methods.base import Method, Preset, setting
-from vlmodels.prompting import PromptedMethod, add_prompts, learned_layers, misfit, sources, vifi_recipe
+from vlmodels.prompting import (
+    PromptedMethod,
+    add_prompts,
+    depth_problems,
+    learned_prompts,
+    prompt_sources,
+    vifi_recipe,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -16,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Prompts(PromptedMethod):
-    """Each tower learns its own prompts for its first layers; nothing joins them.
+    """Each tower learns its own prompts for its first layers.
 
     Trainable parameters: ``text_tokens text_depth Dt + video_tokens video_depth Dv`` for widths Dt and Dv; on
     ViT-B/16 153,600 for 10 x 12 in both towers, 8,192 for CoOp.
@@ -31,7 +38,7 @@ class Prompts(PromptedMethod):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
-        """Prompts per layer and the layers that get them; ``template`` serves only where text_tokens=0."""
+        """Prompts per layer and the layers that get them; ``template`` is used only with text_tokens=0."""
 
         text_tokens: int = setting(10, "prompts per layer of the text tower; 0: none", {"choice": (4, 10, 16)})
         video_tokens: int = setting(10, "prompts per layer of the video tower; 0: none", {"choice": (4, 10, 16)})
@@ -39,21 +46,20 @@ class Prompts(PromptedMethod):
         video_depth: int = setting(0, "first layers of the video tower that get prompts; 0: all", {"depth": "video"})
 
         def rules(self) -> list[tuple[bool, str]]:
-            """What must hold."""
+            """Return each rule as (whether it holds, the message if not)."""
             names = ("text_tokens", "video_tokens", "text_depth", "video_depth")
-            some = self.text_tokens != 0 or self.video_tokens != 0
             return [
                 *super().rules(),
                 *((getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative") for name in names),
                 (
-                    some,
+                    self.text_tokens != 0 or self.video_tokens != 0,
                     "text_tokens and video_tokens are both 0: nothing would learn; use zeroshot, or set one of them",
                 ),
             ]
 
     config: Config
 
-    # ViFi-CLIP prompted in base-to-novel and few-shot only; the other two schedules, and CoOp's, are ours.
+    # ViFi-CLIP uses prompts in base-to-novel and few-shot only; the other two schedules, and CoOp's, are ours.
     presets: ClassVar[Mapping[str, Preset]] = {
         "b2n": Preset(
             Config(text_tokens=16, video_tokens=16, text_depth=9, video_depth=9),
@@ -76,23 +82,23 @@ class Prompts(PromptedMethod):
 
     @property
     def slots(self) -> int:
-        """Prompts in the text tower."""
+        """Number of prompts in the text tower."""
         return self.config.text_tokens
 
     def attach(self) -> Iterable[nn.Module | nn.Parameter]:
-        """Give the first layers of each tower their prompts."""
+        """Add prompts to the first layers of each tower."""
         config, spec = self.config, self.backbone.spec
         text = range(1, (config.text_depth or spec.text_layers) + 1) if config.text_tokens else range(0)
         video = range(1, (config.video_depth or spec.video_layers) + 1) if config.video_tokens else range(0)
         refuse(
             [
-                *misfit("text_depth", len(text), spec.text_layers, f"the text tower of {spec.name}"),
-                *misfit("video_depth", len(video), spec.video_layers, f"the video tower of {spec.name}"),
-                *self.overflow(self.trained_classes),
+                *depth_problems("text_depth", len(text), spec.text_layers, f"the text tower of {spec.name}"),
+                *depth_problems("video_depth", len(video), spec.video_layers, f"the video tower of {spec.name}"),
+                *self.prompt_problems(self.trained_classes),
             ]
         )
-        self.text_prompts = learned_layers(config.text_tokens, spec.text_width, text)
-        self.video_prompts = learned_layers(config.video_tokens, spec.video_width, video)
-        add_prompts(self.backbone, "text", sources(self.text_prompts))
-        add_prompts(self.backbone, "video", sources(self.video_prompts))
+        self.text_prompts = learned_prompts(config.text_tokens, spec.text_width, text)
+        self.video_prompts = learned_prompts(config.video_tokens, spec.video_width, video)
+        add_prompts(self.backbone, "text", prompt_sources(self.text_prompts))
+        add_prompts(self.backbone, "video", prompt_sources(self.video_prompts))
         return self.text_prompts, self.video_prompts

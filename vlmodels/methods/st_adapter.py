@@ -1,10 +1,13 @@
 """ST-Adapter: bottlenecks with a convolution over time, before the attention of each video block."""
 
+# Shapes: B clip, T frame, ROW COL place of a patch, D width, m = dims.
+
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from vlmodels.heads import ClassHead, head_output
@@ -42,12 +45,12 @@ RELEASED = Recipe(  # the released Kinetics-400 run; M2-CLIP's release, built on
 
 
 class STAdapter(Method):
-    """``x + Wup DWConv3D(Wdown x)`` on the patches; the class tokens pass by.
+    """``x + Wup DWConv3D(Wdown x)`` on the patches; class tokens do not change.
 
     The paper's activation is the identity, as in the released code. Trainable parameters: ``2 D m + 5 m + D``
     per adapter, for width D and m = dims; 7,110,144 on ViT-B/16 with one adapter per block (the published 7 M).
-    The convolution starts at zero: step 0 is the frozen backbone. Text is frozen. Before the MLP, the last block's
-    adapter reaches no output on per-frame CLIP, where the class token is what is read; it is in the counts.
+    The convolution starts at zero: step 0 is the frozen backbone. The text tower is frozen. Before the MLP, the last
+    block's adapter does not reach the output of per-frame CLIP, which reads the class token; the counts include it.
     """
 
     paper: ClassVar[str] = "Pan et al., ST-Adapter: Parameter-Efficient Image-to-Video Transfer Learning, NeurIPS 2022"
@@ -56,17 +59,17 @@ class STAdapter(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
-        """Size and place of the adapters, and what scores."""
+        """Size and place of the adapters, and the head."""
 
         layers: str = setting("all", "blocks with adapters: a range such as 8-12, or all", {"layers": "video"})
         dims: int = setting(384, "hidden units of an adapter", {"choice": (64, 128, 384)})
         places: Literal["attention", "mlp", "both"] = setting(
-            "attention", "what an adapter stands before", {"choice": ("attention", "mlp", "both")}
+            "attention", "the part of a block that an adapter comes before", {"choice": ("attention", "mlp", "both")}
         )
         head: Literal["text", "linear"] = setting("text", "what scores: class texts, or a classifier as published")
 
         def rules(self) -> list[tuple[bool, str]]:
-            """What must hold."""
+            """Return each rule as (whether it holds, the message if not)."""
             return [
                 *super().rules(),
                 LayerRange.rule(self.layers),
@@ -76,9 +79,9 @@ class STAdapter(Method):
     config: Config
 
     presets: ClassVar[Mapping[str, Preset]] = {
-        # published with a classifier on whole data sets only; for the other protocols there is no recipe: MSTA's
+        # published with a classifier on whole data sets only; the other protocols use MSTA's recipes
         **{name: Preset(method, recipe) for method in [Config()] for name, recipe in RECIPES.items()},
-        # the released Kinetics-400 run, whose adapters stand before the MLP; its frames lie 16 apart
+        # the released Kinetics-400 run, with adapters before the MLP; its frames are 16 apart
         "linear_head": Preset(
             Config(head="linear", places="mlp"),
             RELEASED,
@@ -86,7 +89,7 @@ class STAdapter(Method):
     }
 
     def attach(self) -> Iterable[nn.Module | nn.Parameter]:
-        """Put the adapters into each chosen block, and build the classifier if there is one."""
+        """Add the adapters to each chosen block, and build the classifier if there is one."""
         config, spec = self.config, self.backbone.spec
         self.adapter = nn.ModuleDict()
         layers = LayerRange.parse(config.layers).within(spec.video_layers, f"the video tower of {spec.name}")
@@ -105,7 +108,7 @@ class STAdapter(Method):
         if self.head is None:
             return super().forward(frames, labels)
         features = self.backbone.encode_video(frames)
-        pooled = self.backbone.video_norm(features.tokens.cls.mean(dim=1))
+        pooled = self.backbone.video_norm(reduce(features.tokens.cls, "b f d -> b d", "mean"))
         return head_output(self, self.head, features, pooled)
 
 
@@ -121,8 +124,8 @@ class Bottleneck(nn.Module):
                 nn.init.zeros_(zero)
 
     def forward(self, x: Tensor, context: ClipContext) -> Tensor:
-        """The video tower's tokens ``x``, each patch with its adapter's output added."""
+        """Return the video tower's tokens ``x``, each patch plus its adapter's output."""
         tokens = split_tokens(x, context)
-        volume = self.down(tokens.patches).permute(0, 4, 1, 2, 3)
-        out = self.up(self.conv(volume).permute(0, 2, 3, 4, 1))
+        volume = rearrange(self.down(tokens.patches), "b t row col m -> b m t row col")
+        out = self.up(rearrange(self.conv(volume), "b m t row col -> b t row col m"))
         return join_tokens(replace(tokens, patches=tokens.patches + out), context)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ZeroShot(Method):
-    """Mean of the frames' frozen features against the class prompts; 0 trainable parameters."""
+    """The mean of the frames' frozen features, compared with the class prompts; 0 trainable parameters."""
 
     paper: ClassVar[str] = (
         "Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021"
@@ -24,7 +24,7 @@ class ZeroShot(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
-        """Only the prompt can be chosen."""
+        """The prompt is the only choice."""
 
     presets: ClassVar[Mapping[str, Preset]] = {
         name: preset
@@ -33,5 +33,5 @@ class ZeroShot(Method):
     }
 
     def attach(self) -> Iterable[nn.Module | nn.Parameter]:
-        """Attach nothing."""
+        """Return nothing: no parameter trains."""
         return ()

@@ -22,9 +22,9 @@ SCRIPT = Path(ingest.__file__)
 
 SET_ASIDE_AGAINST_EXPECTATION = {
     # "expected" says what a decoder alone does; cut in mid-file and shown by the header, these are not used
-    "truncated_third.avi": "truncated: its header says 164 frames, 49 are there",
-    "bitrot_middle.mp4": "damaged: 39 of 140 frames decode",
-    "decord_corrupted.mp4": "damaged: 28 of 50 frames decode",
+    "truncated_third.avi": "truncated: its header says 164 frames, the file has 49",
+    "bitrot_middle.mp4": "damaged: 39 of 140 frames can be decoded",
+    "decord_corrupted.mp4": "damaged: 28 of 50 frames can be decoded",
     "truncated_faststart_half.mp4": "truncated: its header says 140 frames",
 }
 

@@ -52,7 +52,7 @@ def test_each_tower_has_its_own_depth_under_all():
 def test_towers_may_have_ranges_of_their_own():
     method = tiny_method(AdaptFormer, Config(dims=8, layers="3-4", text_layers="2"), video_layers=4, text_layers=2)
     assert (list(method.video_adapter), list(method.text_adapter)) == (["3", "4"], ["2"])
-    with pytest.raises(UserError, match=r"layers='0' is no range.*text_layers='x' is no range"):
+    with pytest.raises(UserError, match=r"layers='0' is not a range.*text_layers='x' is not a range"):
         Config(layers="0", text_layers="x")
 
 

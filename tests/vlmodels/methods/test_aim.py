@@ -11,7 +11,7 @@ from vlmodels.checkpoint import load_adapter, save_adapter
 from vlmodels.clip import create
 from vlmodels.errors import UserError
 from vlmodels.layout import Tokens, join_tokens, split_tokens
-from vlmodels.methods.aim import AIM, Adapter, OverTime, TemporalEmbedding
+from vlmodels.methods.aim import AIM, Adapter, TemporalAttention, TemporalEmbedding
 from vlmodels.sites import ClipContext
 
 Config = AIM.Config
@@ -78,7 +78,7 @@ def test_a_block_is_the_equations(joint):
 def test_attention_along_time_stays_at_its_place(joint):
     context, adapter = ClipContext(1, 4, (2, 3), 1, "video", joint), Adapter(64, 16)
     torch.nn.init.normal_(adapter.up.weight)
-    hook = OverTime(tiny_backbone().block("video", 1), adapter)
+    hook = TemporalAttention(tiny_backbone().block("video", 1), adapter)
     cls, patches = torch.randn(1, 1 if joint else 4, 64), torch.randn(1, 4, 2, 3, 64)
     other = patches.clone()
     other[0, 2, 1, 0] += torch.randn(64)
@@ -92,7 +92,7 @@ def test_attention_along_time_stays_at_its_place(joint):
 def test_tokens_that_another_method_appended_are_places_too():
     context, adapter = ClipContext(2, 4, (2, 3), 1, "video"), Adapter(64, 16)
     torch.nn.init.normal_(adapter.up.weight)
-    hook, x = OverTime(tiny_backbone().block("video", 1), adapter), torch.randn(8, 1 + 6 + 2, 64)
+    hook, x = TemporalAttention(tiny_backbone().block("video", 1), adapter), torch.randn(8, 1 + 6 + 2, 64)
     with_more, without = hook(x, context), hook(x[:, :7], context)
     assert torch.allclose(with_more[:, :7], without, atol=1e-5)
     assert not torch.allclose(with_more[:, 7:], x[:, 7:], atol=1e-3)
@@ -138,7 +138,7 @@ def test_text_is_encoded_once():
 
 
 def test_all_problems_are_told_at_once():
-    with pytest.raises(UserError, match=r"layers='0' is no range.*reduction=0 must.*scale=0.0 must"):
+    with pytest.raises(UserError, match=r"layers='0' is not a range.*reduction=0 must.*scale=0.0 must"):
         Config(layers="0", reduction=0, scale=0.0)
     with pytest.raises(UserError, match="layers=2-4 does not fit the video tower of tiny, which has 3 layers"):
         tiny_method(AIM, Config(layers="2-4"))

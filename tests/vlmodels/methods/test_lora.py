@@ -56,7 +56,7 @@ def test_projections_are_the_equation(targets, alpha, scale):
 
 
 def test_a_range_for_the_text_tower_is_only_for_both_towers():
-    with pytest.raises(UserError, match="text_layers=2 needs towers=both; with towers=video, layers says which"):
+    with pytest.raises(UserError, match="text_layers=2 needs towers=both; with towers=video, set layers"):
         Config(text_layers="2")
 
 

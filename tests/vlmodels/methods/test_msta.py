@@ -11,7 +11,7 @@ from tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method,
 from vlmodels.checkpoint import load_adapter, save_adapter
 from vlmodels.clip import create
 from vlmodels.errors import UserError
-from vlmodels.methods.msta import MSTA, Beside, VisualAdapter, hidden_layer
+from vlmodels.methods.msta import MSTA, ParallelAdapter, VisualAdapter, hidden_layer
 from vlmodels.sites import ClipContext
 
 Config = MSTA.Config
@@ -96,7 +96,7 @@ def test_a_tower_with_its_own_range_may_use_its_own_depth():
     assert (list(method.visual_adapter), list(method.text_adapter)) == (["3", "4"], ["1", "2"])
     with pytest.raises(UserError, match=r"(?s)layers=2-9 .*video tower.*4 layers.*text_layers=1-3 .*text.*2 layers"):
         tiny_method(MSTA, Config(layers="2-9", text_layers="1-3"), video_layers=4, text_layers=2)
-    with pytest.raises(UserError, match=r"text_layers='3-2' is no range.*text_layers=3-2 needs branches=both"):
+    with pytest.raises(UserError, match=r"text_layers='3-2' is not a range.*text_layers=3-2 needs branches=both"):
         Config(text_layers="3-2", branches="video")
 
 
@@ -346,7 +346,7 @@ def test_gradient_scaling_undoes_lambda_for_adapters_and_for_nothing_else():
 def test_scaling_functions_pass_gradcheck_against_their_definition():
     x = torch.randn(2, 7, 64)
     adapter, shared = visual_adapter()
-    damped, plain = (Beside(adapter, shared, Config(scale=0.3, gradient_scaling=on)) for on in (True, False))
+    damped, plain = (ParallelAdapter(adapter, shared, Config(scale=0.3, gradient_scaling=on)) for on in (True, False))
     for hook, factor in ((plain, 1.0), (damped, 1 / 0.3)):
         z = x.clone().requires_grad_()
         hook(z, context(2)).square().sum().backward()
@@ -389,7 +389,7 @@ def test_all_problems_are_told_at_once():
 
 @pytest.mark.parametrize("text", ["", "0-3", "3-2", "a-b", "1-", "-3", "1-2-3"])
 def test_ranges_that_cannot_be_read(text):
-    with pytest.raises(UserError, match="no range of layers"):
+    with pytest.raises(UserError, match=f"layers='{text}' is not a range"):
         Config(layers=text)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_clip import CLASSES, DESCRIPTIONS, tiny_frames, tiny_method
 
+from vlmodels.classifier import description_features
 from vlmodels.errors import UserError
 from vlmodels.methods.base import Output
 from vlmodels.methods.msta import MSTA
@@ -20,18 +21,13 @@ def test_consistency_is_the_hand_computed_mean_over_classes():
     method.set_classes(["a", "b"], {"spatial": {"a": ["x"], "b": ["y"]}, "temporal": {"a": ["x"], "b": ["y"]}})
     w = torch.nn.functional.normalize(torch.tensor([[3.0, 4.0] + 38 * [0.0], [0.0, 1.0] + 38 * [0.0]]), dim=1)
     spatial, temporal = torch.eye(40)[[0, 1]], torch.eye(40)[[1, 5]]
-    kept = {"spatial": spatial, "temporal": temporal}
-    method._kept |= {(kind, ("a", "b")): (method_key(method), value) for kind, value in kept.items()}
+    for kind, features in (("spatial", spatial), ("temporal", temporal)):  # as if it had computed them
+        method.cached(kind, (), lambda features=features: features)
     out = Output(torch.zeros(2, 2), w, w)
     # class a: 2 - 0.6 - 0.8; class b: 2 - 1 - 0
     terms = method.losses(out, torch.tensor([0, 1]))
     assert terms["consistency"].item() == pytest.approx(2.0 * (0.6 + 1.0) / 2)
     assert terms["ce"].item() == pytest.approx(math.log(2))
-
-
-def method_key(method):
-    scale = method.backbone.logit_scale
-    return ((), scale.device, scale.dtype, False)
 
 
 def test_consistency_is_zero_where_class_and_description_agree_and_ignores_doubled_classes():
@@ -94,14 +90,25 @@ def test_descriptions_are_normalised_before_they_are_averaged_and_counted_up_to_
         for s in DESCRIPTIONS["spatial"][CLASSES[0]]
     ]
     expected = torch.nn.functional.normalize((single[0] + single[1]) / 2, dim=-1)
-    assert torch.allclose(method._directions("spatial")[0], expected[0], atol=1e-5)
-    encode = backbone.encode_text  # a feature that is ten times as long must not weigh more
-    method.backbone.encode_text = lambda tokens, **k: encode(tokens, **k) * torch.tensor([10.0, 1.0]).repeat(3)[:, None]
-    method.set_classes(CLASSES, dict(DESCRIPTIONS))
-    assert torch.allclose(method._directions("spatial")[0], expected[0], atol=1e-5)
-    del method.backbone.encode_text
+    assert torch.allclose(method.description_directions("spatial")[0], expected[0], atol=1e-5)
+    two = {name: DESCRIPTIONS["spatial"][name][:2] for name in CLASSES}  # a longer feature must not weigh more
+    mean = description_features(EveryOtherFeatureTenfold(backbone), two, CLASSES)
+    assert torch.allclose(torch.nn.functional.normalize(mean, dim=-1)[0], expected[0], atol=1e-5)
     method.set_classes(CLASSES, {"spatial": {name: ["one sentence"] for name in CLASSES}})
-    assert method._directions("spatial").shape == (3, 40)
+    assert method.description_directions("spatial").shape == (3, 40)
+
+
+class EveryOtherFeatureTenfold:
+    """A backbone whose text features at even places are ten times as long."""
+
+    def __init__(self, backbone):
+        self.tokenize, self.logit_scale = backbone.tokenize, backbone.logit_scale
+        self.encode = backbone.frozen_text
+
+    def frozen_text(self, tokens):
+        features = self.encode(tokens).clone()
+        features[::2] *= 10
+        return features
 
 
 def test_missing_descriptions_are_all_named():

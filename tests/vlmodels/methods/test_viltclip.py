@@ -21,7 +21,7 @@ def small(**settings):
 
 
 def class_features(method):
-    method._kept.clear()
+    method.class_cache.clear()
     return method.encode_classes()
 
 
@@ -152,7 +152,7 @@ def test_the_end_token_stands_behind_prompts_and_name():
 @torch.no_grad()
 def test_prompts_reach_the_class_feature_and_what_stands_behind_its_end_does_not():
     method = small()
-    before, places = class_features(method), method._tokens.argmax(dim=-1)
+    before, places = class_features(method), method.class_tokens.argmax(dim=-1)
     assert len(set(places.tolist())) > 1  # the shorter names are padded
 
     class Behind:

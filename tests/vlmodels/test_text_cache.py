@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pair_ranks import in_two_ranks
 from tiny_clip import CLASSES, DESCRIPTIONS, tiny_backbone, tiny_frames, tiny_method, train
 
-from vlmodels import methods, shared
+from vlmodels import methods, text_cache
 from vlmodels.classifier import description_features
 
 TEXTS = torch.zeros(1, 1, dtype=torch.long)
@@ -76,9 +76,9 @@ def test_features_of_descriptions_and_scenarios_are_shared_and_those_of_captions
         method.losses(out, labels)
         counts.append(len(rows) - before)
         if name == "viltclip":
-            before, kept = len(rows), shared.TEXT.nbytes
+            before, kept = len(rows), text_cache.TEXT_CACHE.nbytes
             method.caption_features(["a caption", "another"])
-            assert (len(rows) - before, shared.TEXT.nbytes) == (2, kept)
+            assert (len(rows) - before, text_cache.TEXT_CACHE.nbytes) == (2, kept)
     assert counts == [len(method.description_kinds) if name == "msta" else 1, 0]
 
 
@@ -95,7 +95,7 @@ def test_the_frozen_layers_below_the_first_adapter_are_shared():
 
 
 @torch.no_grad()
-def test_nobody_can_change_what_others_get():
+def test_a_caller_cannot_change_what_others_get():
     first, _ = features("zeroshot")
     before = first.clone()
     backbone = tiny_backbone()
@@ -154,11 +154,11 @@ def test_backbones_without_values_are_run_as_they_are():
         backbone = tiny_backbone()
         tokens = torch.empty(2, 5, dtype=torch.long)
     assert backbone.frozen_text(tokens).shape == (2, 40)
-    assert shared.TEXT.nbytes == 0
+    assert text_cache.TEXT_CACHE.nbytes == 0
 
 
-def test_what_was_asked_for_last_is_kept_up_to_a_limit():
-    kept, computed = shared.Kept(limit=1000), []
+def test_the_most_recently_used_are_kept_up_to_a_limit():
+    kept, computed = text_cache.TextCache(limit=1000), []
 
     def get(key, floats=100):
         def compute(_):
@@ -178,8 +178,8 @@ def test_what_was_asked_for_last_is_kept_up_to_a_limit():
     assert computed == list("abcbd")
 
 
-def test_threads_may_ask_at_once():
-    kept = shared.Kept(limit=4000)
+def test_threads_may_use_the_cache_at_once():
+    kept = text_cache.TextCache(limit=4000)
 
     def ask():
         for number in range(300):
@@ -192,7 +192,7 @@ def test_threads_may_ask_at_once():
         thread.start()
     for thread in threads:
         thread.join()
-    assert kept.nbytes == sum(tensor.nbytes for tensor in kept._tensors.values()) <= 4000
+    assert kept.nbytes == 200 * len(kept) <= 4000  # 50 numbers of 4 bytes each
 
 
 # ------------------------------------------------------------------------------------------- divided among ranks
@@ -202,7 +202,7 @@ def texts(count):
     return [f"video {i} of a {'very ' * (i % 3)}red bike" for i in range(count)]
 
 
-def asked(rank, _world):
+def encode_in_rank(rank, _world):
     """What two ranks get of texts that they ask for alike and otherwise, with the rows that each encodes itself."""
     backbone = tiny_backbone()
     many, more, few = (backbone.tokenize(texts(count)) for count in (70, 71, 63))
@@ -213,8 +213,8 @@ def asked(rank, _world):
         rows.clear()
 
     note("alone", backbone.frozen_text(many))
-    shared.TEXT.clear()
-    with shared.together():
+    text_cache.TEXT_CACHE.clear()
+    with text_cache.encode_together():
         note("divided", backbone.frozen_text(many))
         note("uneven", backbone.text_prefix(more, 2).hidden)
         note("few", backbone.frozen_text(few))
@@ -222,12 +222,12 @@ def asked(rank, _world):
         note("described", description_features(backbone, sentences, CLASSES))
     note("kept", backbone.frozen_text(many))
     if rank == 0:
-        shared.TEXT.clear()
-    with shared.together():
+        text_cache.TEXT_CACHE.clear()
+    with text_cache.encode_together():
         note("kept by one", backbone.frozen_text(many))
     note("kept by both", backbone.frozen_text(many))
-    shared.TEXT.clear()
-    with shared.together():
+    text_cache.TEXT_CACHE.clear()
+    with text_cache.encode_together():
         if rank == 0:
             note("other", backbone.frozen_text(more))
         note("after other", backbone.frozen_text(many))
@@ -240,8 +240,8 @@ def asked(rank, _world):
         return some.float()
 
     try:
-        with shared.together():
-            note("failed elsewhere", shared.TEXT.get("failing", many, compute))
+        with text_cache.encode_together():
+            note("failed elsewhere", text_cache.TEXT_CACHE.get("failing", many, compute))
             note("left elsewhere", backbone.frozen_text(more[:, 1:]))
     except ValueError as error:
         note("failed", str(error))
@@ -250,7 +250,7 @@ def asked(rank, _world):
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    return in_two_ranks(asked, tmp_path_factory.mktemp("ranks"))
+    return in_two_ranks(encode_in_rank, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_divided_features_are_those_of_one_process_in_order(ranks):
         assert torch.allclose(found["described"][0], described, atol=1e-5)
 
 
-def test_ranks_that_ask_otherwise_or_fail_keep_nobody_waiting(ranks):
+def test_ranks_that_ask_otherwise_or_fail_keep_no_other_rank_waiting(ranks):
     first, second = ranks
     assert first["other"][1] == second["other"][1] == [71]
     assert first["after other"][1] == second["after other"][1] == [70]
@@ -298,15 +298,15 @@ def test_ranks_that_ask_otherwise_or_fail_keep_nobody_waiting(ranks):
 def test_shares_are_equal_and_leave_no_row_out(count, world):
     size = -(-count // world)
     rows = []
-    for first, new in shared._shares(count, world):
+    for first, new in text_cache.row_shares(count, world):
         assert 0 <= first <= count - size
         rows += range(new, first + size)
     assert rows == list(range(count))
 
 
-def test_without_a_group_everyone_is_alone():
+def test_without_a_group_each_process_encodes_alone():
     backbone = tiny_backbone()
     rows = encoded(backbone)
-    with shared.together():
+    with text_cache.encode_together():
         backbone.frozen_text(backbone.tokenize(texts(70)))
     assert rows == [70]
