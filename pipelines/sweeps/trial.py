@@ -92,11 +92,11 @@ def run_trial(task: Task, candidate: Candidate, report: Callable[[dict[str, Any]
 def _outcome(result: RunResult) -> dict[str, Any]:
     record = result.record
     return {
-        "epochs": len(record["history"]),
-        "history": record["history"],
-        "metrics": record["metrics"],
-        "cost": record["cost"],
-        "tracking": {"run_id": record["tracking"]["run_id"]},
+        "epochs": len(record.history),
+        "history": [epoch.to_json() for epoch in record.history],
+        "metrics": record.metrics.to_json(),
+        "cost": record.cost.to_json(),
+        "tracking": {"run_id": record.tracking.run_id},
     }
 
 

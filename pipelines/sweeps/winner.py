@@ -114,11 +114,11 @@ def crown(
 def _told(result: RunResult) -> dict[str, Any]:
     record = result.record
     return {
-        "name": record["name"],
+        "name": record.name,
         "run_dir": result.run_dir,
-        "seed": record["seed"],
-        "metrics": record["metrics"],
-        "cost": record["cost"],
+        "seed": record.seed,
+        "metrics": record.metrics.to_json(),
+        "cost": record.cost.to_json(),
     }
 
 
@@ -130,7 +130,7 @@ def _register(
 
     if name is None:
         return None
-    best = max(results, key=lambda result: result.metrics.get("select", {}).get("top1", 0.0))
+    best = max(results, key=lambda result: result.metrics.select.top1)
     config = replace(plan.base, tracking=replace(plan.base.tracking, register=name))
     try:
         return register_run(best, config, say=say)

@@ -12,7 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 
-from pipelines.records.summary import Record, title
+from pipelines.records.summary import title
 from pipelines.reports import score_plots
 from pipelines.reports.page import Picture, file_name
 from pipelines.reports.score_plots import bare, saved
@@ -30,7 +30,7 @@ from pipelines.sweeps.report.plots import (
     parallel_coordinates,
     scales_of,
 )
-from pipelines.sweeps.report.rows import Tried, held_out, name_of, number, summary_of
+from pipelines.sweeps.report.rows import Record, Tried, held_out, name_of, number, summary_of
 
 _LEGEND = 8  # curves that a legend can tell apart
 _LONGEST = 30  # characters of a name there
@@ -70,7 +70,7 @@ def _bars(sweep: Record, rows: Sequence[Tried], out: Path) -> Iterator[Picture]:
         if row.printed
     }
     labels = [cut(row.label, 24) for row, _ in scored]
-    drawn = score_plots.accuracy_bars([s for _, s in scored], labels, columns, out / "ablation", printed=told)
+    drawn = score_plots.accuracy_bars([s for _, s in scored], labels, columns, out / "ablation", published=told)
     caption = f"{sweep['ablation']['title']}: scores on the test lists of {title(sweep['dataset'])}, row by row"
     if told:
         caption += f"; diamonds: printed, {sweep['ablation']['source']}, {sweep['ablation']['data']}"

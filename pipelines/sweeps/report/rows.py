@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.records import summary
-from pipelines.records.summary import Record, Summary
+from pipelines.records.run_file import DIRECTIONS, RANKED, SetMetrics
+from pipelines.records.summary import ScoredRun, Scores, shots_of
 from pipelines.sweeps.candidates import label_of
 from pipelines.sweeps.records import numbers
 
@@ -24,6 +24,7 @@ METRIC_NAMES = {
     "cost.peak_memory_mb": "peak memory (MB)",
 }
 
+Record = Mapping[str, Any]  # a sweep's or a trial's
 
 NONE = "-"
 """What a cell without a value shows."""
@@ -154,28 +155,34 @@ def _by_setting(trials: Sequence[Record]) -> list[list[Record]]:
     return sorted(groups.values(), key=lambda group: [natural(value) for value in group[0]["setting"].values()])
 
 
-def summary_of(sweep: Record, runs: Sequence[Record]) -> Summary | None:
+def summary_of(sweep: Record, runs: Sequence[Record]) -> Scores | None:
     """Test scores over finished trials, or the winner's runs; None where nothing was scored on test lists."""
     records = [_scored(sweep, run) for run in runs if run.get("status", "finished") == "finished"]
     scored = [record for record in records if record is not None]
-    return Summary(scored) if scored else None
+    return Scores(scored) if scored else None
 
 
-def _scored(sweep: Record, run: Record) -> Record | None:
-    """What a ``Summary`` reads of a run."""
+def _scored(sweep: Record, run: Record) -> ScoredRun | None:
+    """Return a run's scores on the test lists; None without any."""
     retrieval = sweep["protocol"] == "retrieval"
     sets = {
-        name: {"n_listed": 0, "n_scored": 0, **found}
+        name: SetMetrics.model_validate({"n_listed": 0, "n_scored": 0, **found})
         for name, found in run["metrics"].items()
         if name != "select" and isinstance(found, Mapping) and _whole(found, retrieval=retrieval)
     }
     if not sets or (sweep["protocol"] == "b2n" and not {"base", "novel"} <= sets.keys()):
         return None
-    shared = {key: sweep[key] for key in ("protocol", "dataset", "config")}
-    return {**shared, "seed": run["seed"], "metrics": sets, "classes": dict.fromkeys(sets, ())}
+    return ScoredRun(
+        protocol=sweep["protocol"],
+        dataset=sweep["dataset"],
+        seed=run["seed"],
+        shots=shots_of(sweep["protocol"], sweep["config"]["protocol"]["shots"]),
+        classes=dict.fromkeys(sets, ()),
+        metrics=sets,
+    )
 
 
 def _whole(found: Mapping[str, Any], *, retrieval: bool) -> bool:
-    parts = [found.get(way) or {} for way in summary.DIRECTIONS] if retrieval else [found]
-    keys = summary.RANKED if retrieval else ("top1", "top5")
+    parts = [found.get(way) or {} for way in DIRECTIONS] if retrieval else [found]
+    keys = RANKED if retrieval else ("top1", "top5")
     return all(math.isfinite(part.get(key, math.nan)) for part in parts for key in keys)

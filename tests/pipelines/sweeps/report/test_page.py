@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 import pytest
-from fakes import record_of
+from fakes import record_json
 
 from pipelines.reports import score_plots
 from pipelines.sweeps.report.columns import pareto, sweep_table, table_columns
@@ -36,7 +36,7 @@ ABLATION = {
 
 
 def sweep_of(protocol="b2n", **fields):
-    config = record_of(protocol)["config"]
+    config = record_json(protocol)["config"]
     return {
         "name": "sweep-msta-layers-1a2b",
         "method": "msta",
@@ -65,7 +65,7 @@ def sweep_of(protocol="b2n", **fields):
 
 def trial_of(setting, top1=60.0, *, seed=1, status="finished", protocol="b2n", scores=None, **fields):
     """A trial; ``scores``: top-1 of its test sets, none where it is None."""
-    sets = {} if scores is None else record_of(protocol, scores=scores)["metrics"]
+    sets = {} if scores is None else record_json(protocol, scores=scores)["metrics"]
     started, finished = status not in ("invalid", "failed"), status == "finished"
     epochs = (3 if finished else 1) * started
     return {
@@ -233,7 +233,7 @@ def test_of_two_objectives_the_table_marks_the_front():
 )
 def test_every_protocol_has_its_columns(tmp_path, protocol, scores, heads):
     sets = dict.fromkeys(scores, ("a", "b")) if protocol == "zero_shot" else None
-    metrics = record_of(protocol, scores=scores, sets=sets)["metrics"]
+    metrics = record_json(protocol, scores=scores, sets=sets)["metrics"]
     trials = [layers(text, metrics={"select": {"top1": 50.0}, **metrics}) for text in ("1-2", "3-4")]
     sweep = sweep_of(protocol)
     columns = table_columns(sweep, settings_tried(sweep, trials))
@@ -379,7 +379,7 @@ def test_what_users_write_is_text_and_what_is_missing_breaks_nothing(tmp_path):
 
 def test_the_winner_is_told_with_its_test_scores(tmp_path):
     runs = [
-        {"name": f"w{n}", "run_dir": f"runs/w{n}", "seed": n, "metrics": record_of(scores=scores)["metrics"]}
+        {"name": f"w{n}", "run_dir": f"runs/w{n}", "seed": n, "metrics": record_json(scores=scores)["metrics"]}
         for n, scores in ((1, {"base": 60.0, "novel": 30.0}), (2, {"base": 70.0, "novel": 50.0}))
     ]
     winner = {
