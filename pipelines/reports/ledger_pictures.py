@@ -39,7 +39,7 @@ def common(table: Table, out: Path) -> Iterator[Picture]:
         else:
             summaries = [next(row.cells[c].summary for c in columns if c in row.cells) for row in rows]
             drawn = score_plots.accuracy_bars(
-                summaries, labels, columns, out / f"{stem}_bars", published=_published(rows, columns)
+                summaries, labels, columns, out / f"{stem}_bars", printed=_published(rows, columns)
             )
             yield Picture(f"{PROTOCOLS[table.protocol].title.capitalize()} on {title(dataset)}", drawn.name)
         if len(rows) > 1:

@@ -51,7 +51,7 @@ def accuracy_bars(
     columns: Sequence[Column],
     path: Path,
     *,
-    published: Mapping[tuple[int, Column], float] | None = None,
+    printed: Mapping[tuple[int, Column], float] | None = None,
 ) -> Path:
     """Draw scores in percent of each row as grouped bars, with deviations, chance, and published scores as diamonds.
 
@@ -60,7 +60,7 @@ def accuracy_bars(
         labels: what each is called.
         columns: scores of one protocol; ranks are left out.
         path: file without suffix.
-        published: published scores by row number (from 0) and column.
+        printed: published scores by row number (from 0) and column.
     """
     columns = [column for column in columns if not column.is_rank]
     figure, axes = plt.subplots(figsize=(max(5.0, 0.32 * len(summaries) * (len(columns) + 1.5) + 1.5), 3.6))
@@ -73,7 +73,7 @@ def accuracy_bars(
         means = [cell.mean for cell in cells]
         axes.bar(place, means, 0.92 * width, yerr=errors, color=colour(i), label=name, ecolor="#333")
         _values(axes, place.tolist(), means, size=8 if len(columns) < 4 else 6.5)
-        theirs = [(p, value) for p, n in zip(place, rows, strict=True) if (value := (published or {}).get((n, column)))]
+        theirs = [(p, value) for p, n in zip(place, rows, strict=True) if (value := (printed or {}).get((n, column)))]
         if theirs:
             style = {"markerfacecolor": "none", "color": "#111", "markersize": 5}
             axes.plot(*zip(*theirs, strict=True), "D", **style, label=None if i else "published")

@@ -70,7 +70,7 @@ def _bars(sweep: Record, rows: Sequence[Tried], out: Path) -> Iterator[Picture]:
         if row.printed
     }
     labels = [cut(row.label, 24) for row, _ in scored]
-    drawn = score_plots.accuracy_bars([s for _, s in scored], labels, columns, out / "ablation", published=told)
+    drawn = score_plots.accuracy_bars([s for _, s in scored], labels, columns, out / "ablation", printed=told)
     caption = f"{sweep['ablation']['title']}: scores on the test lists of {title(sweep['dataset'])}, row by row"
     if told:
         caption += f"; diamonds: printed, {sweep['ablation']['source']}, {sweep['ablation']['data']}"

@@ -121,15 +121,14 @@ def runs(monkeypatch):
         assert not fresh
         if config.seed in done.diverging:
             raise DivergedError("the loss is nan")
-        record = record_of(seed=config.seed, scores=50.0 + config.seed)
-        if config.seed in done.select:
-            record["metrics"]["select"] = {"top1": done.select[config.seed]}
-        return RunResult(f"runs/{record['name']}", record, reused=False)
+        held_out = {"metrics.select": {"top1": done.select[config.seed]}} if config.seed in done.select else {}
+        record = record_of(seed=config.seed, scores=50.0 + config.seed, changes=held_out)
+        return RunResult(f"runs/{record.name}", record, reused=False)
 
     def register_run(result, config, *, say):
         if done.error:
             raise done.error
-        done.registered.append((result.record["seed"], config.tracking.register, config.tracking.alias))
+        done.registered.append((result.record.seed, config.tracking.register, config.tracking.alias))
         return f"models:/{config.tracking.register}@champion"
 
     monkeypatch.setattr(
