@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     prepared = prepare(args.out, args.world)
     results = {label: train(prepared, args.out, args.world, flags) for label, flags in METHODS.items()}
-    best = max(results, key=lambda label: results[label].metrics["select"]["top1"])
+    best = max(results, key=lambda label: results[label].metrics.select.top1)
     report = compare(args.out, args.world, results)
     uri = tracking_uri(None, str(args.out / "runs"))
     model = publish(results[best], uri)
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from pipelines.records.summary import table
 
-    names = {result.record["name"]: label for label, result in results.items()}
+    names = {result.record.name: label for label, result in results.items()}
     records = [result.record for result in results.values()]
     print(f"\n{table(records, names=names)}\n")
     print(f"'{best}' was chosen on held-out training clips and is registered as {model}")
@@ -160,7 +160,7 @@ def compare(out: Path, world: str, results: dict[str, RunResult]) -> Path:
     """The report that sets the methods side by side."""
     from pipelines.reports.run_page import write_comparison
 
-    names = {result.record["name"]: label for label, result in results.items()}
+    names = {result.record.name: label for label, result in results.items()}
     links = {name: f"../runs/{name}/report/report.html" for name in names}
     records = [result.record for result in results.values()]
     return write_comparison(records, out / "report", title=f"Base-to-novel on {world}", names=names, runs=links)
@@ -172,9 +172,7 @@ def publish(best: RunResult, uri: str) -> str:
     from pipelines.runs.registry import register_model
 
     step(f"Register the best model as {MODEL}@champion (MLflow)")
-    return register_model(
-        Path(best.run_dir), TrackingConfig(uri=uri, register=MODEL), best.record["tracking"]["run_id"]
-    )
+    return register_model(Path(best.run_dir), TrackingConfig(uri=uri, register=MODEL), best.record.tracking.run_id)
 
 
 def predict(out: Path, world: str, model: str, uri: str) -> None:

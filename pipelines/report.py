@@ -1,4 +1,4 @@
-"""Results of many runs as the papers' tables: ours, the published score beside it, the difference, and pictures.
+"""Results of many runs as the papers' tables: our score, the published one, the difference, and pictures.
 
 Example:
   python pipelines/report.py --runs runs --out report
@@ -12,7 +12,6 @@ from pathlib import Path
 
 from pipelines.cli import run_script
 from pipelines.config.protocols import PROTOCOLS
-from pipelines.records.summary import table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from pipelines.records.find import read_runs
     from pipelines.records.ledger import make_ledger
+    from pipelines.records.summary import table
     from pipelines.reports.ledger_page import write_ledger
 
     runs = read_runs(args.runs or ["runs"])

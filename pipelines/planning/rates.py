@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
-
-from pyarrow import fs
+from typing import TYPE_CHECKING
 
 from pipelines.config.text import plural
-from pipelines.storage.place import QUICK, Place, why
+from pipelines.records.find import newest_records
+from pipelines.storage.place import why
 from pipelines.training.batches import passes_per_step
 from vlmodels.errors import UserError
 
 if TYPE_CHECKING:
     from pipelines.planning.costs import StepCost
     from pipelines.planning.plan import Plan
+    from pipelines.records.run_file import RunRecord
 
 
 ASSUME = "VIDADAPT_ASSUME"
@@ -142,67 +140,54 @@ def measure_with(plan: Plan) -> str:
 # --------------------------------------------------------------------------------------------------- a finished run
 
 
-def _newest(plan: Plan) -> tuple[Mapping[str, Any] | None, list[str]]:
+def _newest(plan: Plan) -> tuple[RunRecord | None, list[str]]:
     """Return the record of the newest finished run of this kind, or why ``OUT`` could not be read."""
     try:
-        records = [record for record in _records(plan.config.out) if _alike(record, plan)]
+        records = [record for record in newest_records(plan.config.out, LOOKED_AT) if _alike(record, plan)]
     except (OSError, UserError) as error:
         return None, [f"no run of {plan.config.out} could be read: {why(error)}"]
-    return max(records, key=lambda record: str(record["finished"]), default=None), []
+    return max(records, key=lambda record: record.finished, default=None), []
 
 
-def _records(out: str) -> Iterator[Mapping[str, Any]]:
-    place = Place.open(out, attempts=QUICK)
-    found = place.filesystem.get_file_info(fs.FileSelector(place.root, allow_not_found=True))
-    folders = [info for info in found if info.type == fs.FileType.Directory and not info.base_name.startswith(".")]
-    for info in sorted(folders, key=lambda info: info.mtime_ns or 0, reverse=True)[:LOOKED_AT]:
-        try:
-            yield json.loads((place / f"{info.base_name}/run.json").read())
-        except (FileNotFoundError, ValueError):
-            continue
-
-
-def _alike(record: Mapping[str, Any], plan: Plan) -> bool:
+def _alike(record: RunRecord, plan: Plan) -> bool:
     """Return whether a step of that run cost what a step of this one will."""
-    config = plan.config
-    try:
-        old = record["config"]
-        same = (
-            record["method"] == config.method
-            and old["backbone"]["name"] == config.backbone.name
-            and record["facts"]["frames"] == plan.facts.frames
-            and old["optim"]["precision"] == config.optim.precision
-            and old["scale"]["gpu"] == config.scale.gpu
-            and (config.scale.gpu or old["scale"]["cpus_per_worker"] == config.scale.cpus_per_worker)
-        )
-        return same and bool(record["history"]) and record["cost"]["step_seconds"] > 0 and bool(record["finished"])
-    except (KeyError, TypeError):
-        return False
+    config, old, scale = plan.config, record.config, record.config.scale
+    same = (
+        scale is not None
+        and record.method == config.method
+        and old.backbone.name == config.backbone.name
+        and record.facts.frames == plan.facts.frames
+        and old.optim.get("precision") == config.optim.precision
+        and scale.gpu == config.scale.gpu
+        and (config.scale.gpu or scale.cpus_per_worker == config.scale.cpus_per_worker)
+    )
+    return same and bool(record.history) and (record.cost.step_seconds or 0) > 0 and bool(record.finished)
 
 
-def _measured(record: Mapping[str, Any], plan: Plan, cost: StepCost, assumed: Assumed) -> Rates:
-    facts, optim, workers = record["facts"], record["config"]["optim"], record["config"]["scale"]["workers"]
-    quick = min(record["history"], key=lambda epoch: epoch["seconds"])  # the first one warms up
-    steps = max(1, facts["train_clips"] // optim["batch_size"])
+def _measured(record: RunRecord, plan: Plan, cost: StepCost, assumed: Assumed) -> Rates:
+    facts, optim, scale = record.facts, record.config.optim, record.config.scale
+    assert scale is not None
+    workers = scale.workers
+    quick = min(record.history, key=lambda epoch: epoch.seconds)  # the first one warms up
+    steps = max(1, (facts.train_clips or 0) // optim["batch_size"])
     clips = -(-optim["batch_size"] // workers)
     passes = passes_per_step(optim["batch_size"], optim["micro_batch"], workers)
-    exposed = quick.get("network_wait", 0.0)
-    seconds = (quick["seconds"] - quick["data_wait"] - exposed) / steps
+    exposed = quick.network_wait or 0.0
+    seconds = (quick.seconds - quick.data_wait - exposed) / steps
     gmacs = cost.gmacs(clips, passes) / max(seconds, 1e-9)
-    views = (record["cost"].get("scored_views_per_second") or 0.0) / workers
-    whole = record["seconds"]
-    scored = sum(m.get("n_scored", 0) for m in record["metrics"].values() if isinstance(m, dict))
-    scored *= record["scoring"].get("clips", 1) * record["scoring"].get("crops", 1)
-    start = whole["total"] - whole["train"] - (scored / (views * workers) if views else 0.0)
-    machine = facts.get("device", "cpu") if record["config"]["scale"]["gpu"] else facts.get("machine", "a CPU")
-    same = record["config"]["method_config"] == plan.config.method_config
-    network = workers > 1 and "network_wait" in quick
-    where = f"measured in {record['name']} ({record['finished'][:10]}, {plural(workers, 'worker')}, {machine}"
+    views = (record.cost.scored_views_per_second or 0.0) / workers
+    scored = sum(metrics.n_scored for metrics in record.metrics.tests.values())
+    scored *= record.scoring.clips * record.scoring.crops
+    start = record.seconds.total - record.seconds.train - (scored / (views * workers) if views else 0.0)
+    machine = (facts.device or "cpu") if scale.gpu else (facts.machine or "a CPU")
+    same = record.config.method_config == plan.config.method_config
+    network = workers > 1 and quick.network_wait is not None
+    where = f"measured in {record.name} ({record.finished[:10]}, {plural(workers, 'worker')}, {machine}"
     where += ")" if same else "; other method settings)"
     measured = ["compute", "data", *(["network"] if network else []), *(["scoring"] if views else [])]
     return Rates(
         gmacs=gmacs,
-        wait=quick["data_wait"] / steps / clips,
+        wait=quick.data_wait / steps / clips,
         views=views,
         start=max(start, 0.0),
         exposed=exposed / steps / ((workers - 1) / workers) if network else None,

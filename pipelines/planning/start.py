@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipelines.records.run_file import RECORD, Start, read
 from pipelines.shards.clip_store import ClipStore
 from pipelines.storage.cache import local_run
 from vlmodels.errors import UserError
 
 
-def about_start(adapter: Path | None) -> dict[str, str]:
-    """Return what the run of an adapter file was trained on; "" for what is not on record next to the file."""
+def about_start(adapter: Path | None) -> Start:
+    """Return what an adapter was trained on, by the record in its folder; "" where there is none that can be read."""
     if adapter is None:
-        return {}
+        return Start()
     try:
-        record = json.loads((adapter.parent / "run.json").read_text())
-    except (OSError, ValueError):
-        record = {}
-    about = {key: str(record.get(key, "")) for key in ("name", "protocol", "dataset")}
-    return about | {"data_digest": str(record.get("facts", {}).get("data_digest", ""))}
+        record = read(adapter.parent / RECORD)
+    except UserError:
+        return Start(name="", protocol="", dataset="", data_digest="")
+    return Start(
+        name=record.name,
+        protocol=record.protocol,
+        dataset=record.dataset,
+        data_digest=record.facts.data_digest,
+    )
 
 
 def start_notes(start: Path | None, stores: Sequence[ClipStore]) -> list[str]:
     """Say if the run to start from was trained on the same data."""
     about = about_start(start)
     return [
-        f"{about['name']}, from which this starts, was trained on {store.name}: its training videos may be "
+        f"{about.name}, from which this starts, was trained on {store.name}: its training videos may be "
         "among those scored"
         for store in stores
-        if about and about["data_digest"] == store.digest and about["protocol"] != "zero_shot"
+        if start is not None and about.data_digest == store.digest and about.protocol != "zero_shot"
     ]
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import json
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipelines.records.check import problem
-from pipelines.records.summary import Record
+from pipelines.records.run_file import RECORD, RunRecord, read
 from pipelines.storage.place import QUICK, Place, why
 from vlmodels.errors import UserError
 
@@ -20,11 +19,8 @@ if TYPE_CHECKING:
     from pyarrow import fs
 
 
-SCHEMA = 2
-"""Version of ``run.json`` that is read."""
-
 DAMAGED = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
-"""What NumPy raises of a file that is cut or foreign."""
+"""What NumPy raises for a file that is cut or foreign."""
 
 _DEPTH = 4
 _NO_RUNS = {"mlartifacts", "mlruns", "report", "checkpoints"}  # MLflow's copies of the same runs
@@ -32,15 +28,15 @@ _NO_RUNS = {"mlartifacts", "mlruns", "report", "checkpoints"}  # MLflow's copies
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A finished run where it lies."""
+    """A finished run and its folder; ``place`` is the folder's path or URI."""
 
-    record: Record
+    record: RunRecord
     filesystem: fs.FileSystem
     path: str
-    place: str  # as a reader may open it: a path, or a URI
+    place: str
 
     def predictions(self, say: Callable[[str], None] = print) -> dict[str, np.ndarray]:
-        """Scores and features of the test sets; nothing if they were not kept, or cannot be read, which is said."""
+        """Return scores and features of the test sets by name; {} if none were kept, or with a message if damaged."""
         import numpy as np
         from pyarrow import fs
 
@@ -58,42 +54,45 @@ class Run:
 
 
 def read_runs(places: Sequence[str], say: Callable[[str], None] = print) -> list[Run]:
-    """Every finished run in and below ``places`` (paths or URIs), each once, by the time it ended.
+    """Return every finished run in and below ``places`` (paths or URIs), each once, by the time it ended.
 
-    What is no record that this version reads is named through ``say`` and left out; folders without ``run.json`` are
-    unfinished runs and not spoken of.
+    A record that cannot be used is named through ``say`` and left out; folders without ``run.json`` are unfinished
+    runs and left out silently.
 
     Raises:
-        UserError: a place that is not there.
+        UserError: a place does not exist.
     """
     found: dict[str, Run] = {}
     for place in places:
         for run in _below(place, say):
-            found.setdefault(run.record["name"], run)
-    return sorted(found.values(), key=lambda run: (run.record["finished"], run.record["name"]))
+            found.setdefault(run.record.name, run)
+    return sorted(found.values(), key=lambda run: (run.record.finished, run.record.name))
 
 
 def _below(place: str, say: Callable[[str], None]) -> Iterator[Run]:
     opened = Place.open(place, attempts=QUICK)
     filesystem, root = opened.filesystem, opened.root
     try:
-        there = opened.is_dir()
+        exists = opened.is_dir()
     except OSError as error:
         raise UserError(f"runs cannot be read from {opened.uri}: {why(error)}; pass another --runs") from error
-    if not there:
+    if not exists:
         raise UserError(f"--runs {place}: no such folder; give the folder that a training script's --out named")
     for path in _folders(filesystem, root):
         shown = opened.uri + path.removeprefix(root)
-        record = _record(filesystem, path, shown, say)
-        if record is not None:
+        try:
+            record = _tested(filesystem, path, shown)
+        except UserError as error:
+            say(f"skipped {error}")
+        else:
             yield Run(record, filesystem, path, shown)
 
 
 def _folders(filesystem: fs.FileSystem, root: str, depth: int = 0) -> Iterator[str]:
-    """Folders with a ``run.json``, in order of their names; what lies below one is not looked at."""
+    """Yield folders with a ``run.json`` by name; folders below one are not searched."""
     from pyarrow import fs
 
-    if filesystem.get_file_info(f"{root}/run.json").type == fs.FileType.File:
+    if filesystem.get_file_info(f"{root}/{RECORD}").type == fs.FileType.File:
         yield root
         return
     if depth == _DEPTH:
@@ -103,23 +102,35 @@ def _folders(filesystem: fs.FileSystem, root: str, depth: int = 0) -> Iterator[s
             yield from _folders(filesystem, info.path, depth + 1)
 
 
-def _record(filesystem: fs.FileSystem, path: str, shown: str, say: Callable[[str], None]) -> Record | None:
+def _tested(filesystem: fs.FileSystem, path: str, shown: str) -> RunRecord:
+    """Read the record of a run that has test scores."""
     try:
-        with filesystem.open_input_stream(f"{path}/run.json") as stream:
-            record = json.loads(stream.read(), parse_constant=_refuse_constant)
-        schema = record.get("schema")
-    except (OSError, ValueError, AttributeError) as error:
-        say(f"skipped {shown}: its run.json cannot be read ({error})")
-        return None
-    if schema != SCHEMA:
-        age = "an older" if schema is None or (isinstance(schema, int) and schema < SCHEMA) else "a newer"
-        say(f"skipped {shown}: written by {age} version (run.json has schema {schema}, this version reads {SCHEMA})")
-        return None
-    if unsound := problem(record):
-        say(f"skipped {shown}: its run.json cannot be used ({unsound})")
-        return None
+        stream = filesystem.open_input_stream(f"{path}/{RECORD}")
+    except OSError as error:
+        raise UserError(f"{shown}: its {RECORD} cannot be read ({error})") from error
+    with stream:
+        record = read(stream, shown, finite=True)
+    if not record.classes:
+        raise UserError(f"{shown}: its {RECORD} cannot be used (it has no test set)")
     return record
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"it holds {name}, which is no number")
+def newest_records(out: str, count: int) -> Iterator[RunRecord]:
+    """Yield the records of the ``count`` folders in ``out`` that changed last, without those that cannot be used.
+
+    Raises:
+        OSError: ``out`` cannot be read.
+        UserError: ``out`` is no path or URI.
+    """
+    from pyarrow import fs
+
+    place = Place.open(out, attempts=QUICK)
+    found = place.filesystem.get_file_info(fs.FileSelector(place.root, allow_not_found=True))
+    folders = [info for info in found if info.type == fs.FileType.Directory and not info.base_name.startswith(".")]
+    for info in sorted(folders, key=lambda info: info.mtime_ns or 0, reverse=True)[:count]:
+        try:
+            content = (place / f"{info.base_name}/{RECORD}").read()
+        except FileNotFoundError:
+            continue
+        with contextlib.suppress(UserError):
+            yield read(io.BytesIO(content), f"{place.uri}/{info.base_name}")

@@ -1,4 +1,4 @@
-"""The folder that a run leaves, on any file system that pyarrow knows; present means whole.
+"""The folder of a run, on any file system that pyarrow knows; a run that is there is whole.
 
 ``run.json`` is written last: a folder without it is no finished run.
 """
@@ -6,21 +6,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pyarrow import fs
 
+from pipelines.records.run_file import RECORD, RunRecord, read
 from pipelines.storage.place import SCRATCH, Place, check_writable
+from vlmodels.errors import UserError
 
 
 @dataclass(frozen=True)
 class Home:
-    """The place of all runs of one ``out``."""
+    """The folder of all runs of one ``out``."""
 
     filesystem: fs.FileSystem
     root: str
@@ -40,33 +40,39 @@ class Home:
 
     @property
     def scratch(self) -> str:
-        """Where on ``filesystem`` Ray Train keeps what it needs to go on."""
+        """Folder on ``filesystem`` where Ray Train keeps checkpoints."""
         return f"{self.root}/{SCRATCH}"
 
     def path(self, name: str) -> str:
-        """Path or URI of the run ``name``."""
+        """Return the path or URI of the run ``name``."""
         return f"{self.uri}/{name}"
 
-    def finished(self, name: str) -> dict[str, Any] | None:
-        """The record of a finished run, or None."""
-        path = f"{self.root}/{name}/run.json"
+    def finished(self, name: str) -> RunRecord | None:
+        """Return the record of a finished run, or None.
+
+        Raises:
+            UserError: the record is damaged.
+        """
+        path = f"{self.root}/{name}/{RECORD}"
         if self.filesystem.get_file_info(path).type != fs.FileType.File:
             return None
         with self.filesystem.open_input_stream(path) as stream:
-            record: dict[str, Any] = json.loads(stream.read())
-        return record
+            try:
+                return read(stream, self.path(name))
+            except UserError as error:
+                raise UserError(f"{error}; repeat the run with --fresh") from error
 
     def unfinished(self, name: str) -> bool:
-        """Whether something was kept to go on with this run."""
+        """Return whether there is a checkpoint to continue this run from."""
         return bool(self.filesystem.get_file_info(f"{self.root}/{SCRATCH}/{name}").type == fs.FileType.Directory)
 
     def discard(self, name: str) -> None:
-        """Forget the run, finished or not."""
+        """Delete the run, finished or not."""
         self._drop(name)
         self.give_up(name)
 
     def give_up(self, name: str) -> None:
-        """Forget what was kept to go on with the run."""
+        """Delete the checkpoints of the run."""
         self._drop(f"{SCRATCH}/{name}")
 
     def _drop(self, path: str) -> None:
@@ -74,25 +80,25 @@ class Home:
             self.filesystem.delete_dir(f"{self.root}/{path}")
 
     def publish(self, folder: Path, name: str) -> None:
-        """Copy a whole run folder into place, ``run.json`` last, and drop what was kept to go on with it."""
+        """Copy a whole run folder into place, ``run.json`` last, and delete the run's checkpoints."""
         target = f"{self.root}/{name}"
         self._drop(name)
-        record = folder / "run.json"
-        held = record.read_bytes()
+        record = folder / RECORD
+        content = record.read_bytes()
         record.unlink()
         self._copy_in(folder, target)
-        temporary = f"{target}/.run.json"
+        temporary = f"{target}/.{RECORD}"
         with self.filesystem.open_output_stream(temporary) as stream:
-            stream.write(held)
-        self.filesystem.move(temporary, f"{target}/run.json")
+            stream.write(content)
+        self.filesystem.move(temporary, f"{target}/{RECORD}")
         self.give_up(name)
 
     def keep(self, folder: Path, name: str) -> None:
-        """Keep a copy of ``folder`` to go on from, in place of the one that was kept before."""
+        """Keep a copy of ``folder`` as the checkpoint to continue from, in place of the one before."""
         place = f"{self.root}/{SCRATCH}/{name}"
         before = self._latest(name)
         target = f"checkpoint-{int(before.rpartition('-')[2]) + 1 if before else 1}"
-        if self.filesystem.get_file_info(f"{place}/{target}").type == fs.FileType.Directory:  # cut off while copying
+        if self.filesystem.get_file_info(f"{place}/{target}").type == fs.FileType.Directory:  # copying it was cut off
             self.filesystem.delete_dir(f"{place}/{target}")
         self._copy_in(folder, f"{place}/{target}")
         with self.filesystem.open_output_stream(f"{place}/.latest") as stream:
@@ -109,7 +115,7 @@ class Home:
 
     @contextlib.contextmanager
     def kept(self, name: str) -> Iterator[Path | None]:
-        """What :meth:`keep` kept last, on this machine, or None."""
+        """Provide the folder that :meth:`keep` kept last, on this machine; None without one."""
         latest = self._latest(name)
         if latest is None:
             yield None
@@ -126,7 +132,7 @@ class Home:
         return latest
 
     def local_copy(self, name: str) -> contextlib.AbstractContextManager[Path]:
-        """The run's folder on this machine: itself, or a copy for as long as it is used."""
+        """Provide the run's folder on this machine: itself, or a copy that is deleted afterwards."""
         return self._local(name)
 
     @contextlib.contextmanager

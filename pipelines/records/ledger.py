@@ -1,4 +1,4 @@
-"""The ledger of results: finished runs are read from wherever they lie and become the papers' tables."""
+"""The ledger of results: finished runs as the papers' tables."""
 
 from __future__ import annotations
 
@@ -8,33 +8,35 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.config.protocols import PROTOCOLS
-from pipelines.records.published import Beside, beside, method_changes, recipe_changes, views_of
-from pipelines.records.summary import SELECTIONS, Column, Record, Summary, columns_of, summarise, title, views
+from pipelines.config.text import plural
+from pipelines.records.published import Comparison, compare, method_changes, paper_with_views, recipe_changes
+from pipelines.records.run_file import SELECTIONS, RunRecord
+from pipelines.records.summary import Column, Summary, columns_of, summarise, title, views_text
 from vlmodels.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """A score in a table: the group that it is of, by its number from 1, and what is printed."""
+class Entry:
+    """A score in a table: its group of runs, numbered from 1, and the published score."""
 
     number: int
     summary: Summary
     column: Column
-    printed: Beside | None
+    comparison: Comparison | None
 
 
 @dataclass(slots=True)
 class Row:
-    """A method with one configuration, and its scores on all data sets."""
+    """A method with one configuration, and its scores by column."""
 
     label: str
     about: str
-    cells: dict[Column, Placed] = field(default_factory=dict)
+    cells: dict[Column, Entry] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Table:
-    """The table of a protocol; columns are data set by data set."""
+    """The table of a protocol; columns are in the order of data sets."""
 
     protocol: str
     columns: tuple[Column, ...]
@@ -43,35 +45,35 @@ class Table:
 
 @dataclass(frozen=True)
 class Ledger:
-    """All groups of runs, numbered from 1 in this order, and the tables that they fill."""
+    """All groups of runs, numbered from 1 in this order, and their tables."""
 
     summaries: tuple[Summary, ...]
     tables: tuple[Table, ...]
 
     def to_json(self, pictures: Sequence[str] = ()) -> str:
-        """Every score with its counts and the printed one, and the pictures' files, as JSON without NaN."""
-        plain = [_plain(placed) for t in self.tables for row in t.rows for placed in row.cells.values()]
+        """Return every score with its counts and the published one, and the pictures' files, as JSON without NaN."""
+        plain = [_entry_json(entry) for t in self.tables for row in t.rows for entry in row.cells.values()]
         content = {"schema": 1, "scores": plain, "pictures": list(pictures)}
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def make_ledger(records: Sequence[Record], *, protocol: str | None = None, dataset: str | None = None) -> Ledger:
-    """Group seeds and put every group into the row of its method and configuration.
+def make_ledger(records: Sequence[RunRecord], *, protocol: str | None = None, dataset: str | None = None) -> Ledger:
+    """Group runs by seed and put every group into the row of its method and configuration.
 
     Raises:
-        UserError: nothing is left; says what there was.
+        UserError: no run fits ``protocol`` and ``dataset``; names those of the runs.
     """
     if not records:
         raise UserError("no finished run in these folders; train with a script of pipelines/, or name others (--runs)")
     summaries = sorted(
         (s for s in summarise(records) if _wanted(s, protocol, dataset)),
-        key=lambda s: (_ORDER.index(s.protocol), s.first["dataset"], s.first["method"], s.shots or 0),
+        key=lambda s: (_ORDER.index(s.protocol), s.first.dataset, s.first.method, s.shots or 0),
     )
     if not summaries:
-        there = sorted({(s.protocol, column.dataset) for s in summarise(records) for column in s.cells})
+        available = sorted({(s.protocol, column.dataset) for s in summarise(records) for column in s.cells})
         raise UserError(
             f"none of {len(records)} runs is of protocol {protocol or 'any'} on {dataset or 'any data set'}; there are "
-            + ", ".join(f"{p} on {d}" for p, d in there)
+            + ", ".join(f"{p} on {d}" for p, d in available)
         )
     tables = []
     for name in dict.fromkeys(s.protocol for s in summaries):
@@ -90,12 +92,12 @@ def _wanted(summary: Summary, protocol: str | None, dataset: str | None) -> bool
 
 
 def _in_table(column: Column, dataset: str | None) -> bool:
-    """Few-shot tables print top-1 alone."""
+    """Return whether a column belongs in the tables: few-shot tables print top-1 only."""
     return dataset in (None, column.dataset) and not column.metric.startswith("top5 K=")
 
 
 def _column_order(columns: Sequence[Column]) -> Callable[[Column], tuple[int, int]]:
-    """Data sets as they came, shots ascending, the rest as the papers have it."""
+    """Order data sets as they came, shots ascending, the rest as the papers do."""
     datasets = list(dict.fromkeys(column.dataset for column in columns))
 
     def key(column: Column) -> tuple[int, int]:
@@ -106,81 +108,74 @@ def _column_order(columns: Sequence[Column]) -> Callable[[Column], tuple[int, in
 
 
 def _rows(numbered: Sequence[tuple[int, Summary]], columns: set[Column]) -> tuple[Row, ...]:
-    """What differs in views has rows of its own, but for views that a paper itself changes with the data set."""
+    """Give other views rows of their own, except where a paper itself changes views with the data set."""
     rows: dict[tuple[str, str, str], list[Row]] = {}
     for number, summary in numbered:
-        cells = {c: Placed(number, summary, c, beside(summary, c)) for c in summary.cells if c in columns}
-        key = label_of(summary), _about(summary), views_of(summary) or views(summary.first)
+        cells = {c: Entry(number, summary, c, compare(summary, c)) for c in summary.cells if c in columns}
+        key = label_of(summary), _about(summary), paper_with_views(summary) or views_text(summary.first)
         row = next((r for r in rows.get(key, ()) if not r.cells.keys() & cells.keys()), None)
         if row is None:
             rows.setdefault(key, []).append(row := Row(key[0], ""))
         row.cells |= cells
     every = [row for same in rows.values() for row in same]
     for row in every:
-        row.about = about(*(placed.summary for placed in row.cells.values()))
+        row.about = about(*(entry.summary for entry in row.cells.values()))
     return tuple(sorted(every, key=_row_order))
 
 
 def _row_order(row: Row) -> tuple[str, int]:
-    """Backbone by backbone, what trains nothing first."""
+    """Order by backbone, and methods that train nothing first."""
     summary = next(iter(row.cells.values())).summary
     return summary.backbone, summary.trainable
 
 
 def label_of(summary: Summary) -> str:
-    """The method, with the settings that are not its preset's."""
+    """Return the method, with the settings that differ from its preset's."""
     changes = method_changes(summary.first)
-    said = ", ".join(f"{key}={value}" for key, value in changes.items())
-    return summary.first["method"] + (f" ({said})" if said else "")
+    settings = ", ".join(f"{key}={value}" for key, value in changes.items())
+    return f"{summary.first.method} ({settings})" if settings else summary.first.method
 
 
 def about(summary: Summary, *others: Summary) -> str:
-    """What a row's scores are of, in short: backbone, preset, start, recipe, epoch kept, seeds, views."""
-    seen = dict.fromkeys(views(each.first) for each in (summary, *others))
-    return f"{_about(summary)}, {' or '.join(seen)}"
+    """Describe the runs of a row: backbone, preset, start, recipe, epoch kept, seeds, views."""
+    views = dict.fromkeys(views_text(each.first) for each in (summary, *others))
+    return f"{_about(summary)}, {' or '.join(views)}"
 
 
 def _about(summary: Summary) -> str:
-    preset, count = summary.first["preset"], len(summary.records)
+    preset = summary.first.preset
     parts = [summary.backbone, *([f"preset {preset}"] if preset else []), *_trained(summary)]
-    return ", ".join([*parts, f"{count} seed{'s' if count > 1 else ''}"])
+    return ", ".join([*parts, plural(len(summary.records), "seed")])
 
 
 def _trained(summary: Summary) -> Iterator[str]:
     record = summary.first
     if summary.started_from:
         yield f"started from {summary.started_from}"
-    if not record["history"]:
+    if not record.history:
         return
     if summary.protocol == "zero_shot":
-        yield f"trained on {title(record['dataset'])}"
+        yield f"trained on {title(record.dataset)}"
     yield from (f"{key}={value}" for key, value in recipe_changes(record).items())
-    if record["selection"] != "last":
-        yield f"epoch kept: {SELECTIONS[record['selection']]}"
+    if record.selection != "last":
+        yield f"epoch kept: {SELECTIONS[record.selection]}"
 
 
-def _plain(placed: Placed) -> dict[str, Any]:
-    summary, column, printed = placed.summary, placed.column, placed.printed
+def _entry_json(entry: Entry) -> dict[str, Any]:
+    summary, column = entry.summary, entry.column
     cell, record = summary.cells[column], summary.first
-    told = printed and {
-        "value": printed.score.value,
-        "source": printed.score.source,
-        "variant": printed.score.variant,
-        "difference": printed.difference,
-        "remarks": list(printed.remarks),
-    }
     return {
         "protocol": summary.protocol,
         "dataset": column.dataset,
         "metric": column.metric,
-        "method": record["method"],
+        "method": record.method,
         "settings": method_changes(record),
-        "preset": record["preset"],
+        "preset": record.preset,
         "backbone": summary.backbone,
-        "runs": [r["name"] for r in summary.records],
-        "seeds": [r["seed"] for r in summary.records],
-        "scoring": dict(record["scoring"]),
-        "selection": record["selection"],
+        "runs": [r.name for r in summary.records],
+        "seeds": [r.seed for r in summary.records],
+        "scoring": record.scoring.to_json(),
+        "selection": record.selection,
         "mean": cell.mean,
         "std": cell.std,
         "values": list(cell.values),
@@ -188,5 +183,15 @@ def _plain(placed: Placed) -> dict[str, Any]:
         "n_scored": list(cell.scored),
         "n_quarantined": [n - s for n, s in zip(cell.listed, cell.scored, strict=True)],
         "chance": cell.chance,
-        "published": told,
+        "published": None if entry.comparison is None else _comparison_json(entry.comparison),
+    }
+
+
+def _comparison_json(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "value": comparison.score.value,
+        "source": comparison.score.source,
+        "variant": comparison.score.variant,
+        "difference": comparison.difference,
+        "remarks": list(comparison.caveats),
     }

@@ -1,28 +1,352 @@
-"""``run.json``: the record of a finished run."""
+"""``run.json``, the record of a finished run: its fields, its reader and its writer."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
+
+from pydantic import Field, StrictBool, StrictInt, ValidationError, model_validator
 
 from pipelines.config.plain import flatten
+from pipelines.config.protocols import PROTOCOLS
+from pipelines.records.part import Number, Part, first_problem
+from vlmodels.errors import UserError
 
-
-def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write ``run.json``."""
-    (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n")
-
-
+RECORD = "run.json"
 SCHEMA = 2
 """Version of ``run.json``; raised when a field changes its meaning."""
 
+DIRECTIONS = ("t2v", "v2t")
+RANKED = ("R@1", "R@5", "R@10", "MdR", "MnR")
+SELECTIONS = {
+    "last": "the last",
+    "select": "best on held-out training clips",
+    "test-best": "best on the test list, as published",
+}
+"""``selection`` of a run to which epoch was kept."""
+
+
+class Readable(Protocol):
+    """An open file."""
+
+    def read(self) -> bytes:
+        """Return the whole content."""
+
+
+def read(source: Path | Readable, place: str = "", *, finite: bool = False) -> RunRecord:
+    """Read the record of a run.
+
+    Args:
+        source: path of ``run.json``, or an open stream of it.
+        place: what messages call the run's folder; by default the path's.
+        finite: whether NaN and infinities are refused.
+
+    Raises:
+        UserError: the file cannot be read, is of another version, or lacks a field; names the folder and the field.
+    """
+    place = place or str(source.parent if isinstance(source, Path) else "a run")
+    try:
+        content = source.read_bytes() if isinstance(source, Path) else source.read()
+        values = json.loads(content, parse_constant=_refuse if finite else None)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{place}: its {RECORD} cannot be read ({error})") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{place}: its {RECORD} cannot be read (it holds a {type(values).__name__}, not an object)")
+    _check_version(values.get("schema"), place)
+    try:
+        return RunRecord.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{place}: its {RECORD} cannot be used ({first_problem(error)})") from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"it holds {constant}, which is not a finite number")
+
+
+def _check_version(schema: object, place: str) -> None:
+    if schema == SCHEMA:
+        return
+    age = "an older" if schema is None or (isinstance(schema, int) and schema < SCHEMA) else "a newer"
+    raise UserError(f"{place}: written by {age} version ({RECORD} has schema {schema}, this version reads {SCHEMA})")
+
+
+def write(folder: Path, record: RunRecord) -> None:
+    """Write ``run.json`` into a run's folder."""
+    (folder / RECORD).write_text(json.dumps(record.to_json(), indent=2) + "\n")
+
 
 def numbers_of(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Every number by its path; MLflow's names have no ``@``."""
+    """Return every number by its path; MLflow's names have no ``@``."""
     return {
         key.replace(".", "/").replace("@", ""): float(value)
         for key, value in flatten(metrics).items()
         if isinstance(value, (int, float))
     }
+
+
+# ------------------------------------------------------------------------------------------------------- its parts
+
+
+class Scoring(Part):
+    """How videos were looked at for the scores."""
+
+    frames: StrictInt
+    clips: StrictInt
+    crops: StrictInt
+    sampling: str
+    stride: StrictInt
+    average: str = "softmax"
+
+
+class Backbone(Part):
+    """The backbone's name and the file or name of its weights; None for random ones."""
+
+    name: str
+    pretrained: str | None
+
+
+class ProtocolSettings(Part):
+    """Settings of the protocol."""
+
+    shots: StrictInt
+    holdout: Number = 0.0
+    hmdb_names: str = "as_published"
+    train_list: str | None = None
+
+
+class ScaleSettings(Part):
+    """What a run ran on."""
+
+    workers: StrictInt
+    gpu: StrictBool
+    cpus_per_worker: Number
+
+
+class TrackingSettings(Part):
+    """Where the model was to be registered."""
+
+    registered_name: str | None = Field(default=None, alias="register")
+    alias: str = "champion"
+
+
+class Settings(Part):
+    """The configuration of a run; ``method_config``, ``optim`` and ``augment`` are settings by their names."""
+
+    backbone: Backbone
+    method_config: Mapping[str, Any]
+    protocol: ProtocolSettings
+    optim: Mapping[str, Any]
+    augment: Mapping[str, Any]
+    scale: ScaleSettings | None = None
+    tracking: TrackingSettings = TrackingSettings()
+    start: str | None = None
+
+
+class Start(Part):
+    """The run whose adapter a run started from; empty where that is not known."""
+
+    name: str = ""
+    protocol: str = ""
+    dataset: str = ""
+    data_digest: str = ""
+
+
+class Accuracy(Part):
+    """Top-1 accuracy in percent."""
+
+    top1: Number
+
+
+class Probe(Part):
+    """Accuracies with frames in another order, and with a single frame."""
+
+    shuffled: Accuracy
+    reversed: Accuracy
+    single: Accuracy
+
+
+class SetMetrics(Part):
+    """Scores of a test set in percent: ``top1`` and ``top5``, or ranks in both directions for retrieval.
+
+    Accuracies that a protocol has not are NaN, and are not written.
+    """
+
+    n_listed: StrictInt
+    n_scored: StrictInt
+    n_quarantined: StrictInt = 0
+    top1: Number = math.nan
+    top5: Number = math.nan
+    chance: Number | None = None
+    probe: Probe | None = None
+    t2v: Mapping[str, Number] = {}
+    v2t: Mapping[str, Number] = {}
+
+    def missing(self, protocol: str) -> Iterator[str]:
+        """Yield the scores that a protocol needs and that are not there."""
+        if protocol != "retrieval":
+            yield from (name for name in ("top1", "top5") if name not in self.model_fields_set)
+            return
+        for direction in DIRECTIONS:
+            yield from (f"{direction}.{rank}" for rank in RANKED if rank not in getattr(self, direction))
+
+
+class HeldOut(Part):
+    """Scores on held-out training clips, in percent."""
+
+    top1: Number = 0.0
+
+
+class Metrics(Part):
+    """Scores of all test sets by name, of held-out training clips, and base-to-novel's harmonic mean."""
+
+    __pydantic_extra__: dict[str, SetMetrics]
+
+    select: HeldOut = HeldOut()
+    hm: Number | None = None
+
+    @property
+    def tests(self) -> Mapping[str, SetMetrics]:
+        """Scores by test set."""
+        return self.__pydantic_extra__
+
+
+class Cost(Part):
+    """Speeds, memory and size; None where nothing was measured."""
+
+    step_seconds: Number | None = None
+    train_clips_per_second: Number | None = None
+    scored_views_per_second: Number | None = None
+    peak_memory_mb: Number | None = None
+    gmacs_video: Number | None = None
+    trainable: StrictInt | None = None
+
+
+_NO_LOSS = frozenset(
+    (
+        "epoch",
+        "lr",
+        "seconds",
+        "data_wait",
+        "network_wait",
+        "network_bytes_per_step",
+        "clips_per_second",
+        "train_top1",
+    )
+)
+
+
+class Epoch(Part):
+    """Numbers of an epoch of training; the terms of the loss have names of their method's."""
+
+    epoch: Number
+    loss: Number
+    seconds: Number = 0.0
+    data_wait: Number = 0.0
+    network_wait: Number | None = None
+    train_top1: Number | None = None
+    select_top1: Number | None = None
+
+    @property
+    def terms(self) -> Mapping[str, float]:
+        """The loss and, of a method with several, its terms."""
+        return {key: value for key, value in self.to_json().items() if _is_term(key)}
+
+
+def _is_term(key: str) -> bool:
+    return key not in _NO_LOSS and not key.startswith("select_")
+
+
+class Facts(Part):
+    """What a run met: data, machine and code."""
+
+    trainable: StrictInt
+    total: StrictInt | None = None
+    frames: StrictInt | None = None
+    train_clips: StrictInt | None = None
+    select_clips: StrictInt = 0
+    classes: Mapping[str, StrictInt] = {}
+    view_notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    split_source: str = ""
+    split_digest: str = ""
+    data_digest: str = ""
+    descriptions_digest: str = ""
+    weights_digest: str | None = None
+    code_version: str = ""
+    git: str = ""
+    python: str = ""
+    torch: str = ""
+    open_clip: str = ""
+    ray: str = ""
+    machine: str = ""
+    device: str = ""
+
+
+class Seconds(Part):
+    """How long a run took, and its parts."""
+
+    total: Number
+    train: Number = 0.0
+
+
+class Tracking(Part):
+    """The run in MLflow."""
+
+    run_id: str | None = None
+
+
+class RunRecord(Part):
+    """A finished run: what it was, what it scored, what it cost, what it met.
+
+    ``classes`` has the names of each test set's classes (none for retrieval), ``unscored`` the videos of each that
+    could not be decoded, with the reason.
+    """
+
+    version: StrictInt = Field(alias="schema")
+    name: str
+    group: str
+    protocol: str
+    dataset: str
+    method: str
+    preset: str | None
+    seed: StrictInt
+    scoring: Scoring
+    lists: Mapping[str, str] = {}
+    start: Start = Start()
+    config: Settings
+    metrics: Metrics
+    cost: Cost
+    history: tuple[Epoch, ...]
+    selection: str
+    epoch_kept: StrictInt = 0
+    facts: Facts
+    classes: Mapping[str, tuple[str, ...]]
+    unscored: Mapping[str, tuple[tuple[str, str], ...]] = {}
+    seconds: Seconds
+    restarts: StrictInt = 0
+    workers: Mapping[str, str] = {}
+    finished: str
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for problem in self._problems():
+            raise ValueError(problem)
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        if self.protocol not in PROTOCOLS:
+            yield f"its protocol is '{self.protocol}', none of {', '.join(PROTOCOLS)}"
+        if self.selection not in SELECTIONS:
+            yield f"its selection is '{self.selection}', none of {', '.join(SELECTIONS)}"
+        if self.protocol == "b2n" and self.classes and self.classes.keys() != {"base", "novel"}:
+            yield "its test sets are not base and novel"
+        for name in self.classes:
+            if name not in self.metrics.tests:
+                yield f"metrics.{name} is missing"
+            else:
+                missing = self.metrics.tests[name].missing(self.protocol)
+                yield from (f"metrics.{name}.{score} is missing" for score in missing)

@@ -1,11 +1,10 @@
-"""Where a model looks: attention of the class token, drawn over frames."""
+"""Attention of the class token, drawn over frames: where a model looks."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,39 +15,42 @@ if TYPE_CHECKING:
     from vlmodels.sites import ClipContext
 
 
+_COLUMNS = 8  # frames of a clip that are drawn
+
 Tested = Mapping[str, tuple["list[str]", "np.ndarray", "np.ndarray"]]
 
 
 def targets_of(run: Path) -> Tested:
-    """Of each test set of a run: its classes, its scored clips (N,) and their targets (N,).
+    """Return classes, scored clips (N,) and their targets (N,) of each test set of a run.
 
     Raises:
-        UserError: no finished run, or one without classes.
+        UserError: the run is not finished, or has no classes.
     """
     import numpy as np
 
     from pipelines.records.find import DAMAGED
+    from pipelines.records.run_file import RECORD, read
     from vlmodels.errors import UserError
 
     try:
-        record: Mapping[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
-        sets: Mapping[str, list[str]] = {n: names for n, names in record["classes"].items() if names}
+        record = read(run / RECORD)
+        sets = {name: list(classes) for name, classes in record.classes.items() if classes}
         with np.load(run / "predictions.npz", allow_pickle=False) as arrays:
             tested = {n: (names, arrays[f"{n}/clip_id"], arrays[f"{n}/target"]) for n, names in sets.items()}
-    except (*DAMAGED, KeyError, AttributeError) as error:
+    except (*DAMAGED, KeyError, UserError) as error:
         raise UserError(f"{run} is no folder of a finished run ({error})") from error
     if not tested:
-        raise UserError(f"{run} is of protocol {record.get('protocol')}; attention needs a protocol with classes")
+        raise UserError(f"{run} is of protocol {record.protocol}; attention needs a protocol with classes")
     return tested
 
 
 def choose(
     run: Path, tested: Tested, store: ClipStore, wanted: str | None, count: int
 ) -> tuple[str, list[str], list[tuple[str, int]]]:
-    """The test set's name and classes, and (clip, target) of ``count`` clips, one of each class as far as they go.
+    """Return the test set's name and classes, and (clip, target) of ``count`` clips, spread over the classes.
 
     Raises:
-        UserError: no such test set, or none of its clips in the data.
+        UserError: there is no such test set, or the data have none of its clips.
     """
     from vlmodels.errors import UserError
 
@@ -57,27 +59,33 @@ def choose(
         raise UserError(f"no test set '{name}' in {run}; there are {', '.join(tested)}")
     classes, ids, targets = tested[name]
     columns = (store.manifest.column(column).to_pylist() for column in ("clip_id", "status"))
-    there = {clip for clip, status in zip(*columns, strict=True) if status == "ok"}
-    clips = [(str(c), int(t)) for c, t in zip(ids, targets, strict=True) if str(c) in there]
+    stored = {clip for clip, status in zip(*columns, strict=True) if status == "ok"}
+    clips = [(str(c), int(t)) for c, t in zip(ids, targets, strict=True) if str(c) in stored]
     if not clips:
         raise UserError(f"no test clip of {run} is in {store.uri}; give the data that the run was tested on")
-    nth: dict[int, int] = {}  # of its class
+    return name, classes, _spread(clips)[:count]
+
+
+def _spread(clips: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Sort (clip, target): the first of each class, the second of each class, and so on."""
+    counts: dict[int, int] = {}
     ranked = []
     for clip, target in clips:
-        nth[target] = nth.get(target, -1) + 1
-        ranked.append((nth[target], clip, target))
+        counts[target] = counts.get(target, 0) + 1
+        ranked.append((counts[target], clip, target))
     ranked.sort(key=lambda entry: entry[0])
-    return name, classes, [(clip, target) for _, clip, target in ranked[:count]]
+    return [(clip, target) for _, clip, target in ranked]
 
 
 def class_attention(method: Method, frames: Tensor) -> tuple[Output, np.ndarray]:
-    """What a method gives for frames (B,T,3,H,W), and its class token's attention (B,T,rows,columns) in the last block.
+    """Return a method's output for frames (B,T,3,H,W) and its class token's attention (B,T,rows,columns), last block.
 
-    Queries and keys are made again from what the block makes them of: its normed input and, where a method changes it,
-    its weight. The mean over heads is a share of all tokens' attention; a joint tower has one class token for all
-    frames. The method keeps a hook at its last layer, which changes nothing.
+    Queries and keys are computed again from the block's normed input and its weight, which a method may change. The
+    mean over heads is a share of all tokens' attention; a joint tower has one class token for all frames. The method
+    keeps a hook at its last layer, which changes nothing.
     """
     import torch
+    from einops import rearrange
     from torch.nn import functional
 
     from vlmodels.layout import split_tokens
@@ -87,12 +95,12 @@ def class_attention(method: Method, frames: Tensor) -> tuple[Output, np.ndarray]
     seen: dict[str, Tensor] = {}
 
     def weigh(weight: Tensor, context: ClipContext) -> Tensor:
-        """Run right after the block has normed its input."""
-        heads = block.attn.num_heads
-        packed = functional.linear(seen["normed"], weight, block.attn.in_proj_bias).unflatten(-1, (3, heads, -1))
-        query, key = packed[:, :1, 0], packed[:, :, 1]
+        """Compute the shares; runs right after the block has normed its input."""
+        packed = functional.linear(seen["normed"], weight, block.attn.in_proj_bias)
+        query, key, _ = rearrange(packed, "b n (qkv h d) -> qkv b n h d", qkv=3, h=block.attn.num_heads)
+        query = query[:, :1]  # the class token's
         scores = torch.einsum("bqhd,bnhd->bhqn", query, key) / key.shape[-1] ** 0.5
-        shares = scores.float().softmax(-1).mean(dim=1)[:, 0, :, None]  # (sequences, N, 1)
+        shares = rearrange(scores.float().softmax(-1).mean(dim=1), "b 1 n -> b n 1")
         seen["shares"] = split_tokens(shares, context).patches[..., 0]
         return weight
 
@@ -118,39 +126,40 @@ def draw(
     """Write a picture for each clip and ``out/attention.html``; return the page.
 
     Args:
-        models: what the rows are called, to methods on backbones of one kind.
-        store: where the clips are.
+        models: methods on backbones of one kind, by the names of their rows.
+        store: the ingested data.
         chosen: clips and their classes, as indices.
-        classes: names of the classes to tell apart.
-        out: folder; made if it is not there.
+        classes: names of the classes.
+        out: folder; made if it does not exist.
         title: of the page.
     """
     import torch
+    from einops import rearrange
 
-    from pipelines.reports.page import Picture, write_page
+    from pipelines.reports.page import TEMPLATES, Picture, write_page
     from pipelines.shards.views import views
     from vlmodels.preprocess import eval_views
 
     spec = next(iter(models.values())).backbone.spec
-    shown = torch.cat([eval_views(torch.from_numpy(views(store, clip, 1)), spec) for clip, _ in chosen])
+    frames = torch.cat([eval_views(torch.from_numpy(views(store, clip, 1)), spec) for clip, _ in chosen])
     rows: dict[str, tuple[np.ndarray, list[int]]] = {}
     for label, method in models.items():
         method.set_classes(classes)
-        output, attention = class_attention(method, shown)
+        output, attention = class_attention(method, frames)
         rows[label] = attention, output.logits.argmax(-1).tolist()
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (spec.mean, spec.std))
-    images = (shown * std + mean).clamp(0, 1).movedim(2, -1).numpy()
+    images = rearrange((frames * std + mean).clamp(0, 1), "b t c h w -> b t h w c").numpy()
     out.mkdir(parents=True, exist_ok=True)
     pictures = []
     for number, (clip, target) in enumerate(chosen):
         heat = {f"{label}: {classes[best[number]]}": attention[number] for label, (attention, best) in rows.items()}
         file = _grid(images[number], heat, out / f"clip{number + 1}")
         pictures.append(Picture(f"{classes[target]} ({clip})", file.name))
-    return write_page(out / "attention.html", _PAGE, title=title, pictures=pictures)
+    return write_page(out / "attention.html", TEMPLATES / "attention.html.j2", title=title, pictures=pictures)
 
 
 def _grid(images: np.ndarray, heat: Mapping[str, np.ndarray], path: Path) -> Path:
-    """Frames in columns (at most 8, evenly); the input in the first row, then each model's attention over it."""
+    """Draw frames in columns (at most 8, evenly): the input in the first row, then each model's attention over it."""
     import numpy as np
     from matplotlib import pyplot as plt
 
@@ -173,9 +182,3 @@ def _grid(images: np.ndarray, heat: Mapping[str, np.ndarray], path: Path) -> Pat
         every[row, 0].set_title(label, fontsize=8, loc="left", parse_math=False)
     figure.tight_layout(pad=0.4, h_pad=0.9)
     return saved(figure, path)
-
-
-_COLUMNS = 8
-_PAGE = """<p class="small">Attention of the class token to the patches in the last block of the video tower, mean over
-heads, blue low and red high, one scale for all frames of a row. Above each row: the model and the class that it names.
-</p>{{ figures(pictures) }}"""

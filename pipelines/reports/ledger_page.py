@@ -1,4 +1,4 @@
-"""The ledger written down: ``report.html`` with pictures, ``report.md``, and every number as ``ledger.json``."""
+"""The ledger's files: ``report.html`` with pictures, ``report.md``, and every number as ``ledger.json``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from urllib.parse import quote
 
 from pipelines.config.protocols import PROTOCOLS
 from pipelines.records.find import Run
-from pipelines.records.ledger import Ledger, Placed, Table, about, label_of
-from pipelines.records.summary import SELECTIONS, Column, Summary, title, views
-from pipelines.reports.page import markdown, write_page
+from pipelines.records.ledger import Entry, Ledger, Table, about, label_of
+from pipelines.records.run_file import SELECTIONS, Cost
+from pipelines.records.summary import Column, Summary, title, views_text
+from pipelines.reports.page import TEMPLATES, markdown, write_page
 from pipelines.storage.files import write_whole
 from pipelines.storage.place import is_uri
 from vlmodels.errors import UserError
@@ -29,11 +30,11 @@ _LEGEND = (
 
 
 def write_ledger(ledger: Ledger, runs: Sequence[Run], out: Path, *, brief: bool = False) -> Path:
-    """Write everything below ``out``; return the page.
+    """Write the ledger's files into ``out``; return the page.
 
     Args:
         ledger: what to write.
-        runs: where the runs lie.
+        runs: all runs of the ledger.
         out: folder; made if it is not there.
         brief: leave out the pictures of single runs.
 
@@ -53,11 +54,11 @@ def write_ledger(ledger: Ledger, runs: Sequence[Run], out: Path, *, brief: bool 
         own = {} if brief else single(ledger, runs, out)
         page = write_page(
             out / "report.html",
-            _PAGE,
+            TEMPLATES / "ledger.html.j2",
             title="Results",
             width=90,
             tables=list(zip(tables, shared, strict=True)),
-            remarks=marks.listed(),
+            caveats=marks.listed(),
             runs=[run | {"pictures": own.get(run["number"], [])} for run in shown],
             costs=_COSTS,
             legend=f"{_LEGEND} Raised numbers: the run below.",
@@ -73,7 +74,7 @@ def write_ledger(ledger: Ledger, runs: Sequence[Run], out: Path, *, brief: bool 
 
 
 def _earlier(out: Path) -> set[str]:
-    """Pictures that an earlier report wrote into ``out``, by its own list of them."""
+    """Return the pictures that an earlier report wrote into ``out``, by its own list."""
     try:
         listed = json.loads((out / "ledger.json").read_text(encoding="utf-8"))["pictures"]
         return {name for name in listed if isinstance(name, str) and re.fullmatch(r"[\w-]+\.png", name, re.ASCII)}
@@ -82,20 +83,24 @@ def _earlier(out: Path) -> set[str]:
 
 
 class _Marks:
-    """Letters for remarks, in order of appearance."""
+    """Letters for caveats, in order of appearance."""
 
     def __init__(self) -> None:
-        self._of: dict[str, str] = {}
+        self._letters: dict[str, str] = {}
 
-    def __call__(self, remarks: Sequence[str]) -> str:
-        return ",".join(self._of.setdefault(remark, _letters(len(self._of))) for remark in remarks)
+    def marks(self, caveats: Sequence[str]) -> str:
+        """Return the letters of caveats."""
+        return ",".join(self._letters.setdefault(caveat, _letter(len(self._letters))) for caveat in caveats)
 
     def listed(self) -> list[tuple[str, str]]:
-        return [(letter, remark) for remark, letter in self._of.items()]
+        """Return all letters so far, with their caveats."""
+        return [(letter, caveat) for caveat, letter in self._letters.items()]
 
 
-def _letters(number: int) -> str:
-    return (_letters(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
+def _letter(number: int) -> str:
+    """Return a, b, ... z, aa, ab, ..."""
+    before = _letter(number // 26 - 1) if number >= 26 else ""
+    return before + chr(ord("a") + number % 26)
 
 
 def _table(table: Table, marks: _Marks) -> dict[str, Any]:
@@ -122,19 +127,24 @@ def _table(table: Table, marks: _Marks) -> dict[str, Any]:
     }
 
 
-def _cell(placed: Placed | None, column: Column, marks: _Marks) -> dict[str, Any] | None:
-    if placed is None:
+def _cell(entry: Entry | None, column: Column, marks: _Marks) -> dict[str, Any] | None:
+    if entry is None:
         return None
-    cell, printed = placed.summary.cells[column], placed.printed
+    cell, comparison = entry.summary.cells[column], entry.comparison
+    published = {"published": ""}
+    if comparison is not None:
+        published = {
+            "published": comparison.score.value,
+            "source": comparison.score.source,
+            "difference": f"{comparison.difference:+.1f}",
+            "marks": marks.marks(comparison.caveats),
+        }
     return {
         "ours": cell.text,
-        "number": placed.number,
-        "printed": printed and printed.score.value,
-        "source": printed and printed.score.source,
-        "difference": printed and f"{printed.difference:+.1f}",
-        "marks": marks(printed.remarks) if printed else "",
+        "number": entry.number,
         "counts": cell.counts,
         "complete": cell.complete,
+        **published,
     }
 
 
@@ -144,33 +154,41 @@ _COSTS = ("step (s)", "clips/s, training", "views/s, scoring", "peak memory (MB)
 def _run(number: int, summary: Summary, runs: Sequence[Run], out: Path) -> dict[str, Any]:
     record = summary.first
     tested = dict.fromkeys(title(column.dataset) for column in summary.cells)
-    names = [r["name"] for r in summary.records]
-    places = [next(run.place for run in runs if run.record["name"] == name) for name in names]
-    cost = record["cost"]
-    numbers = [cost.get(key) for key in ("step_seconds", "train_clips_per_second", "scored_views_per_second")]
+    names = [r.name for r in summary.records]
+    places = [next(run.place for run in runs if run.record.name == name) for name in names]
+    shots = f", K={summary.shots}" if summary.shots else ""
     return {
         "number": number,
         "label": label_of(summary),
         "about": about(summary),
         "links": [(name, _link(place, out)) for name, place in zip(names, places, strict=True)],
-        "data": f"{PROTOCOLS[summary.protocol].title} on {', '.join(tested)}"
-        + (f", K={summary.shots}" if summary.shots else ""),
-        "views": views(record),
-        "notes": [str(note) for note in record["facts"].get("view_notes", ())]
-        or ["no views of its paper are on record"],
+        "data": f"{PROTOCOLS[summary.protocol].title} on {', '.join(tested)}{shots}",
+        "views": views_text(record),
+        "notes": record.facts.view_notes or ("no views of its paper are on record",),
         "kept": _kept(summary),
-        "costs": [
-            *("-" if value is None else f"{value:.3g}" for value in numbers),
-            "-" if cost.get("peak_memory_mb") is None else f"{cost['peak_memory_mb']:,.0f}",
-            f"{summary.trainable:,}",
-            "-" if cost.get("gmacs_video") is None else f"{cost['gmacs_video']:.1f}",
-        ],
+        "costs": _costs(record.cost, summary.trainable),
     }
 
 
+def _costs(cost: Cost, trainable: int) -> list[str]:
+    """Return the texts of the columns ``_COSTS``."""
+    return [
+        _number(cost.step_seconds, ".3g"),
+        _number(cost.train_clips_per_second, ".3g"),
+        _number(cost.scored_views_per_second, ".3g"),
+        _number(cost.peak_memory_mb, ",.0f"),
+        f"{trainable:,}",
+        _number(cost.gmacs_video, ".1f"),
+    ]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
 def _kept(summary: Summary) -> str:
-    if summary.first["history"]:
-        return SELECTIONS[summary.first["selection"]]
+    if summary.first.history:
+        return SELECTIONS[summary.first.selection]
     return f"that of {summary.started_from}" if summary.started_from else "nothing trained"
 
 
@@ -193,7 +211,7 @@ def _markdown(tables: Sequence[dict[str, Any]], marks: _Marks, shown: Sequence[d
             yield "| " + " | ".join([label, *map(_markdown_cell, row["cells"])]) + " |"
         yield ""
     yield _LEGEND + " Numbers in brackets: the run below.\n"
-    yield from (f"- {letter}: {markdown(remark)}" for letter, remark in marks.listed())
+    yield from (f"- {letter}: {markdown(caveat)}" for letter, caveat in marks.listed())
     yield "\n## Runs\n"
     yield from _lines(["#", "run", "views", "epoch kept", *_COSTS])
     for run in shown:
@@ -212,34 +230,6 @@ def _lines(head: Sequence[str]) -> Iterator[str]:
 def _markdown_cell(cell: dict[str, Any] | None) -> str:
     if cell is None:
         return ""
-    told = f"{cell['printed']}, {cell['difference']}" if cell["printed"] else "-"
-    mark = f" {cell['marks']}" if cell["marks"] else ""
-    return f"**{cell['ours']}** [{cell['number']}]<br>{told}{mark}<br>{cell['counts']}"
-
-
-_PAGE = """<p class="small">{{ legend }}</p>
-{% if remarks %}<p class="small">{% for letter, remark in remarks %}<b>{{ letter }}</b> {{ remark }}
-{{ "; " if not loop.last }}{% endfor %}</p>{% endif %}
-{% for table, pictures in tables %}<h2>{{ table.title }}</h2>
-<div class="wide"><table><tr><th rowspan="2">method</th>
-{% for name, count in table.groups %}<th class="set" colspan="{{ count }}">{{ name }}</th>{% endfor %}</tr>
-<tr>{% for h in table.head %}<th class="n{{ ' set' if table.first[loop.index0] }}">{{ h }}</th>{% endfor %}</tr>
-{% for row in table.rows %}<tr><td>{{ row.label }}<span class="tiny">{{ row.about }}</span></td>
-{% for cell in row.cells %}<td class="n{{ ' set' if table.first[loop.index0] }}">{% if cell %}<b>{{ cell.ours }}</b>
-<a href="#run{{ cell.number }}"><sup>{{ cell.number }}</sup></a>
-<span class="tiny">{% if cell.printed %}<span title="{{ cell.source }}">{{ cell.printed }}</span>,
-{{ cell.difference }} <sup>{{ cell.marks }}</sup>{% else %}-{% endif %}</span>
-<span class="tiny{{ '' if cell.complete else ' few' }}">{{ cell.counts }}</span>{% endif %}</td>{% endfor %}</tr>
-{% endfor %}</table></div>
-{{ figures(pictures) }}
-{% endfor %}
-<h2>Runs</h2><div class="wide"><table><tr><th>#</th><th>run</th><th>views</th><th>epoch kept</th>
-{% for h in costs %}<th class="n">{{ h }}</th>{% endfor %}</tr>
-{% for run in runs %}<tr id="run{{ run.number }}"><td>{{ run.number }}</td><td>{{ run.label }}, {{ run.data }}
-<span class="tiny">{{ run.about }}; seeds {% for name, link in run.links %}<a href="{{ link }}">{{ name }}</a>
-{% endfor %}</span></td><td>{{ run.views }}{% for note in run.notes %}<span class="tiny">{{ note }}</span>
-{% endfor %}</td><td>{{ run.kept }}</td>{% for cost in run.costs %}<td class="n">{{ cost }}</td>{% endfor %}</tr>
-{% endfor %}</table></div>
-{% for run in runs if run.pictures %}<details><summary>Pictures of {{ run.number }}: {{ run.label }},
-{{ run.data }}</summary>{{ figures(run.pictures) }}</details>
-{% endfor %}"""
+    published = f"{cell['published']}, {cell['difference']}" if cell["published"] else "-"
+    mark = f" {cell['marks']}" if cell.get("marks") else ""
+    return f"**{cell['ours']}** [{cell['number']}]<br>{published}{mark}<br>{cell['counts']}"

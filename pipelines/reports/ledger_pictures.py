@@ -1,4 +1,4 @@
-"""Which pictures a ledger gets: those that set methods side by side, and those of single groups of runs."""
+"""The pictures of a ledger: those that compare methods, and those of single groups of runs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 
 from pipelines.config.protocols import PROTOCOLS
 from pipelines.records.find import Run
-from pipelines.records.ledger import Ledger, Placed, Row, Table
-from pipelines.records.summary import Column, Record, Summary, title
+from pipelines.records.ledger import Entry, Ledger, Row, Table
+from pipelines.records.run_file import RunRecord
+from pipelines.records.summary import Column, Summary, title
 from pipelines.reports import prediction_plots, score_plots
 from pipelines.reports.page import Picture, file_name
 from pipelines.reports.prediction_plots import Predicted, predicted
@@ -23,7 +24,7 @@ _HEADLINE = {"b2n": "HM", "retrieval": "t2v R@1"}
 
 
 def common(table: Table, out: Path) -> Iterator[Picture]:
-    """Of a protocol, a data set at a time: bars, curves over shots, score against trainable parameters."""
+    """Draw each data set of a protocol: bars or curves over shots, and scores against trainable parameters."""
     for dataset in dict.fromkeys(column.dataset for column in table.columns):
         columns = [column for column in table.columns if column.dataset == dataset]
         stem = f"{table.protocol}_{file_name(dataset)}"
@@ -37,18 +38,14 @@ def common(table: Table, out: Path) -> Iterator[Picture]:
             yield Picture(f"Few-shot on {title(dataset)}", score_plots.shot_curves(lines, out / f"{stem}_shots").name)
         else:
             summaries = [next(row.cells[c].summary for c in columns if c in row.cells) for row in rows]
-            told = {
-                (n, c): float(p.score.value.partition("±")[0])
-                for n, row in enumerate(rows)
-                for c in columns
-                if c in row.cells and (p := row.cells[c].printed) is not None
-            }
-            drawn = score_plots.accuracy_bars(summaries, labels, columns, out / f"{stem}_bars", printed=told)
+            drawn = score_plots.accuracy_bars(
+                summaries, labels, columns, out / f"{stem}_bars", printed=_published(rows, columns)
+            )
             yield Picture(f"{PROTOCOLS[table.protocol].title.capitalize()} on {title(dataset)}", drawn.name)
         if len(rows) > 1:
             headline = _headline(table.protocol, columns)
             lines = [
-                _sized(label, row.cells[headline])
+                sized(label, row.cells[headline])
                 for label, row in zip(labels, rows, strict=True)
                 if headline in row.cells
             ]
@@ -56,8 +53,14 @@ def common(table: Table, out: Path) -> Iterator[Picture]:
             yield Picture(f"{headline.heading} on {title(dataset)} against trainable parameters", drawn.name)
 
 
+def _published(rows: Sequence[Row], columns: Sequence[Column]) -> dict[tuple[int, Column], float]:
+    """Return published scores by row number and column."""
+    entries = {(n, c): row.cells[c] for n, row in enumerate(rows) for c in columns if c in row.cells}
+    return {place: entry.comparison.published for place, entry in entries.items() if entry.comparison is not None}
+
+
 def _labels(rows: Sequence[Row]) -> list[str]:
-    """What a picture calls the rows: the method, and more where that is not enough."""
+    """Return what a picture calls the rows: the method, and more where that is not enough."""
     methods = [row.label.partition(" (")[0] for row in rows]
     labels = [m if methods.count(m) == 1 else row.label for m, row in zip(methods, rows, strict=True)]
     backbones = [row.about.partition(",")[0] for row in rows]
@@ -71,64 +74,65 @@ def _headline(protocol: str, columns: Sequence[Column]) -> Column:
     return next((c for c in columns if c.metric == wanted), columns[-1] if protocol == "few_shot" else columns[0])
 
 
-def _line(label: str, cells: Sequence[Placed]) -> Line:
-    ours, printed = [], []
-    for placed in cells:
-        shots, cell = float(placed.summary.shots or 0), placed.summary.cells[placed.column]
+def _line(label: str, entries: Sequence[Entry]) -> Line:
+    """Return a method's scores by number of shots."""
+    ours, published = [], []
+    for entry in entries:
+        shots, cell = float(entry.summary.shots or 0), entry.summary.cells[entry.column]
         ours.append(Point(shots, cell.mean, cell.std))
-        if placed.printed:
-            printed.append(Point(shots, float(placed.printed.score.value.partition("±")[0])))
-    return Line(label, ours, printed)
+        if entry.comparison:
+            published.append(Point(shots, entry.comparison.published))
+    return Line(label, ours, published)
 
 
-def _sized(label: str, placed: Placed) -> Line:
-    """A method's score at its size; the published one at the published setting's, where that is known."""
-    summary, cell = placed.summary, placed.summary.cells[placed.column]
+def sized(label: str, entry: Entry) -> Line:
+    """Return a method's score at its size; the published one at the published setting's, where that is known."""
+    summary, cell = entry.summary, entry.summary.cells[entry.column]
     ours = [Point(float(summary.trainable), cell.mean, cell.std)]
-    if placed.printed is None:
+    if entry.comparison is None:
         return Line(label, ours)
-    score = placed.printed.score
-    known = figure(score.method, summary.first["preset"], score.backbone, summary.first["scoring"]["frames"])
+    score = entry.comparison.score
+    known = figure(score.method, summary.first.preset, score.backbone, summary.first.scoring.frames)
     if known is None and summary.trainable:
         return Line(label, ours)
     size = float(known.trainable if known else 0)
-    return Line(label, ours, [Point(size, float(score.value.partition("±")[0]))])
+    return Line(label, ours, [Point(size, entry.comparison.published)])
 
 
 def single(ledger: Ledger, runs: Sequence[Run], out: Path) -> dict[int, list[Picture]]:
-    """By group number: probe, confusion, gain over zero-shot, t-SNE and correlation of labels, of its first seed.
+    """Draw probe, confusion, gain over zero-shot, t-SNE and correlation of labels for each group's first seed.
 
-    Zero-shot's are of a run of the same backbone on the same clips.
+    Zero-shot is a run of the same backbone on the same clips. Returns pictures by group number.
     """
-    by_name = {run.record["name"]: run for run in runs}
-    first = [by_name[summary.first["name"]] for summary in ledger.summaries]
-    plain = [run for run in runs if run.record["method"] == "zeroshot"]
-    read = functools.lru_cache(maxsize=4)(Run.predictions)  # zero-shot's stand beside those of many runs
-    beside = functools.partial(_zero_shot, plain, read)
+    by_name = {run.record.name: run for run in runs}
+    first = [by_name[summary.first.name] for summary in ledger.summaries]
+    plain = [run for run in runs if run.record.method == "zeroshot"]
+    read = functools.lru_cache(maxsize=4)(Run.predictions)  # many runs are compared with the same zero-shot run
+    baseline = functools.partial(_zero_shot, plain, read)
     return {
-        number: list(_of_group(number, summary, read(run), beside, out))
+        number: list(_of_group(number, summary, read(run), baseline, out))
         for number, (summary, run) in enumerate(zip(ledger.summaries, first, strict=True), 1)
     }
 
 
 _Arrays = Mapping[str, np.ndarray]
-_Beside = Callable[[Record, Predicted, Sequence[str]], Predicted | None]
+_Baseline = Callable[[RunRecord, Predicted, Sequence[str]], Predicted | None]
 
 
-def _of_group(number: int, summary: Summary, arrays: _Arrays, beside: _Beside, out: Path) -> Iterator[Picture]:
+def _of_group(number: int, summary: Summary, arrays: _Arrays, baseline: _Baseline, out: Path) -> Iterator[Picture]:
     record = summary.first
-    sets = {name: record["metrics"][name] for name in record["classes"]}
-    if any("probe" in metrics for metrics in sets.values()):
+    sets = {name: record.metrics.tests[name] for name in record.classes}
+    if any(metrics.probe for metrics in sets.values()):
         yield Picture("Temporal probe", score_plots.probe_bars(sets, out / f"run{number}_probe").name)
     seen = set[str]()
-    for place, (name, classes) in enumerate(record["classes"].items()):
+    for place, (name, classes) in enumerate(record.classes.items()):
         mine, dataset = predicted(arrays, name), name.partition("/")[0] if "/" in name else name
         if mine is None or not mine.fits(len(classes)) or dataset in seen:  # of several lists of a data set, the first
             continue
         seen.add(dataset)
         stem = out / f"run{number}_{file_name(name)}_{place}"
-        base = beside(record, mine, classes)
-        yield from _of_set(mine, base, classes, stem, name=name, method=record["method"])
+        base = baseline(record, mine, classes)
+        yield from _of_set(mine, base, classes, stem, name=name, method=record.method)
 
 
 def _of_set(
@@ -153,13 +157,13 @@ def _part(stem: Path, kind: str) -> Path:
 
 
 def _zero_shot(
-    plain: Sequence[Run], read: Callable[[Run], _Arrays], record: Record, mine: Predicted, classes: Sequence[str]
+    plain: Sequence[Run], read: Callable[[Run], _Arrays], record: RunRecord, mine: Predicted, classes: Sequence[str]
 ) -> Predicted | None:
-    """Zero-shot's predictions of the same clips among the same classes, with the same weights."""
-    if record["method"] == "zeroshot":
+    """Return zero-shot's predictions of the same clips among the same classes, with the same weights."""
+    if record.method == "zeroshot":
         return None
     for run in plain:
-        same = [(n, names) for n, names in run.record["classes"].items() if sorted(names) == sorted(classes)]
+        same = [(n, names) for n, names in run.record.classes.items() if sorted(names) == sorted(classes)]
         if not same or _weights(run.record) != _weights(record):
             continue
         for name, names in same:
@@ -171,5 +175,5 @@ def _zero_shot(
     return None
 
 
-def _weights(record: Record) -> tuple[str, str | None]:
-    return record["config"]["backbone"]["name"], record["facts"].get("weights_digest")
+def _weights(record: RunRecord) -> tuple[str, str | None]:
+    return record.config.backbone.name, record.facts.weights_digest

@@ -1,4 +1,4 @@
-"""The card of a model: what it is, what it was trained and scored on, how to use it, and what it is not good for."""
+"""The card of a model: what it is, how to use it, its data, scores and limits."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config.protocols import PROTOCOLS
-from pipelines.records.summary import SELECTIONS, Record, Summary, columns_of, headings, started_from, title, views
+from pipelines.records.run_file import RECORD, SELECTIONS, RunRecord, read
+from pipelines.records.summary import Summary, columns_of, headings, started_from, title, views_text
 from pipelines.reports.page import markdown
 from pipelines.storage.files import write_whole
 
 CARD = "model_card.md"
 LONGEST = 5000
-"""Characters that MLflow's registry keeps of a description."""
+"""Most characters of a description in MLflow's registry."""
 
-_NAMED = 20  # classes and files that are named; of more, the first
+_NAMED = 20  # classes and files that are listed at most
 
 
 def write_model_card(folder: Path) -> Path:
-    """Write ``folder/model_card.md`` from the run's record and its adapter."""
-    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    """Write ``folder/model_card.md`` from the run's record and its adapter.
+
+    Raises:
+        UserError: the record is missing or damaged.
+    """
+    record = read(folder / RECORD)
     path = folder / CARD
     text = model_card(record, _adapter(folder / "adapter.safetensors"))
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
@@ -29,7 +34,7 @@ def write_model_card(folder: Path) -> Path:
 
 
 def description(folder: Path) -> str:
-    """The card as the registry keeps it: cut at a line where it is too long, and then saying so."""
+    """Return the card for the registry; a card that is too long is cut at a line, with a note."""
     path = folder / CARD
     if not path.is_file():
         return f"run {folder.name}"
@@ -41,7 +46,7 @@ def description(folder: Path) -> str:
 
 
 def _adapter(path: Path) -> Mapping[str, Any]:
-    """What the adapter's file says of itself; nothing without one."""
+    """Return the metadata of the adapter's file; {} without one."""
     if not path.is_file():
         return {}
     from safetensors import safe_open
@@ -51,12 +56,12 @@ def _adapter(path: Path) -> Mapping[str, Any]:
     return found
 
 
-def model_card(record: Record, adapter: Mapping[str, Any] | None = None) -> str:
-    """The card as Markdown.
+def model_card(record: RunRecord, adapter: Mapping[str, Any] | None = None) -> str:
+    """Return the card as Markdown.
 
     Args:
-        record: content of ``run.json``.
-        adapter: what ``adapter.safetensors`` says of itself.
+        record: record of the run.
+        adapter: metadata of ``adapter.safetensors``.
     """
     sections = {
         "What it is": _what(record, adapter or {}),
@@ -68,7 +73,7 @@ def model_card(record: Record, adapter: Mapping[str, Any] | None = None) -> str:
         "Limits": _limits(record),
         "Provenance": _provenance(record),
     }
-    lines = [f"# {markdown(record['name'])}", ""]
+    lines = [f"# {markdown(record.name)}", ""]
     for heading, content in sections.items():
         lines += [f"## {heading}", "", *content, ""]
     return "\n".join(lines)
@@ -78,32 +83,32 @@ def _list(values: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"- {key}: {markdown(value)}" for key, value in values.items() if value not in ("", None))
 
 
-def _what(record: Record, adapter: Mapping[str, Any]) -> Iterator[str]:
-    backbone, facts = record["config"]["backbone"], record["facts"]
-    weights = Path(backbone["pretrained"]).name if backbone["pretrained"] else "random"
-    made = f"{record['method']}, preset {record['preset']}" if record["preset"] else record["method"]
-    task = "finds videos for captions" if record["protocol"] == "retrieval" else "names the action in a video"
-    total = f" of {facts['total']:,}" if "total" in facts else ""
+def _what(record: RunRecord, adapter: Mapping[str, Any]) -> Iterator[str]:
+    backbone, facts = record.config.backbone, record.facts
+    weights = Path(backbone.pretrained).name if backbone.pretrained else "random"
+    method = f"{record.method}, preset {record.preset}" if record.preset else record.method
+    task = "finds videos for captions" if record.protocol == "retrieval" else "names the action in a video"
+    total = "" if facts.total is None else f" of {facts.total:,}"
     yield f"An adapter of a frozen vision-language model that {task}."
     yield ""
     yield from _list(
         {
-            "Method": made,
-            "Backbone": f"{backbone['name']}, weights {weights}, not part of the adapter",
+            "Method": method,
+            "Backbone": f"{backbone.name}, weights {weights}, not part of the adapter",
             "Backbone digest": adapter.get("backbone", {}).get("digest"),
-            "Weights digest": facts.get("weights_digest"),
-            "Trainable parameters": f"{facts['trainable']:,}{total}",
-            "Input": f"{views(record)} a video",
+            "Weights digest": facts.weights_digest,
+            "Trainable parameters": f"{facts.trainable:,}{total}",
+            "Input": f"{views_text(record)} a video",
         }
     )
 
 
-def _use(record: Record, adapter: Mapping[str, Any]) -> Iterator[str]:
-    tracking = record["config"]["tracking"]
-    registered = tracking.get("register")
-    source = f"models:/{registered}@{tracking['alias']}" if registered else f"runs/{record['name']}"
+def _use(record: RunRecord, adapter: Mapping[str, Any]) -> Iterator[str]:
+    tracking = record.config.tracking
+    registered = tracking.registered_name
+    source = f"models:/{registered}@{tracking.alias}" if registered else f"runs/{record.name}"
     yield from ("```python", "import vlmodels", "", f'model = vlmodels.load("{source}")')
-    if record["protocol"] == "retrieval":
+    if record.protocol == "retrieval":
         yield 'texts = model.method.encode_captions(["a man plays the guitar"])'
     else:
         yield 'model("clip.mp4", labels=["clapping", "walking a dog"])'
@@ -121,75 +126,74 @@ def _some(names: list[str]) -> str:
     return ", ".join(map(markdown, names[:_NAMED])) + rest
 
 
-def _scores(record: Record) -> Iterator[str]:
+def _scores(record: RunRecord) -> Iterator[str]:
     summary = Summary([record])
     columns = columns_of([summary])
     yield "| score | value | chance | scored videos |"
     yield "| --- | --- | --- | --- |"
     for column, heading in zip(columns, headings(columns, summary.protocol), strict=True):
         cell = summary.cells[column]
-        value = f"{cell.text}" + ("" if column.is_rank else " %")
+        value = cell.text if column.is_rank else f"{cell.text} %"
         chance = "-" if cell.chance is None else f"{cell.chance:.1f} %"
         yield f"| {markdown(heading)} | {value} | {chance} | {cell.counts} |"
     yield ""
     yield "Videos that could not be decoded count as wrong."
-    if record["selection"] == "test-best":
+    if record.selection == "test-best":
         yield "The epoch was chosen on the test list, as published: these scores are optimistic."
 
 
-def _data(record: Record) -> Iterator[str]:
-    facts = record["facts"]
+def _data(record: RunRecord) -> Iterator[str]:
+    facts = record.facts
     yield from _list(
         {
-            "Protocol": f"{PROTOCOLS[record['protocol']].title} on {title(record['dataset'])}, seed {record['seed']}",
-            "Split": facts["split_source"],
-            "Split digest": facts.get("split_digest"),
-            "Data digest": facts.get("data_digest"),
-            "Descriptions digest": facts.get("descriptions_digest"),
+            "Protocol": f"{PROTOCOLS[record.protocol].title} on {title(record.dataset)}, seed {record.seed}",
+            "Split": facts.split_source,
+            "Split digest": facts.split_digest,
+            "Data digest": facts.data_digest,
+            "Descriptions digest": facts.descriptions_digest,
         }
     )
-    for name, classes in record["classes"].items():
-        of = f" of {len(classes)} classes" if classes else ""
-        yield f"- Test set {markdown(name)}: {record['metrics'][name]['n_listed']:,} videos{of}"
-    yield from (f"- List {markdown(name)}: sha256 {digest}" for name, digest in record["lists"].items())
-    yield from (f"- Note: {markdown(note)}" for note in facts.get("notes", ()))
+    for name, classes in record.classes.items():
+        of_classes = f" of {len(classes)} classes" if classes else ""
+        yield f"- Test set {markdown(name)}: {record.metrics.tests[name].n_listed:,} videos{of_classes}"
+    yield from (f"- List {markdown(name)}: sha256 {digest}" for name, digest in record.lists.items())
+    yield from (f"- Note: {markdown(note)}" for note in facts.notes)
 
 
-def _training(record: Record) -> Iterator[str]:
-    config, start = record["config"], started_from(record)
-    if not record["history"]:
-        told = f"This run only scores: its adapter is that of {markdown(start)}, trained there."
-        yield told if start else "Nothing was trained in this run."
+def _training(record: RunRecord) -> Iterator[str]:
+    config, start = record.config, started_from(record)
+    if not record.history:
+        only_scores = f"This run only scores: its adapter is that of {markdown(start)}, trained there."
+        yield only_scores if start else "Nothing was trained in this run."
         return
     yield from _list(
         {
-            "Epoch kept": f"{record['epoch_kept']} of {len(record['history'])}, {SELECTIONS[record['selection']]}",
+            "Epoch kept": f"{record.epoch_kept} of {len(record.history)}, {SELECTIONS[record.selection]}",
             "Started from": start,
         }
     )
-    for name, group in (("Method", "method_config"), ("Optimiser", "optim"), ("Augmentation", "augment")):
-        if config[group]:
-            yield from _list({name: ", ".join(f"{key}={value}" for key, value in config[group].items())})
+    groups = {"Method": config.method_config, "Optimiser": config.optim, "Augmentation": config.augment}
+    for name, settings in groups.items():
+        if settings:
+            yield from _list({name: ", ".join(f"{key}={value}" for key, value in settings.items())})
 
 
-def _cost(record: Record) -> Iterator[str]:
-    cost, shown = record["cost"], {}
-    for what, key, form in (
-        ("Multiply-accumulates of a view", "gmacs_video", "{:.1f} G"),
-        ("Training step", "step_seconds", "{:.3g} s"),
-        ("Training", "train_clips_per_second", "{:.3g} clips/s"),
-        ("Scoring", "scored_views_per_second", "{:.3g} views/s"),
-        ("Peak memory", "peak_memory_mb", "{:,.0f} MB"),
-    ):
-        if cost.get(key) is not None:
-            shown[what] = form.format(cost[key])
-    device = record["facts"].get("device")
-    yield from _list({**shown, "Duration": f"{record['seconds']['total']:.0f} s", "Device": device})
+def _cost(record: RunRecord) -> Iterator[str]:
+    cost = record.cost
+    measured = {
+        "Multiply-accumulates of a view": (cost.gmacs_video, "{:.1f} G"),
+        "Training step": (cost.step_seconds, "{:.3g} s"),
+        "Training": (cost.train_clips_per_second, "{:.3g} clips/s"),
+        "Scoring": (cost.scored_views_per_second, "{:.3g} views/s"),
+        "Peak memory": (cost.peak_memory_mb, "{:,.0f} MB"),
+    }
+    yield from _list({name: form.format(value) for name, (value, form) in measured.items() if value is not None})
+    yield from _list({"Duration": f"{record.seconds.total:.0f} s", "Device": record.facts.device})
 
 
-def _limits(record: Record) -> Iterator[str]:
-    lost = {uri: reason for pairs in record["unscored"].values() for uri, reason in pairs}
-    if record["protocol"] == "retrieval":
+def _limits(record: RunRecord) -> Iterator[str]:
+    lost = {uri: reason for pairs in record.unscored.values() for uri, reason in pairs}
+    if record.protocol == "retrieval":
         yield "- Captions longer than the text tower's context are cut."
     else:
         yield (
@@ -201,17 +205,17 @@ def _limits(record: Record) -> Iterator[str]:
         yield f"- Listed videos that could not be decoded: {len(lost)} ({_some(list(lost))})."
 
 
-def _provenance(record: Record) -> Iterator[str]:
-    facts = record["facts"]
-    versions = ", ".join(f"{name} {facts[name]}" for name in ("python", "torch", "open_clip", "ray") if name in facts)
+def _provenance(record: RunRecord) -> Iterator[str]:
+    facts = record.facts
+    versions = {"python": facts.python, "torch": facts.torch, "open_clip": facts.open_clip, "ray": facts.ray}
     yield from _list(
         {
-            "Run": record["name"],
-            "MLflow run": record["tracking"].get("run_id"),
-            "Finished": record["finished"],
-            "Git commit": facts.get("git"),
-            "Code digest": facts.get("code_version"),
-            "Versions": versions,
-            "Machine": facts.get("machine"),
+            "Run": record.name,
+            "MLflow run": record.tracking.run_id,
+            "Finished": record.finished,
+            "Git commit": facts.git,
+            "Code digest": facts.code_version,
+            "Versions": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
+            "Machine": facts.machine,
         }
     )

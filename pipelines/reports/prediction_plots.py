@@ -1,6 +1,6 @@
-"""The pictures of predictions and features: per-class gain, t-SNE of videos, correlation of label features.
+"""Pictures of predictions and features: per-class gain, t-SNE of videos, correlation of label features.
 
-Each function returns its file. ``Predicted`` is what ``predictions.npz`` keeps of one test set.
+Each function returns its file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ _NAMES = 40  # classes whose names can be read at the side of one of two matrice
 
 @dataclass(frozen=True)
 class Predicted:
-    """A test set's clips (N,), targets (N,), scores (N,C), and, if kept, features of videos (N,E) and classes (C,E)."""
+    """Predictions of a test set, as ``predictions.npz`` keeps them.
+
+    Attributes:
+        clips: ids (N,).
+        targets: classes (N,).
+        scores: of each class (N,C).
+        video: features of the clips (N,E), if kept.
+        text: features of the classes (C,E), if kept.
+    """
 
     clips: np.ndarray
     targets: np.ndarray
@@ -32,7 +40,7 @@ class Predicted:
 
     @property
     def best(self) -> np.ndarray:
-        """Each clip's best class (N,); where its own ties with others, one of these, as scores count."""
+        """Each clip's best class (N,); where its own class ties with others, another one, as scores count ties."""
         rows = np.arange(len(self.targets))
         others = self.scores.astype(np.float64)
         others[rows, self.targets] = -np.inf
@@ -46,7 +54,7 @@ class Predicted:
         return found
 
     def fits(self, classes: int) -> bool:
-        """Whether it is of this number of classes, with a row for each clip."""
+        """Return whether there are this many classes, and a row for each clip."""
         videos = len(self.targets)
         rows = [part for part in (self.clips, self.scores, self.video) if part is not None]
         same = all(len(part) == videos for part in rows) and self.scores.shape == (videos, classes)
@@ -56,12 +64,12 @@ class Predicted:
         return bool(same and inside and (self.text is None or len(self.text) == classes))
 
     def on(self, other: Predicted, classes: Sequence[str], others: Sequence[str]) -> Predicted | None:
-        """These predictions for the other's clips, in the other's order of clips and of classes.
+        """Return these predictions for the other's clips, in the other's order of clips and of classes.
 
-        None unless both are of classes of the same names, and this is of all its clips, each of the same class.
+        None unless both have classes of the same names, and these have all of the other's clips with the same targets.
 
         Args:
-            other: the predictions to set beside.
+            other: the predictions to compare with.
             classes: names of these classes.
             others: names of the other's classes.
         """
@@ -80,7 +88,7 @@ class Predicted:
 
 
 def predicted(arrays: Mapping[str, np.ndarray], name: str) -> Predicted | None:
-    """The test set ``name`` of ``predictions.npz``; None if its scores are not there, as for retrieval."""
+    """Return the test set ``name`` of ``predictions.npz``; None if it has no scores, as for retrieval."""
     clips, targets, scores = (arrays.get(f"{name}/{part}") for part in ("clip_id", "target", "score"))
     if clips is None or targets is None or scores is None or not len(targets):
         return None
@@ -88,7 +96,7 @@ def predicted(arrays: Mapping[str, np.ndarray], name: str) -> Predicted | None:
 
 
 def class_gain(ours: Predicted, zero_shot: Predicted, classes: Sequence[str], path: Path) -> Path:
-    """Accuracy of each class minus zero-shot's, in points, sorted; of more than 60 classes the two ends."""
+    """Draw the accuracy of each class minus zero-shot's, in points, sorted; of more than 60 classes the two ends."""
     counts = np.bincount(ours.targets, minlength=len(classes))
     gains = np.bincount(ours.targets, ours.right.astype(float) - zero_shot.right, len(classes))
     shown = np.flatnonzero(counts)
@@ -117,12 +125,12 @@ def class_gain(ours: Predicted, zero_shot: Predicted, classes: Sequence[str], pa
 def embeddings(
     ours: Predicted, zero_shot: Predicted | None, classes: Sequence[str], path: Path, *, label: str
 ) -> Path | None:
-    """t-SNE of video features coloured by class (ViLT-CLIP figure 3), beside zero-shot's if it is given.
+    """Draw t-SNE of video features coloured by class (ViLT-CLIP figure 3), next to zero-shot's if it is given.
 
     At most 2000 videos of 20 classes, drawn with a fixed seed. None if there are too few videos, or no features.
     """
     sides = [(name, p.video) for name, p in ((label, ours), ("zero-shot", zero_shot)) if p and p.video is not None]
-    rows = _drawn(ours.targets)
+    rows = rows_drawn(ours.targets)
     if ours.video is None or len(rows) < 8:
         return None
     kinds = np.unique(ours.targets[rows])
@@ -144,18 +152,18 @@ def embeddings(
     return saved(figure, path)
 
 
-def _drawn(targets: np.ndarray) -> np.ndarray:
-    """Rows of at most ``_VIDEOS`` videos of at most ``_CLASSES`` classes, the same for the same targets."""
+def rows_drawn(targets: np.ndarray, most: int = _VIDEOS) -> np.ndarray:
+    """Return the rows of at most ``most`` videos of at most ``_CLASSES`` classes, the same for the same targets."""
     rng = np.random.default_rng(0)
     kinds = np.unique(targets)
     chosen = rng.permutation(kinds)[:_CLASSES]
     rows = np.flatnonzero(np.isin(targets, chosen))
-    return np.sort(rng.permutation(rows)[:_VIDEOS])
+    return np.sort(rng.permutation(rows)[:most])
 
 
 @functools.lru_cache(maxsize=16)
 def _flat(content: bytes, kind: str, width: int) -> np.ndarray:
-    """t-SNE of features (N, ``width``) given as bytes; zero-shot's stand beside those of many methods."""
+    """Return t-SNE (N,2) of features (N, ``width``); bytes, as the same zero-shot features are asked for many times."""
     from sklearn.manifold import TSNE
 
     features = np.frombuffer(content, kind).reshape(-1, width).astype(np.float32)
@@ -168,7 +176,7 @@ def _flat(content: bytes, kind: str, width: int) -> np.ndarray:
 def label_correlation(
     ours: np.ndarray, zero_shot: np.ndarray | None, classes: Sequence[str], path: Path, *, label: str
 ) -> Path:
-    """Cosines between the classes' text features (C,E) (M2-CLIP figure 2), beside zero-shot's, on one scale."""
+    """Draw cosines between the classes' text features (C,E) (M2-CLIP figure 2), next to zero-shot's, on one scale."""
     sides = [(name, _cosines(f)) for name, f in ((label, ours), ("zero-shot", zero_shot)) if f is not None]
     others = np.concatenate([m[~np.eye(len(m), dtype=bool)] for _, m in sides])
     named = len(classes) <= _NAMES

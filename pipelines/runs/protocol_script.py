@@ -55,6 +55,6 @@ def _register_best(results: Sequence[RunResult], config: TrainConfig) -> None:
     """Register the run that is best on held-out clips, or the first."""
     from pipelines.runs.registry import register_run
 
-    best = max(results, key=lambda result: result.metrics.get("select", {}).get("top1", 0.0))
-    print(f"registering seed {best.record['seed']}")
+    best = max(results, key=lambda result: result.metrics.select.top1)
+    print(f"registering seed {best.record.seed}")
     register_run(best, config)

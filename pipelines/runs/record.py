@@ -19,18 +19,18 @@ from pipelines.evaluation.metrics import harmonic_mean
 from pipelines.planning.identity import code_version
 from pipelines.planning.plan import Plan
 from pipelines.planning.start import about_start
-from pipelines.records.run_file import SCHEMA, write_record
+from pipelines.records.run_file import SCHEMA, Metrics, RunRecord, write
 from pipelines.runs.progress import Progress
 
 
-def assemble(folder: Path, checkpoint: Path, record: Mapping[str, Any], *, report: bool = True) -> None:
-    """Put adapter, predictions, configuration, classes and record into ``folder``, with model card and report."""
+def assemble(folder: Path, checkpoint: Path, record: RunRecord, *, report: bool = True) -> None:
+    """Write adapter, predictions, configuration, classes and record to ``folder``, with model card and report."""
     for path in checkpoint.iterdir():
         if path.name != "outcome.json":
             shutil.copy2(path, folder / path.name)
-    (folder / "config.json").write_text(json.dumps(record["config"], indent=2) + "\n")
-    (folder / "classes.json").write_text(json.dumps(record["classes"], indent=2, ensure_ascii=False) + "\n")
-    write_record(folder, record)
+    (folder / "config.json").write_text(json.dumps(record.config.to_json(), indent=2) + "\n")
+    (folder / "classes.json").write_text(json.dumps(dict(record.classes), indent=2, ensure_ascii=False) + "\n")
+    write(folder, record)
     if report:
         from pipelines.reports.model_card import write_model_card
         from pipelines.reports.run_page import write_run_report
@@ -40,7 +40,7 @@ def assemble(folder: Path, checkpoint: Path, record: Mapping[str, Any], *, repor
 
 
 def git_state() -> str:
-    """Commit of the checkout that the code runs from (``+`` if changed), or ``""`` outside of one."""
+    """Return the commit of the checkout that the code runs from (``+`` if changed), or ``""`` outside of one."""
     root = Path(__file__).parent
     try:
         commit = _git(root, "rev-parse", "--short=12", "HEAD")
@@ -57,20 +57,20 @@ def _git(root: Path, *arguments: str) -> str:
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run: its folder (path or URI), its ``run.json``, and whether it was there already."""
+    """A finished run: its folder (path or URI), its record, and whether it had finished before."""
 
     run_dir: str
-    record: Mapping[str, Any]
+    record: RunRecord
     reused: bool
 
     @property
-    def metrics(self) -> Mapping[str, Any]:
+    def metrics(self) -> Metrics:
         """Metrics of each test set, and ``hm`` for base-to-novel."""
-        return self.record["metrics"]
+        return self.record.metrics
 
 
 def facts_of(plan: Plan) -> dict[str, Any]:
-    """What the machine and the code were."""
+    """Return the facts of a run: the plan's, and what the machine and the code are."""
     import open_clip
     import ray
     import torch
@@ -101,13 +101,22 @@ def record_of(
     run_id: str | None,
     seconds: float,
     progress: Progress,
-) -> dict[str, Any]:
-    """Return the content of ``run.json``."""
+) -> RunRecord:
+    """Return the record of a run that has finished.
+
+    Args:
+        plan: the run.
+        outcome: metrics, cost, history and kept epoch, as the workers left them.
+        facts: :func:`facts_of` the plan.
+        run_id: the run in MLflow; None without one.
+        seconds: of this process; epochs that an earlier one trained are added.
+        progress: what the workers reported.
+    """
     metrics = dict(outcome["metrics"])
     tests = plan.split.tests if plan.config.test else ()
     if {"base", "novel"} <= set(metrics):
         metrics["hm"] = harmonic_mean(metrics["base"]["top1"], metrics["novel"]["top1"])
-    return {
+    values = {
         "schema": SCHEMA,
         "name": plan.name,
         "group": plan.group,
@@ -139,3 +148,4 @@ def record_of(
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "tracking": {"run_id": run_id},
     }
+    return RunRecord.model_validate(values)

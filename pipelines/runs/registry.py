@@ -23,9 +23,9 @@ def register_run(
     Raises:
         UserError: see ``register_model``.
     """
-    with (home or Home.at(config.out)).local_copy(result.record["name"]) as folder:
-        model = register_model(folder, config.tracking, result.record["tracking"].get("run_id"))
-    say(f"{result.record['name']}: registered as {model}")
+    with (home or Home.at(config.out)).local_copy(result.record.name) as folder:
+        model = register_model(folder, config.tracking, result.record.tracking.run_id)
+    say(f"{result.record.name}: registered as {model}")
     return model
 
 

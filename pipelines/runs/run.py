@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipelines.cluster.capacity import waiting
 from pipelines.planning.plan import Plan
 from pipelines.records.home import Home
-from pipelines.records.run_file import numbers_of
+from pipelines.records.run_file import RunRecord, numbers_of
 from pipelines.runs import launch
 from pipelines.runs.checkpoint import Outcome
 from pipelines.runs.progress import EpochListener, Progress, Send
@@ -113,13 +112,13 @@ def _train(
     return RunResult(home.path(plan.name), record, reused=False)
 
 
-def _publish(record: Mapping[str, Any], checkpoint: Path, tracker: Tracker, home: Home, *, report: bool) -> None:
+def _publish(record: RunRecord, checkpoint: Path, tracker: Tracker, home: Home, *, report: bool) -> None:
     """Track the final numbers, and put the run's folder together in its place."""
-    tracker.results(numbers_of(record["metrics"]) | numbers_of({"cost": record["cost"]}))
+    tracker.results(numbers_of(record.metrics.to_json()) | numbers_of({"cost": record.cost.to_json()}))
     with tempfile.TemporaryDirectory(prefix="vidadapt-") as scratch:
         assemble(Path(scratch), checkpoint, record, report=report)
         tracker.finish(Path(scratch))
-        home.publish(Path(scratch), record["name"])
+        home.publish(Path(scratch), record.name)
 
 
 @contextlib.contextmanager

@@ -96,11 +96,11 @@ def _finished(trial: TrialRecord, result: RunResult) -> TrialRecord:
     return replace(
         trial,
         status="finished",
-        epochs=len(record["history"]),
-        history=tuple(record["history"]),
-        metrics=record["metrics"],
-        cost=record["cost"],
-        tracking=TrialTracking(record["tracking"]["run_id"]),
+        epochs=len(record.history),
+        history=tuple(epoch.to_json() for epoch in record.history),
+        metrics=record.metrics.to_json(),
+        cost=record.cost.to_json(),
+        tracking=TrialTracking(record.tracking.run_id),
     )
 
 

@@ -141,11 +141,11 @@ def _results(
 def _winner_run(result: RunResult) -> WinnerRun:
     record = result.record
     return WinnerRun(
-        name=record["name"],
+        name=record.name,
         run_dir=result.run_dir,
-        seed=record["seed"],
-        metrics=record["metrics"],
-        cost=record["cost"],
+        seed=record.seed,
+        metrics=record.metrics.to_json(),
+        cost=record.cost.to_json(),
     )
 
 
@@ -164,7 +164,7 @@ def _register_best(
     register_one: Callable[..., str],
 ) -> str | None:
     """Register the seed that is best on held-out clips, or the first where none are held out: never chosen on test."""
-    best = max(results, key=lambda result: result.metrics.get("select", {}).get("top1", 0.0))
+    best = max(results, key=lambda result: result.metrics.select.top1)
     config = replace(plan.base, tracking=replace(plan.base.tracking, register=name))
     try:
         return register_one(best, config, say=say)

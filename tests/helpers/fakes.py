@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 
 import numpy as np
 
 from pipelines.protocols.split import Clip, EvalSet, Example, Split
+from pipelines.records import run_file
+from pipelines.records.run_file import RECORD, RunRecord
 from vlmodels.sampling import dense_pool_indices, pool_starts
 
 
@@ -76,7 +80,21 @@ def folder_clips(per_group=2, groups=5, names=("clap", "run", "sit", "walk")):
     ]
 
 
-def record_of(protocol="b2n", method="msta", dataset="toy-ucf", *, seed=1, scores=60.0, sets=None, **fields):
+def record_of(*args, changes=None, **fields):
+    """A made-up record: ``record_json`` with the values of ``changes``, by dotted paths."""
+    return changed(record_json(*args, **fields), changes or {})
+
+
+def changed(record, changes):
+    """The record, or its JSON, with other values at dotted paths: ``{"metrics.base.n_listed": 770}``."""
+    values = copy.deepcopy(record.to_json() if isinstance(record, RunRecord) else record)
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        functools.reduce(lambda holder, key: holder.setdefault(key, {}), parents, values)[last] = value
+    return RunRecord.model_validate(values)
+
+
+def record_json(protocol="b2n", method="msta", dataset="toy-ucf", *, seed=1, scores=60.0, sets=None, **fields):
     """A made-up ``run.json``.
 
     ``sets``: test set to classes (by default the protocol's); ``scores``: top-1 of all, or by set. Settings by dots, as
@@ -141,10 +159,15 @@ def record_of(protocol="b2n", method="msta", dataset="toy-ucf", *, seed=1, score
     }
 
 
-def predictions_of(record, *, videos=8, width=6, seed=0, shift=1.0):
-    """Made-up ``predictions.npz`` of a record: clusters around class features; ``shift`` pulls clips to theirs."""
+def predictions_of(record, **kwargs):
+    """Made-up ``predictions.npz`` of a record."""
+    return predictions_for(record.classes, **kwargs)
+
+
+def predictions_for(sets, *, videos=8, width=6, seed=0, shift=1.0):
+    """Predictions of test sets, by name to classes: clusters around class features; ``shift`` pulls clips to theirs."""
     arrays = {}
-    for name, classes in record["classes"].items():
+    for name, classes in sets.items():
         if not classes:
             continue
         random = np.random.default_rng(seed)
@@ -164,8 +187,17 @@ def predictions_of(record, *, videos=8, width=6, seed=0, shift=1.0):
 
 def leave_run(folder, record, arrays=None):
     """Write a record, and predictions that fit it, as a run does; return the run's folder."""
-    folder = folder / record["name"]
+    folder = folder / record.name
     folder.mkdir(parents=True)
     np.savez_compressed(folder / "predictions.npz", **(predictions_of(record) if arrays is None else arrays))
-    (folder / "run.json").write_text(json.dumps(record))
+    run_file.write(folder, record)
+    return folder
+
+
+def leave_json(folder, record):
+    """Write the JSON of a record, sound or not, as the ``run.json`` of a run; return the run's folder."""
+    folder = folder / record["name"]
+    folder.mkdir(parents=True)
+    np.savez_compressed(folder / "predictions.npz")
+    (folder / RECORD).write_text(json.dumps(record))
     return folder

@@ -15,7 +15,7 @@ from pipelines.sweeps.records import (
     TrialRecord,
     TrialTracking,
 )
-from tests.helpers.fakes import record_of
+from tests.helpers.fakes import record_json
 
 PRINTED = (
     ("1→6", "1-2", (67.4, 52.9, 59.3)),
@@ -62,7 +62,7 @@ def sweep_of(protocol="b2n", **fields):
         search_seed=1,
         objectives=objectives(select__top1="max"),
         scored_on_test=True,
-        config=record_of(protocol)["config"],
+        config=record_json(protocol)["config"],
         notes=("a note",),
         tracking=SweepTracking("parent", "key", "sqlite:///m.db"),
         started="2026-01-01T00:00:00Z",
@@ -72,7 +72,7 @@ def sweep_of(protocol="b2n", **fields):
 
 def trial_of(setting, top1=60.0, *, seed=1, status="finished", protocol="b2n", scores=None, **fields):
     """A trial; ``scores``: top-1 of its test sets, none where it is None."""
-    sets = {} if scores is None else record_of(protocol, scores=scores)["metrics"]
+    sets = {} if scores is None else record_json(protocol, scores=scores)["metrics"]
     started, finished = status not in ("invalid", "failed"), status == "finished"
     epochs = (3 if finished else 1) * started
     record = TrialRecord(

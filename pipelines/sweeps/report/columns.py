@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pipelines.config.text import aligned
 from pipelines.records import summary
-from pipelines.records.summary import Summary
+from pipelines.records.summary import Scores
 from pipelines.sweeps.candidates import label_of
 from pipelines.sweeps.records import AblationRecord, SweepRecord, TrialRecord
 from pipelines.sweeps.report.rows import NONE, SettingRow, metric_name, setting_rows, trials_summary
@@ -45,7 +45,7 @@ def text_of(metric: str, value: float | None) -> str:
     return f"{value:,.0f}" if metric == "cost.trainable" or value >= 1000 else f"{value:.3g}"
 
 
-def score_columns(summaries: Iterable[Summary | None]) -> list[tuple[summary.Column, str]]:
+def score_columns(summaries: Iterable[Scores | None]) -> list[tuple[summary.Column, str]]:
     """Return the test scores that any of them has, with headings; of retrieval recall at 1 alone."""
     known = [s for s in summaries if s is not None]
     if not known:

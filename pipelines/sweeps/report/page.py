@@ -26,6 +26,7 @@ from pipelines.sweeps.report.rows import (
 )
 from vlmodels.errors import UserError
 
+_TEMPLATE = Path(__file__).parent / "templates" / "sweep.html.j2"
 _COSTS = ("cost.trainable", "cost.step_seconds", "cost.gmacs_video", "cost.peak_memory_mb")
 
 
@@ -46,7 +47,7 @@ def write_sweep_report(folder: Path) -> Path:
     columns = table_columns(sweep, rows)
     write_page(
         part / "report.html",
-        _PAGE,
+        _TEMPLATE,
         title=sweep.name,
         width=90,
         about=list(_about(sweep, trials)),
@@ -126,39 +127,3 @@ def _trial_columns(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> Iterato
     yield TableColumn("seconds", [f"{trial.seconds:,.0f}" for trial in trials])
     yield TableColumn("MLflow run", [trial.tracking.run_id or NONE for trial in trials], kind="key")
     yield TableColumn("run", [trial.run or NONE for trial in trials], kind="key")
-
-
-_MACROS = """{% macro cell(column, n) %}{% set text = column.texts[n] %}
-<td {% if column.kind == "number" %}class="n"{% elif column.kind == "key" %}class="k" style="overflow-wrap: normal"
-{%- elif column.kind == "text" %}style="white-space: nowrap"{% endif %}>
-{%- if n in column.best %}<b>{{ text }}</b>
-{%- elif column.kind == "message" and text | length > 80 %}<details title="{{ text }}">
-<summary>{{ text[:72] }}…</summary>{{ text }}</details>
-{%- else %}{{ text }}{% endif %}</td>{% endmacro %}
-{% macro lines(columns, count) %}<tr>{% for c in columns %}
-<th{% if c.kind == "number" %} class="n"{% endif %}>{{ c.head }}</th>{% endfor %}</tr>
-{% for n in range(count) %}<tr>{% for c in columns %}{{ cell(c, n) }}{% endfor %}</tr>
-{% endfor %}{% endmacro %}
-{% macro drawn() %}{% for p in pictures %}<figure style="max-width: 100%"><img src="{{ p.file }}" alt="{{ p.caption }}">
-<figcaption>{{ p.caption }}</figcaption></figure>
-{% endfor %}{% endmacro %}"""
-_PAGE = (
-    _MACROS
-    + """<table>{% for key, value in about %}<tr><td>{{ key }}</td><td>{{ value }}</td></tr>{% endfor %}</table>
-<details><summary>Settings that every trial starts from</summary>
-<pre class="small">{% for line in settings %}{{ line }}
-{% endfor %}</pre></details>
-<h2>Winner</h2>{% if winner %}<table>{% for key, value in winner %}<tr><td>{{ key }}</td><td>{{ value }}</td></tr>
-{% endfor %}</table>{% else %}<p>None yet.</p>{% endif %}
-{% if not ablation and pictures %}<h2>Pictures</h2>{{ drawn() }}{% endif %}
-<h2>{{ ablation or "Settings, best first" }}</h2>{% if count %}<div class="wide"><table>
-{% if groups | length > 1 %}<tr>{% for name, size in groups %}<th colspan="{{ size }}"
-{%- if name %} class="set"{% endif %}>{{ name }}</th>{% endfor %}</tr>{% endif %}
-{{ lines(columns, count) }}</table></div>
-<p class="small">Percent. Bold: the best of a column. Several seeds: mean ± population standard deviation over
-those that finished. In brackets: where a trial stood that did not finish.</p>
-{% else %}<p>No trial has ended yet.</p>{% endif %}
-{% if ablation %}{{ drawn() }}{% endif %}
-{% if trials %}<h2>All trials</h2><div class="wide"><table>{{ lines(trials, trials[0].texts | length) }}</table></div>
-{% endif %}"""
-)

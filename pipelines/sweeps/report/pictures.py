@@ -13,7 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 
-from pipelines.records.summary import Column, Summary, title
+from pipelines.records.summary import Column, Scores, title
 from pipelines.reports import score_plots
 from pipelines.reports.page import Picture, file_name
 from pipelines.reports.score_plots import bare, saved
@@ -66,7 +66,7 @@ class AblationBars:
     """What the bars of an ablation show: the scores of each row and, by row number and column, printed ones."""
 
     labels: Sequence[str]
-    summaries: Sequence[Summary]
+    summaries: Sequence[Scores]
     columns: Sequence[Column]
     printed: Mapping[tuple[int, Column], float]
 

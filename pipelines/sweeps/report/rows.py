@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pipelines.records import summary
-from pipelines.records.summary import Record, Summary
+from pipelines.records.run_file import DIRECTIONS, RANKED, SetMetrics
+from pipelines.records.summary import ScoredRun, Scores, shots_of
 from pipelines.sweeps.candidates import label_of
 from pipelines.sweeps.records import AblationRecord, SweepRecord, TrialRecord
 
@@ -25,6 +25,7 @@ METRIC_NAMES = {
     "cost.peak_memory_mb": "peak memory (MB)",
 }
 
+Record = Mapping[str, Any]  # a sweep's or a trial's
 
 NONE = "-"
 """What a cell without a value shows."""
@@ -172,33 +173,39 @@ class Scored(Protocol):
         """Metrics by test set."""
 
 
-def trials_summary(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> Summary | None:
+def trials_summary(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> Scores | None:
     """Return the test scores over the finished trials; None where nothing was scored on test lists."""
     return runs_summary(sweep, [trial for trial in trials if trial.finished])
 
 
-def runs_summary(sweep: SweepRecord, runs: Sequence[Scored]) -> Summary | None:
+def runs_summary(sweep: SweepRecord, runs: Sequence[Scored]) -> Scores | None:
     """Return the test scores over runs; None where nothing was scored on test lists."""
     records = [_scored(sweep, run) for run in runs]
     scored = [record for record in records if record is not None]
-    return Summary(scored) if scored else None
+    return Scores(scored) if scored else None
 
 
-def _scored(sweep: SweepRecord, run: Scored) -> Record | None:
-    """Return what a ``Summary`` reads of a run."""
+def _scored(sweep: SweepRecord, run: Scored) -> ScoredRun | None:
+    """Return a run's scores on the test lists; None without any."""
     retrieval = sweep.protocol == "retrieval"
     sets = {
-        name: {"n_listed": 0, "n_scored": 0, **found}
+        name: SetMetrics.model_validate({"n_listed": 0, "n_scored": 0, **found})
         for name, found in run.metrics.items()
         if name != "select" and isinstance(found, Mapping) and _whole(found, retrieval=retrieval)
     }
     if not sets or (sweep.protocol == "b2n" and not {"base", "novel"} <= sets.keys()):
         return None
-    shared = {"protocol": sweep.protocol, "dataset": sweep.dataset, "config": sweep.config}
-    return {**shared, "seed": run.seed, "metrics": sets, "classes": dict.fromkeys(sets, ())}
+    return ScoredRun(
+        protocol=sweep.protocol,
+        dataset=sweep.dataset,
+        seed=run.seed,
+        shots=shots_of(sweep.protocol, sweep.config["protocol"]["shots"]),
+        classes=dict.fromkeys(sets, ()),
+        metrics=sets,
+    )
 
 
 def _whole(found: Mapping[str, Any], *, retrieval: bool) -> bool:
-    parts = [found.get(way) or {} for way in summary.DIRECTIONS] if retrieval else [found]
-    keys = summary.RANKED if retrieval else ("top1", "top5")
+    parts = [found.get(way) or {} for way in DIRECTIONS] if retrieval else [found]
+    keys = RANKED if retrieval else ("top1", "top5")
     return all(math.isfinite(part.get(key, math.nan)) for part in parts for key in keys)

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from fakes import record_json
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -160,17 +161,17 @@ def record(plan, name="old", finished="2026-01-02T00:00:00Z", workers=2, **chang
 
     config = shown(plan.config)
     config["scale"]["workers"] = workers
-    epoch = {"epoch": 1.0, "seconds": 62.0, "data_wait": 6.2, "network_wait": 12.4}
+    epoch = {"epoch": 1.0, "loss": 1.0, "seconds": 62.0, "data_wait": 6.2, "network_wait": 12.4}
+    facts = {"trainable": 1, "train_clips": 1000, "machine": "Linux, 2 CPUs", "device": "cpu"}
     return {
+        **record_json("supervised", plan.config.method),
         "name": name,
-        "method": plan.config.method,
         "finished": finished,
         "config": config,
-        "facts": {"frames": plan.facts.frames, "train_clips": 1000, "machine": "Linux, 2 CPUs", "device": "cpu"},
+        "facts": {**facts, "frames": plan.facts.frames},
         "cost": {"step_seconds": 1.0, "scored_views_per_second": 50.0},
         "history": [{**epoch, "epoch": 0.0, "seconds": 90.0}, epoch],
-        "metrics": {"test": {"n_scored": 100}},
-        "scoring": {"clips": 1, "crops": 1},
+        "metrics": {"val1": {"top1": 50.0, "top5": 60.0, "n_listed": 100, "n_scored": 100}},
         "seconds": {"total": 190.0, "train": 152.0},
         **changes,
     }

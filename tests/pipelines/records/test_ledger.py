@@ -8,15 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fakes import leave_run, predictions_of, record_of
+from fakes import changed, leave_json, leave_run, predictions_of, record_json, record_of
 
 from pipelines import report
+from pipelines.records import run_file
 from pipelines.records.find import read_runs
 from pipelines.records.ledger import make_ledger
-from pipelines.records.published import Beside
+from pipelines.records.published import Comparison
 from pipelines.records.summary import Column
-from pipelines.reports import score_plots
-from pipelines.reports.ledger_pictures import common
+from pipelines.reports.ledger_pictures import sized
 from vlmodels.errors import UserError
 from vlmodels.published import Score
 
@@ -33,7 +33,7 @@ def test_runs_are_found_once_wherever_they_lie(tmp_path):
     leave_run(tmp_path / "b", record_of(seed=1))
     said = []
     runs = read_runs([str(tmp_path / "a"), (tmp_path / "b").as_uri()], said.append)
-    assert [run.record["seed"] for run in runs] == [1, 2]
+    assert [run.record.seed for run in runs] == [1, 2]
     assert runs[0].place == str(tmp_path / "a" / "b2n-msta-toy-ucf-1")
     assert runs[0].predictions()["base/target"].shape == (8,)
     assert not said
@@ -49,7 +49,7 @@ def test_what_cannot_be_read_is_named_and_the_others_go_on(tmp_path):
         "older": "{}",
         "new": '{"schema": 3}',
         "part": '{"schema": 2}',
-        "nan": json.dumps(record_of() | {"metrics": float("nan")}),
+        "nan": json.dumps(record_json() | {"metrics": float("nan")}),
     }
     for name, text in contents.items():
         (tmp_path / name).mkdir()
@@ -119,12 +119,11 @@ def a_folder_of_everything(place):
     evil = ("<script>x</script>", "a|b $\\frac$", "c", "d")
     sets = {"base": evil, "novel": evil[:2]}
     for seed in (1, 2, 3):
-        record = record_of(seed=seed, sets=sets, scores={"base": 60.0 + seed, "novel": 50.0}, selection="test-best")
-        record["metrics"]["novel"] |= {"n_scored": 7, "n_quarantined": 1}
-        record["metrics"]["base"]["probe"] = {
-            o: {"top1": 30.0, "top5": 50.0} for o in ("shuffled", "reversed", "single")
-        }
-        record["metrics"]["novel"]["probe"] = record["metrics"]["base"]["probe"]
+        probe = {order: {"top1": 30.0, "top5": 50.0} for order in ("shuffled", "reversed", "single")}
+        counts = {"metrics.novel.n_scored": 7, "metrics.novel.n_quarantined": 1}
+        scores = {"base": 60.0 + seed, "novel": 50.0}
+        changes = counts | {"metrics.base.probe": probe, "metrics.novel.probe": probe}
+        record = record_of(seed=seed, sets=sets, scores=scores, selection="test-best", changes=changes)
         leave_run(place, record, predictions_of(record, videos=24, shift=2.0))
     plain = record_of(method="zeroshot", sets=sets, scores=40.0)
     leave_run(place, plain, predictions_of(plain, videos=24, shift=0.5))
@@ -180,7 +179,7 @@ def test_brief_leaves_the_pictures_of_single_runs_out(tmp_path):
 )  # fmt: skip
 @pytest.mark.parametrize("gone", [True, False])
 def test_a_damaged_record_is_named_and_left_out(tmp_path, path, gone):
-    record = record_of(seed=2, name="damaged")
+    record = record_json(seed=2, name="damaged")
     *parents, last = path.split(".")
     holder = record
     for key in parents:
@@ -189,9 +188,9 @@ def test_a_damaged_record_is_named_and_left_out(tmp_path, path, gone):
     if not gone:
         holder[last] = None
     leave_run(tmp_path, record_of())
-    leave_run(tmp_path, record, {})
+    leave_json(tmp_path, record)
     said = []
-    assert [run.record["seed"] for run in read_runs([str(tmp_path)], said.append)] == [1]
+    assert [run.record.seed for run in read_runs([str(tmp_path)], said.append)] == [1]
     assert "damaged: its run.json cannot be used" in said[0]
     assert last in said[0]
 
@@ -218,8 +217,7 @@ def test_gain_is_over_the_same_weights_on_our_clips(tmp_path):
     arguments = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     report.main(arguments)
     assert not list((tmp_path / "out").glob("*gain.png"))
-    path = tmp_path / "runs" / plain["name"] / "run.json"
-    path.write_text(json.dumps(plain | {"facts": plain["facts"] | {"weights_digest": "a"}}))
+    run_file.write(tmp_path / "runs" / plain.name, changed(plain, {"facts.weights_digest": "a"}))
     report.main(arguments)
     assert len(list((tmp_path / "out").glob("*gain.png"))) == 1
 
@@ -271,14 +269,11 @@ def test_links_are_quoted(tmp_path):
         assert links[0].endswith("a%20%231%20%26%20%C3%BC/b2n-msta-toy-ucf-1/report/report.html")
 
 
-def test_a_size_that_is_not_published_has_no_published_point(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(score_plots, "parameter_scatter", lambda lines, path, **_: drawn.extend(lines) or path)
+def test_a_size_that_is_not_published_has_no_published_point():
     table = make_ledger([record_of(), record_of(method="lora")]).tables[0]
-    score = Beside(Score("msta", "", "ViCLIP-B-16", "b2n", "HMDB51", "HM", "60", "MSTA table 2"), 0.0, ())
-    rows = [replace(row, cells={c: replace(p, printed=score) for c, p in row.cells.items()}) for row in table.rows]
-    list(common(replace(table, rows=tuple(rows)), tmp_path))
-    assert [line.printed for line in drawn] == [(), ()]
+    score = Comparison(Score("msta", "", "ViCLIP-B-16", "b2n", "HMDB51", "HM", "60", "MSTA table 2"), 0.0, ())
+    entries = [replace(row.cells[Column("toy-ucf", "HM")], comparison=score) for row in table.rows]
+    assert [sized(row.label, entry).published for row, entry in zip(table.rows, entries, strict=True)] == [(), ()]
 
 
 def test_a_papers_own_views_of_each_data_set_share_a_row():
@@ -288,5 +283,5 @@ def test_a_papers_own_views_of_each_data_set_share_a_row():
     records = [record_of(dataset="hmdb51", scoring=seen(10)), record_of(dataset="ucf101", scoring=seen(5))]
     ((row,),) = (table.rows for table in make_ledger(records).tables)
     assert row.about == "ViCLIP-B-16, 1 seed, 8 frames, 10 x 3 views or 8 frames, 5 x 3 views"
-    records[1]["scoring"] = seen(4)
+    records[1] = changed(records[1], {"scoring": seen(4)})
     assert [len(table.rows) for table in make_ledger(records).tables] == [2]

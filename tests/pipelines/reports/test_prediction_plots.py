@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fakes import predictions_of, record_of
+from fakes import predictions_for, record_of
 from matplotlib import pyplot as plt
 
 from pipelines.evaluation.metrics import Scores, accuracy
 from pipelines.records.summary import Summary
-from pipelines.reports import prediction_plots, score_plots
-from pipelines.reports.prediction_plots import Predicted, class_gain, embeddings, label_correlation, predicted
+from pipelines.reports import score_plots
+from pipelines.reports.prediction_plots import (
+    Predicted,
+    class_gain,
+    embeddings,
+    label_correlation,
+    predicted,
+    rows_drawn,
+)
 from pipelines.reports.score_plots import Line, Point, parameter_scatter, shot_curves
 
 NAMES = tuple(f"class {i} with a long name" for i in range(90))
 
 
 def made(classes, videos=60, **kwargs):
-    return predicted(predictions_of({"classes": {"s": NAMES[:classes]}}, videos=videos, **kwargs), "s")
+    return predicted(predictions_for({"s": NAMES[:classes]}, videos=videos, **kwargs), "s")
 
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Figures as they were saved."""
-    figures = []
-
-    def keep(figure, path):
-        figures.append(figure)
-        return score_plots.saved(figure, path)
-
-    monkeypatch.setattr(prediction_plots, "saved", keep)
+    """Figures that were saved; each stays open for the test."""
+    figures, close = [], plt.close
+    monkeypatch.setattr(plt, "close", figures.append)
     yield figures
-    plt.close("all")
+    close("all")
 
 
 def test_gains_are_differences_of_accuracy_by_class_sorted(tmp_path, drawn):
@@ -73,13 +75,10 @@ def test_predictions_that_do_not_fit_the_classes_are_none():
     assert not made(3).fits(4)
 
 
-def test_chance_is_inside_the_axes(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(score_plots, "saved", lambda figure, path: figures.append(figure) or path)
+def test_chance_is_inside_the_axes(tmp_path, drawn):
     summary = Summary([record_of(scores=20.0)])  # of two classes
     score_plots.accuracy_bars([summary], ["x"], list(summary.cells), tmp_path / "bars")
-    assert figures[0].axes[0].get_ylim()[1] > 50
-    plt.close("all")
+    assert drawn[0].axes[0].get_ylim()[1] > 50
 
 
 def test_embeddings_are_few_seeded_and_named(tmp_path, drawn):
@@ -89,8 +88,7 @@ def test_embeddings_are_few_seeded_and_named(tmp_path, drawn):
     assert (left.get_title(), right.get_title()) == ("msta", "zero-shot")
     assert len(left.collections) == 20
     assert embeddings(made(2, 4), None, NAMES, tmp_path / "few", label="x") is None
-    rows = prediction_plots._drawn(np.arange(9000) % 15)
-    assert len(rows) == 2000
+    assert len(rows_drawn(np.arange(9000) % 15)) == 2000
 
 
 def test_correlations_are_cosines_on_one_scale(tmp_path, drawn):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
@@ -44,10 +43,13 @@ def test_every_protocol_has_a_page(tmp_path, protocol, method):
 
 
 def test_a_runs_page_shows_the_probe_what_was_lost_and_how_the_epoch_was_chosen(tmp_path):
-    record = record_of(selection="test-best", facts={"notes": ["3 names are swapped"]})
-    record["metrics"]["novel"] |= {"n_scored": 7, "n_quarantined": 1}
-    record["unscored"]["novel"] = [["x <y>.mp4", "zero bytes"]]
-    record["metrics"]["base"]["probe"] = {o: {"top1": 30.0, "top5": 50.0} for o in ("shuffled", "reversed", "single")}
+    changes = {
+        "metrics.novel.n_scored": 7,
+        "metrics.novel.n_quarantined": 1,
+        "unscored.novel": [["x <y>.mp4", "zero bytes"]],
+        "metrics.base.probe": {o: {"top1": 30.0, "top5": 50.0} for o in ("shuffled", "reversed", "single")},
+    }
+    record = record_of(selection="test-best", facts={"notes": ["3 names are swapped"]}, changes=changes)
     folder = leave_run(tmp_path, record)
     text = write_run_report(folder).read_text()
     for words in (
@@ -109,7 +111,7 @@ def test_a_card_escapes_names_and_is_cut_for_the_registry(tmp_path):
 
 def test_a_card_names_the_adapters_backbone_and_classes(tmp_path):
     adapter = {"backbone": {"digest": "f00"}, "classes": [f"class {i}" for i in range(30)]}
-    text = model_card(json.loads(json.dumps(record_of())), adapter)
+    text = model_card(record_of(), adapter)
     assert "f00" in text
     assert "30 training classes" in text
     assert "and 10 more" in text

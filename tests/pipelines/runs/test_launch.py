@@ -38,7 +38,7 @@ def quietly(config, on_epoch=lambda _: None, **more):
 
 
 def losses(result):
-    return [epoch["loss"] for epoch in result.record["history"]]
+    return [epoch.loss for epoch in result.record.history]
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +51,15 @@ def test_a_watched_run_has_held_out_accuracy_after_every_epoch(small_data, tmp_p
     result = quietly(config_of(small_data, tmp_path, "optim.epochs=2"), epochs.append)
     assert [epoch["epoch"] for epoch in epochs] == [1, 2]
     assert all(0 <= epoch["select_top1"] <= 100 for epoch in epochs)
-    assert epochs[-1]["select_top1"] == result.metrics["select"]["top1"]
-    assert result.record["epoch_kept"] == 2  # watching does not choose
+    assert epochs[-1]["select_top1"] == result.metrics.select.top1
+    assert result.record.epoch_kept == 2  # watching does not choose
 
 
 def test_in_process_equals_ray_train(undisturbed, small_data, ray_session, tmp_path):
     ray = run_training(plan_run(config_of(small_data, tmp_path)), say=lambda _: None)
     assert losses(ray) == losses(undisturbed)
     assert ray.metrics == undisturbed.metrics
-    assert ray.record["name"] == undisturbed.record["name"]
+    assert ray.record.name == undisturbed.record.name
 
 
 def tracked(config):
@@ -108,7 +108,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(small_data, tmp_path):
 
 def test_without_test_no_test_set_is_scored(small_data, tmp_path):
     result = quietly(config_of(small_data, tmp_path, "test=false", "optim.epochs=2"))
-    assert set(result.metrics) == {"select"}
+    assert set(result.metrics.to_json()) == {"select"}
     folder = Path(result.run_dir)
     assert json.loads((folder / "classes.json").read_text()) == {}
     assert not (folder / "report").exists()
@@ -123,7 +123,7 @@ def test_held_out_classes_select_for_unseen_classes(small_data, tmp_path):
     assert len(split.train_classes) == len(split.select_novel.classes) == 2
     assert not set(split.train_classes) & set(split.select_novel.classes)
     assert {e.clip_id for e in split.select_novel.examples}.isdisjoint(e.clip_id for e in (*split.train, *split.select))
-    select = quietly(config).metrics["select"]
+    select = quietly(config).metrics.select.to_json()
     both = 2 * select["top1"] * select["novel"]
     assert select["hm"] == pytest.approx(both / (select["top1"] + select["novel"]) if both else 0.0)
 

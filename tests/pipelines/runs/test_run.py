@@ -64,7 +64,7 @@ class Killer:
 
 
 def losses(result):
-    return [epoch["loss"] for epoch in result.record["history"]]
+    return [epoch.loss for epoch in result.record.history]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_a_run_leaves_its_folder(undisturbed):
 def test_one_worker_equals_two(undisturbed, small_data, tmp_path):
     alone = run(config_of(small_data, tmp_path, workers=1))
     assert losses(alone) == pytest.approx(losses(undisturbed), rel=1e-4)
-    assert alone.record["name"] == undisturbed.record["name"]
+    assert alone.record.name == undisturbed.record.name
 
 
 def test_the_same_run_is_reused(undisturbed, small_data):
@@ -116,9 +116,9 @@ def test_a_killed_worker_changes_nothing(undisturbed, small_data, tmp_path):
     result = run(config_of(small_data, tmp_path), say=lines.append, on_message=killer)
     assert killer.killed
     assert any("continuing after epoch" in line for line in lines)
-    assert result.record["restarts"] == 1
+    assert result.record.restarts == 1
     assert losses(result) == losses(undisturbed)
-    assert result.record["metrics"] == undisturbed.record["metrics"]
+    assert result.record.metrics == undisturbed.record.metrics
 
 
 def test_fewer_workers_continue_with_the_same_parts(small_data, ray_session, tmp_path):
@@ -131,7 +131,7 @@ def test_fewer_workers_continue_with_the_same_parts(small_data, ray_session, tmp
     result = run(config_of(small_data, tmp_path, *parts, workers=1), say=lines.append)
     assert any("continuing after epoch" in line for line in lines)
     assert losses(result) == pytest.approx(losses(alone), rel=1e-4)
-    assert list(result.record["workers"]) == ["0"]
+    assert list(result.record.workers) == ["0"]
 
 
 def test_a_mistake_in_the_worker_is_reported_once(small_data, ray_session, tmp_path):
@@ -160,10 +160,10 @@ def test_tracked_registered_and_pulled_from_the_registry(small_data, ray_session
     (tracked,) = client.search_runs([client.get_experiment_by_name("vidadapt").experiment_id])
     assert tracked.info.status == "FINISHED"
     assert tracked.data.params["optim.epochs"] == "20"
-    assert tracked.data.params["facts.split_digest"] == result.record["facts"]["split_digest"]
-    assert tracked.data.metrics["base/top1"] == result.metrics["base"]["top1"]
+    assert tracked.data.params["facts.split_digest"] == result.record.facts.split_digest
+    assert tracked.data.metrics["base/top1"] == result.metrics.tests["base"].top1
     assert [m.value for m in client.get_metric_history(tracked.info.run_id, "loss")] == pytest.approx(losses(result))
-    assert 1 <= result.record["epoch_kept"] <= 20
+    assert 1 <= result.record.epoch_kept <= 20
     version = client.get_model_version_by_alias("small", "champion")
     assert version.run_id == tracked.info.run_id
 
@@ -174,7 +174,7 @@ def test_tracked_registered_and_pulled_from_the_registry(small_data, ray_session
     video = next(small_data.parent.rglob("*.mp4"))
     found = predictor(video, topk=2)
     assert sum(p.probability for p in found) == pytest.approx(1, abs=1e-5)
-    assert {p.label for p in found} == set(result.record["classes"]["base"])
+    assert {p.label for p in found} == set(result.record.classes["base"])
     again = run(config_of(small_data, tmp_path / "runs", *settings))
     assert again.reused
     assert len(client.search_model_versions("name = 'small'")) == 1
@@ -185,9 +185,9 @@ def test_tracked_registered_and_pulled_from_the_registry(small_data, ray_session
 
 def test_zero_shot_needs_no_training(small_data, ray_session, tmp_path):
     result = run(config_of(small_data, tmp_path, method="zeroshot"))
-    assert result.record["history"] == []
-    assert result.record["facts"]["trainable"] == 0
-    assert result.metrics["novel"]["n_scored"] > 0
+    assert result.record.history == ()
+    assert result.record.facts.trainable == 0
+    assert result.metrics.tests["novel"].n_scored > 0
 
 
 @pytest.mark.parametrize(

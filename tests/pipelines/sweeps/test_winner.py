@@ -116,15 +116,14 @@ class FakeTraining:
         assert not fresh
         if config.seed in self.diverging:
             raise DivergedError("the loss is nan")
-        record = record_of(seed=config.seed, scores=50.0 + config.seed)
-        if config.seed in self.select:
-            record["metrics"]["select"] = {"top1": self.select[config.seed]}
-        return RunResult(f"runs/{record['name']}", record, reused=False)
+        held_out = {"metrics.select": {"top1": self.select[config.seed]}} if config.seed in self.select else {}
+        record = record_of(seed=config.seed, scores=50.0 + config.seed, changes=held_out)
+        return RunResult(f"runs/{record.name}", record, reused=False)
 
     def register(self, result, config, *, say):
         if self.registry_error:
             raise self.registry_error
-        self.registered.append((result.record["seed"], config.tracking.register, config.tracking.alias))
+        self.registered.append((result.record.seed, config.tracking.register, config.tracking.alias))
         return f"models:/{config.tracking.register}@champion"
 
 

@@ -12,7 +12,7 @@ from pipelines.sweeps.records import AblationRowRecord, WinnerRecord, WinnerRun
 from pipelines.sweeps.report.columns import sweep_table, table_columns
 from pipelines.sweeps.report.page import write_sweep_report
 from pipelines.sweeps.report.rows import setting_rows
-from tests.helpers.fakes import record_of
+from tests.helpers.fakes import record_json
 from tests.helpers.sweep_records import ABLATION, layers_trial, leave_sweep, objectives, sweep_of, trial_of
 from vlmodels.errors import UserError
 
@@ -73,7 +73,7 @@ def test_the_best_of_each_column_is_marked_on_the_page_alone(tmp_path):
 )
 def test_every_protocol_has_its_columns(tmp_path, protocol, scores, heads):
     sets = dict.fromkeys(scores, ("a", "b")) if protocol == "zero_shot" else None
-    metrics = record_of(protocol, scores=scores, sets=sets)["metrics"]
+    metrics = record_json(protocol, scores=scores, sets=sets)["metrics"]
     trials = [layers_trial(text, metrics={"select": {"top1": 50.0}, **metrics}) for text in ("1-2", "3-4")]
     sweep = sweep_of(protocol)
     columns = table_columns(sweep, setting_rows(sweep, trials))
@@ -140,7 +140,7 @@ def test_the_winner_is_shown_with_its_test_scores(tmp_path):
         chosen_on="select.top1",
         chosen_value=63.14,
         runs=tuple(
-            WinnerRun(f"w{seed}", f"runs/w{seed}", seed, record_of(scores=found)["metrics"])
+            WinnerRun(f"w{seed}", f"runs/w{seed}", seed, record_json(scores=found)["metrics"])
             for seed, found in scores.items()
         ),
         registered="models:/toy@champion",
