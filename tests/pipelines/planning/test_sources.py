@@ -1,10 +1,14 @@
-"""How tested data are named."""
+"""How data are named, so that any machine finds them."""
 
 from __future__ import annotations
 
 import pytest
+from pyarrow import fs
 
+from pipelines.config.schema import DataConfig, ProtocolConfig, TrainConfig
 from pipelines.planning import sources
+from pipelines.protocols.make import make_split
+from pipelines.storage.place import Place
 
 
 @pytest.mark.parametrize(
@@ -18,3 +22,23 @@ from pipelines.planning import sources
 )
 def test_names_of_tested_data(item, named):
     assert sources.named_test(item) == named
+
+
+def test_a_plan_names_data_by_what_opens_it_anywhere(here, videos, s3, tmp_path):
+    folder, uri = tmp_path / "out", f"{s3}/data set"
+    here.ingest(videos, folder)
+    for copy in (uri, f"{s3}/k400"):
+        place = Place.open(copy)
+        fs.copy_files(str(folder), place.root, fs.LocalFileSystem(), place.filesystem)
+    tests = (f"one={s3}/k400?region=us-east-1", str(folder))
+    config = TrainConfig(
+        data=DataConfig(dir=uri), protocol=ProtocolConfig(name="zero_shot", tests=tests, allow_leak=True)
+    )
+    stores, opened = sources.open_sources(config)
+    assert [store.uri for store in stores] == [uri, f"{s3}/k400?region=us-east-1", str(folder)]
+    assert [source.name for source in opened] == ["data set", "one", "out"]
+    config = sources.with_absolute_paths(config, stores[0])
+    assert (config.data.dir, config.protocol.tests) == (uri, tests)
+    split = make_split(config.protocol, opened[0], 0, tests=opened[1:])
+    named = [test.data for test in sources.portable(split, stores).tests]
+    assert named == [f"{s3}/k400?region=us-east-1", str(folder)]

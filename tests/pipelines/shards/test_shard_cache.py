@@ -19,9 +19,6 @@ import numpy as np
 import pytest
 from pyarrow import fs
 
-from pipelines.config.schema import DataConfig, ProtocolConfig, TrainConfig
-from pipelines.planning import plan
-from pipelines.planning.sources import open_sources, portable, with_absolute_paths
 from pipelines.shards import shard_cache
 from pipelines.shards.clip_store import ClipStore
 from pipelines.shards.index import Index
@@ -341,18 +338,3 @@ def test_local_data_needs_no_cache(folder, tmp_path, monkeypatch):
     store.verify()
     assert not (tmp_path / "cache").exists()
     assert Index.read(folder).digest == ClipStore(f"file://{folder}").digest
-
-
-def test_a_plan_names_data_by_what_opens_it_anywhere(uri, folder, s3):
-    copied(folder, f"{s3}/k400")
-    tests = (f"one={s3}/k400?region=us-east-1", str(folder))
-    config = TrainConfig(
-        data=DataConfig(dir=uri), protocol=ProtocolConfig(name="zero_shot", tests=tests, allow_leak=True)
-    )
-    stores, sources = open_sources(config)
-    assert [store.uri for store in stores] == [uri, f"{s3}/k400?region=us-east-1", str(folder)]
-    assert [source.name for source in sources] == ["data set", "one", "out"]
-    config = with_absolute_paths(config, stores[0])
-    assert (config.data.dir, config.protocol.tests) == (uri, tests)
-    split = plan.make_split(config.protocol, sources[0], 0, tests=sources[1:])
-    assert [test.data for test in portable(split, stores).tests] == [f"{s3}/k400?region=us-east-1", str(folder)]
