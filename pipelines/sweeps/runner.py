@@ -6,17 +6,17 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ray
 from ray.tune import Callback
 
 from pipelines.cluster.capacity import can_grow, most_places
 from pipelines.cluster.preflight import check_cluster
 from pipelines.cluster.session import release_on_error
-from pipelines.config.schema import ScaleConfig, TrainConfig
+from pipelines.cluster.view import CONNECTED, ClusterView
+from pipelines.config.schema import TrainConfig
 from pipelines.records.home import Home
 from pipelines.runs.launch import resources_of_worker
 from pipelines.storage.place import SCRATCH
@@ -40,32 +40,6 @@ MAX_FAILURES = 2
 Trainable = Callable[[SharedSettings], Callable[[dict[str, Any]], None]]
 
 
-@dataclass(frozen=True)
-class ClusterRoom:
-    """What a cluster has, and what its autoscaler may add.
-
-    Attributes:
-        resources: of all machines that are up.
-        grows: whether an autoscaler may add machines.
-        most_workers: that find room at most; None where that is not known.
-    """
-
-    resources: Mapping[str, float]
-    grows: bool = False
-    most_workers: int | None = None
-
-
-def cluster_room(
-    scale: ScaleConfig,
-    *,
-    can_grow: Callable[[int], bool] = can_grow,
-    most_places: Callable[..., int | None] = most_places,
-) -> ClusterRoom:
-    """Ask Ray what the cluster has now; ``can_grow`` and ``most_places`` say what it may come to have."""
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    return ClusterRoom(ray.cluster_resources(), can_grow(len(nodes)), most_places(scale, nodes))
-
-
 def run_trials(
     plan: SweepPlan,
     folder: SweepFolder,
@@ -75,8 +49,8 @@ def run_trials(
     say: Callable[[str], None] = print,
     trainable: Trainable = trainable,
     max_failures: int = MAX_FAILURES,
+    cluster: ClusterView = CONNECTED,
     check: Callable[..., Sequence[str]] = check_cluster,
-    room: Callable[[ScaleConfig], ClusterRoom] = cluster_room,
     build_tuner: Callable[..., Tuner] = build_tuner,
 ) -> bool:
     """Run the trials that have not ended yet; return whether all have at the end.
@@ -89,8 +63,8 @@ def run_trials(
         say: gets lines for the user.
         trainable: makes the function that Ray Tune calls for each trial.
         max_failures: how often a trial whose process was lost is started again.
-        check: compares the machines of the cluster; takes what ``check_cluster`` takes.
-        room: says what the cluster has.
+        cluster: what Ray shows of the machines.
+        check: compares them; takes what ``check_cluster`` takes.
         build_tuner: builds the Ray Tune; takes what ``tune_spaces.tuner.build_tuner`` takes.
 
     Raises:
@@ -102,7 +76,7 @@ def run_trials(
     if all_ended(plan, folder):
         return True
     base = replace(plan.base, out=runs_at(plan.base.out, plan.name))
-    for note in check(replace(plan.first.config, out=base.out), data=plan.first.data):
+    for note in check(replace(plan.first.config, out=base.out), data=plan.first.data, cluster=cluster):
         say(note)
     shared = SharedSettings(base, sweep_run_id)
     objective = plan.search.objectives[0].metric
@@ -113,7 +87,7 @@ def run_trials(
         settings=trials_to_run(plan, folder),
         past_trials=[_past_trial(record, objective) for record in ended],
         resources=_resources_of_trial(base),
-        concurrent=_at_a_time_here(base, room(base.scale), concurrent, plan.count, say),
+        concurrent=_fitting_trials(base, cluster, concurrent, plan.count, say),
         storage=str(folder.path),
         name="tune",
         max_failures=max_failures,
@@ -151,11 +125,15 @@ def _resources_of_trial(config: TrainConfig) -> dict[str, float]:
     return resources_of_worker(config) if config.scale.workers == 1 else {"CPU": 0}
 
 
-def _at_a_time_here(config: TrainConfig, room: ClusterRoom, wanted: int, count: int, say: Callable[[str], None]) -> int:
-    if not room.grows:
-        return at_a_time(config, room.resources, wanted)
-    coming = count if room.most_workers is None else min(count, room.most_workers // config.scale.workers)
-    several = at_a_time(config, room.resources, wanted, coming=coming)
+def _fitting_trials(
+    config: TrainConfig, cluster: ClusterView, wanted: int, count: int, say: Callable[[str], None]
+) -> int:
+    nodes = cluster.nodes()
+    if not can_grow(len(nodes), cluster=cluster):
+        return at_a_time(config, cluster.total(), wanted)
+    limit = most_places(config.scale, nodes, cluster=cluster)
+    coming = count if limit is None else min(count, limit // config.scale.workers)
+    several = at_a_time(config, cluster.total(), wanted, coming=coming)
     say(f"up to {several} trials at a time (--concurrent): the autoscaler may start machines for them")
     return several
 

@@ -25,7 +25,7 @@ LONGEST_SCRIPT = 120  # lines; demo.py is a program
 DOORS = {
     "config": "schema protocols resolve rules values plain record text",
     "storage": "place files cache scratch",
-    "cluster": "session capacity preflight ask_nodes node_facts process_group",
+    "cluster": "session capacity preflight view ask_nodes node_facts process_group",
     "videos": "inputs list_choice list_folder list_files kept_lists catalog captions caveats locate remote flags",
     "toyworld": "world",
     "shards": "clip_store shard_cache shard_file index manifest views prefetch",

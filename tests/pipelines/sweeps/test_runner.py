@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from pipelines.cluster.view import LauncherConfig, MachineType
 from pipelines.config.schema import ScaleConfig, TrainConfig
 from pipelines.sweeps.candidates import Candidate
 from pipelines.sweeps.folder import SweepFolder
 from pipelines.sweeps.records import TrialRecord
-from pipelines.sweeps.runner import at_a_time, cluster_room, run_trials, trials_to_run
+from pipelines.sweeps.runner import at_a_time, run_trials, trials_to_run
+from tests.helpers.fake_cluster import FakeCluster, machine
 from vlmodels.errors import UserError
 
 
@@ -55,29 +56,28 @@ def test_machines_that_may_come_are_no_limit(cluster, wanted, trials, count):
     assert at_a_time(TrainConfig(), cluster, wanted, coming=trials) == count
 
 
-@pytest.fixture
-def growing_cluster(tmp_path, monkeypatch):
-    """Run the trials of a sweep of 20 on a head without CPUs; returns how many at a time, and the lines printed."""
+class Started(Exception):  # noqa: N818
+    """Ray Tune would start."""
 
-    class Started(Exception):  # noqa: N818
-        """Ray Tune would start."""
+
+@pytest.fixture
+def start(tmp_path):
+    """Start a sweep of 20 trials on a cluster; returns how many at a time, and the lines printed."""
 
     def build_tuner(*_, concurrent, **__):
         raise Started(concurrent)
 
-    def run(*, grows, most_workers, concurrent):
-        plan = SimpleNamespace(
-            base=TrainConfig(out=str(tmp_path)),
-            name="s",
-            count=20,
-            candidates=None,
-            space=None,
-            first=SimpleNamespace(config=TrainConfig(), data=None),
-            search=SimpleNamespace(objectives=[SimpleNamespace(metric="select.top1")]),
-        )
-        room = functools.partial(
-            cluster_room, can_grow=lambda nodes: grows and nodes == 1, most_places=lambda *_: most_workers
-        )
+    plan = SimpleNamespace(
+        base=TrainConfig(out=str(tmp_path)),
+        name="s",
+        count=20,
+        candidates=None,
+        space=None,
+        first=SimpleNamespace(config=TrainConfig(), data=None),
+        search=SimpleNamespace(objectives=[SimpleNamespace(metric="select.top1")]),
+    )
+
+    def run(cluster, *, concurrent=0):
         lines = []
         with pytest.raises(Started) as started:
             run_trials(
@@ -86,30 +86,42 @@ def growing_cluster(tmp_path, monkeypatch):
                 sweep_run_id=None,
                 concurrent=concurrent,
                 say=lines.append,
+                cluster=cluster,
                 check=lambda *_, **__: [],
-                room=room,
                 build_tuner=build_tuner,
             )
         return started.value.args[0], lines
 
-    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True}, {"Alive": False}])
-    monkeypatch.setattr("ray.cluster_resources", dict)
     return run
+
+
+def head_alone(**autoscaler):
+    """A cluster of a head without CPUs; a machine that was lost is no machine of it."""
+    return FakeCluster([machine("head"), {**machine("lost", CPU=8), "Alive": False}], **autoscaler)
 
 
 @pytest.mark.parametrize(
     ("most_workers", "wanted", "count"),
     [(None, 0, 8), (None, 3, 3), (2, 0, 2), (2, 3, 2)],
 )
-def test_a_cluster_without_machines_yet_is_asked_for_them(growing_cluster, most_workers, wanted, count):
-    started, lines = growing_cluster(grows=True, most_workers=most_workers, concurrent=wanted)
+def test_a_cluster_without_machines_yet_is_asked_for_them(start, most_workers, wanted, count):
+    types = (MachineType({"CPU": 1}, most_workers),)
+    launcher = None if most_workers is None else LauncherConfig(most_workers, types)
+    started, lines = start(head_alone(types={"head"}, launched_by=launcher), concurrent=wanted)
     assert started == count
     assert lines == [f"up to {count} trials at a time (--concurrent): the autoscaler may start machines for them"]
 
 
-def test_a_cluster_without_machines_that_cannot_grow_is_refused(growing_cluster):
+def test_a_cluster_without_machines_that_cannot_grow_is_refused(start):
     with pytest.raises(UserError, match="1 CPUs of 0"):
-        growing_cluster(grows=False, most_workers=None, concurrent=0)
+        start(head_alone(types={"node_1"}))
+
+
+def test_a_cluster_that_has_all_its_machines_is_no_reason_to_wait(start):
+    """A second machine is up, the one that was allowed: what is there now is the limit."""
+    types = (MachineType({"CPU": 2}, 1),)
+    full = FakeCluster([machine("head"), machine("a", CPU=2)], types={"head"}, launched_by=LauncherConfig(1, types))
+    assert start(full) == (2, [])
 
 
 def test_a_searcher_begins_with_what_it_had_suggested_and_a_list_with_what_has_not_ended(tmp_path):
