@@ -30,11 +30,11 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/scaling.py
 
-# Two hosts with SSH on this machine, as namespaces: needs Linux and root, says so elsewhere.
+# Two hosts with SSH on this machine, as namespaces; needs Linux and root, and fails with a message elsewhere.
 cluster-test: $(VENV)/.installed
 	$(BIN)/python -m tests.cluster
 
-# uv where it can be had (seconds), plain pip otherwise (minutes); the same pins for both.
+# uv where it can be installed (seconds), plain pip otherwise (minutes); both take the same pins.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	if $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; then \

@@ -14,7 +14,7 @@ from pipelines.runs.protocol_script import run_protocol
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """One run for each training subset; HM is that of the averaged accuracies."""
+    """Run once for each training subset; the HM is that of the averaged accuracies."""
     return run_protocol(__doc__, "b2n", argv)
 
 

@@ -1,4 +1,4 @@
-"""What every script does around its own work: late imports, and errors that a user can read."""
+"""The frame of every script: its environment, its exit code, and errors that a user can read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 def run_script(main: Callable[[], int | None]) -> None:
-    """Run ``main`` and exit with its code; a user's mistake is printed as ``error: ...`` with exit code 2."""
+    """Run ``main`` and exit with its code; print a user's mistake as ``error: ...`` and exit with code 2."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

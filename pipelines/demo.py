@@ -1,7 +1,7 @@
 """The main job from end to end on the toy world: videos, shards, descriptions, seven runs, a registered model.
 
-Needs no GPU and no internet. Every step is one of the commands that real data takes; they are printed as they run.
-What an earlier demo left unchanged is reused.
+The demo needs no GPU and no internet. Each step is a command that you would use on real data, and is printed as it
+runs. Results of an earlier demo are reused where nothing changed.
 """
 
 from __future__ import annotations
@@ -30,10 +30,19 @@ TRAINING = (
     "protocol.holdout=0.2",
     "selection=select",
 )
-FRAMES = 4  # of a clip; the papers take 8 and more
+FRAMES = 4  # in a clip; the papers take 8 and more
+LISTS = {
+    "fs_base_s1_train": "base_labels",
+    "fs_base_s2_train": "base_labels",
+    "fs_base_s3_train": "base_labels",
+    "base_val": "base_labels",
+    "novel_val": "novel_labels",
+}
+"""Lists of videos to ingest, each with the file of its labels."""
 
 
 def _method(name: str, *settings: str) -> tuple[str, ...]:
+    """Return the flags of a method with these settings."""
     return ("--method", name, *(part for setting in settings for part in ("--set", f"method.{setting}")))
 
 
@@ -51,7 +60,7 @@ METHODS: dict[str, tuple[str, ...]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the demo; see the module's description."""
+    """Run the demo: prepare the data, train every method, compare them, register the best and predict with it."""
     parser = argparse.ArgumentParser(
         prog="demo.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -68,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = compare(args.out, args.world, results)
     uri = tracking_uri(None, str(args.out / "runs"))
     model = publish(results[best], uri)
-    step(f"Predict clips that no list holds, in a fresh process, with '{best}' pulled from the registry")
+    step(f"Predict new clips, in no list, in a fresh process, with '{best}' from the registry")
     predict(args.out, args.world, model, uri)
 
     from pipelines.records.summary import table
@@ -89,7 +98,7 @@ def step(title: str) -> None:
 
 
 def show(script: str, arguments: Sequence[str]) -> None:
-    """Print the command that does the same."""
+    """Print the command that a user would type for this step."""
     print(f"$ python pipelines/{script}.py {shlex.join(arguments)}", flush=True)
 
 
@@ -103,7 +112,12 @@ class Prepared(NamedTuple):
 
 def prepare(out: Path, world: str) -> Prepared:
     """Make videos, shards and descriptions."""
-    from pipelines import describe, ingest
+    lists = make_videos(out, world)
+    return Prepared(lists, ingest_videos(out, world, lists), describe_classes(out, world, lists))
+
+
+def make_videos(out: Path, world: str) -> Path:
+    """Draw the world; return the folder of its lists."""
     from pipelines.toyworld.world import make_world
 
     step(f"Make the toy world '{world}' as mp4 files with published-style lists")
@@ -111,38 +125,39 @@ def prepare(out: Path, world: str) -> Prepared:
     lists = make_world(out / "world", world)
     count = sum(1 for _ in (lists / "videos").glob("*.mp4"))
     print(f"{count} videos in {lists} ({time.monotonic() - before:.0f} s)")
+    return lists
+
+
+def ingest_videos(out: Path, world: str, lists: Path) -> Path:
+    """Decode the videos of the base-to-novel lists; return the folder of the ingested data."""
+    from pipelines import ingest
 
     step("Ingest: decode the listed videos into memory-mapped Arrow shards (Ray Data)")
     data = out / "data" / world
-    files = [*(f"fs_base_s{i}_train" for i in (1, 2, 3)), "base_val", "novel_val"]
-    labels = ["base_labels.csv"] * 4 + ["novel_labels.csv"]
-    arguments = ["--videos", *(str(lists / f"{name}.txt") for name in files)]
-    arguments += [
-        "--labels",
-        *(str(lists / name) for name in labels),
-        "--out",
-        str(data),
-        "--size",
-        "48",
-        "--frames",
-        str(FRAMES),
-        "--pool",
-        "1",
-    ]
+    arguments = ["--videos", *(str(lists / f"{name}.txt") for name in LISTS)]
+    arguments += ["--labels", *(str(lists / f"{labels}.csv") for labels in LISTS.values())]
+    arguments += ["--out", str(data), "--size", "48", "--frames", str(FRAMES), "--pool", "1"]
     show("ingest", arguments)
     if ingest.main(arguments):
         raise SystemExit(1)
+    return data
+
+
+def describe_classes(out: Path, world: str, lists: Path) -> Path:
+    """Import the published descriptions of the classes; return the description store."""
+    from pipelines import describe
 
     step("Describe the classes (published descriptions; a language model would be asked with --model)")
-    arguments = ["--labels", str(lists / "labels.csv"), "--out", str(out / "descriptions"), "--from-published", world]
+    folder = out / "descriptions"
+    arguments = ["--labels", str(lists / "labels.csv"), "--out", str(folder), "--from-published", world]
     show("describe", arguments)
     if describe.main(arguments):
         raise SystemExit(1)
-    return Prepared(lists, data, out / "descriptions" / "descriptions.sqlite")
+    return folder / "descriptions.sqlite"
 
 
 def train(prepared: Prepared, out: Path, world: str, flags: Sequence[str]) -> RunResult:
-    """One base-to-novel run with 2 DDP workers."""
+    """Train and score one method, base to novel, with 2 DDP workers."""
     from pipelines.planning.flags import config_from, training_parser
     from pipelines.planning.plan import plan_run
     from pipelines.runs.run import run_training
@@ -157,7 +172,7 @@ def train(prepared: Prepared, out: Path, world: str, flags: Sequence[str]) -> Ru
 
 
 def compare(out: Path, world: str, results: dict[str, RunResult]) -> Path:
-    """The report that sets the methods side by side."""
+    """Write the report that compares the methods; return its path."""
     from pipelines.reports.run_page import write_comparison
 
     names = {result.record.name: label for label, result in results.items()}
@@ -167,7 +182,7 @@ def compare(out: Path, world: str, results: dict[str, RunResult]) -> Path:
 
 
 def publish(best: RunResult, uri: str) -> str:
-    """Register the best run as champion; returns the model's URI."""
+    """Register the best run as champion; return the model's URI."""
     from pipelines.config.schema import TrackingConfig
     from pipelines.runs.registry import register_model
 
@@ -176,7 +191,7 @@ def publish(best: RunResult, uri: str) -> str:
 
 
 def predict(out: Path, world: str, model: str, uri: str) -> None:
-    """Ask the registered model about new clips, in a process of its own."""
+    """Name the actions in new clips with the registered model, in a fresh process."""
     from pipelines.toyworld.world import unseen_clips
     from pipelines.videos.list_files import read_labels
 

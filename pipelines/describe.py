@@ -1,7 +1,7 @@
 """Describe the classes of a label list in words: by a language model, or from published files.
 
-Leaves OUT/descriptions.sqlite, to which further classes, kinds and sources may be added; what it already holds
-is not asked again. The key for a server is read from the environment variable OPENAI_API_KEY.
+Descriptions are kept in OUT/descriptions.sqlite; further classes, kinds and sources may be added later, and stored
+descriptions are not asked for again. The key for a server is read from the environment variable OPENAI_API_KEY.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pipelines.descriptions.commands import ask, export, import_published, repor
 from pipelines.descriptions.flags import parse
 
 if TYPE_CHECKING:
-    from llm_descriptions.store import Key
+    from llm_descriptions.store import DescriptionStore, Key
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,11 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         if request.dry_run:
             return 0
     print(f"store: {store.path}")
-    for kind in dict.fromkeys(key.kind for key in keys):
-        for key in keys:
-            if key.kind == kind and (texts := store.get(key)):
-                print(f"  {kind}, '{key.label}': {texts[0]}")
-                break
+    print_examples(store, keys)
     if request.export and left:
         print("not exported: descriptions are missing", file=sys.stderr)
     elif request.export:
@@ -46,6 +42,16 @@ def main(arguments: list[str] | None = None) -> int:
     if request.report:
         report(store, labels, request)
     return 1 if left else 0
+
+
+def print_examples(store: DescriptionStore, keys: list[Key]) -> None:
+    """Print the first stored description of each kind."""
+    shown = set()
+    for key in keys:
+        texts = store.get(key) if key.kind not in shown else None
+        if texts:
+            shown.add(key.kind)
+            print(f"  {key.kind}, '{key.label}': {texts[0]}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Example:
   python pipelines/few_shot.py --data DIR --backbone ViT-B-16-quickgelu --pretrained openai --method viltclip
                                --set protocol.shots=16 --workers 2
-  with --start RUN from a model that was tuned on other data, as the papers do from Kinetics-400
+  with --start RUN to begin with a model that was tuned on other data, as the papers do with Kinetics-400
 """
 
 from __future__ import annotations

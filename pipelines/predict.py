@@ -16,35 +16,36 @@ from pathlib import Path
 from pipelines.cli import run_script
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the most probable classes of every video; a broken video is reported and the rest go on."""
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
     parser = argparse.ArgumentParser(
         prog="predict.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video files")
-    parser.add_argument("--model", required=True, metavar="URI|DIR", help="models:/NAME@ALIAS, or a run's folder")
-    parser.add_argument("--labels", metavar='"A,B,C"', help="class names to choose from (default: the trained ones)")
-    parser.add_argument("--topk", type=int, default=5, metavar="K", help="classes to print (default: 5)")
-    parser.add_argument("--mlflow", metavar="URI", help="tracking URI (default: $MLFLOW_TRACKING_URI, else runs/)")
-    parser.add_argument("--json", action="store_true", help="one JSON object a video")
-    args = parser.parse_args(argv)
-    if args.topk < 1:
-        parser.error(f"--topk {args.topk}: at least 1")
+    add = parser.add_argument
+    add("videos", nargs="+", metavar="VIDEO", help="video files")
+    add("--model", required=True, metavar="URI|DIR", help="models:/NAME@ALIAS, or a run's folder")
+    add("--labels", metavar='"A,B,C"', help="class names to choose from (default: the trained ones)")
+    add("--topk", type=int, default=5, metavar="K", help="classes to print (default: 5)")
+    add("--mlflow", metavar="URI", help="tracking URI (default: $MLFLOW_TRACKING_URI, else runs/)")
+    add("--json", action="store_true", help="print a JSON object for each video")
+    return parser
 
-    from pipelines.planning.flags import tracking_uri
-    from pipelines.storage.cache import local_run
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the most probable classes of every video; report a broken video and continue with the rest."""
+    command_line = parser()
+    args = command_line.parse_args(argv)
+    if args.topk < 1:
+        command_line.error(f"--topk {args.topk}: choose 1 or more")
+
+    from pipelines.storage.cache import local_run  # torch: late
     from pipelines.storage.place import is_uri
     from vlmodels import load
     from vlmodels.errors import UserError
 
     if stored := next((video for video in args.videos if is_uri(video)), None):
         raise UserError(f"{stored}: videos to predict have to be local; copy it to this machine first")
-    uri = tracking_uri(args.mlflow, "runs")
-    store = Path(uri.removeprefix("sqlite:///"))
-    if args.model.startswith("models:/") and uri.startswith("sqlite:///") and not store.is_file():
-        raise UserError(f"there is no MLflow store {store}; say with --mlflow URI where the model was registered")
-    os.environ["MLFLOW_TRACKING_URI"] = uri
-
+    os.environ["MLFLOW_TRACKING_URI"] = registry_uri(args.mlflow, args.model)
     predictor = load(local_run(args.model))
     labels = [name.strip() for name in args.labels.split(",") if name.strip()] if args.labels else None
     failed = 0
@@ -61,6 +62,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(video)
             print("\n".join(f"  {100 * p.probability:5.1f} %  {p.label}" for p in found))
     return 1 if failed else 0
+
+
+def registry_uri(given: str | None, model: str) -> str:
+    """Return the tracking URI to look for ``model`` in.
+
+    Raises:
+        UserError: a registered model is asked for, and the SQLite file of the registry is not there.
+    """
+    from pipelines.planning.flags import tracking_uri
+    from vlmodels.errors import UserError
+
+    uri = tracking_uri(given, "runs")
+    store = Path(uri.removeprefix("sqlite:///"))
+    if model.startswith("models:/") and uri.startswith("sqlite:///") and not store.is_file():
+        raise UserError(f"there is no MLflow store {store}; name the one that has the model with --mlflow URI")
+    return uri
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pipelines.runs.protocol_script import run_protocol
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train on pairs, report R@1, R@5, R@10, median and mean rank both ways."""
+    """Train on pairs; report R@1, R@5, R@10, median and mean rank in both directions."""
     return run_protocol(__doc__, "retrieval", argv)
 
 

@@ -14,7 +14,7 @@ from pipelines.runs.protocol_script import run_protocol
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train on everything, score the test list."""
+    """Train on all training videos, score the test list."""
     return run_protocol(__doc__, "supervised", argv)
 
 

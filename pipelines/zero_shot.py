@@ -1,4 +1,4 @@
-"""Zero-shot: score data sets that were not trained on, each list among its own classes, mean over lists.
+"""Zero-shot: score data sets that did not train the model, each list among its own classes; mean over the lists.
 
 Examples:
   python pipelines/zero_shot.py --method zeroshot --data data/mine --backbone ViT-B-16-quickgelu --pretrained openai
@@ -15,7 +15,7 @@ from pipelines.runs.protocol_script import run_protocol
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """With --test the data trains and the tests are scored; without, the data itself is scored."""
+    """Train on --data and score every --test; without --test, score --data itself."""
     return run_protocol(__doc__, "zero_shot", argv)
 
 

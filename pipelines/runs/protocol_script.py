@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipelines.config.schema import TrainConfig
-from pipelines.planning.flags import config_from, training_parser
+from pipelines.planning.flags import training_request
 
 if TYPE_CHECKING:
     from pipelines.planning.plan import Plan
@@ -20,24 +20,23 @@ def run_protocol(description: str | None, protocol: str, argv: Sequence[str] | N
     With several seeds everything is checked before the first run starts. The registered model is that of the seed
     that is best on held-out training clips, or of the first seed where nothing was held out: never chosen on test.
     """
-    parser = training_parser(description or "", protocol)
-    args = parser.parse_args(argv)
-    config = config_from(args, protocol=protocol)
+    request = training_request(description, protocol, argv)
+    config = request.config
 
     from pipelines.planning.plan import plan_run  # torch: late
     from pipelines.planning.text import describe_plan
     from pipelines.records.summary import table
     from pipelines.runs.run import run_training
 
-    plans = [plan_run(replace(config, seed=seed)) for seed in args.seeds or (config.seed,)]
+    plans = [plan_run(replace(config, seed=seed)) for seed in request.seeds]
     for plan in plans:
-        print(describe_plan(plan, ahead=args.dry_run), flush=True)
-    if args.dry_run:
+        print(describe_plan(plan, ahead=request.dry_run), flush=True)
+    if request.dry_run:
         return 0
     several = len(plans) > 1
     if several:
         plans = [_without_registering(plan) for plan in plans]
-    results = [run_training(plan, fresh=args.fresh) for plan in plans]
+    results = [run_training(plan, fresh=request.fresh) for plan in plans]
     print(f"\n{table([result.record for result in results])}\n")
     for result in results:
         print(f"run     {result.run_dir}\nreport  {result.run_dir}/report/report.html")

@@ -1,4 +1,4 @@
-"""pipelines/describe.py as a user runs it: with a server, with published files, and with mistakes."""
+"""``describe.py`` as a user runs it: with a server, with published files, and with mistakes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ import time
 from pathlib import Path
 
 import pytest
-from llm_server import LlmServer, sentences, slow, status
 
 from llm_descriptions.failures import ServerError
 from llm_descriptions.store import DescriptionStore, Key, Provenance
 from pipelines.describe import main
-from pipelines.descriptions.flags import parse
+from tests.helpers.llm_server import LlmServer, sentences, slow, status
+from tests.helpers.scripts import run_script, script_path
 
-SCRIPT = Path(__file__).parents[3] / "pipelines" / "describe.py"
 KEY = "sk-very-secret-0123456789"
 ACTIONS = ["brush_hair", "clap", "fall", "run"]
 
@@ -44,17 +43,6 @@ def server(monkeypatch):
 def ask(csv, server, *more):
     out = csv.parent / "out"
     return main(["--labels", str(csv), "--out", str(out), "--base-url", server.url, "--model", "toy-chat", *more])
-
-
-def script(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, SCRIPT, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"} | environment,
-        timeout=120,
-    )
 
 
 def command_lines():
@@ -209,7 +197,7 @@ def test_killed_midway_it_goes_on_and_leaves_the_key_nowhere(csv, server, tmp_pa
     arguments = ["--labels", csv, "--out", tmp_path / "out", "--model", "toy-chat", "--base-url", server.url]
     arguments += ["--kinds", "spatial", "--concurrency", "2"]
     process = subprocess.Popen(
-        [sys.executable, SCRIPT, *map(str, arguments)],
+        [sys.executable, str(script_path("describe")), *map(str, arguments)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -242,7 +230,7 @@ def test_killed_midway_it_goes_on_and_leaves_the_key_nowhere(csv, server, tmp_pa
 
     server.rule = rule
     session = Path(tempfile.mkdtemp(prefix="ray"))  # a short path: those of Ray's sockets are bounded
-    result = script(*arguments, OPENAI_API_KEY=KEY, OPENAI_LOG="debug", RAY_TMPDIR=str(session))
+    result = run_script("describe", *arguments, OPENAI_API_KEY=KEY, OPENAI_LOG="debug", RAY_TMPDIR=str(session))
     try:
         assert result.returncode == 0, result.stderr
         assert f"{len(held)} from the store, {300 - len(held)} asked, 0 failed" in result.stdout
@@ -273,7 +261,9 @@ def test_concurrency_is_bounded_and_kept_busy(csv, server, ray_session):
 
 def test_no_server_is_one_error_quickly(csv):
     start = time.monotonic()
-    result = script("--labels", csv, "--out", csv.parent / "o", "--model", "m", "--base-url", "http://127.0.0.1:9/v1")
+    result = run_script(
+        "describe", "--labels", csv, "--out", csv.parent / "o", "--model", "m", "--base-url", "http://127.0.0.1:9/v1"
+    )
     assert result.returncode == 2
     assert result.stderr.startswith("error: cannot reach http://127.0.0.1:9/v1 (model 'm')")
     assert result.stderr.count("\n") == 1
@@ -319,38 +309,18 @@ def test_published_files(shared_data, tmp_path, capfd):
     ],
 )
 def test_mistakes(csv, change, message):
-    result = script("--labels", csv, "--out", csv.parent / "o", *change, OPENAI_API_KEY="", OPENAI_BASE_URL="")
+    result = run_script(
+        "describe", "--labels", csv, "--out", csv.parent / "o", *change, OPENAI_API_KEY="", OPENAI_BASE_URL=""
+    )
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not (csv.parent / "o").exists()
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (["--from-published", "x", "--dry-run"], "--dry-run goes with --model"),
-        (["--from-published", "x", "--prompt", "msta-v1"], "--prompt goes with --model"),
-        (["--from-published", "x", "--concurrency", "8"], "--concurrency goes with --model"),
-        (["--from-published", "x", "--context", "77"], "--context goes with --model"),
-        (["--report", "--base-url", "http://x/v1"], "--base-url goes with --model"),
-        (["--model", "m", "--price-in", "0", "--price-out", "0"], "--price-in goes with --dry-run"),
-        (["--model", "m", "--index-labels", "x.csv"], "--index-labels goes with --from-published"),
-        (["--model", "m", "--export-style", "ost"], "--export-style goes with --export"),
-        (["--model", "m", "--backbone", "toy"], "--backbone goes with --report"),
-        (["--model", "m", "--dry-run", "--report"], "--dry-run writes nothing"),
-        (["--model", "m", "--dry-run", "--export", "x"], "--dry-run writes nothing"),
-    ],
-)
-def test_arguments_without_effect(csv, change, message, capsys):
-    with pytest.raises(SystemExit):
-        parse("", ["--labels", str(csv), "--out", "o", *change])
-    assert message in capsys.readouterr().err
-
-
 def test_help_is_quick():
     start = time.monotonic()
-    result = script("--help")
+    result = run_script("describe", "--help")
     assert result.returncode == 0
     assert "--from-published" in result.stdout
     assert time.monotonic() - start < 2

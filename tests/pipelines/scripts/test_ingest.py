@@ -1,13 +1,9 @@
-"""The script as users run it: every file of the pack gets a status and a reason; mistakes are one line."""
+"""``ingest.py`` as users run it: every file of the pack gets a status and a reason; mistakes are one line."""
 
 from __future__ import annotations
 
 import csv
 import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,10 +11,9 @@ import pytest
 from pipelines import ingest
 from pipelines.shards.clip_store import ClipStore
 from pipelines.videos.list_folder import ListFolder
+from tests.helpers.scripts import run_copy, run_script
 from tests.helpers.videofiles import truncate, write_audio, write_video
 from vlmodels.errors import UserError
-
-SCRIPT = Path(ingest.__file__)
 
 SET_ASIDE_AGAINST_EXPECTATION = {
     # "expected" says what a decoder alone does; cut in mid-file and shown by the header, these are not used
@@ -106,16 +101,9 @@ def test_a_data_set_own_data_and_the_lists_that_are_kept(ray_session, tmp_path, 
     assert not (out / "lists").exists()
 
 
-def run(*arguments, script=SCRIPT, cwd=None):
-    return subprocess.run(
-        [sys.executable, str(script), *arguments], capture_output=True, text=True, check=False, cwd=cwd, timeout=120
-    )
-
-
 def test_help_answers_at_once_and_alone(tmp_path):
-    copy = shutil.copy(SCRIPT, tmp_path / "copied.py")
     before = os.times().children_user
-    result = run("--help", script=copy, cwd=tmp_path)
+    result = run_copy("ingest", "--help", cwd=tmp_path)
     assert result.returncode == 0
     assert "--max-bad PERCENT" in result.stdout
     assert os.times().children_user - before < 1.5
@@ -141,7 +129,7 @@ def test_a_mistake_is_one_line(tmp_path, arguments, message):
     (tmp_path / "videos" / "Wolking" / "a.mp4").write_bytes(b"")
     (tmp_path / "labels.csv").write_text("id,name\n0,Walking\n")
     (tmp_path / "list.txt").write_text("Wolking/a.mp4 0\nWolking/a.mp4 7\n")
-    result = run(*arguments, *([] if "--out" in arguments else ["--out", "out"]), cwd=tmp_path)
+    result = run_script("ingest", *arguments, *([] if "--out" in arguments else ["--out", "out"]), cwd=tmp_path)
     assert result.returncode == 2
     assert message in result.stderr
     assert result.stderr.startswith("error: ")

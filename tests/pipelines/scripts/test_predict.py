@@ -1,0 +1,54 @@
+"""``predict.py``: models and videos that are not there, and the prediction after a training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.scripts import run_copy
+from vlmodels.errors import UserError
+
+
+def test_predict_from_a_registry_that_is_not_there_makes_none(tmp_path):
+    done = run_copy("predict", "a.mp4", "--model", "models:/x@champion", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--mlflow" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["predict.py"]
+
+
+def test_predict_without_model_or_video(tmp_path):
+    done = run_copy("predict", "a.mp4", "--model", tmp_path / "none", cwd=tmp_path)
+    assert (done.returncode, done.stderr[:7]) == (2, "error: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.ray
+def test_b2n_then_predict(small_data, ray_session, tmp_path, capsys, monkeypatch):
+    """The user's two commands on own data, by relative paths; a broken video is one line."""
+    monkeypatch.chdir(small_data.parent)
+    from pipelines import b2n, predict
+
+    settings = (
+        "method.layers=3-4",
+        "method.alpha=0",
+        "optim.epochs=1",
+        "optim.warmup_epochs=0",
+        "optim.batch_size=4",
+        "protocol.shots=4",
+    )
+    sets = [part for s in settings for part in ("--set", s)]
+    assert b2n.main(["--data", small_data.name, "--out", "runs", *sets]) == 0
+    run_dir = capsys.readouterr().out.rsplit("run     ", 1)[1].split("\n")[0]
+    assert (Path(run_dir) / "report" / "report.html").is_file()
+    video = next(small_data.parent.rglob("*.mp4"))
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"")
+    arguments = [str(video), str(broken), "--model", run_dir, "--labels", "sailing boat, red car", "--json"]
+    assert predict.main(arguments) == 1
+    out = capsys.readouterr()
+    assert set(json.loads(out.out)["predictions"]) == {"sailing boat", "red car"}
+    assert "broken.mp4" in out.err
+    with pytest.raises(UserError, match=r"s3://b/v\.mp4: videos to predict have to be local"):
+        predict.main(["s3://b/v.mp4", *arguments])
