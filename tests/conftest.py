@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
 def shared_data() -> Path:
     """Real label lists, split lists, descriptions and clips; they are not part of the repository."""
     if not SHARED_DATA.is_dir():
-        pytest.skip(f"the pack of real lists and clips is not beside this checkout ({SHARED_DATA})")
+        pytest.skip(f"the pack of real lists and clips is not next to this checkout ({SHARED_DATA})")
     return SHARED_DATA
 
 

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m vlmodels", description=DESCRIPTION)
     parser.add_argument("--list", action="store_true", help="methods with their presets, backbones with their weights")
-    parser.add_argument("--figures", action="store_true", help="all published sizes and costs beside ours (Markdown)")
+    parser.add_argument("--figures", action="store_true", help="all published sizes and costs next to ours (Markdown)")
     parser.add_argument("--matrix", action="store_true", help="method x protocol x backbone (Markdown)")
     parser.add_argument("--method", help=f"one of {', '.join(methods.names())}")
     parser.add_argument("--backbone", default="ViT-B-16-quickgelu", help="an open_clip model name, ViCLIP-B-16, or toy")

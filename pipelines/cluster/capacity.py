@@ -40,7 +40,7 @@ def check_room(scale: ScaleConfig, nodes: Sequence[RayNode], *, cluster: Cluster
     each = _of_one_worker(scale)
     most = f"{fit} of {scale.workers} workers fit on the cluster ({_amounts(each)} each, {len(nodes)} machines)"
     if fit >= least:
-        return [f"{most}: going on with these (scale.min_workers={scale.min_workers})"]
+        return [f"{most}: continuing with these (scale.min_workers={scale.min_workers})"]
     if grows:
         return [f"{most}: waiting for {scale.workers - fit} more, for which the autoscaler may start machines"]
     wanted = {kind: least * amount for kind, amount in each.items()}

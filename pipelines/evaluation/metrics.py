@@ -24,7 +24,7 @@ class Scores:
     Attributes:
         targets: int64 (N,).
         scores: float32 (N,C), mean over views of the softmax.
-        video: float16 (N,E), mean over views of the L2-normalised features; empty where nobody needs them.
+        video: float16 (N,E), mean over views of the L2-normalised features; empty where they are not needed.
     """
 
     targets: np.ndarray

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from pipelines.cluster.ask_nodes import blind_nodes
 from pipelines.cluster.capacity import can_grow, most_places
+from pipelines.cluster.view import CONNECTED, ClusterView
 from pipelines.config.schema import ScaleConfig
 from pipelines.ingestion.batch import SHARE_VIDEOS, Batch, Source
 from pipelines.ingestion.batch_task import decode_on_ray
@@ -90,14 +91,12 @@ def _batch_name(videos: Sequence[Input], stats: Mapping[str, FileStat | None], s
     return hashlib.sha256(json.dumps([settings_digest, content]).encode()).hexdigest()[:16]
 
 
-def cpu_room() -> CpuRoom:
-    """Count the CPUs of the cluster that this process is connected to."""
-    import ray
-
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+def cpu_room(cluster: ClusterView = CONNECTED) -> CpuRoom:
+    """Count the CPUs of a cluster, and those that its autoscaler may add."""
+    nodes = cluster.nodes()
     cpus = sum(int(node["Resources"].get("CPU", 0)) for node in nodes)
-    if can_grow(len(nodes)):
-        return CpuRoom(len(nodes), cpus, grows=True, most=most_places(ScaleConfig(), nodes))
+    if can_grow(len(nodes), cluster=cluster):
+        return CpuRoom(len(nodes), cpus, grows=True, most=most_places(ScaleConfig(), nodes, cluster=cluster))
     return CpuRoom(len(nodes), cpus)
 
 

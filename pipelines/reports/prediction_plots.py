@@ -181,7 +181,7 @@ def label_correlation(
     others = np.concatenate([m[~np.eye(len(m), dtype=bool)] for _, m in sides])
     named = len(classes) <= _NAMES
     side = float(np.clip(0.15 * len(classes), 3.0, 5.5))
-    names = 0.05 * max(map(len, classes)) if named else 0.4  # inches beside the matrices
+    names = 0.05 * max(map(len, classes)) if named else 0.4  # inches next to the matrices
     size = (side * len(sides) + names + 1.3, side + names + 0.3)
     figure, every = plt.subplots(1, len(sides), figsize=size, squeeze=False, layout="constrained")
     for number, (axes, (name, cosines)) in enumerate(zip(every.flat, sides, strict=True)):

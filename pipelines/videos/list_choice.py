@@ -37,7 +37,7 @@ def list_to_train(folder: ListFolder) -> str | None:
 def lists_to_test(folder: ListFolder) -> tuple[str, ...]:
     """Return the names of the lists to test on: the data set's, else val1 to val3, else the first of the usual names.
 
-    They need not be there: reading an absent list tells the user which one is missing.
+    They need not be there: reading an absent list says which one is missing.
     """
     if folder.dataset is not None:
         found = [name if folder.has(name) else f"{name}{_OST}" for name in folder.dataset.tests]
@@ -49,7 +49,7 @@ def lists_to_test(folder: ListFolder) -> tuple[str, ...]:
 def wanted_lists(folder: ListFolder, protocol: str | None) -> tuple[list[str], list[str]]:
     """Return the lists that a protocol needs and that are there, and those that are not there.
 
-    None stands for all lists; other text files beside them (a README) are ignored.
+    None stands for all lists; other text files there (a README) are ignored.
 
     Raises:
         UserError: none is there.

@@ -122,7 +122,7 @@ def test_rooms_are_entered_through_their_doors():
                 used.add(target)
                 bad += [] if target in doors else [f"{module} -> {target}"]
     assert not bad
-    assert not doors - used, "no door that nobody uses"
+    assert not doors - used, "no unused door"
 
 
 @pytest.mark.parametrize("package", PACKAGES)

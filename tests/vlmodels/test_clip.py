@@ -89,7 +89,7 @@ def test_a_local_file_is_loaded_whatever_its_kind(small, tmp_path, kind):
     path = tmp_path / ("w.safetensors" if kind == "safetensors" else "w.pt")
     if kind == "safetensors":
         save_file(small, path)
-    elif kind == "torchscript":  # as OpenAI publishes them: half precision, with three numbers beside
+    elif kind == "torchscript":  # as OpenAI publishes them: half precision, with three more numbers
         holder = torch.nn.Module()
         for name, value in small.items():
             owner = holder
@@ -178,7 +178,7 @@ def vificlip(state):
 
 
 def saved_with_settings(monkeypatch, content, path):
-    """Save as ViFi-CLIP does: beside a settings object whose class is not installed here."""
+    """Save as ViFi-CLIP does: with a settings object whose class is not installed here."""
     module = types.ModuleType("yacs.config")
     module.CfgNode = type("CfgNode", (dict,), {"__module__": "yacs.config", "__qualname__": "CfgNode"})
     settings = module.CfgNode(LR=1.0, DATA=module.CfgNode(ROOT="x"))

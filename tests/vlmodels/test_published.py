@@ -1,4 +1,4 @@
-"""Ours beside what the papers print: sizes exact, costs within a percent, the tables of the README up to date."""
+"""Ours next to what the papers print: sizes exact, costs within a percent, the tables of the README up to date."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from pipelines.runs.launch import own_interrupt
 
 def test_the_interface_is_that_of_an_address(monkeypatch):
     assert interface_of("127.0.0.1") == "lo"
-    assert interface_of("192.0.2.1") == ""  # RFC 5737: nobody's
+    assert interface_of("192.0.2.1") == ""  # RFC 5737: reserved
     assert interface_of("::1") == ""
     monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "127.0.0.1")
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "mine")

@@ -13,6 +13,7 @@ from pipelines.ingestion.clip_facts import FileStat
 from pipelines.ingestion.destination import Destination
 from pipelines.ingestion.ingest import ingest
 from pipelines.videos.inputs import find_inputs
+from tests.helpers.fake_cluster import FakeCluster, machine
 from tests.helpers.ingesting import PAINT, SETTINGS
 from vlmodels.errors import UserError
 
@@ -41,14 +42,9 @@ def test_a_cluster_without_cpus_is_refused(room):
         workers_for(None, 9, room)
 
 
-def test_only_machines_that_are_up_count(monkeypatch):
-    nodes = [
-        {"Alive": True, "Resources": {"CPU": 2.0}},
-        {"Alive": True, "Resources": {"memory": 9.0}},
-        {"Alive": False, "Resources": {"CPU": 50.0}},
-    ]
-    monkeypatch.setattr("ray.nodes", lambda: nodes)
-    assert cpu_room() == CpuRoom(machines=2, cpus=2)
+def test_only_machines_that_are_up_count():
+    down = machine("c", CPU=50.0) | {"Alive": False}
+    assert cpu_room(FakeCluster([machine("a", CPU=2.0), machine("b", memory=9.0), down])) == CpuRoom(2, 2)
 
 
 def test_machines_that_do_not_see_a_file_are_refused(tmp_path):

@@ -72,8 +72,8 @@ def test_a_plan_at_scale_tells_everything(planned):
 
 
 def test_more_workers_than_shards_is_told_and_no_mistake(planned):
-    told = "more workers (17) than shards (16): several read the same one"
-    assert told in describe_plan(planned("optim.batch_size=17", workers=17))
+    note = "more workers (17) than shards (16): several read the same one"
+    assert note in describe_plan(planned("optim.batch_size=17", workers=17))
     assert "shards" not in describe_plan(planned(workers=16))
 
 
@@ -119,7 +119,7 @@ def test_ring_all_reduce_sends_each_byte_less_than_twice(world):
 
 @pytest.mark.parametrize("name", ["msta", "lora", "linear", "m2clip", "viltclip", "finetune"])
 def test_costs_are_those_of_real_training(name):
-    """Multiply-accumulates on meta tensors equal those of a step on numbers; losses are small beside them."""
+    """Multiply-accumulates on meta tensors equal those of a step on numbers; losses are small in comparison."""
     from torch.utils.flop_counter import FlopCounterMode
 
     cls, names = methods.get(name), ("flying a kite", "running")

@@ -23,7 +23,7 @@ EXEMPT = {
     "pipelines/storage/files.py": "writes files whole, and hashes them",
     "pipelines/storage/place.py": "moves bytes; ingested data are checked by SHA-256",
     "pipelines/videos/catalog.py": "describes data sets; what is made of them, the split, is in the name",
-    "pipelines/videos/kept_lists.py": "names the folder of the lists beside ingested data; the split is in the name",
+    "pipelines/videos/kept_lists.py": "names the folder of the lists next to ingested data; the split is in the name",
     "pipelines/videos/list_files.py": "reads lists, of which the split is made, and that is in the name",
     "pipelines/videos/list_folder.py": "reads lists, of which the split is made, and that is in the name",
 }

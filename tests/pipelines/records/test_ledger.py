@@ -58,13 +58,13 @@ def test_what_cannot_be_read_is_named_and_the_others_go_on(tmp_path):
     assert len(read_runs([str(tmp_path)], said.append)) == 1
     assert len(said) == len(contents)
     assert not any("half" in line for line in said)
-    told = {re.search(r"/(\w+):", line)[1]: line for line in said}
-    assert "an older version" in told["old"]
-    assert "an older version" in told["older"]
-    assert "a newer version" in told["new"]
-    assert "NaN" in told["nan"]
-    assert "name is missing" in told["part"]
-    assert "cannot be read" in told["cut"]
+    reasons = {re.search(r"/(\w+):", line)[1]: line for line in said}
+    assert "an older version" in reasons["old"]
+    assert "an older version" in reasons["older"]
+    assert "a newer version" in reasons["new"]
+    assert "NaN" in reasons["nan"]
+    assert "name is missing" in reasons["part"]
+    assert "cannot be read" in reasons["cut"]
 
 
 def test_predictions_may_be_gone(tmp_path):
@@ -96,7 +96,7 @@ def test_few_shots_of_all_sizes_and_data_sets_share_a_row():
     assert row.cells.keys() == set(table.columns)
 
 
-def test_a_cell_that_is_taken_opens_a_row_and_settings_are_told():
+def test_a_cell_that_is_taken_opens_a_row_and_settings_are_reasons():
     records = [
         record_of(),
         record_of(name="again", group="again"),

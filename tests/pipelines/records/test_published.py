@@ -1,4 +1,4 @@
-"""The published score beside ours: the right one or none."""
+"""The published score next to ours: the right one or none."""
 
 from __future__ import annotations
 

@@ -124,8 +124,8 @@ def test_a_trained_start_is_named_and_not_said_to_be_nothing(tmp_path):
     assert "that of k400-run" in text
     assert "started from" in page
     assert "k400-run" in page
-    for told in (text, page):
-        assert "othing was trained" not in told
+    for shown in (text, page):
+        assert "othing was trained" not in shown
 
 
 @pytest.mark.parametrize(("register", "words"), [("mine", "MLFLOW_TRACKING_URI"), (None, "`runs/` stands for")])

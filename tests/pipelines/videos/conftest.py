@@ -10,7 +10,7 @@ from list_files import LABEL_FILE, put, write_labels
 
 @pytest.fixture
 def repository(tmp_path):
-    """A published repository in small: labels with CRLF, lists beside a README and requirements."""
+    """A published repository in small: labels with CRLF, lists next to a README and requirements."""
     root = tmp_path / "repo"
     put(root / "requirements.txt", "torch==1.0\n")
     write_labels(root / "labels" / "hmdb_51_labels.csv", ("kick ball", "kick", "run"), "\r\n")

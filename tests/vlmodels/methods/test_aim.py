@@ -58,7 +58,7 @@ def test_a_block_is_the_equations(joint):
     method.backbone.block("video", 3).ln_1.register_forward_hook(lambda _m, args, _o: seen.append(args[0]))
     found = method.backbone.encode_video(tiny_frames(1, 4)).hidden
     x = seen[0]
-    temporal, spatial, beside = (part["3"] for part in (method.t_adapter, method.s_adapter, method.mlp_adapter))
+    temporal, spatial, parallel = (part["3"] for part in (method.t_adapter, method.s_adapter, method.mlp_adapter))
 
     tokens = split_tokens(block.ln_1(x), context)
     cls, patches = torch.empty_like(tokens.cls), torch.empty_like(tokens.patches)
@@ -70,7 +70,7 @@ def test_a_block_is_the_equations(joint):
     y = block.attention(block.ln_1(moved))
     u = moved + y + spelt(spatial, y)
     normed = block.ln_2(u)
-    assert torch.allclose(found, u + block.mlp(normed) + 0.3 * spelt(beside, normed), atol=1e-4)
+    assert torch.allclose(found, u + block.mlp(normed) + 0.3 * spelt(parallel, normed), atol=1e-4)
 
 
 @torch.no_grad()

@@ -54,7 +54,7 @@ def test_a_tower_that_is_deeper_gets_adapters_where_both_have_blocks():
 
 
 def sizes(width, dims):
-    """Of a text adapter, of what a visual one has beside, and of a shared layer."""
+    """Of a text adapter, of what a visual one has in addition, and of a shared layer."""
     return 2 * width * dims + dims + width, 3 * width * dims // math.gcd(dims, width) + width, dims * dims + dims
 
 

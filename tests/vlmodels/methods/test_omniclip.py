@@ -317,15 +317,15 @@ def test_retrieval_needs_texts_that_do_not_see_the_video():
 
 
 def test_presets_are_the_published_settings():
-    def told(name):
+    def recipe(name):
         r = OmniCLIP.presets[name].recipe
         return r.batch_size, r.lr, r.epochs, r.weight_decay, r.frames
 
-    assert told("full") == (256, 2e-3, 50, 0.003, 8)
-    assert told("ssv2") == (256, 3.5e-3, 50, 0.01, 8)
-    assert told("hmdb_ucf") == told("b2n") == (32, 2e-3, 30, 0.003, 8)
-    assert told("fewshot") == (8, 2e-3, 30, 0.003, 32)
-    assert told("zeroshot") == (256, 2e-3, 10, 0.003, 32)
+    assert recipe("full") == (256, 2e-3, 50, 0.003, 8)
+    assert recipe("ssv2") == (256, 3.5e-3, 50, 0.01, 8)
+    assert recipe("hmdb_ucf") == recipe("b2n") == (32, 2e-3, 30, 0.003, 8)
+    assert recipe("fewshot") == (8, 2e-3, 30, 0.003, 32)
+    assert recipe("zeroshot") == (256, 2e-3, 10, 0.003, 32)
     for name, preset in OmniCLIP.presets.items():
         r = preset.recipe
         assert (r.beta1, r.beta2, r.eps, r.min_lr_ratio, r.warmup_epochs) == (0.9, 0.98, 1e-8, 0.01, 5)
