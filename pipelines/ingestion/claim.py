@@ -1,7 +1,7 @@
 """The claim of one ingest on the folder that it writes to.
 
-The file ``CLAIM`` in the folder is locked for as long as the ingest runs. Its text, a token, distinguishes the folder from one
-of the same name on another machine.
+The file ``CLAIM`` in the folder is locked for as long as the ingest runs. Its text, a token, distinguishes the folder
+from one of the same name on another machine.
 """
 
 from __future__ import annotations
