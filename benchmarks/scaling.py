@@ -81,7 +81,7 @@ def driver_at(rows: int) -> dict[str, float]:
     """Measure CPU seconds and bytes for a data set of ``rows`` videos."""
     from pipelines.planning import forecast
     from pipelines.planning.plan import plan_run
-    from pipelines.protocols.make import make_split
+    from pipelines.protocols.make_split import make_split
     from pipelines.protocols.split import Source, clips_of
     from pipelines.shards.clip_store import ClipStore
     from pipelines.training.parts import Parts

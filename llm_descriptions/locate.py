@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from llm_descriptions.errors import DescriptionError
 from llm_descriptions.labels import match_names, read_labels
-from llm_descriptions.published import Published, PublishedFile, count_classes, parse_path, read_published
+from llm_descriptions.published_files import Published, PublishedFile, count_classes, parse_path, read_published
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

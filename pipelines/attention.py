@@ -10,8 +10,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.cli import run_script
 from pipelines.reports.attention import choose, draw, targets_of
+from pipelines.run_script import run_script
 
 
 def main(argv: Sequence[str] | None = None) -> int:

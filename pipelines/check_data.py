@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from pipelines.cli import run_script
 from pipelines.ingestion.presence_report import CheckRun, summary, write
+from pipelines.run_script import run_script
 from pipelines.videos.flags import add_input_flags, inputs_from, local_only
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pipelines.cli import run_script
+from pipelines.run_script import run_script
 
 if TYPE_CHECKING:
     from pipelines.runs.record import RunResult
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     started = time.monotonic()
 
-    from pipelines.planning.flags import tracking_uri
+    from pipelines.planning.training_flags import tracking_uri
 
     prepared = prepare(args.out, args.world)
     results = {label: train(prepared, args.out, args.world, flags) for label, flags in METHODS.items()}
@@ -158,8 +158,8 @@ def describe_classes(out: Path, world: str, lists: Path) -> Path:
 
 def train(prepared: Prepared, out: Path, world: str, flags: Sequence[str]) -> RunResult:
     """Train and score one method, base to novel, with 2 DDP workers."""
-    from pipelines.planning.flags import config_from, training_parser
     from pipelines.planning.plan import plan_run
+    from pipelines.planning.training_flags import config_from, training_parser
     from pipelines.runs.run import run_training
 
     arguments = ["--data", str(prepared.data), "--lists", str(prepared.lists)]

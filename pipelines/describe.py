@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from pipelines.cli import run_script
 from pipelines.descriptions.commands import ask, export, import_published, report
 from pipelines.descriptions.flags import parse
+from pipelines.run_script import run_script
 
 if TYPE_CHECKING:
     from llm_descriptions.store import DescriptionStore, Key

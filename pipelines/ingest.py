@@ -24,8 +24,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from pipelines.cli import run_script
 from pipelines.ingestion.summary import summary
+from pipelines.run_script import run_script
 from pipelines.videos.flags import add_input_flags, inputs_from
 
 

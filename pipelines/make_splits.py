@@ -20,8 +20,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.cli import run_script
 from pipelines.config.values import whole_numbers
+from pipelines.run_script import run_script
 
 
 def parser() -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.cli import run_script
+from pipelines.run_script import run_script
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,7 +70,7 @@ def registry_uri(given: str | None, model: str) -> str:
     Raises:
         UserError: a registered model is asked for, and the SQLite file of the registry is not there.
     """
-    from pipelines.planning.flags import tracking_uri
+    from pipelines.planning.training_flags import tracking_uri
     from vlmodels.errors import UserError
 
     uri = tracking_uri(given, "runs")

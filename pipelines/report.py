@@ -10,8 +10,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.cli import run_script
 from pipelines.config.protocols import PROTOCOLS
+from pipelines.run_script import run_script
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.cli import run_script
+from pipelines.run_script import run_script
 from pipelines.runs.protocol_script import run_protocol
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.cli import run_script
+from pipelines.run_script import run_script
 from pipelines.sweeps.flags import LIST, list_spaces, parse, request_from
 
 

@@ -53,7 +53,7 @@ def shell(command: str, home: Path) -> str:
 
 def arguments(command: str, script: str):
     """Parse the flags after ``script`` in a documented command, as b2n.py does."""
-    from pipelines.planning.flags import training_parser
+    from pipelines.planning.training_flags import training_parser
 
     words = shlex.split(command)
     return training_parser("", "b2n").parse_args(words[words.index(script) + 1 :])

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipelines.config.check import check
 from pipelines.config.plain import to_plain
-from pipelines.config.rules import check
 from pipelines.config.schema import TrainConfig
 from pipelines.config.values import parse_value
 from vlmodels.errors import UserError, nearest, noted, refuse

@@ -1,7 +1,7 @@
 """The settings of a run in groups, each with its defaults, help texts and rules.
 
 Precedence: the defaults here, then the method's preset (a published setting), then what the user sets. The rules of a
-group concern its own values; those that need several groups are in ``pipelines/config/rules.py``.
+group concern its own values; those that need several groups are in ``pipelines/config/check.py``.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ProtocolConfig:
-    """The protocol that decides which clips train and which are scored (``pipelines/protocols/make.py``)."""
+    """The protocol that decides which clips train and which are scored (``pipelines/protocols/make_split.py``)."""
 
     name: str = field(default="b2n", metadata={"help": f"one of {', '.join(PROTOCOLS)}"})
     lists: str | None = field(

@@ -106,7 +106,7 @@ def import_published(store: DescriptionStore, request: DescribeRequest) -> list[
 
 def export(store: DescriptionStore, labels: tuple[str, ...], keys: list[Key], request: DescribeRequest) -> None:
     """Write the descriptions of ``keys`` in a published form."""
-    from llm_descriptions.published import export_published
+    from llm_descriptions.published_files import export_published
 
     assert request.export
 

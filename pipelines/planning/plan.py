@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipelines.config.check import check
 from pipelines.config.plain import digest_of
-from pipelines.config.rules import check
 from pipelines.config.schema import TrainConfig
 from pipelines.planning.facts import PlanFacts
 from pipelines.planning.fit import Fitted, fit, shard_notes, view_notes

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipelines.config.plain import digest_of
 from pipelines.config.schema import TrainConfig
-from pipelines.protocols.make import make_split
+from pipelines.protocols.make_split import make_split
 from pipelines.protocols.split import NOTHING, Scoring, Source, Split, clips_of
 from pipelines.shards.clip_store import ClipStore
 from pipelines.storage.place import is_uri

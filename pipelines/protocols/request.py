@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipelines.config.schema import ProtocolConfig
-from pipelines.protocols.own import hold_out, hold_out_classes
+from pipelines.protocols.own_split import hold_out, hold_out_classes
 from pipelines.protocols.split import NOTHING, Clip, Source, Split, content_of, eval_set, examples
 from pipelines.videos.kept_lists import LISTS
 from pipelines.videos.list_folder import ListFolder, VideoList

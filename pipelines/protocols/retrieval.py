@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pipelines.config.plain import digest_of
 from pipelines.config.schema import ProtocolConfig
 from pipelines.protocols.finder import Finder
-from pipelines.protocols.own import hold_out, own_train_test
+from pipelines.protocols.own_split import hold_out, own_train_test
 from pipelines.protocols.request import SplitRequest
 from pipelines.protocols.split import Clip, EvalSet, Example, Split, content_of
 from pipelines.videos.captions import UNSPLIT, Captions, read_captions

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.protocols.own import base_and_novel, few_shots, own_train_test
+from pipelines.protocols.own_split import base_and_novel, few_shots, own_train_test
 from pipelines.protocols.split import Clip
 from pipelines.videos.kept_lists import labels_text, list_text, swap_in
 from vlmodels.errors import UserError
@@ -61,7 +61,7 @@ class SplitLists:
 
 
 def make_lists(clips: Sequence[Clip], classes: Sequence[str], request: ListsRequest) -> SplitLists:
-    """Split clips into lists of the same videos that the protocols choose (``pipelines/protocols/own.py``).
+    """Split clips into lists of the same videos that the protocols choose (``pipelines/protocols/own_split.py``).
 
     Raises:
         UserError: ``test_fraction`` is no share, classes have too few training videos (unless ``fewer_shots``), fewer

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.config.protocols import PROTOCOLS
 from pipelines.config.text import plural
-from pipelines.records.published import Comparison, compare, method_changes, paper_with_views, recipe_changes
+from pipelines.records.comparison import Comparison, compare, method_changes, paper_with_views, recipe_changes
 from pipelines.records.run_file import SELECTIONS, RunRecord
 from pipelines.records.summary import Column, Summary, columns_of, summarise, title, views_text
 from vlmodels.errors import UserError

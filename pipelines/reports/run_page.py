@@ -35,7 +35,7 @@ def write_run_report(folder: Path) -> Path:
         head=headings(columns, summary.protocol),
         rows=_rows([summary], columns, {}, {}),
         sets=_sets(record),
-        says=description_of(summary),
+        about=description_of(summary),
         settings=_flat(record.config.to_json()),
         facts=_flat(record.facts.to_json()),
         unscored=[(name, *pair) for name, pairs in record.unscored.items() for pair in pairs],

@@ -103,7 +103,7 @@ def _trainer(plan: Plan, home: Home, job: Job) -> Any:
     from ray.train.torch import TorchTrainer
 
     from pipelines.cluster.process_group import TorchGroup
-    from pipelines.runs.losses import LossReporter
+    from pipelines.runs.lost_workers import LossReporter
 
     scale = plan.config.scale
     return TorchTrainer(

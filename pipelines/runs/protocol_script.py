@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipelines.config.schema import TrainConfig
-from pipelines.planning.flags import training_request
+from pipelines.planning.training_flags import training_request
 
 if TYPE_CHECKING:
     from pipelines.planning.plan import Plan

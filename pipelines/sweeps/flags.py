@@ -14,7 +14,7 @@ from typing import get_args
 from pipelines.config.protocols import PROTOCOLS
 from pipelines.config.schema import TrainConfig
 from pipelines.config.values import whole_numbers
-from pipelines.planning.flags import config_from, training_parser
+from pipelines.planning.training_flags import config_from, training_parser
 from pipelines.sweeps.ablation import find_ablation, tower_depths
 from pipelines.sweeps.request import APART, LAYERS, SEARCH, SweepRequest
 from vlmodels.errors import UserError

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.cli import run_script
+from pipelines.run_script import run_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -70,7 +70,7 @@ class _Gathered(torch.autograd.Function):
 def pair_problems(config: TrainConfig, method: Method) -> list[str]:
     """Return why ``config`` cannot train ``method`` on pairs, each reason with the remedy.
 
-    Batches that no protocol can use are left to ``pipelines/config/rules.py``.
+    Batches that no protocol can use are left to ``pipelines/config/check.py``.
     """
     optim = config.optim
     problems = method.retrieval_problems()

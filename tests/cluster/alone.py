@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from pipelines.planning.flags import config_from, training_parser
 from pipelines.planning.plan import plan_run
+from pipelines.planning.training_flags import config_from, training_parser
 from pipelines.runs.run import Watch, run_training
 
 if __name__ == "__main__":

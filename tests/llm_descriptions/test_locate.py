@@ -9,7 +9,7 @@ import pytest
 
 from llm_descriptions.errors import DescriptionError
 from llm_descriptions.locate import TOY_FOLDER, find_published
-from llm_descriptions.published import parse_path
+from llm_descriptions.published_files import parse_path
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
+from pipelines.config.check import check
 from pipelines.config.resolve import help_lines, resolve, with_recipe
-from pipelines.config.rules import check
 from pipelines.config.schema import DataConfig, TrainConfig
 from vlmodels import methods
 from vlmodels.errors import UserError

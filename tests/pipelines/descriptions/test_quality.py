@@ -11,7 +11,7 @@ from llm_server import LlmServer
 
 from llm_descriptions.errors import DescriptionError
 from llm_descriptions.labels import read_labels
-from llm_descriptions.published import parse_path, read_published
+from llm_descriptions.published_files import parse_path, read_published
 from llm_descriptions.store import DescriptionStore, Key, Provenance
 from pipelines.describe import main
 from pipelines.descriptions.quality import class_cosines, judge, judge_store, names_class, similarity, token_count

@@ -16,7 +16,7 @@ from pipelines import check_data
 from pipelines.ingestion import presence
 from pipelines.ingestion.batch import CHANGED, GONE
 from pipelines.ingestion.presence_report import summary
-from pipelines.planning.flags import config_from, training_parser
+from pipelines.planning.training_flags import config_from, training_parser
 from pipelines.storage.place import Place
 from pipelines.videos.flags import local_only
 from pipelines.videos.inputs import find_inputs, find_listed, uri_of

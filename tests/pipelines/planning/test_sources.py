@@ -7,7 +7,7 @@ from pyarrow import fs
 
 from pipelines.config.schema import DataConfig, ProtocolConfig, TrainConfig
 from pipelines.planning import sources
-from pipelines.protocols.make import make_split
+from pipelines.protocols.make_split import make_split
 from pipelines.storage.place import Place
 
 

@@ -8,7 +8,7 @@ import pytest
 from fakes import folder_clips
 from protocol_cases import config, source
 
-from pipelines.protocols.make import make_split
+from pipelines.protocols.make_split import make_split
 from vlmodels.errors import UserError
 
 # ------------------------------------------------------------------------------------------------------ retrieval

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipelines import make_splits
 from pipelines.config.schema import ProtocolConfig
-from pipelines.protocols.make import make_split
+from pipelines.protocols.make_split import make_split
 from pipelines.protocols.save import ListsRequest, make_lists, write
 from pipelines.protocols.split import Source
 from pipelines.videos.list_folder import ListFolder

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from protocol_cases import NAMES, config, source
 
 from pipelines.config.protocols import PROTOCOLS
-from pipelines.protocols.make import make_split
+from pipelines.protocols.make_split import make_split
 from pipelines.protocols.split import Scoring, Source
 
 # --------------------------------------------------------------------------------------------------------- digest

@@ -12,9 +12,9 @@ from fakes import changed, leave_json, leave_run, predictions_of, record_json, r
 
 from pipelines import report
 from pipelines.records import run_file
+from pipelines.records.comparison import Comparison
 from pipelines.records.find import read_runs
 from pipelines.records.ledger import make_ledger
-from pipelines.records.published import Comparison
 from pipelines.records.summary import Column
 from pipelines.reports.ledger_pictures import sized
 from vlmodels.errors import UserError

@@ -98,7 +98,7 @@ def test_what_is_missing_is_said(tmp_path):
         script.main(["--run", "x", "--data", "y", "--out", str(tmp_path / "file")])
 
 
-def test_a_picture_for_each_clip(tmp_path, monkeypatch):
+def test_a_picture_for_each_clip(tmp_path):
     models = {"zero-shot": method_of("zeroshot"), "msta": method_of("msta")}
     store = FakeStore(count=2, segments=4, size=32)
     page = draw(models, store, [("clip0", 0), ("clip1", 2)], ["<b>", "two", "three"], tmp_path / "out", title="t")

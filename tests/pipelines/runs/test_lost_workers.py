@@ -18,7 +18,7 @@ from ray.train.v2._internal.execution.scaling_policy import ResizeDecision
 from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus, WorkerStatus
 from ray.train.v2.api.preemption import PreemptionInfo
 
-from pipelines.runs.losses import LossReporter
+from pipelines.runs.lost_workers import LossReporter
 from pipelines.runs.progress import EpochDone, Progress, WorkerUp
 from vlmodels.errors import UserError
 

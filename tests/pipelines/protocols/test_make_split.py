@@ -9,7 +9,7 @@ import pytest
 from fakes import clip, folder_clips
 from protocol_cases import NAMES, config, counts, label_file, lines, source
 
-from pipelines.protocols.make import make_split
+from pipelines.protocols.make_split import make_split
 from pipelines.protocols.split import NOTHING, Source
 from vlmodels.errors import UserError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fakes import changed, record_of
 
-from pipelines.records.published import compare, published_name
+from pipelines.records.comparison import compare, published_name
 from pipelines.records.summary import Column, Summary, title
 from pipelines.videos.catalog import DATASETS
 from vlmodels.published import scores

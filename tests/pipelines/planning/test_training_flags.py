@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.planning.flags import config_from, tracking_uri, training_parser, training_request
+from pipelines.planning.training_flags import config_from, tracking_uri, training_parser, training_request
 from vlmodels.errors import UserError
 
 

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
+from pipelines.config.check import check
 from pipelines.config.resolve import resolve
-from pipelines.config.rules import check
 from pipelines.config.schema import DataConfig, TrainConfig
 
 BASE = TrainConfig(data=DataConfig(dir="data"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llm_descriptions.errors import DescriptionError
-from pipelines.cli import run_script
+from pipelines.run_script import run_script
 from vlmodels.errors import UserError
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from llm_descriptions.errors import DescriptionError
 from llm_descriptions.labels import read_labels
-from llm_descriptions.published import STYLES, export_published, parse_path, read_published
+from llm_descriptions.published_files import STYLES, export_published, parse_path, read_published
 
 ETL_CLASSES = {
     "hmdb": 51, "hmdb_base": 26, "hmdb_novel": 25, "k400": 400, "k400_base": 200, "k400_novel": 200,

@@ -4,7 +4,7 @@ A protocol never reads a frame. The same manifest, lists and seed give the same 
 if and only if the clips that are trained on or scored change.
 
 Lists come from ``protocol.lists``, else from those that ingest kept with the data; if the protocol uses none of these,
-and they belong to no published data set, a seed splits the clips (``pipelines/protocols/own.py``).
+and they belong to no published data set, a seed splits the clips (``pipelines/protocols/own_split.py``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from pipelines.config.schema import ProtocolConfig
 from pipelines.protocols.finder import Finder, usable
-from pipelines.protocols.own import base_and_novel, few_shots, own_train_test, part_as_given
+from pipelines.protocols.own_split import base_and_novel, few_shots, own_train_test, part_as_given
 from pipelines.protocols.request import ScoredClips, SplitRequest
 from pipelines.protocols.retrieval import retrieval
 from pipelines.protocols.split import NOTHING, Clip, Scoring, Source, Split
