@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.records.run_file import RECORD, Start, read
+from pipelines.records.run_file import RECORD, RunRecord, Start, read
 from pipelines.shards.clip_store import ClipStore
 from pipelines.storage.cache import local_run
 from vlmodels.errors import UserError
@@ -16,8 +16,10 @@ def about_start(adapter: Path | None) -> Start:
     if adapter is None:
         return Start()
     try:
-        record = read(adapter.parent / RECORD)
+        record = _record_beside(adapter)
     except UserError:
+        record = None
+    if record is None:
         return Start(name="", protocol="", dataset="", data_digest="")
     return Start(
         name=record.name,
@@ -28,14 +30,30 @@ def about_start(adapter: Path | None) -> Start:
 
 
 def start_notes(start: Path | None, stores: Sequence[ClipStore]) -> list[str]:
-    """Say if the run to start from was trained on the same data."""
+    """Say if the run to start from was trained on the same data, or if its record, which tells, cannot be used."""
+    if start is None:
+        return []
+    try:
+        _record_beside(start)
+    except UserError as error:
+        return [f"{error}: whether its training videos are among those scored is not known"]
     about = about_start(start)
     return [
         f"{about.name}, from which this starts, was trained on {store.name}: its training videos may be "
         "among those scored"
         for store in stores
-        if start is not None and about.data_digest == store.digest and about.protocol != "zero_shot"
+        if about.data_digest == store.digest and about.protocol != "zero_shot"
     ]
+
+
+def _record_beside(adapter: Path) -> RunRecord | None:
+    """Read the record in an adapter's folder; None without one.
+
+    Raises:
+        UserError: there is one that cannot be used.
+    """
+    path = adapter.parent / RECORD
+    return read(path, f"the start {adapter.parent.name}") if path.exists() else None
 
 
 def start_file(start: str) -> Path:
