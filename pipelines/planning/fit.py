@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from vlmodels.methods.base import Method
 
 
+RESERVED = {"select": "the score on held-out training clips", "hm": "the harmonic mean"}
+"""Names among the metrics of a run that no test set can have, with what they are."""
+
+
 @dataclass(frozen=True)
 class Fitted:
     """What a run's data is fitted with: the method on the meta device, its descriptions, the adapter it starts from."""
@@ -84,7 +88,7 @@ def batch_misfits(config: TrainConfig, split: Split, method: Method | None) -> l
 
 def misfits(config: TrainConfig, stores: Sequence[ClipStore], split: Split, method: Method) -> list[str]:
     """Return what is right by itself and wrong together: classes, pairs, and the size of stored clips."""
-    problems: list[str] = []
+    problems = _name_misfits(split)
     for names in (split.train_classes, *(test.classes for test in split.tests)):
         if names:
             with noted(problems):
@@ -101,6 +105,16 @@ def misfits(config: TrainConfig, stores: Sequence[ClipStore], split: Split, meth
         if min(store.shape[1:3]) < size
     ]
     return problems
+
+
+def _name_misfits(split: Split) -> list[str]:
+    """Return the test sets whose names a run's record has for other scores."""
+    return [
+        f"a test set cannot be called {test.name}, which is {RESERVED[test.name]} in a run's record: "
+        "name another (NAME=DIR)"
+        for test in split.tests
+        if test.name in RESERVED
+    ]
 
 
 def find_descriptions(config: TrainConfig, method: Method, split: Split) -> Descriptions | None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from fakes import FakeStore, split_of
 
 from pipelines.config.resolve import resolve
 from pipelines.config.schema import DataConfig, TrainConfig
+from pipelines.planning.fit import misfits
 from pipelines.planning.plan import plan_run
 from pipelines.planning.text import describe_plan
+from pipelines.training.build import build_method
 from vlmodels.errors import UserError
 
 
@@ -23,3 +26,22 @@ def test_a_pass_of_one_clip_is_refused_before_a_worker_starts(small_data):
     with pytest.raises(UserError, match=r"pass with one clip; set optim\.micro_batch=2, or augment\.mixup=0"):
         plan_run(mixed)
     plan_run(dataclasses.replace(mixed, optim=dataclasses.replace(mixed.optim, epochs=0, warmup_epochs=0)))
+
+
+def test_a_test_set_with_the_name_of_another_score_is_refused():
+    config = resolve(
+        method="zeroshot",
+        preset=None,
+        base=TrainConfig(data=DataConfig(dir="data")),
+        overrides=["backbone.pretrained=toy"],
+    )
+    store, split = FakeStore(), split_of(FakeStore())
+    method = build_method(config, frames=4, classes=split.train_classes, meta=True)
+    assert misfits(config, [store], split, method) == []
+    names = [dataclasses.replace(test, name=name) for test, name in zip(split.tests, ("select", "hm"), strict=True)]
+    select, hm = misfits(config, [store], dataclasses.replace(split, tests=tuple(names)), method)
+    assert select == (
+        "a test set cannot be called select, which is the score on held-out training clips in a run's record: "
+        "name another (NAME=DIR)"
+    )
+    assert hm.startswith("a test set cannot be called hm, which is the harmonic mean")
