@@ -37,7 +37,7 @@ def check_room(scale: ScaleConfig, nodes: Sequence[RayNode], *, cluster: Cluster
     grows = can_grow(len(nodes), cluster=cluster)
     if grows:
         _check_limit(scale, most_places(scale, nodes, cluster=cluster))
-    each = _of_one_worker(scale)
+    each = resources_of_worker(scale)
     most = f"{fit} of {scale.workers} workers fit on the cluster ({_amounts(each)} each, {len(nodes)} machines)"
     if fit >= least:
         return [f"{most}: continuing with these (scale.min_workers={scale.min_workers})"]
@@ -55,13 +55,14 @@ def _check_limit(scale: ScaleConfig, limit: int | None) -> None:
     # Asked for more, the autoscaler starts nothing at all: docs/RAY.md#asked-for-too-much
     if limit is not None and limit < scale.workers:
         raise UserError(
-            f"{scale.workers} workers ({_amounts(_of_one_worker(scale))} each) are more than the {limit} for which the "
-            "autoscaler may start machines; set scale.workers or scale.cpus_per_worker lower, or raise max_workers in "
-            "the cluster's configuration and run 'ray up' again"
+            f"{scale.workers} workers ({_amounts(resources_of_worker(scale))} each) are more than the {limit} for "
+            "which the autoscaler may start machines; set scale.workers or scale.cpus_per_worker lower, or raise "
+            "max_workers in the cluster's configuration and run 'ray up' again"
         )
 
 
-def _of_one_worker(scale: ScaleConfig) -> dict[str, float]:
+def resources_of_worker(scale: ScaleConfig) -> dict[str, float]:
+    """Return what one worker takes of a cluster."""
     resources = {"CPU": scale.cpus_per_worker}
     if scale.gpu:
         resources["GPU"] = scale.gpus_per_worker
@@ -125,7 +126,7 @@ def waiting(config: TrainConfig, *, cluster: ClusterView = CONNECTED) -> str | N
     free, total = cluster.free(), cluster.total()
     parts = [
         f"{amount:g} {kind}s each, {free.get(kind, 0):g} of {total.get(kind, 0):g} free"
-        for kind, amount in _of_one_worker(scale).items()
+        for kind, amount in resources_of_worker(scale).items()
     ]
     if cluster.is_beyond_limits():
         why = (

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.cluster.capacity import resources_of_worker
 from pipelines.cluster.node_facts import own
 from pipelines.cluster.preflight import check_cluster
 from pipelines.cluster.session import connect
@@ -19,7 +20,7 @@ from pipelines.training.errors import DivergedError
 from vlmodels.errors import UserError
 
 if TYPE_CHECKING:
-    from pipelines.config.schema import ScaleConfig, TrainConfig
+    from pipelines.config.schema import ScaleConfig
     from pipelines.planning.plan import Plan
     from pipelines.records.home import Home
 
@@ -114,7 +115,7 @@ def _trainer(plan: Plan, home: Home, job: Job) -> Any:
             num_workers=_workers(scale),
             elastic_resize_monitor_interval_s=scale.regrow_s,
             use_gpu=scale.gpu,
-            resources_per_worker=resources_of_worker(plan.config),
+            resources_per_worker=resources_of_worker(scale),
         ),
         run_config=RunConfig(
             name=plan.name,
@@ -141,15 +142,6 @@ def own_interrupt() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)
-
-
-def resources_of_worker(config: TrainConfig) -> dict[str, float]:
-    """Return what one worker takes of a cluster."""
-    scale = config.scale
-    resources: dict[str, float] = {"CPU": scale.cpus_per_worker}
-    if scale.gpu:
-        resources["GPU"] = scale.gpus_per_worker
-    return resources
 
 
 def _start_of(plan: Plan) -> bytes:

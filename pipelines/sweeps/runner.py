@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from ray.tune import Callback
 
-from pipelines.cluster.capacity import can_grow, most_places
+from pipelines.cluster.capacity import can_grow, most_places, resources_of_worker
 from pipelines.cluster.preflight import check_cluster
 from pipelines.cluster.session import release_on_error
 from pipelines.cluster.view import CONNECTED, ClusterView
 from pipelines.config.schema import TrainConfig
 from pipelines.records.home import Home
-from pipelines.runs.launch import resources_of_worker
 from pipelines.storage.place import SCRATCH
 from pipelines.sweeps.folder import SweepFolder, runs_at
 from pipelines.sweeps.plan import SweepPlan
@@ -122,7 +121,7 @@ def _past_trial(record: TrialRecord, objective: str) -> PastTrial:
 
 def _resources_of_trial(config: TrainConfig) -> dict[str, float]:
     """Return all that a trial's one worker needs, or nothing where the trial starts several workers of its own."""
-    return resources_of_worker(config) if config.scale.workers == 1 else {"CPU": 0}
+    return resources_of_worker(config.scale) if config.scale.workers == 1 else {"CPU": 0}
 
 
 def _fitting_trials(
@@ -148,7 +147,7 @@ def at_a_time(config: TrainConfig, cluster: Mapping[str, float], wanted: int, *,
     Raises:
         UserError: not even one, and no machines may come.
     """
-    needs = {kind: config.scale.workers * amount for kind, amount in resources_of_worker(config).items()}
+    needs = {kind: config.scale.workers * amount for kind, amount in resources_of_worker(config.scale).items()}
     fit = min(int(cluster.get(kind, 0) / amount + 1e-6) for kind, amount in needs.items())
     if coming:
         return min(wanted, max(fit, coming)) if wanted else max(fit, min(coming, AT_FIRST))

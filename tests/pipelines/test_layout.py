@@ -37,13 +37,12 @@ DOORS = {
     "reports": "run_page ledger_page model_card attention page score_plots",
     "descriptions": "flags commands",
     "planning": "training_flags plan text identity start",
-    "runs": "run registry record launch protocol_script tracking",
+    "runs": "run registry record protocol_script tracking",
     "sweeps": "flags plan text session report.columns",
 }
 STOREYS = list(DOORS)
 SCRIPTS = sorted(path.stem for path in PIPELINES.glob("*.py") if path.stem not in ("__init__", "run_script"))
 NEVER_RAY = ("config", "storage", "videos", "shards", "protocols", "training", "evaluation", "records", "reports")
-IN_PACKAGES = {("pipelines.runs.registered_model", "mlflow")}
 PRETRAIN = "pipelines.toyworld.pretrain"  # run as a module, so it ends as scripts do
 
 
