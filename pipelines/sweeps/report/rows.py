@@ -25,8 +25,6 @@ METRIC_NAMES = {
     "cost.peak_memory_mb": "peak memory (MB)",
 }
 
-Record = Mapping[str, Any]  # a sweep's or a trial's
-
 NONE = "-"
 """What a cell without a value shows."""
 
