@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, assert_never
 
 from pipelines.config.text import plural
 
@@ -261,6 +261,8 @@ class Progress:
                 self._lost(message)
             case Resized(workers, before):
                 self._resized(workers, before)
+            case _:
+                assert_never(message)
 
     def _worker_up(self, worker: WorkerUp) -> None:
         if worker.rank == 0:
