@@ -204,6 +204,7 @@ def run_views(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: a file is damaged.
     """
+    # The keys are those of pipelines.records.run_file, which this package cannot import: it stands alone.
     record, config = _read_json(folder / "run.json"), _read_json(folder / "config.json")
     views = record.get("scoring") or config.get("data") or {}
     return {name: views[name] for name in ("clips", "crops", "sampling", "stride") if views.get(name)}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipelines.records.run_file import RECORD, RunRecord, read
+from pipelines.records.run_file import PREDICTIONS, RECORD, RunRecord, read
 from pipelines.storage.place import QUICK, Place, why
 from vlmodels.errors import UserError
 
@@ -40,7 +40,7 @@ class Run:
         import numpy as np
         from pyarrow import fs
 
-        path = f"{self.path}/predictions.npz"
+        path = f"{self.path}/{PREDICTIONS}"
         try:
             if self.filesystem.get_file_info(path).type != fs.FileType.File:
                 return {}
@@ -49,7 +49,7 @@ class Run:
             with np.load(content, allow_pickle=False) as arrays:
                 return dict(arrays)
         except DAMAGED as error:
-            say(f"no pictures of {self.place}: its predictions.npz cannot be read ({error})")
+            say(f"no pictures of {self.place}: its {PREDICTIONS} cannot be read ({error})")
             return {}
 
 

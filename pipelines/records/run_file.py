@@ -1,4 +1,7 @@
-"""``run.json``, the record of a finished run: its fields, its reader and its writer."""
+"""``run.json``, the record of a finished run: its fields, its reader and its writer.
+
+``vlmodels.predictor`` reads ``scoring`` of it by itself, as it imports nothing of ``pipelines``.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from pipelines.records.part import Number, Part, first_problem
 from vlmodels.errors import UserError
 
 RECORD = "run.json"
+PREDICTIONS = "predictions.npz"
+"""Scores and features of a run's test sets, beside its record."""
 SCHEMA = 2
 """Version of ``run.json``; raised when a field changes its meaning."""
 
@@ -71,6 +76,20 @@ def _check_version(schema: object, place: str) -> None:
         return
     age = "an older" if schema is None or (isinstance(schema, int) and schema < SCHEMA) else "a newer"
     raise UserError(f"{place}: written by {age} version ({RECORD} has schema {schema}, this version reads {SCHEMA})")
+
+
+def make(values: Mapping[str, Any], name: str) -> RunRecord:
+    """Make the record of the run ``name`` that has just finished.
+
+    Raises:
+        UserError: the values make none; names the run and the field.
+    """
+    try:
+        return RunRecord.model_validate(values)
+    except ValidationError as error:
+        raise UserError(
+            f"{name}: no record can be made of it ({first_problem(error)}); its checkpoint is kept"
+        ) from error
 
 
 def write(folder: Path, record: RunRecord) -> None:

@@ -29,13 +29,13 @@ def targets_of(run: Path) -> Tested:
     import numpy as np
 
     from pipelines.records.find import DAMAGED
-    from pipelines.records.run_file import RECORD, read
+    from pipelines.records.run_file import PREDICTIONS, RECORD, read
     from vlmodels.errors import UserError
 
     try:
         record = read(run / RECORD)
         sets = {name: list(classes) for name, classes in record.classes.items() if classes}
-        with np.load(run / "predictions.npz", allow_pickle=False) as arrays:
+        with np.load(run / PREDICTIONS, allow_pickle=False) as arrays:
             tested = {n: (names, arrays[f"{n}/clip_id"], arrays[f"{n}/target"]) for n, names in sets.items()}
     except (*DAMAGED, KeyError, UserError) as error:
         raise UserError(f"{run} is no folder of a finished run ({error})") from error

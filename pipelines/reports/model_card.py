@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,11 @@ def write_model_card(folder: Path) -> Path:
     """Write ``folder/model_card.md`` from the run's record and its adapter.
 
     Raises:
-        UserError: the record is missing or damaged.
+        UserError: the record is missing, or one of them damaged.
     """
     record = read(folder / RECORD)
     path = folder / CARD
-    text = model_card(record, _adapter(folder / "adapter.safetensors"))
+    text = model_card(record, _adapter(folder))
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
     return path
 
@@ -45,15 +44,12 @@ def description(folder: Path) -> str:
     return text[: LONGEST - len(end)].rpartition("\n")[0] + end
 
 
-def _adapter(path: Path) -> Mapping[str, Any]:
-    """Return the metadata of the adapter's file; {} without one."""
-    if not path.is_file():
-        return {}
-    from safetensors import safe_open
+def _adapter(folder: Path) -> Mapping[str, Any]:
+    """Return the metadata of the adapter in a run's folder; {} without one."""
+    from vlmodels.checkpoint import ADAPTER, about_adapter
 
-    with safe_open(path, framework="numpy") as file:
-        found: dict[str, Any] = json.loads((file.metadata() or {}).get("vidadapt", "{}"))
-    return found
+    path = folder / ADAPTER
+    return about_adapter(path.read_bytes()) if path.is_file() else {}
 
 
 def model_card(record: RunRecord, adapter: Mapping[str, Any] | None = None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config.plain import flatten
-from pipelines.records.run_file import RECORD, SELECTIONS, RunRecord, read
+from pipelines.records.run_file import PREDICTIONS, RECORD, SELECTIONS, RunRecord, read
 from pipelines.records.summary import Column, Summary, columns_of, headings, summarise, views_text
 from pipelines.reports.page import TEMPLATES, Picture, file_name, write_page
 
@@ -26,7 +26,7 @@ def write_run_report(folder: Path) -> Path:
     report.mkdir(exist_ok=True)
     summary = Summary([record])
     columns = columns_of([summary])
-    pictures = [*_numbers(summary, columns, report), *_confusions(record, folder / "predictions.npz", report)]
+    pictures = [*_numbers(summary, columns, report), *_confusions(record, folder / PREDICTIONS, report)]
     return write_page(
         report / "report.html",
         TEMPLATES / "run.html.j2",

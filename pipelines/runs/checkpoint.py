@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from pipelines.records.run_file import PREDICTIONS
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -27,7 +29,6 @@ STATE = "state.json"
 ADAPTER = "adapter.safetensors"
 OPTIMIZER = "optimizer.pt"
 BEST = "best.safetensors"
-PREDICTIONS = "predictions.npz"
 OUTCOME = "outcome.json"
 
 

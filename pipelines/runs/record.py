@@ -8,7 +8,6 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,15 @@ from pipelines.evaluation.metrics import harmonic_mean
 from pipelines.planning.identity import code_version
 from pipelines.planning.plan import Plan
 from pipelines.planning.start import about_start
-from pipelines.records.run_file import SCHEMA, Metrics, RunRecord, write
+from pipelines.records.run_file import SCHEMA, Facts, Metrics, RunRecord, make, write
+from pipelines.runs.checkpoint import OUTCOME, Outcome
 from pipelines.runs.progress import Progress
 
 
 def assemble(folder: Path, checkpoint: Path, record: RunRecord, *, report: bool = True) -> None:
     """Write adapter, predictions, configuration, classes and record to ``folder``, with model card and report."""
     for path in checkpoint.iterdir():
-        if path.name != "outcome.json":
+        if path.name != OUTCOME:
             shutil.copy2(path, folder / path.name)
     (folder / "config.json").write_text(json.dumps(record.config.to_json(), indent=2) + "\n")
     (folder / "classes.json").write_text(json.dumps(dict(record.classes), indent=2, ensure_ascii=False) + "\n")
@@ -69,38 +69,34 @@ class RunResult:
         return self.record.metrics
 
 
-def facts_of(plan: Plan) -> dict[str, Any]:
+def facts_of(plan: Plan) -> Facts:
     """Return the facts of a run: the plan's, and what the machine and the code are."""
     import open_clip
     import ray
     import torch
 
-    return {
-        **to_plain(plan.facts),
-        "split_digest": plan.split.digest,
-        "split_source": plan.split.source,
-        "data_digest": plan.data_digest,
-        "code_version": code_version(),
-        "git": git_state(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "open_clip": open_clip.__version__,
-        "ray": ray.__version__,
-        "descriptions_digest": digest_of(plan.descriptions) if plan.descriptions else "",
-        "notes": list(plan.notes),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-    }
+    return Facts.model_validate(
+        {
+            **to_plain(plan.facts),
+            "split_digest": plan.split.digest,
+            "split_source": plan.split.source,
+            "data_digest": plan.data_digest,
+            "code_version": code_version(),
+            "git": git_state(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "open_clip": open_clip.__version__,
+            "ray": ray.__version__,
+            "descriptions_digest": digest_of(plan.descriptions) if plan.descriptions else "",
+            "notes": list(plan.notes),
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        }
+    )
 
 
 def record_of(
-    plan: Plan,
-    outcome: Mapping[str, Any],
-    facts: Mapping[str, Any],
-    *,
-    run_id: str | None,
-    seconds: float,
-    progress: Progress,
+    plan: Plan, outcome: Outcome, facts: Facts, *, run_id: str | None, seconds: float, progress: Progress
 ) -> RunRecord:
     """Return the record of a run that has finished.
 
@@ -111,12 +107,31 @@ def record_of(
         run_id: the run in MLflow; None without one.
         seconds: of this process; epochs that an earlier one trained are added.
         progress: what the workers reported.
+
+    Raises:
+        UserError: they do not make a record.
     """
-    metrics = dict(outcome["metrics"])
-    tests = plan.split.tests if plan.config.test else ()
-    if {"base", "novel"} <= set(metrics):
-        metrics["hm"] = harmonic_mean(metrics["base"]["top1"], metrics["novel"]["top1"])
     values = {
+        **_planned(plan),
+        "metrics": _metrics_of(outcome),
+        "cost": {**outcome.cost, "trainable": plan.facts.trainable, "gmacs_video": plan.facts.gmacs_video},
+        "history": outcome.history,
+        "selection": plan.config.selection,
+        "epoch_kept": outcome.epoch_kept,
+        "facts": facts,
+        **_test_sets(plan),
+        "seconds": _seconds_of(outcome, seconds, progress),
+        "restarts": progress.restarts,
+        "workers": {str(rank): host for rank, host in sorted(progress.hosts.items())},
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "tracking": {"run_id": run_id},
+    }
+    return make(values, plan.name)
+
+
+def _planned(plan: Plan) -> dict[str, Any]:
+    """Return what is recorded of a plan."""
+    return {
         "schema": SCHEMA,
         "name": plan.name,
         "group": plan.group,
@@ -129,23 +144,32 @@ def record_of(
         "lists": dict(plan.split.lists),
         "start": about_start(plan.start),
         "config": shown(plan.config),
-        "metrics": metrics,
-        "cost": {**outcome["cost"], "trainable": plan.facts.trainable, "gmacs_video": plan.facts.gmacs_video},
-        "history": outcome["history"],
-        "selection": plan.config.selection,
-        "epoch_kept": outcome["epoch_kept"],
-        "facts": dict(facts),
+    }
+
+
+def _metrics_of(outcome: Outcome) -> dict[str, Any]:
+    """Return the metrics of all test sets, with base-to-novel's harmonic mean."""
+    metrics: dict[str, Any] = dict(outcome.metrics)
+    if {"base", "novel"} <= set(metrics):
+        metrics["hm"] = harmonic_mean(metrics["base"]["top1"], metrics["novel"]["top1"])
+    return metrics
+
+
+def _test_sets(plan: Plan) -> dict[str, Any]:
+    """Return classes and undecodable videos of each test set that was scored."""
+    tests = plan.split.tests if plan.config.test else ()
+    return {
         "classes": {t.name: list(t.classes) for t in tests},
         "unscored": {t.name: [list(pair) for pair in t.unscored] for t in tests},
-        "seconds": {
-            "total": seconds + sum(e["seconds"] for e in outcome["history"] if e["epoch"] not in progress.seen),
-            "train": sum(epoch["seconds"] for epoch in outcome["history"]),
-            "data_wait": sum(epoch["data_wait"] for epoch in outcome["history"]),
-            "network_wait": sum(epoch["network_wait"] for epoch in outcome["history"]),
-        },
-        "restarts": progress.restarts,
-        "workers": {str(rank): host for rank, host in sorted(progress.hosts.items())},
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "tracking": {"run_id": run_id},
     }
-    return RunRecord.model_validate(values)
+
+
+def _seconds_of(outcome: Outcome, seconds: float, progress: Progress) -> dict[str, float]:
+    """Return how long the run took, epochs that an earlier process trained included, and its parts."""
+    history = outcome.history
+    return {
+        "total": seconds + sum(e["seconds"] for e in history if e["epoch"] not in progress.seen),
+        "train": sum(epoch["seconds"] for epoch in history),
+        "data_wait": sum(epoch["data_wait"] for epoch in history),
+        "network_wait": sum(epoch["network_wait"] for epoch in history),
+    }

@@ -107,7 +107,7 @@ def _train(
         outcome = Outcome.read(folder)
         log.complete(outcome.history)
         seconds = time.time() - started
-        record = record_of(plan, outcome.to_json(), facts, run_id=tracker.run_id, seconds=seconds, progress=progress)
+        record = record_of(plan, outcome, facts, run_id=tracker.run_id, seconds=seconds, progress=progress)
         _publish(record, folder, tracker, home, report=watch is None)
     return RunResult(home.path(plan.name), record, reused=False)
 

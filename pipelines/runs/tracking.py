@@ -16,6 +16,7 @@ from typing import Any
 from pipelines.config.plain import flatten
 from pipelines.config.record import redacted, shown
 from pipelines.config.schema import TrackingConfig, TrainConfig
+from pipelines.records.run_file import Facts
 from vlmodels.errors import UserError
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -47,7 +48,7 @@ class Tracker:
         self._parent = parent
         self._client: Any = None
 
-    def start(self, config: TrainConfig, name: str, facts: Mapping[str, Any]) -> None:
+    def start(self, config: TrainConfig, name: str, facts: Facts) -> None:
         """Open a run called ``name`` and log the whole resolved configuration and ``facts``.
 
         Raises:
@@ -63,7 +64,7 @@ class Tracker:
                     self._client.set_terminated(earlier.info.run_id, "KILLED")
             tags = {RUN: name} | ({PARENT: self._parent} if self._parent else {})
             self.run_id = self._client.create_run(experiment, run_name=self._title or name, tags=tags).info.run_id
-            self._client.log_batch(self.run_id, params=params_of({**shown(config), "facts": dict(facts)}))
+            self._client.log_batch(self.run_id, params=params_of({**shown(config), "facts": facts.to_json()}))
         except UserError:
             raise
         except Exception as error:

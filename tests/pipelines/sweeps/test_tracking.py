@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipelines.config.schema import TrackingConfig, TrainConfig
+from pipelines.records.run_file import Facts
 from pipelines.runs.tracking import PARENT, RUN, Tracker, connect
 from pipelines.sweeps.records import SweepTracking
 from pipelines.sweeps.tracking import KEY, SweepRun, end_unfinished, open_sweep_run
@@ -45,7 +46,7 @@ def runs_of(sweep, name):
 def trained(sweep, name, *, parent=None, error=None):
     """Leave the finished, or failed, run of a training."""
     tracker = Tracker(sweep.plan.base.tracking, parent=parent)
-    tracker.start(sweep.plan.base, name, {})
+    tracker.start(sweep.plan.base, name, Facts(trainable=0))
     if error:
         tracker.fail(str(error))
         raise error
@@ -138,7 +139,7 @@ def test_a_sweep_begun_anew_ends_what_a_kill_left_open(sweep, noted):
     killed = open_sweep_run(sweep.plan, sweep.tracking)
     sweep_run = killed.__enter__()
     tracker = Tracker(sweep.plan.base.tracking, parent=sweep_run.run_id)
-    tracker.start(sweep.plan.base, f"{sweep.plan.name}-trial", {})
+    tracker.start(sweep.plan.base, f"{sweep.plan.name}-trial", Facts(trainable=0))
     end_unfinished(sweep.plan, replace(sweep.tracking, run_id=sweep_run.run_id if noted else None))
     assert (status(sweep, sweep_run.run_id), status(sweep, tracker.run_id)) == ("KILLED", "KILLED")
 
