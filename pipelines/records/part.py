@@ -31,6 +31,7 @@ class Part(BaseModel):
     """A JSON object: fields are checked, unknown keys are kept, and the order of keys is that of the file.
 
     Files of older and newer versions can therefore be read, and what is read and written again is equal byte for byte.
+    A null counts as a missing field where one may be missing, and is written as null.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
@@ -40,16 +41,23 @@ class Part(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _keep_keys(cls, values: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
-        part = check(values)
-        if isinstance(values, Mapping):
-            part._keys = tuple(values)  # noqa: SLF001 - this class's own
+        if not isinstance(values, Mapping):
+            return check(values)
+        part = check({key: value for key, value in values.items() if value is not None or key not in cls._optional()})
+        part._keys = tuple(values)  # noqa: SLF001 - this class's own
         return part
+
+    @classmethod
+    def _optional(cls) -> frozenset[str]:
+        """Return the keys of the fields that may be missing."""
+        return frozenset(f.alias or name for name, f in cls.model_fields.items() if not f.is_required())
 
     def to_json(self) -> dict[str, Any]:
         """Return the object as plain JSON values: the keys that were given, in their order."""
         fields = {field.alias or name: name for name, field in type(self).model_fields.items()}
-        unknown = self.__pydantic_extra__ or {}
-        return {key: plain_json(getattr(self, fields[key]) if key in fields else unknown[key]) for key in self._keys}
+        given = {key: getattr(self, name) for key, name in fields.items() if name in self.model_fields_set}
+        given |= self.__pydantic_extra__ or {}
+        return {key: plain_json(given.get(key)) for key in self._keys}
 
 
 def plain_json(value: Any) -> Any:

@@ -258,10 +258,10 @@ _NO_LOSS = frozenset(
 
 
 class Epoch(Part):
-    """Numbers of an epoch of training; the terms of the loss have names of their method's."""
+    """Numbers of an epoch of training, NaN where they are missing; the loss's terms have names of their method's."""
 
-    epoch: Number
-    loss: Number
+    epoch: Number = math.nan
+    loss: Number = math.nan
     seconds: Number = 0.0
     data_wait: Number = 0.0
     network_wait: Number | None = None
@@ -321,7 +321,7 @@ class RunRecord(Part):
     """A finished run: what it was, what it scored, what it cost, what it met.
 
     ``classes`` has the names of each test set's classes (none for retrieval), ``unscored`` the videos of each that
-    could not be decoded, with the reason.
+    could not be decoded, with the reason, ``workers`` the machine of each rank (of old runs an empty list).
     """
 
     version: StrictInt = Field(alias="schema")
@@ -346,7 +346,7 @@ class RunRecord(Part):
     unscored: Mapping[str, tuple[tuple[str, str], ...]] = {}
     seconds: Seconds
     restarts: StrictInt = 0
-    workers: Mapping[str, str] = {}
+    workers: Mapping[str, str] | tuple[str, ...] = {}
     finished: str
     tracking: Tracking = Tracking()
 
