@@ -66,7 +66,7 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class AskOutcome:
     """The result of asking: ``failed`` has the reason of each failed question, ``stopped`` that of ``unasked``."""
 
     stored: int = 0
@@ -143,7 +143,7 @@ def _longer_than(context: int | None) -> Callable[[str], bool] | None:
 
 def ask_missing(
     store: DescriptionStore, questions: Sequence[Question], server: Server, *, say: Callable[[str], None]
-) -> Outcome:
+) -> AskOutcome:
     """Ask ``server`` the ``questions`` and put every good answer into ``store``.
 
     A question that fails by itself is listed in the outcome. A spent budget, or a server that asks for a long wait,
@@ -179,7 +179,7 @@ def ask_missing(
         kept = f"; the {stored} answers that came before are stored" if stored else ""
         raise ServerError(errors["all"][0] + kept)
     calls, prompt_tokens, completion_tokens = (sum(reply["usage"][i] for reply in replies) for i in range(3))
-    return Outcome(
+    return AskOutcome(
         stored,
         tuple(errors["class"]),
         calls,

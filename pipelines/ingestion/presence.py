@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from pipelines.ingestion.batch import GONE, Batch, Source
+from pipelines.ingestion.batch import GONE, Batch, VideoSource
 from pipelines.ingestion.clip_facts import FileStat
 from pipelines.ingestion.decode import DECODER, DecodeRequest, DecodeSettings
 from pipelines.ingestion.decode_check import RunChecks, check_on_ray
@@ -205,7 +205,7 @@ def undecodable(
 
 def _batches(inputs: Inputs, paths: list[str]) -> list[Batch]:
     videos = inputs.store.where if inputs.store else str(inputs.root)
-    sources = [Source("", path, FileStat(*inputs.store.stats[path]) if inputs.store else None) for path in paths]
+    sources = [VideoSource("", path, FileStat(*inputs.store.stats[path]) if inputs.store else None) for path in paths]
     return [
         Batch(name=str(start // BATCH), videos=videos, sources=tuple(sources[start : start + BATCH]))
         for start in range(0, len(sources), BATCH)
