@@ -21,7 +21,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from pipelines.ingestion.batch import Batch, Source
+from pipelines.ingestion.batch import Batch, VideoSource
 from pipelines.ingestion.batch_task import decode_batch
 from pipelines.ingestion.decode import DecodeSettings
 from pipelines.ingestion.destination import Destination
@@ -77,7 +77,7 @@ def cpu_seconds(decoder: IsolatedDecoder) -> float:
 
 def measure(side: str, paths: list[Path], folder: Path, settings: DecodeSettings) -> tuple[float, float]:
     """Decode the videos once, "bare" or as "ours"; return wall and processor seconds."""
-    batch = Batch("0123456789abcdef", "", tuple(Source(path.stem, str(path)) for path in paths))
+    batch = Batch("0123456789abcdef", "", tuple(VideoSource(path.stem, str(path)) for path in paths))
     decoder = IsolatedDecoder("pipelines.ingestion.decode:decode_clip", settings, settings.largest, 60)
     if side == "ours":
         list(decoder([str(paths[0])]))  # starts the child

@@ -25,7 +25,12 @@ class Ask(Protocol):
 
 
 def ask(
-    nodes: Sequence[str], question: Callable[[Argument], Answer], argument: Argument, timeout_s: float
+    nodes: Sequence[str],
+    question: Callable[[Argument], Answer],
+    argument: Argument,
+    timeout_s: float,
+    *,
+    cluster: ClusterView = CONNECTED,
 ) -> dict[str, Answer | str]:
     """Ask each of Ray's nodes one question, by a task that needs no CPU and none of the project's code.
 
@@ -34,6 +39,7 @@ def ask(
         question: a function of ``node_facts``, which travels by value.
         argument: of the function, the same for all.
         timeout_s: seconds within which all must answer.
+        cluster: tells which nodes are up in the end.
 
     Returns:
         Each node's answer, or why there is none; a node that has left by then is left out.
@@ -62,7 +68,7 @@ def ask(
         except RayError as error:
             last_line = str(error).strip().rpartition("\n")[2]
             answers[asked[reference]] = f"no task can run there: {last_line[:300]}"
-    alive = {node["NodeID"] for node in CONNECTED.nodes()}
+    alive = {node["NodeID"] for node in cluster.nodes()}
     return {node: answer for node, answer in answers.items() if node in alive}
 
 

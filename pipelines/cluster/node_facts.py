@@ -88,7 +88,7 @@ class GpuFacts(TypedDict):
     complaint: str
 
 
-class Facts(Versions):
+class MachineFacts(Versions):
     """A machine's answer to a ``Request``; None where the request left a part out."""
 
     data: dict[str, DataFacts]
@@ -99,7 +99,7 @@ class Facts(Versions):
     gpus: GpuFacts | None
 
 
-def facts(request: Request, project: Sequence[str] = SOURCES) -> Facts:
+def facts(request: Request, project: Sequence[str] = SOURCES) -> MachineFacts:
     """Answer what ``request`` asks of this machine.
 
     Args:

@@ -12,7 +12,7 @@ from pathlib import Path
 from pipelines.cluster import node_facts
 from pipelines.cluster.ask_nodes import Ask, ask
 from pipelines.cluster.capacity import check_room, places
-from pipelines.cluster.node_facts import CacheFacts, DataFacts, Facts, GpuFacts, Request
+from pipelines.cluster.node_facts import CacheFacts, DataFacts, GpuFacts, MachineFacts, Request
 from pipelines.cluster.view import CONNECTED, ClusterView, RayNode
 from pipelines.config.schema import ScaleConfig, TrainConfig
 from pipelines.storage.place import SCRATCH, is_uri, without_secrets
@@ -107,7 +107,7 @@ def _local(out: str) -> Path:
     return Path(out.removeprefix("file://")).resolve()
 
 
-def _check_own_data(here: Facts) -> None:
+def _check_own_data(here: MachineFacts) -> None:
     refuse(
         [
             f"this machine cannot read {without_secrets(where)}: {found['error']}; mend that and run the same command "
@@ -133,13 +133,13 @@ def shared_file(out: str) -> Iterator[str]:
         path.unlink(missing_ok=True)
 
 
-def _judge(here: Facts, answer: Facts | str, node: RayNode, share: float) -> Verdict:
+def _judge(here: MachineFacts, answer: MachineFacts | str, node: RayNode, share: float) -> Verdict:
     if isinstance(answer, str):
         return Verdict([answer], [])
     return compare(here, answer, promised=int(node["Resources"].get("GPU", 0)), share=share)
 
 
-def compare(here: Facts, there: Facts, *, promised: int = 0, share: float = 1.0) -> Verdict:
+def compare(here: MachineFacts, there: MachineFacts, *, promised: int = 0, share: float = 1.0) -> Verdict:
     """Compare a machine's facts with this process'.
 
     Args:

@@ -25,7 +25,7 @@ from llm_descriptions.store import DescriptionStore, Key
 from pipelines.cluster.session import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pyarrow as pa
     from pydantic import SecretStr
@@ -66,7 +66,7 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class AskOutcome:
     """The result of asking: ``failed`` has the reason of each failed question, ``stopped`` that of ``unasked``."""
 
     stored: int = 0
@@ -76,6 +76,32 @@ class Outcome:
     completion_tokens: int = 0
     unasked: int = 0
     stopped: str = ""
+
+    @classmethod
+    def of(cls, replies: Sequence[Mapping[str, Any]]) -> AskOutcome:
+        """Sum up the rows of ``ask_batch``.
+
+        Raises:
+            ServerError: there is no server, or it can answer no question.
+        """
+        errors: dict[str, list[str]] = {"class": [], "run": [], "all": []}
+        for reply in replies:
+            if reply["ends"]:
+                errors[reply["ends"]].append(reply["error"])
+        stored = len(replies) - sum(map(len, errors.values()))
+        if errors["all"]:
+            kept = f"; the {stored} answers that came before are stored" if stored else ""
+            raise ServerError(errors["all"][0] + kept)
+        calls, prompt_tokens, completion_tokens = (sum(reply["usage"][i] for reply in replies) for i in range(3))
+        return cls(
+            stored,
+            tuple(errors["class"]),
+            calls,
+            prompt_tokens,
+            completion_tokens,
+            unasked=len(errors["run"]),
+            stopped=next(iter(errors["run"]), ""),
+        )
 
 
 def ask_batch(
@@ -143,7 +169,7 @@ def _longer_than(context: int | None) -> Callable[[str], bool] | None:
 
 def ask_missing(
     store: DescriptionStore, questions: Sequence[Question], server: Server, *, say: Callable[[str], None]
-) -> Outcome:
+) -> AskOutcome:
     """Ask ``server`` the ``questions`` and put every good answer into ``store``.
 
     A question that fails by itself is listed in the outcome. A spent budget, or a server that asks for a long wait,
@@ -170,24 +196,7 @@ def ask_missing(
             label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
         )
         replies = answers.take_all()
-    errors: dict[str, list[str]] = {"class": [], "run": [], "all": []}
-    for reply in replies:
-        if reply["ends"]:
-            errors[reply["ends"]].append(reply["error"])
-    stored = len(questions) - sum(map(len, errors.values()))
-    if errors["all"]:
-        kept = f"; the {stored} answers that came before are stored" if stored else ""
-        raise ServerError(errors["all"][0] + kept)
-    calls, prompt_tokens, completion_tokens = (sum(reply["usage"][i] for reply in replies) for i in range(3))
-    return Outcome(
-        stored,
-        tuple(errors["class"]),
-        calls,
-        prompt_tokens,
-        completion_tokens,
-        unasked=len(errors["run"]),
-        stopped=next(iter(errors["run"]), ""),
-    )
+    return AskOutcome.of(replies)
 
 
 def estimate_missing(store: DescriptionStore, questions: Sequence[Question], server: Server) -> Estimate:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from llm_descriptions.budget import Estimate
     from llm_descriptions.store import DescriptionStore, Key
-    from pipelines.descriptions.ask import Outcome, Server
+    from pipelines.descriptions.ask import AskOutcome, Server
     from pipelines.descriptions.flags import DescribeRequest
 
 
@@ -17,7 +17,7 @@ def ask(store: DescriptionStore, labels: tuple[str, ...], request: DescribeReque
     from llm_descriptions.budget import Budget
     from llm_descriptions.client import server_url
     from llm_descriptions.prompts import Question
-    from pipelines.descriptions.ask import Outcome, Server, ask_missing, estimate_missing
+    from pipelines.descriptions.ask import AskOutcome, Server, ask_missing, estimate_missing
 
     assert request.model
     budget = Budget(request.max_calls, request.max_tokens)
@@ -35,7 +35,7 @@ def ask(store: DescriptionStore, labels: tuple[str, ...], request: DescribeReque
         print(f"{counted}{len(missing)} to ask")
         _print_estimate(estimate_missing(store, missing, server), server, request)
         return keys, len(missing)
-    outcome = ask_missing(store, missing, server, say=print) if missing else Outcome()
+    outcome = ask_missing(store, missing, server, say=print) if missing else AskOutcome()
     for reason in outcome.failed:
         print(f"failed: {reason}", file=sys.stderr)
     print(
@@ -46,7 +46,7 @@ def ask(store: DescriptionStore, labels: tuple[str, ...], request: DescribeReque
     return keys, len(outcome.failed) + outcome.unasked
 
 
-def _print_rest(outcome: Outcome) -> None:
+def _print_rest(outcome: AskOutcome) -> None:
     if outcome.stopped:
         print(
             f"stopped: {outcome.stopped}; {outcome.unasked} descriptions were not asked. Answers so far are stored: "

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from llm_descriptions.prompts import KINDS, MSTA_V1, PROMPT_SETS
 
+_Add = Callable[..., argparse.Action]
+"""``add_argument`` of a group of flags."""
 _GO_WITH = {
     "model": ("base_url", "prompt", "concurrency", "context", "max_calls", "max_tokens", "dry_run"),
     "dry_run": ("price_in", "price_out"),
@@ -90,8 +93,13 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     source.add_argument("--from-published", nargs="+", metavar="PATH",
         help="instead of a model: a folder of ETL4Video or OST files, the files themselves, or 'toy-ucf'...",
     )  # fmt: skip
-    asking = parser.add_argument_group("asking a model")
-    add = asking.add_argument
+    _add_asking(parser.add_argument_group("asking a model").add_argument)
+    _add_files(parser.add_argument_group("published files").add_argument)
+    _add_quality(parser.add_argument_group("quality report").add_argument)
+    return parser
+
+
+def _add_asking(add: _Add) -> None:
     add("--base-url", metavar="URL",
         help="any OpenAI-compatible server, such as http://localhost:11434/v1 (default: OpenAI)")  # fmt: skip
     add("--prompt", choices=PROMPT_SETS,
@@ -106,8 +114,9 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="ask nothing; print the questions, calls, tokens, cost and time to come")
     add("--price-in", type=_price, metavar="P", help="with --dry-run: price of a million tokens asked...")
     add("--price-out", type=_price, metavar="P", help="... and answered, in any currency")
-    files = parser.add_argument_group("published files")
-    add = files.add_argument
+
+
+def _add_files(add: _Add) -> None:
     add("--index-labels", nargs="+", type=Path, metavar="CSV",
         help="with --from-published: the list that the files' indexes refer to, if it is not --labels"
         " or next to it; several: their sorted union")  # fmt: skip
@@ -115,14 +124,14 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     add("--export-style", choices=["etl4video", "ost"],
         help="etl4video: OUT/N_s_description_NAME.json (default); ost: OUT/NAME/spatio_descriptors/N_..., phrases",
     )  # fmt: skip
-    quality = parser.add_argument_group("quality report")
-    add = quality.add_argument
+
+
+def _add_quality(add: _Add) -> None:
     add("--report", action="store_true",
         help="write OUT/quality/: lengths, repetitions and similarities of the stored descriptions; may stand alone",
     )  # fmt: skip
     add("--backbone", metavar="NAME", help="text tower of the report (default: toy)")
     add("--pretrained", metavar="TAG|FILE", help="its weights (the toy has its own)")
-    return parser
 
 
 def _check_together(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from einops import reduce
 
-from pipelines.evaluation.metrics import Scores
+from pipelines.evaluation.metrics import ClassScores
 from pipelines.evaluation.reading import EvalSettings, gather_rows, read_views, reorder
 from pipelines.training.errors import DivergedError
 from vlmodels.preprocess import eval_views
@@ -26,7 +26,7 @@ VideoScore = tuple[np.ndarray, np.ndarray]
 @torch.inference_mode()
 def score_orders(
     method: Method, store: ClipStore, examples: Sequence[Example], orders: Sequence[str], settings: EvalSettings
-) -> dict[str, Scores]:
+) -> dict[str, ClassScores]:
     """Score ``examples`` among the classes that ``method`` holds, for each order of frames; a clip is read once.
 
     Logits of each view become a softmax, and views are averaged (ViFi-CLIP's rule, used by all four papers).
@@ -61,8 +61,8 @@ def _score_clips(method: Method, clips: Sequence[np.ndarray], settings: EvalSett
     return list(zip(probabilities, features, strict=True))
 
 
-def _stacked(targets: np.ndarray, videos: Sequence[VideoScore]) -> Scores:
+def _stacked(targets: np.ndarray, videos: Sequence[VideoScore]) -> ClassScores:
     scores = np.stack([probabilities for probabilities, _ in videos])
     if not np.isfinite(scores).all():
         raise DivergedError("the model's scores are not finite (NaN); lower optim.lr, or set optim.precision=fp32")
-    return Scores(targets, scores, np.stack([features for _, features in videos]).astype(np.float16))
+    return ClassScores(targets, scores, np.stack([features for _, features in videos]).astype(np.float16))

@@ -18,7 +18,7 @@ Metrics = dict[str, float | Mapping[str, float] | Mapping[str, Mapping[str, floa
 
 
 @dataclass(frozen=True)
-class Scores:
+class ClassScores:
     """Class scores of the decodable videos of a test set, in list order.
 
     Attributes:
@@ -32,7 +32,7 @@ class Scores:
     video: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float16))
 
 
-def set_metrics(test: EvalSet, result: Scores) -> Metrics:
+def set_metrics(test: EvalSet, result: ClassScores) -> Metrics:
     """Return the metrics of a test set, with the counts that each score needs next to it."""
     return {
         **accuracy(result, len(test.unscored)),
@@ -43,7 +43,7 @@ def set_metrics(test: EvalSet, result: Scores) -> Metrics:
     }
 
 
-def accuracy(result: Scores, unscored: int = 0) -> dict[str, float]:
+def accuracy(result: ClassScores, unscored: int = 0) -> dict[str, float]:
     """Return top-1 and top-5 in percent (top-C where C < 5); each of ``unscored`` videos counts as wrong.
 
     Equal scores are broken against the target, so a constant classifier earns nothing by ties.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pipelines.evaluation.classes import score_orders
-from pipelines.evaluation.metrics import Metrics, Scores, accuracy, harmonic_mean, set_metrics
+from pipelines.evaluation.metrics import ClassScores, Metrics, accuracy, harmonic_mean, set_metrics
 from pipelines.evaluation.pairs import PairFeatures, embed_pairs, pair_counts, rank_pairs
 from pipelines.evaluation.reading import NORMAL, ORDERS, EvalSettings
 from pipelines.protocols.split import EvalSet
@@ -80,9 +80,9 @@ class Scorer:
 
     @contextlib.contextmanager
     def classes(self, names: Sequence[str], descriptions: Descriptions | None = None) -> Iterator[None]:
-        """Set the classes for a block; those that were set before are put back after it.
+        """Set the classes for a block; those that were set before it are put back after it.
 
-        Without ``names`` (retrieval has no classes) nothing is set.
+        If none were set before, these stay. Without ``names`` (retrieval has no classes) nothing is set.
         """
         if not names:
             yield
@@ -159,10 +159,10 @@ class Scorer:
         ranked = rank_pairs(test, found)
         return SetResult(ranked["t2v"]["R@1"], {**ranked, **pair_counts(test, found)}, predictions)
 
-    def _score(self, examples: Sequence[Example]) -> Scores:
+    def _score(self, examples: Sequence[Example]) -> ClassScores:
         return self._score_orders(examples, "", (NORMAL,))[NORMAL]
 
-    def _score_orders(self, examples: Sequence[Example], data: str, orders: Sequence[str]) -> dict[str, Scores]:
+    def _score_orders(self, examples: Sequence[Example], data: str, orders: Sequence[str]) -> dict[str, ClassScores]:
         return score_orders(self._method, self._stores[data], examples, orders, self._settings)
 
     def _embed(self, test: EvalSet) -> PairFeatures:

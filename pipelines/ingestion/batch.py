@@ -18,7 +18,7 @@ CHANGED = "it changed in the store while this ran"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class VideoSource:
     """A video to decode.
 
     Attributes:
@@ -45,7 +45,7 @@ class Batch:
 
     name: str
     videos: str
-    sources: tuple[Source, ...]
+    sources: tuple[VideoSource, ...]
     token: str = ""
 
     @property
@@ -73,7 +73,7 @@ class Batch:
             FileStat(size, mtime_ns) for size, mtime_ns in zip(row["bytes"], row["mtimes_ns"], strict=True)
         ]
         named = zip(row["clip_ids"], row["paths"], listed or [None] * len(row["paths"]), strict=True)
-        return cls(row["name"], row["videos"], tuple(Source(*source) for source in named), row["token"])
+        return cls(row["name"], row["videos"], tuple(VideoSource(*source) for source in named), row["token"])
 
     @contextmanager
     def local_files(self) -> Iterator[Sequence[str]]:
@@ -92,9 +92,12 @@ class Batch:
 
 
 def copy_problem(copy: Path, listed: FileStat) -> str:
-    """Return why the copy of a stored video is not the file that was listed: ``GONE``, ``CHANGED``, or "" if it is."""
+    """Return why the copy of a stored video is not the file that was listed: ``GONE``, ``CHANGED``, or "" if it is.
+
+    A copy that cannot be looked at counts as ``GONE``: it is the trouble of one video, and not of its batch.
+    """
     try:
         size = copy.stat().st_size
-    except FileNotFoundError:
+    except OSError:
         return GONE
     return "" if size == listed.bytes else CHANGED

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipelines.ingestion.batch import GONE, SHARE_VIDEOS, Batch, Source, copy_problem
+from pipelines.ingestion.batch import GONE, SHARE_VIDEOS, Batch, VideoSource, copy_problem
 from pipelines.ingestion.claim import SHARE_OUT, has_claim
 from pipelines.ingestion.clip_facts import OK, ClipFacts, FileStat
 from pipelines.ingestion.decode import DecodeRequest
@@ -74,14 +74,15 @@ def _missing_here(batch: Batch, destination: Destination) -> str:
     return ""
 
 
-def _store(source: Source, path: str, decoded: Decoded, writer: ShardWriter) -> ClipFacts:
+def _store(source: VideoSource, path: str, decoded: Decoded, writer: ShardWriter) -> ClipFacts:
     """Add a decoded clip to its shard; return its facts."""
     if source.listed:
         problem = copy_problem(Path(path), source.listed)
+        if problem == GONE:
+            return ClipFacts.quarantined(source.clip_id, f"missing: {problem}")
         if problem:
-            Path(path).unlink(missing_ok=True)
-            kind = "missing" if problem == GONE else "cannot be read"
-            return ClipFacts.quarantined(source.clip_id, f"{kind}: {problem}")
+            Path(path).unlink()  # the copy is of no use
+            return ClipFacts.quarantined(source.clip_id, f"cannot be read: {problem}")
     try:
         found = os.stat(path)  # noqa: PTH116 - both numbers of one call
         sha256 = file_sha256(path)

@@ -14,7 +14,7 @@ from pipelines.cluster.ask_nodes import blind_nodes
 from pipelines.cluster.capacity import can_grow, most_places
 from pipelines.cluster.view import CONNECTED, ClusterView
 from pipelines.config.schema import ScaleConfig
-from pipelines.ingestion.batch import SHARE_VIDEOS, Batch, Source
+from pipelines.ingestion.batch import SHARE_VIDEOS, Batch, VideoSource
 from pipelines.ingestion.batch_task import decode_on_ray
 from pipelines.ingestion.claim import CLAIM, SHARE_OUT
 from pipelines.ingestion.clip_facts import FATAL, ClipFacts, FileStat
@@ -74,7 +74,7 @@ def plan_batches(
                 name=_batch_name(videos, stats, settings_digest),
                 videos=inputs.store.where if inputs.store else str(inputs.root),
                 sources=tuple(
-                    Source(video.clip_id, video.path, stats[video.clip_id] if inputs.store else None)
+                    VideoSource(video.clip_id, video.path, stats[video.clip_id] if inputs.store else None)
                     for video in videos
                 ),
                 token=token,

@@ -10,7 +10,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from pipelines.ingestion.batch import Batch, copy_problem
+from pipelines.cluster.view import CONNECTED, ClusterView
+from pipelines.ingestion.batch import GONE, Batch, copy_problem
 from pipelines.ingestion.decode import DecodeRequest
 from pipelines.ingestion.destination import unwritable_cache
 from pipelines.ingestion.isolation import Decoded, worker_decoder
@@ -44,7 +45,9 @@ class RunChecks(Protocol):
         """Decode the batches; yield the results of each."""
 
 
-def check_on_ray(batches: Sequence[Batch], request: DecodeRequest) -> Iterator[list[CheckResult]]:
+def check_on_ray(
+    batches: Sequence[Batch], request: DecodeRequest, *, cluster: ClusterView = CONNECTED
+) -> Iterator[list[CheckResult]]:
     """Decode batches on Ray; yield the results of each.
 
     Raises:
@@ -55,7 +58,7 @@ def check_on_ray(batches: Sequence[Batch], request: DecodeRequest) -> Iterator[l
     from pipelines.cluster.session import connect
 
     connect()
-    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    cpus = max(1, int(cluster.total().get("CPU", 1)))
     tables = ray.data.from_items([batch.to_row() for batch in batches], override_num_blocks=len(batches)).map_batches(
         check_row,
         fn_args=(request,),
@@ -113,5 +116,6 @@ def check_batch(batch: Batch, decoder: Decode) -> Iterator[CheckResult]:
             if source.listed:
                 copy = Path(files[number])
                 problem = copy_problem(copy, source.listed)
-                copy.unlink(missing_ok=True)
+                if problem != GONE:
+                    copy.unlink()
             yield CheckResult(source.path, problem or decoded.error)

@@ -23,7 +23,7 @@ from pipelines.ingestion.store_files import StoreFiles, at_once
 from pipelines.shards.index import INDEX, MANIFEST, PARTS, SHARDS
 from pipelines.shards.shard_file import Shard
 from pipelines.storage.cache import cache_root
-from pipelines.storage.place import QUICK, Place, is_uri, why
+from pipelines.storage.place import QUICK, Place, is_uri, try_writing, why
 from pipelines.storage.scratch import scratch
 from pipelines.videos.kept_lists import LISTS
 from vlmodels.errors import UserError
@@ -255,10 +255,7 @@ def unwritable_cache(error: OSError) -> str:
 
 
 def _check_writable(place: Place) -> None:
-    probe = place / f".writable-{socket.gethostname()}-{os.getpid()}"
     try:
-        place.filesystem.create_dir(place.root, recursive=True)
-        probe.write(b"1")
-        place.filesystem.delete_file(probe.root)
+        try_writing(place)
     except OSError as error:
         raise UserError(f"cannot write to {place.uri}: {why(error)}; correct it, or choose another --out") from error

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from pipelines.ingestion.batch import GONE, Batch, Source
+from pipelines.ingestion.batch import GONE, Batch, VideoSource
 from pipelines.ingestion.clip_facts import FileStat
 from pipelines.ingestion.decode import DECODER, DecodeRequest, DecodeSettings
-from pipelines.ingestion.decode_check import RunChecks, check_on_ray
+from pipelines.ingestion.decode_check import CheckResult, RunChecks, check_on_ray
 from pipelines.storage.place import Place, why
 from pipelines.videos.inputs import Input, Inputs, uri_of
 from pipelines.videos.locate import difference
@@ -187,25 +187,35 @@ def undecodable(
     paths = [path for path in _found(inputs) if path not in known]
     if not paths:
         return {}
-    to_fetch = ""
-    if inputs.store:
-        size = sum(inputs.store.stats[path][0] for path in paths)
-        to_fetch = f", {size / 1e6:,.1f} MB to fetch"
-    say(f"decoding {len(paths)} videos{to_fetch}")
+    say(f"decoding {len(paths)} videos{_to_fetch(inputs, paths)}")
+    checked = run_checks(_batches(inputs, paths), DecodeRequest(CHECKED, workers, time_limit, decode))
+    return _problems(checked, len(paths), say)
+
+
+def _to_fetch(inputs: Inputs, paths: Iterable[str]) -> str:
+    """Return how much of a store has to be fetched, for a line of progress; "" for local files."""
+    if not inputs.store:
+        return ""
+    size = sum(inputs.store.stats[path][0] for path in paths)
+    return f", {size / 1e6:,.1f} MB to fetch"
+
+
+def _problems(checked: Iterable[Sequence[CheckResult]], count: int, say: Callable[[str], None]) -> dict[str, str]:
+    """Return the reason for each video that does not decode, by path; say something at each tenth of ``count``."""
     bad: dict[str, str] = {}
     done = 0
-    for results in run_checks(_batches(inputs, paths), DecodeRequest(CHECKED, workers, time_limit, decode)):
+    for results in checked:
         before = done
         done += len(results)
         bad |= {result.path: result.error for result in results if result.error}
-        if done * 10 // len(paths) != before * 10 // len(paths):
-            say(f"{done}/{len(paths)} videos, {len(bad)} corrupt")
+        if done * 10 // count != before * 10 // count:
+            say(f"{done}/{count} videos, {len(bad)} corrupt")
     return bad
 
 
 def _batches(inputs: Inputs, paths: list[str]) -> list[Batch]:
     videos = inputs.store.where if inputs.store else str(inputs.root)
-    sources = [Source("", path, FileStat(*inputs.store.stats[path]) if inputs.store else None) for path in paths]
+    sources = [VideoSource("", path, FileStat(*inputs.store.stats[path]) if inputs.store else None) for path in paths]
     return [
         Batch(name=str(start // BATCH), videos=videos, sources=tuple(sources[start : start + BATCH]))
         for start in range(0, len(sources), BATCH)

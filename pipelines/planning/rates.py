@@ -13,6 +13,8 @@ from pipelines.training.batches import passes_per_step
 from vlmodels.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipelines.planning.costs import StepCost
     from pipelines.planning.plan import Plan
     from pipelines.records.run_file import RunRecord
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 ASSUME = "VIDADAPT_ASSUME"
 LOOKED_AT = 200  # newest run folders of OUT
 START = 30.0  # seconds from the command to the first step: Ray and the workers' imports
+START_NOTE = f"start-up {START:.0f} s (measured on 2 CPU cores)"
 CPU = 38.0  # GMAC/s of training, fp32, for each core
 AUGMENTED = 195.0 * 256 * 340 * 3  # bytes of stored frames a second and core
 
@@ -92,37 +95,9 @@ def rates_for(plan: Plan, cost: StepCost, drawn: float) -> Rates:
     past, problems = _newest(plan)
     if past is not None:
         return _measured(past, plan, cost, assumed)
-    gpu = config.scale.gpu
-    cores = config.scale.cpus_per_worker
-    note = f"start-up {START:.0f} s (measured on 2 CPU cores)"
-    if gpu:
-        return Rates(
-            gmacs=assumed.gpu * 500,
-            wait=0.0,
-            views=0.0,
-            start=START,
-            exposed=None,
-            assumed=assumed,
-            sources=(
-                *problems,
-                f"compute {assumed.gpu:g} TFLOP/s is ASSUMED: no epoch of this kind was measured on a GPU. To measure: "
-                f"{measure_with(plan)}",
-                note,
-            ),
-        )
-    return Rates(
-        gmacs=CPU * cores,
-        wait=drawn / AUGMENTED / cores,
-        views=0.0,
-        start=START,
-        exposed=None,
-        assumed=assumed,
-        sources=(
-            *problems,
-            f"compute {CPU:g} GMAC/s and {AUGMENTED / 1e6:.0f} MB/s of augmentation a core, measured on 2 cores x86-64",
-            note,
-        ),
-    )
+    if config.scale.gpu:
+        return _assumed_gpu(plan, assumed, problems)
+    return _cores(config.scale.cpus_per_worker, drawn, assumed, problems)
 
 
 def measure_with(plan: Plan) -> str:
@@ -134,6 +109,40 @@ def measure_with(plan: Plan) -> str:
     return (
         f"few_shot.py with the same flags,{preset} --workers 1{gpu} --set protocol.shots=1 --set test=false --set "
         f"optim.epochs=2 --set optim.warmup_epochs=0 --set optim.batch_size={share}"
+    )
+
+
+# ----------------------------------------------------------------------------------------------------- no such run
+
+
+def _assumed_gpu(plan: Plan, assumed: Assumed, problems: Sequence[str]) -> Rates:
+    compute = (
+        f"compute {assumed.gpu:g} TFLOP/s is ASSUMED: no epoch of this kind was measured on a GPU. To measure: "
+        f"{measure_with(plan)}"
+    )
+    return Rates(
+        gmacs=assumed.gpu * 500,
+        wait=0.0,
+        views=0.0,
+        start=START,
+        exposed=None,
+        assumed=assumed,
+        sources=(*problems, compute, START_NOTE),
+    )
+
+
+def _cores(cores: float, drawn: float, assumed: Assumed, problems: Sequence[str]) -> Rates:
+    compute = (
+        f"compute {CPU:g} GMAC/s and {AUGMENTED / 1e6:.0f} MB/s of augmentation a core, measured on 2 cores x86-64"
+    )
+    return Rates(
+        gmacs=CPU * cores,
+        wait=drawn / AUGMENTED / cores,
+        views=0.0,
+        start=START,
+        exposed=None,
+        assumed=assumed,
+        sources=(*problems, compute, START_NOTE),
     )
 
 

@@ -27,7 +27,7 @@ Number = Annotated[float, Strict(), WrapValidator(_check_alone)]
 """An integer or a float; an integer stays one, so that 0 is not written as 0.0."""
 
 
-class Part(BaseModel):
+class JsonPart(BaseModel):
     """A JSON object: fields are checked, unknown keys are kept, and the order of keys is that of the file.
 
     Files of older and newer versions can therefore be read, and what is read and written again is equal byte for byte.
@@ -62,7 +62,7 @@ class Part(BaseModel):
 
 def plain_json(value: Any) -> Any:
     """Return parts, mappings and sequences as dicts and lists."""
-    if isinstance(value, Part):
+    if isinstance(value, JsonPart):
         return value.to_json()
     if isinstance(value, Mapping):
         return {key: plain_json(each) for key, each in value.items()}

@@ -15,7 +15,7 @@ from pydantic import Field, StrictBool, StrictInt, ValidationError, model_valida
 
 from pipelines.config.plain import flatten
 from pipelines.config.protocols import PROTOCOLS
-from pipelines.records.part import Number, Part, first_problem
+from pipelines.records.part import JsonPart, Number, first_problem
 from vlmodels.errors import UserError
 
 RECORD = "run.json"
@@ -109,7 +109,7 @@ def numbers_of(metrics: Mapping[str, Any]) -> dict[str, float]:
 # ------------------------------------------------------------------------------------------------------- its parts
 
 
-class Scoring(Part):
+class Scoring(JsonPart):
     """How videos were looked at for the scores."""
 
     frames: StrictInt
@@ -120,14 +120,14 @@ class Scoring(Part):
     average: str = "softmax"
 
 
-class Backbone(Part):
+class Backbone(JsonPart):
     """The backbone's name and the file or name of its weights; None for random ones."""
 
     name: str
     pretrained: str | None
 
 
-class ProtocolSettings(Part):
+class ProtocolSettings(JsonPart):
     """Settings of the protocol."""
 
     shots: StrictInt
@@ -136,7 +136,7 @@ class ProtocolSettings(Part):
     train_list: str | None = None
 
 
-class ScaleSettings(Part):
+class ScaleSettings(JsonPart):
     """What a run ran on."""
 
     workers: StrictInt
@@ -144,14 +144,14 @@ class ScaleSettings(Part):
     cpus_per_worker: Number
 
 
-class TrackingSettings(Part):
+class TrackingSettings(JsonPart):
     """Where the model was to be registered."""
 
     registered_name: str | None = Field(default=None, alias="register")
     alias: str = "champion"
 
 
-class Settings(Part):
+class Settings(JsonPart):
     """The configuration of a run; ``method_config``, ``optim`` and ``augment`` are settings by their names."""
 
     backbone: Backbone
@@ -164,7 +164,7 @@ class Settings(Part):
     start: str | None = None
 
 
-class Start(Part):
+class Start(JsonPart):
     """The run whose adapter a run started from; empty where that is not known."""
 
     name: str = ""
@@ -173,13 +173,13 @@ class Start(Part):
     data_digest: str = ""
 
 
-class Accuracy(Part):
+class Accuracy(JsonPart):
     """Top-1 accuracy in percent."""
 
     top1: Number
 
 
-class Probe(Part):
+class Probe(JsonPart):
     """Accuracies with frames in another order, and with a single frame."""
 
     shuffled: Accuracy
@@ -187,7 +187,7 @@ class Probe(Part):
     single: Accuracy
 
 
-class SetMetrics(Part):
+class SetMetrics(JsonPart):
     """Scores of a test set in percent: ``top1`` and ``top5``, or ranks in both directions for retrieval.
 
     Accuracies that a protocol has not are NaN, and are not written.
@@ -212,13 +212,13 @@ class SetMetrics(Part):
             yield from (f"{direction}.{rank}" for rank in RANKED if rank not in getattr(self, direction))
 
 
-class HeldOut(Part):
+class HeldOut(JsonPart):
     """Scores on held-out training clips, in percent."""
 
     top1: Number = 0.0
 
 
-class Metrics(Part):
+class Metrics(JsonPart):
     """Scores of all test sets by name, of held-out training clips, and base-to-novel's harmonic mean."""
 
     __pydantic_extra__: dict[str, SetMetrics]
@@ -232,7 +232,7 @@ class Metrics(Part):
         return self.__pydantic_extra__
 
 
-class Cost(Part):
+class Cost(JsonPart):
     """Speeds, memory and size; None where nothing was measured."""
 
     step_seconds: Number | None = None
@@ -257,7 +257,7 @@ _NO_LOSS = frozenset(
 )
 
 
-class Epoch(Part):
+class Epoch(JsonPart):
     """Numbers of an epoch of training, NaN where they are missing; the loss's terms have names of their method's."""
 
     epoch: Number = math.nan
@@ -278,7 +278,7 @@ def _is_term(key: str) -> bool:
     return key not in _NO_LOSS and not key.startswith("select_")
 
 
-class Facts(Part):
+class Facts(JsonPart):
     """What a run met: data, machine and code."""
 
     trainable: StrictInt
@@ -304,20 +304,20 @@ class Facts(Part):
     device: str = ""
 
 
-class Seconds(Part):
+class Seconds(JsonPart):
     """How long a run took, and its parts."""
 
     total: Number
     train: Number = 0.0
 
 
-class Tracking(Part):
+class Tracking(JsonPart):
     """The run in MLflow."""
 
     run_id: str | None = None
 
 
-class RunRecord(Part):
+class RunRecord(JsonPart):
     """A finished run: what it was, what it scored, what it cost, what it met.
 
     ``classes`` has the names of each test set's classes (none for retrieval), ``unscored`` the videos of each that

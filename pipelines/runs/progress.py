@@ -58,7 +58,7 @@ class EpochDone:
 
 
 @dataclass(frozen=True, slots=True)
-class Scoring:
+class ScoringStarted:
     """The scoring of a test set begins."""
 
     name: str
@@ -97,7 +97,7 @@ class Resized:
     before: int
 
 
-Message = WorkerUp | Fetched | Resumed | StepDone | EpochDone | Scoring | Mistake | Lost | Resized
+Message = WorkerUp | Fetched | Resumed | StepDone | EpochDone | ScoringStarted | Mistake | Lost | Resized
 Send = Callable[[Message], None]
 EpochListener = Callable[[Mapping[str, float]], None]
 
@@ -252,7 +252,7 @@ class Progress:
                     self.note(f"epoch {epoch}, step {step}/{steps}")
             case EpochDone(metrics):
                 self._epoch_done(metrics)
-            case Scoring(name, videos):
+            case ScoringStarted(name, videos):
                 self.note(f"scoring {videos} {name} videos")
             case Mistake(text):
                 self.mistake = text

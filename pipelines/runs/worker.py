@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pipelines.cluster.node_facts import Versions, differences
 from pipelines.runs.checkpoint import Checkpoints, Outcome, TrainingState
-from pipelines.runs.progress import EpochDone, Fetched, Mistake, Resumed, Scoring, Send, StepDone, WorkerUp
+from pipelines.runs.progress import EpochDone, Fetched, Mistake, Resumed, ScoringStarted, Send, StepDone, WorkerUp
 from vlmodels.errors import UserError
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ class _Worker:
         predictions: dict[str, np.ndarray] = {}
         for test in self.job.split.tests if self.config.test else ():
             if self.rank == 0:
-                self.job.send(Scoring(test.name, len(test.examples)))
+                self.job.send(ScoringStarted(test.name, len(test.examples)))
             result = self.scorer.test(test, probe=self.config.data.probe)
             metrics[test.name] = result.metrics
             predictions |= {f"{test.name}/{name}": array for name, array in result.predictions.items()}

@@ -121,12 +121,21 @@ def check_writable(out: str) -> None:
     """
     place = Place.open(out, attempts=QUICK)
     try:
-        place.filesystem.create_dir(f"{place.root}/{SCRATCH}", recursive=True)
-        probe = place / f"{SCRATCH}/.writable-{socket.gethostname()}-{os.getpid()}"
-        probe.write(b"1")
-        place.filesystem.delete_file(probe.root)
+        try_writing(place / SCRATCH)
     except OSError as error:
         raise UserError(f"runs cannot be written to {place.uri}: {why(error)}; or pass another --out") from error
+
+
+def try_writing(folder: Place) -> None:
+    """Create a folder, write a small file to it, and remove the file.
+
+    Raises:
+        OSError: one of these cannot be done.
+    """
+    folder.filesystem.create_dir(folder.root, recursive=True)
+    probe = folder / f".writable-{socket.gethostname()}-{os.getpid()}"
+    probe.write(b"1")
+    folder.filesystem.delete_file(probe.root)
 
 
 def without_secrets(uri: str) -> str:

@@ -18,6 +18,7 @@ from pipelines.sweeps.runner import run_trials
 from pipelines.sweeps.text import registered_name
 from pipelines.sweeps.tracking import SweepRun, end_unfinished, open_sweep_run
 from pipelines.sweeps.winner import choose_winner, train_winner
+from vlmodels.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def run_sweep(
     with contextlib.ExitStack() as stack:
         stack.enter_context(folder.locked())
         if request.fresh:
-            _begin_anew(plan, folder)
+            begin_anew(plan, folder)
         if address := connect(dashboard=request.dashboard):
             say(f"dashboard  http://{address}")
         record = SweepRecord.of(plan, folder.sweep())
@@ -79,8 +80,16 @@ def run_sweep(
     return SweepOutcome(record, folder, page, succeeded)
 
 
-def _begin_anew(plan: SweepPlan, folder: SweepFolder) -> None:
-    earlier = folder.sweep()
+def begin_anew(plan: SweepPlan, folder: SweepFolder) -> None:
+    """End what an earlier session of the sweep left open, and delete all that is left of it.
+
+    Raises:
+        UserError: the tracking store or the trials' runs cannot be written.
+    """
+    try:
+        earlier = folder.sweep()
+    except UserError:  # no record: it names no run to end, and is deleted with the rest
+        earlier = None
     end_unfinished(plan, None if earlier is None else earlier.tracking)
     folder.discard(Place.open(runs_at(plan.base.out, plan.name)))
 

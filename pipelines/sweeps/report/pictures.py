@@ -23,7 +23,7 @@ from pipelines.sweeps.report.plots import (
     GREY,
     RANGE,
     WIDEST,
-    Point,
+    FrontPoint,
     axis_scales,
     draw_fronts,
     draw_insertion_maps,
@@ -207,7 +207,7 @@ def _fronts(sweep: SweepRecord, rows: Sequence[SettingRow], out: Path) -> Iterat
     panels = []
     for cost in ("cost.trainable", "cost.step_seconds"):
         found = [(row.mean(cost), row.mean(metric), name) for row, name in distinct]
-        points = [Point(x, y, name) for x, y, name in found if x and y is not None]
+        points = [FrontPoint(x, y, name) for x, y, name in found if x and y is not None]
         if len({point.x for point in points}) > 1:
             panels.append((metric_name(cost, sweep), points))
     if not panels:

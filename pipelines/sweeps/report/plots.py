@@ -163,7 +163,7 @@ def draw_parallel_coordinates(scales: Sequence[Scale], colours: Sequence[Any], t
     return saved(figure, path)
 
 
-class Point(NamedTuple):
+class FrontPoint(NamedTuple):
     """A setting in a picture of cost and accuracy."""
 
     x: float
@@ -171,7 +171,7 @@ class Point(NamedTuple):
     name: str
 
 
-def draw_fronts(panels: Sequence[tuple[str, Sequence[Point]]], ylabel: str, path: Path) -> Path:
+def draw_fronts(panels: Sequence[tuple[str, Sequence[FrontPoint]]], ylabel: str, path: Path) -> Path:
     """Draw accuracy against costs, a panel for each; what is dominated is grey, the others are joined."""
     figure, every = plt.subplots(1, len(panels), figsize=(5.6 * len(panels), 3.9), squeeze=False, layout="constrained")
     for axes, (xlabel, spots) in zip(every.flat, panels, strict=True):
@@ -192,7 +192,7 @@ def draw_fronts(panels: Sequence[tuple[str, Sequence[Point]]], ylabel: str, path
     return saved(figure, path)
 
 
-def _name_spots(figure: Any, axes: Any, named: Sequence[Point], spots: Sequence[Point]) -> None:
+def _name_spots(figure: Any, axes: Any, named: Sequence[FrontPoint], spots: Sequence[FrontPoint]) -> None:
     """Put each name where it covers no point and no other name; a name without a place is left out."""
     figure.canvas.draw()
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axes.transData.transform([s[:2] for s in spots])]

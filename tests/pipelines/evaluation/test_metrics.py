@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import top_k_accuracy_score
 
-from pipelines.evaluation.metrics import Scores, accuracy, harmonic_mean, set_metrics
+from pipelines.evaluation.metrics import ClassScores, accuracy, harmonic_mean, set_metrics
 from pipelines.protocols.split import EvalSet, Example
 from pipelines.training.errors import DivergedError
 
 
 def random_scores(videos=300, classes=9, seed=0):
     rng = np.random.default_rng(seed)
-    return Scores(rng.integers(classes, size=videos), rng.random((videos, classes)).astype(np.float32))
+    return ClassScores(rng.integers(classes, size=videos), rng.random((videos, classes)).astype(np.float32))
 
 
 def test_accuracy_equals_scikit_learn():
@@ -29,7 +29,7 @@ def test_fewer_than_five_classes_make_top5_all():
 
 
 def test_undecodable_videos_count_as_wrong():
-    result = Scores(np.array([0, 1]), np.eye(2, dtype=np.float32))
+    result = ClassScores(np.array([0, 1]), np.eye(2, dtype=np.float32))
     assert accuracy(result)["top1"] == 100
     assert accuracy(result, unscored=2)["top1"] == 50
     test = EvalSet("base", ("a", "b"), (Example("x", 0), Example("y", 1)), (("z.mp4", "zero bytes"),))
@@ -39,12 +39,12 @@ def test_undecodable_videos_count_as_wrong():
 
 
 def test_a_constant_classifier_earns_nothing_by_ties():
-    assert accuracy(Scores(np.array([0, 1, 2]), np.ones((3, 3), dtype=np.float32)))["top1"] == 0
+    assert accuracy(ClassScores(np.array([0, 1, 2]), np.ones((3, 3), dtype=np.float32)))["top1"] == 0
 
 
 def test_scores_that_are_not_finite_are_refused():
     with pytest.raises(DivergedError, match="NaN"):
-        accuracy(Scores(np.array([0, 1, 2]), np.full((3, 3), np.nan, dtype=np.float32)))
+        accuracy(ClassScores(np.array([0, 1, 2]), np.full((3, 3), np.nan, dtype=np.float32)))
 
 
 def test_harmonic_mean_is_the_published_one():

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from pipelines.ingestion.batch import Batch, Source
+from pipelines.ingestion.batch import Batch, VideoSource
 from pipelines.ingestion.batch_task import decode_batch, decode_row
 from pipelines.ingestion.claim import claimed
+from pipelines.ingestion.clip_facts import FileStat
 from pipelines.ingestion.decode import DecodeRequest
 from pipelines.ingestion.destination import Destination
 from pipelines.ingestion.isolation import Decoded
+from pipelines.storage.place import Place
 from tests.helpers.fake_decoders import paint
 from tests.helpers.ingesting import PAINT, SETTINGS
 
@@ -22,7 +25,7 @@ REQUEST = DecodeRequest(SETTINGS, time_limit_s=20, decode=PAINT)
 
 
 def batch_of(folder, **changes):
-    sources = tuple(Source(path.name, str(path)) for path in sorted(folder.rglob("*.mp4")))
+    sources = tuple(VideoSource(path.name, str(path)) for path in sorted(folder.rglob("*.mp4")))
     return Batch(**{"name": NAME, "videos": str(folder), "sources": sources} | changes)
 
 
@@ -66,6 +69,25 @@ def test_a_disk_that_fills_up_while_clips_are_written(videos, out):
     assert "No space left on device; free some space or choose another --out" in fact.error
     assert not list((out / "shards").iterdir())
     assert not list((out / ".parts").iterdir())
+
+
+def test_a_copy_that_cannot_be_looked_at_costs_one_clip(here, out, tmp_path):
+    memory = f"memory://{tmp_path.name}"
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        (Place.open(memory) / name).write(name.encode())
+
+    def decoder(paths):
+        for path in paths:
+            result = Decoded(*paint(path, SETTINGS))
+            if "b.mp4" in path:  # a link to itself, which can be neither followed nor opened
+                Path(path).unlink()
+                Path(path).symlink_to(path)
+            yield result
+
+    sources = tuple(VideoSource(name, name, FileStat(5, 0)) for name in ("a.mp4", "b.mp4", "c.mp4"))
+    facts = decode_batch(Batch(NAME, memory, sources), Destination(out), decoder)
+    assert [fact.status for fact in facts] == ["ok", "quarantined", "ok"]
+    assert facts[1].error.startswith("missing: it was in the store")
 
 
 def test_a_batch_that_cannot_be_delivered_ends_the_run(here, videos, s3, s3_server, tmp_path):

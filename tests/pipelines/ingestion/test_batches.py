@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from pipelines.ingestion.batch import Batch, Source
+from pipelines.ingestion.batch import Batch, VideoSource
 from pipelines.ingestion.batches import CpuRoom, check_machines, cpu_room, run_on_ray, workers_for
 from pipelines.ingestion.clip_facts import FileStat
 from pipelines.ingestion.destination import Destination
@@ -48,7 +48,7 @@ def test_only_machines_that_are_up_count():
 
 
 def test_machines_that_do_not_see_a_file_are_refused(tmp_path):
-    batch = Batch("name", str(tmp_path), (Source("id", "unlike"), Source("other", "never looked at")))
+    batch = Batch("name", str(tmp_path), (VideoSource("id", "unlike"), VideoSource("other", "never looked at")))
     stored = Destination(tmp_path, "s3://b/x")
 
     def blind_to(name):
@@ -61,7 +61,7 @@ def test_machines_that_do_not_see_a_file_are_refused(tmp_path):
     with pytest.raises(UserError, match=rf"{tmp_path} is not the same folder on 192.0.2.1; .*--out must be a shared"):
         check_machines(batch, Destination(tmp_path), blind_nodes=blind_to("lock"))
     check_machines(batch, Destination(tmp_path), blind_nodes=blind_to("never looked at"))
-    in_store = Batch("name", "s3://b/v", (Source("id", "unlike", FileStat(1, 2)),))
+    in_store = Batch("name", "s3://b/v", (VideoSource("id", "unlike", FileStat(1, 2)),))
     check_machines(in_store, stored, blind_nodes=blind_to("unlike"))
 
 
@@ -88,8 +88,8 @@ def test_over_ray_more_workers_than_cpus_where_machines_may_come(ray_session, vi
 
 
 def test_a_batch_travels_in_a_table():
-    local = Batch("name", "/videos", (Source("1", "a.mp4"), Source("2", "b.mp4")), token="t")
-    stored = Batch("name", "s3://b/v", (Source("1", "a.mp4", FileStat(3, 4)),))
+    local = Batch("name", "/videos", (VideoSource("1", "a.mp4"), VideoSource("2", "b.mp4")), token="t")
+    stored = Batch("name", "s3://b/v", (VideoSource("1", "a.mp4", FileStat(3, 4)),))
     for batch in (local, stored):
         assert Batch.from_row(batch.to_row()) == batch
     assert (local.is_stored, stored.is_stored) == (False, True)

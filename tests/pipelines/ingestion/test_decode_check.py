@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipelines.ingestion.batch import Batch, Source
+from pipelines.ingestion.batch import Batch, VideoSource
 from pipelines.ingestion.clip_facts import FileStat
 from pipelines.ingestion.decode_check import check_batch, read_results
 from pipelines.ingestion.isolation import Decoded
@@ -27,7 +27,7 @@ def test_a_few_copies_lie_here_at_a_time(tmp_path, monkeypatch):
     names = [f"{i}.mp4" for i in range(4 * AHEAD)]
     for name in names:
         (Place.open(memory) / name).write(b"x")
-    batch = Batch("0", memory, tuple(Source("", name, FileStat(1, 0)) for name in names))
+    batch = Batch("0", memory, tuple(VideoSource("", name, FileStat(1, 0)) for name in names))
     results = list(check_batch(batch, copies_here))
     assert [result.path for result in results] == names
     found = [int(result.error) for result in results]
@@ -36,7 +36,7 @@ def test_a_few_copies_lie_here_at_a_time(tmp_path, monkeypatch):
 
 def test_local_files_stay(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"x")
-    batch = Batch("0", str(tmp_path), (Source("", "a.mp4"),))
+    batch = Batch("0", str(tmp_path), (VideoSource("", "a.mp4"),))
     (result,) = check_batch(batch, lambda files: [Decoded(None, None, files[0])])
     assert (result.path, result.error) == ("a.mp4", str(tmp_path / "a.mp4"))
     assert (tmp_path / "a.mp4").exists()

@@ -7,7 +7,7 @@ import pytest
 from fakes import predictions_for, record_of
 from matplotlib import pyplot as plt
 
-from pipelines.evaluation.metrics import Scores, accuracy
+from pipelines.evaluation.metrics import ClassScores, accuracy
 from pipelines.records.summary import Summary
 from pipelines.reports import score_plots
 from pipelines.reports.prediction_plots import (
@@ -113,4 +113,4 @@ def test_pictures_count_ties_as_the_score_does():
     targets = np.array([0, 1, 2, 1])
     found = Predicted(np.array(list("abcd")), targets, scores, None, None)
     assert found.best.tolist() == [1, 1, 0, 0]
-    assert 100 * found.right.mean() == accuracy(Scores(targets, scores))["top1"]
+    assert 100 * found.right.mean() == accuracy(ClassScores(targets, scores))["top1"]

@@ -14,7 +14,7 @@ from pipelines.runs.progress import (
     Progress,
     Resized,
     Resumed,
-    Scoring,
+    ScoringStarted,
     StepDone,
     WorkerUp,
 )
@@ -59,7 +59,7 @@ class Run:
             EpochDone(EPOCH | {"select_top1": 40.0}),
             ["run: epoch 1/4  loss 1.250  train 50.0 %  select 40.0 %  8 clips/s  30 s left"],
         ),
-        (Scoring("novel", 12), ["run: scoring 12 novel videos"]),
+        (ScoringStarted("novel", 12), ["run: scoring 12 novel videos"]),
         (Mistake("the disk is full"), []),
         (
             Lost((), "why", retried=True, counted=True),
@@ -137,5 +137,5 @@ def test_messages_come_through_the_mailbox(ray_session):
     with run.progress as progress:
         send = pickle.loads(pickle.dumps(Mailbox(progress.actor)))
         send(Resumed(2))
-        send(Scoring("base", 3))
+        send(ScoringStarted("base", 3))
     assert run.lines == ["run: continuing after epoch 2", "run: scoring 3 base videos"]

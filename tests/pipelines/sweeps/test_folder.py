@@ -8,6 +8,7 @@ import pytest
 
 from pipelines.storage.place import Place
 from pipelines.sweeps.folder import SweepFolder, runs_at
+from pipelines.sweeps.session import begin_anew
 from tests.helpers.sweep_records import layers_trial, sweep_of
 from vlmodels.errors import UserError
 
@@ -69,6 +70,18 @@ def test_begun_anew_here_nothing_is_left(tmp_path):
     assert not list(folder.path.iterdir())
     assert not place.is_dir()
     folder.discard(place)  # twice is no error
+
+
+@pytest.mark.parametrize("left", ["{", "{}", ""])
+def test_a_record_that_cannot_be_read_does_not_keep_a_sweep_from_beginning_anew(planned, tmp_path, left):
+    plan = planned("--space", "insertion", "--out", str(tmp_path))
+    folder = SweepFolder.at(str(tmp_path), plan.name)
+    folder.write_trial(layers_trial("1-1"))
+    (folder.path / "sweep.json").write_text(left)
+    with pytest.raises(UserError, match=r"sweep\.json is not a record"):
+        folder.sweep()
+    begin_anew(plan, folder)
+    assert not list(folder.path.iterdir())
 
 
 def test_begun_anew_in_a_store_nothing_of_the_sweep_is_left(s3, tmp_path, monkeypatch):
