@@ -118,7 +118,8 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     quality = parser.add_argument_group("quality report")
     add = quality.add_argument
     add("--report", action="store_true",
-        help="write OUT/quality/: lengths, repetitions and similarities of the stored descriptions; may stand alone",
+        help="write OUT/quality/: lengths, repetitions and similarities of the stored descriptions;"
+        " needs neither --model nor --from-published",
     )  # fmt: skip
     add("--backbone", metavar="NAME", help="text tower of the report (default: toy)")
     add("--pretrained", metavar="TAG|FILE", help="its weights (the toy has its own)")
