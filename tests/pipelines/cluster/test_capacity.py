@@ -45,7 +45,7 @@ def test_cores_of_two_machines_are_not_added():
     assert capacity.check_room(scale, machines((3,), (2,)), cluster=FIXED) == []
 
 
-def test_fewer_workers_go_on_where_that_is_allowed():
+def test_fewer_workers_continue_where_that_is_allowed():
     scale = ScaleConfig(workers=4, min_workers=2)
     assert capacity.check_room(scale, machines((2,), (1,)), cluster=FIXED) == [
         "3 of 4 workers fit on the cluster (1 CPUs each, 2 machines): continuing with these (scale.min_workers=2)"

@@ -25,7 +25,7 @@ def server(monkeypatch):
 
 
 def test_a_repeated_task_keeps_to_the_budget(server, tmp_path):
-    """Ray runs a task again whose process was lost; without a budget it goes on, with one it stops."""
+    """Ray runs a task again whose process was lost; without a budget it continues, with one it stops."""
     store, key = tmp_path / "s.sqlite", SecretStr(KEY)
     batch = pa.Table.from_pylist([{"label": "clap", "kind": "spatial", "n": 2}])
     (tmp_path / "ticket").touch()

@@ -39,7 +39,7 @@ def test_runs_are_found_once_wherever_they_lie(tmp_path):
     assert not said
 
 
-def test_what_cannot_be_read_is_named_and_the_others_go_on(tmp_path):
+def test_records_that_cannot_be_read_are_named_and_the_others_are_shown(tmp_path):
     leave_run(tmp_path, record_of())
     (tmp_path / "half").mkdir()
     contents = {

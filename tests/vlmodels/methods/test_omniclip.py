@@ -345,7 +345,7 @@ def test_soft_labels_are_a_cross_entropy():
     assert torch.allclose(method.losses(out, soft)["ce"], expected)
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_reported_at_once():
     with pytest.raises(UserError) as caught:
         Config(ratio=0.0, layers="12-8", spg_hidden=-1)
     for said in ("ratio=0.0", "layers='12-8'", "spg_hidden=-1"):
