@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from fake_cluster import FakeCluster, machine
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.cluster import capacity
 from pipelines.cluster.view import LauncherConfig
 from pipelines.config.schema import ScaleConfig, TrainConfig
+from tests.helpers.fake_cluster import FakeCluster, machine
 from vlmodels.errors import UserError
 
 FIXED = FakeCluster(types={"node_12ab"})

@@ -11,11 +11,11 @@ import textwrap
 from dataclasses import replace
 
 import pytest
-from fake_cluster import FakeCluster, machine, request, write_index
 
 from pipelines.cluster import node_facts
 from pipelines.cluster.preflight import Verdict, check_cluster, compare, lines_by_machine
 from pipelines.config.schema import ScaleConfig, TrainConfig
+from tests.helpers.fake_cluster import FakeCluster, machine, request, write_index
 from vlmodels.errors import UserError
 
 HERE = {

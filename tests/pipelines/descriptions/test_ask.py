@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pytest
-from llm_server import LlmServer, sentences, status
 from pydantic import SecretStr
 
 from llm_descriptions.budget import Budget
 from llm_descriptions.prompts import Question
 from llm_descriptions.store import DescriptionStore
 from pipelines.descriptions.ask import Server, ask_batch, ask_missing
+from tests.helpers.llm_server import LlmServer, sentences, status
 
 KEY = "sk-very-secret-0123456789"
 

@@ -8,7 +8,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from fakes import record_json
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +22,7 @@ from pipelines.planning.text import describe_plan
 from pipelines.shards.clip_store import ClipStore
 from pipelines.training.build import build_method
 from pipelines.training.parts import Parts
+from tests.helpers.fakes import record_json
 from vlmodels import methods
 from vlmodels.clip import create
 from vlmodels.errors import UserError

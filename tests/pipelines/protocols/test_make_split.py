@@ -6,11 +6,11 @@ import dataclasses
 import json
 
 import pytest
-from fakes import clip, folder_clips
-from protocol_cases import NAMES, config, counts, label_file, lines, source
 
 from pipelines.protocols.make_split import make_split
 from pipelines.protocols.split import NOTHING, Source
+from tests.helpers.fakes import clip, folder_clips
+from tests.helpers.protocol_cases import NAMES, config, counts, label_file, lines, source
 from vlmodels.errors import UserError
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from fakes import clip, folder_clips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.protocols.own_split import base_and_novel, few_shots, hold_out, own_train_test, part_as_given
+from tests.helpers.fakes import clip, folder_clips
 from vlmodels.errors import UserError
 
 NAMES = ("clap", "run", "sit", "walk")

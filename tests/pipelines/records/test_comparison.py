@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from fakes import changed, record_of
 
 from pipelines.records.comparison import compare, published_name
 from pipelines.records.summary import Column, Summary, title
 from pipelines.videos.catalog import DATASETS
+from tests.helpers.fakes import changed, record_of
 from vlmodels.published import scores
 
 OPENAI = {"backbone.name": "ViT-B-16-quickgelu", "backbone.pretrained": "openai"}

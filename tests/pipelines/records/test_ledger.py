@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fakes import changed, leave_json, leave_run, predictions_of, record_json, record_of
 
 from pipelines import report
 from pipelines.records import run_file
@@ -17,6 +16,7 @@ from pipelines.records.find import read_runs
 from pipelines.records.ledger import make_ledger
 from pipelines.records.summary import Column
 from pipelines.reports.ledger_pictures import sized
+from tests.helpers.fakes import changed, leave_json, leave_run, predictions_of, record_json, record_of
 from vlmodels.errors import UserError
 from vlmodels.published import Score
 

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from fakes import FakeStore, leave_run, predictions_of, record_of
-from tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames
 
 from pipelines import attention as script
 from pipelines.reports import attention
 from pipelines.reports.attention import class_attention, draw, targets_of
+from tests.helpers.fakes import FakeStore, leave_run, predictions_of, record_of
+from tests.helpers.tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames
 from vlmodels import methods
 from vlmodels.errors import UserError
 

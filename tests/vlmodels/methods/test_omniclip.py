@@ -7,10 +7,10 @@ import dataclasses
 
 import pytest
 import torch
-from tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method, train
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.helpers.tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method, train
 from vlmodels.clip import create
 from vlmodels.errors import UserError
 from vlmodels.methods.omniclip import OmniCLIP
