@@ -21,7 +21,7 @@ PROSE = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in
 COMMANDS = ["cluster.yaml", *sorted(f"deploy/{path.name}" for path in (ROOT / "deploy").iterdir()), "Makefile"]
 DOCUMENTS = [*PROSE, *COMMANDS]
 PACKAGES = "pipelines|vlmodels|llm_descriptions|tune_spaces|tests|benchmarks"
-SCRIPTS = sorted(path.stem for path in (ROOT / "pipelines").glob("*.py") if path.stem not in ("__init__", "cli"))
+SCRIPTS = sorted(path.stem for path in (ROOT / "pipelines").glob("*.py") if path.stem not in ("__init__", "run_script"))
 OTHER_PROGRAMS = ("ray", "mlflow", "uv", "pip", "kubectl", "docker")
 """Programs in the documents whose flags are not ours."""
 

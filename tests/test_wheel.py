@@ -1,7 +1,9 @@
-"""The wheel holds every module and every data file, and all modules can be imported from it alone."""
+"""The wheel holds every module and every data file, and from it alone all modules load and programs start."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -59,3 +61,30 @@ def test_every_module_of_the_wheel_can_be_imported(unpacked, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) == len(names) > 150
+
+
+def start(unpacked: Path, folder: Path, *arguments: str | Path) -> str:
+    """Start Python in a folder with only the wheel's content added to its path; return what it prints."""
+    folder.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(unpacked)}
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "flag", "word"), [("pipelines.b2n", "--help", "usage"), ("vlmodels", "--list", "adaptformer")]
+)
+def test_programs_of_the_wheel_start_as_modules(unpacked, tmp_path, module, flag, word):
+    assert word in start(unpacked, tmp_path / "empty", "-m", module, flag)
+
+
+def test_a_script_of_the_wheel_starts_by_its_path(unpacked, tmp_path):
+    assert "usage" in start(unpacked, tmp_path / "empty", unpacked / "pipelines" / "b2n.py", "--help")
+
+
+def test_a_lone_copy_of_a_script_starts(unpacked, tmp_path):
+    """As ``ray submit`` leaves it on a cluster's head."""
+    copy = shutil.copy(unpacked / "pipelines" / "b2n.py", tmp_path)
+    assert "usage" in start(unpacked, tmp_path / "empty", copy, "--help")

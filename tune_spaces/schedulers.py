@@ -47,7 +47,7 @@ class EpochScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray is untyped her
         self._rule.on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:  # noqa: ARG002
-        """Ask the rule after an epoch whether the trial goes on."""
+        """Ask the rule after an epoch whether the trial continues."""
         values = objective_values(result, [self._objective])
         if values is None or STATUS in result or result[EPOCH] >= self._epochs:
             return str(TrialScheduler.CONTINUE)

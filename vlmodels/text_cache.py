@@ -74,7 +74,7 @@ def row_shares(count: int, world: int) -> list[tuple[int, int]]:
 
 
 def _compute_divided(group: dist.ProcessGroup, tokens: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return ``compute(tokens)``, of which each rank computes its rows; all rows here if another rank fails."""
+    """Return ``compute(tokens)``: each rank computes its own rows, or all rows if another rank fails."""
     shares = row_shares(len(tokens), group.size())
     size, failed = -(-len(tokens) // group.size()), True
     try:

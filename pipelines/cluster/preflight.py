@@ -110,8 +110,8 @@ def _local(out: str) -> Path:
 def _check_own_data(here: MachineFacts) -> None:
     refuse(
         [
-            f"this machine cannot read {without_secrets(where)}: {found['error']}; mend that and run the same command "
-            "again"
+            f"this machine cannot read {without_secrets(where)}: {found['error']}; correct that and run the same "
+            "command again"
             for where, found in here["data"].items()
             if "error" in found
         ]
@@ -186,7 +186,7 @@ def _data_problems(name: str, own: DataFacts, found: DataFacts) -> list[str]:
 def _missing_gpus(promised: int, found: GpuFacts) -> str:
     complaint = f" ({found['complaint']})" if found["complaint"] else ""
     return (
-        f"Ray promises {promised} GPUs there, PyTorch sees {found['seen']}{complaint}: mend its driver, install a "
+        f"Ray promises {promised} GPUs there, PyTorch sees {found['seen']}{complaint}: repair its driver, install a "
         f"torch that has CUDA, or start Ray there with --num-gpus={found['seen']}"
     )
 

@@ -1,4 +1,4 @@
-"""The rules that a configuration must fulfil before anybody looks at data or backbone."""
+"""The rules that a configuration must fulfil before data or backbone are read."""
 
 from __future__ import annotations
 

@@ -99,16 +99,14 @@ class ProtocolConfig:
     lists: str | None = field(
         default=None, metadata={"help": "folder of split lists; none: those that ingest kept, else a seeded split"}
     )
-    dataset: str | None = field(
-        default=None, metadata={"help": "published data set that the lists are of (hmdb51, ...)"}
-    )
+    dataset: str | None = field(default=None, metadata={"help": "published data set of the lists (hmdb51, ...)"})
     labels: str | None = field(default=None, metadata={"help": "label CSV of the lists, if it is not found"})
     base_labels: str | None = field(default=None, metadata={"help": "label CSV of the base lists, if it is not found"})
     novel_labels: str | None = field(
         default=None, metadata={"help": "label CSV of the novel lists, if it is not found"}
     )
     hmdb_names: Literal["as_published", "corrected"] = field(
-        default="as_published", metadata={"help": "HMDB-51: leave or put right four class names that are swapped"}
+        default="as_published", metadata={"help": "HMDB-51: keep or correct four class names that are swapped"}
     )
     train_list: str | None = field(default=None, metadata={"help": "name of the training list (supervised, zero_shot)"})
     test_lists: tuple[str, ...] = field(default=(), metadata={"help": "names of the test lists, with commas"})
@@ -122,7 +120,7 @@ class ProtocolConfig:
         default=None, metadata={"help": "retrieval: captions, if not those in the folder of the data"}
     )
     shots: int = field(default=16, metadata={"help": "training videos per class (few_shot, b2n)"})
-    fewer_shots: bool = field(default=False, metadata={"help": "take what there is of classes with fewer videos"})
+    fewer_shots: bool = field(default=False, metadata={"help": "take all videos of classes with fewer"})
     test_fraction: float = field(default=0.3, metadata={"help": "share of a class kept for test (own split)"})
     split_seed: int = field(
         default=1, metadata={"help": "what is test (own split); seed draws the shots from the rest"}

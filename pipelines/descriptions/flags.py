@@ -128,7 +128,8 @@ def _add_files(add: _Add) -> None:
 
 def _add_quality(add: _Add) -> None:
     add("--report", action="store_true",
-        help="write OUT/quality/: lengths, repetitions and similarities of the stored descriptions; may stand alone",
+        help="write OUT/quality/: lengths, repetitions and similarities of the stored descriptions;"
+        " needs neither --model nor --from-published",
     )  # fmt: skip
     add("--backbone", metavar="NAME", help="text tower of the report (default: toy)")
     add("--pretrained", metavar="TAG|FILE", help="its weights (the toy has its own)")

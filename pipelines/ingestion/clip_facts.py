@@ -11,7 +11,7 @@ from pipelines.shards.manifest import FACTS
 OK = "ok"
 QUARANTINED = "quarantined"
 FATAL = "fatal"
-"""Status of the one row that a batch returns if the run cannot go on; it is never stored."""
+"""Status of the one row that a batch returns if the run cannot continue; it is never stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class ClipFacts:
 
     @classmethod
     def fatal(cls, message: str) -> ClipFacts:
-        """Return what a batch returns instead of its clips if the run cannot go on."""
+        """Return what a batch returns instead of its clips if the run cannot continue."""
         return cls(clip_id="", status=FATAL, error=message)
 
     @classmethod

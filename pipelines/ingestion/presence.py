@@ -108,7 +108,7 @@ def _checked(video: Input, root: str, broken: Mapping[str, str]) -> Checked:
 
 
 def first_bytes(inputs: Inputs, *, say: Callable[[str], None] = print) -> dict[str, str]:
-    """Find the files that are no videos by their first bytes (empty, zeros, a web page).
+    """Find the files that are not videos by their first bytes (empty, zeros, a web page).
 
     Returns:
         The reason for each of them, by its path below the root.

@@ -24,7 +24,7 @@ so what only makes these (videos, ingestion, planning) is not among them."""
 SHOWS = {
     "pipelines/config/text.py": "lays out messages and tables",
     "pipelines/runs/lost_workers.py": "reports lost workers; Ray restarts them",
-    "pipelines/runs/progress.py": "shows how a run goes on; the worker itself writes the numbers",
+    "pipelines/runs/progress.py": "shows a run's progress; the worker itself writes the numbers",
     "pipelines/runs/protocol_script.py": "parses flags into a configuration, which has its own digest",
     "pipelines/runs/registered_model.py": "wraps a finished run for MLflow",
     "pipelines/runs/registry.py": "registers a finished run",

@@ -165,8 +165,8 @@ def few_shots(clips: Sequence[Clip], shots: int, seed: int, *, fewer: bool = Fal
         more = f" and {len(short) - 10} more" if len(short) > 10 else ""
         raise UserError(
             f"{len(short)} of {len(by_label)} classes have fewer than {shots} training videos: "
-            f"{', '.join(short[:10])}{more}; set protocol.shots={least}, or protocol.fewer_shots=true to take what "
-            "there is"
+            f"{', '.join(short[:10])}{more}; set protocol.shots={least}, or protocol.fewer_shots=true to take all "
+            "videos of these classes"
         )
     chosen: list[Clip] = []
     for label, members in by_label:

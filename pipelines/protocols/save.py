@@ -64,8 +64,8 @@ def make_lists(clips: Sequence[Clip], classes: Sequence[str], request: ListsRequ
     """Split clips into lists of the same videos that the protocols choose (``pipelines/protocols/own_split.py``).
 
     Raises:
-        UserError: ``test_fraction`` is no share, classes have too few training videos (unless ``fewer_shots``), fewer
-            than two classes, no training or test videos.
+        UserError: ``test_fraction`` is not between 0 and 1, classes have too few training videos (and not
+            ``fewer_shots``), fewer than two classes, no training or test videos.
     """
     if not 0 < request.test_fraction < 1:
         raise UserError(f"--test-fraction {request.test_fraction:g}: choose a share between 0 and 1")
@@ -131,7 +131,7 @@ def _check_shots(counts: Counter[str], request: ListsRequest) -> None:
         more = f" and {len(few) - 10} more" if len(few) > 10 else ""
         raise UserError(
             f"{len(few)} of {len(counts)} classes have fewer than {most} training videos: {named}{more}; choose "
-            f"--shots up to {few[0][0]}, or --fewer-shots to take what there is"
+            f"--shots up to {few[0][0]}, or --fewer-shots to take all videos of these classes"
         )
 
 

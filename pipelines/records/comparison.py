@@ -186,7 +186,7 @@ def _differences(summary: Summary, column: Column) -> Iterator[str]:
     if summary.started_from:
         yield f"started from {summary.started_from}"
     if column.dataset == "hmdb51" and record.config.protocol.hmdb_names == "corrected":
-        yield "the names that are swapped in HMDB51's labels put right"
+        yield "the names that are swapped in HMDB51's labels corrected"
     if record.history:
         yield from _training(summary)
     changes = method_changes(record) | (recipe_changes(record) if record.history else {})

@@ -120,7 +120,7 @@ def newest_records(out: str, count: int) -> Iterator[RunRecord]:
 
     Raises:
         OSError: ``out`` cannot be read.
-        UserError: ``out`` is no path or URI.
+        UserError: ``out`` is neither a path nor a URI.
     """
     from pyarrow import fs
 

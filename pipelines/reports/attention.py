@@ -38,7 +38,7 @@ def targets_of(run: Path) -> Tested:
         with np.load(run / PREDICTIONS, allow_pickle=False) as arrays:
             tested = {n: (names, arrays[f"{n}/clip_id"], arrays[f"{n}/target"]) for n, names in sets.items()}
     except (*DAMAGED, KeyError, UserError) as error:
-        raise UserError(f"{run} is no folder of a finished run ({error})") from error
+        raise UserError(f"{run} is not a folder of a finished run ({error})") from error
     if not tested:
         raise UserError(f"{run} is of protocol {record.protocol}; attention needs a protocol with classes")
     return tested

@@ -58,7 +58,7 @@ def run_training(
         on_message: gets every message of the workers.
 
     Raises:
-        UserError: for everything that the user can mend, before any worker starts where it can be seen then.
+        UserError: for every mistake that the user can correct; where possible, before any worker starts.
         DivergedError: the loss is not finite.
         RuntimeError: workers failed more often than ``scale.max_failures`` allows.
     """

@@ -90,7 +90,7 @@ class Index:
         """Return the index in ``content``, the text of the file that messages call ``name``.
 
         Raises:
-            UserError: it is no JSON, or has another format.
+            UserError: it is not JSON, or has another format.
         """
         try:
             plain = json.loads(content)

@@ -78,7 +78,7 @@ class TrialRecord:
 
     @classmethod
     def of(cls, candidate: Candidate) -> TrialRecord:
-        """Return the record of a trial of which nothing is known yet."""
+        """Return the record of a trial that has no results yet."""
         return cls(candidate.id, candidate.label, dict(candidate.setting), candidate.seed)
 
     @property

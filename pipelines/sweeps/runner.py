@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ray.tune import Tuner
 
 AT_FIRST = 8
-"""Trials side by side on a cluster that grows, where the user gives no number."""
+"""Trials side by side on a cluster that grows, where the user does not say how many."""
 
 MAX_FAILURES = 2
 """How often a trial whose process was lost is started again."""
@@ -142,7 +142,7 @@ def at_a_time(config: TrainConfig, cluster: Mapping[str, float], wanted: int, *,
 
     Where machines may still come, what is there now is no limit: ``coming`` trials may find room (all of the sweep, or
     as many as the autoscaler's limits allow, since asked for more it may start nothing). Unless more fit already, at
-    most ``AT_FIRST`` of them begin where the user wants no number.
+    most ``AT_FIRST`` of them begin where the user does not say how many.
 
     Raises:
         UserError: not even one, and no machines may come.

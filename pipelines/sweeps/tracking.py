@@ -1,4 +1,4 @@
-"""The MLflow run of a whole sweep, of which its trials' runs, and the winner's, are children."""
+"""The MLflow run of a whole sweep; the runs of its trials and of its winner are its children."""
 
 from __future__ import annotations
 

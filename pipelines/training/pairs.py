@@ -84,7 +84,7 @@ def pair_problems(config: TrainConfig, method: Method) -> list[str]:
         "optim.label_smoothing": optim.label_smoothing,
     }
     if wrong := [f"{name}=0" for name, value in soft.items() if value]:
-        problems.append(f"captions are no classes to mix or to smooth over; set {', '.join(wrong)}")
+        problems.append(f"captions cannot be mixed or smoothed as classes can; set {', '.join(wrong)}")
     return problems
 
 
@@ -94,12 +94,12 @@ def _batch_problems(config: TrainConfig) -> list[str]:
     if optim.batch_size % workers:
         multiple = math.ceil(optim.batch_size / workers) * workers
         return [
-            f"each worker must have as many pairs as the others, but optim.batch_size={optim.batch_size} is no "
-            f"multiple of scale.workers={workers}; set optim.batch_size={multiple}"
+            f"each worker must have as many pairs as the others, but optim.batch_size={optim.batch_size} is not "
+            f"a multiple of scale.workers={workers}; set optim.batch_size={multiple}"
         ]
     if parts > 1 and parts % workers:
         return [
-            f"each worker must have as many pairs as the others, but data.parts={parts} is no multiple of "
+            f"each worker must have as many pairs as the others, but data.parts={parts} is not a multiple of "
             f"scale.workers={workers}; set data.parts={workers}"
         ]
     if config.scale.min_workers:

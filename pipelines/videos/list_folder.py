@@ -214,10 +214,10 @@ class ListFolder:
         if self.dataset is None or self.dataset.name != "hmdb51" or not pairs:
             return []
         if self.hmdb_names == "corrected":
-            return [f"HMDB-51's names {' and '.join(pairs)}, swapped as published, are put right"]
+            return [f"HMDB-51's names {' and '.join(pairs)}, swapped as published, are corrected"]
         return [
             f"HMDB-51's names {' and '.join(pairs)} are swapped, as published: videos of one carry the other's name "
-            "(protocol.hmdb_names=corrected puts them right)"
+            "(protocol.hmdb_names=corrected corrects them)"
         ]
 
 

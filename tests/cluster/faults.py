@@ -19,14 +19,14 @@ STORE_AWAY = 20
 
 
 def worker_killed(lab: Lab) -> None:
-    """A worker process on the second host is killed (-9): all go on from the last epoch."""
+    """A worker process on the second host is killed (-9): all continue from the last epoch."""
     out, command = _in_the_middle(lab, "worker-killed")
     lab.cluster.ssh("kill", WORKER, "pkill -9 -f '^ray::RayTrainWorker'")
     _ends_as_undisturbed(command, out, restarts=1)
 
 
 def host_cut_off(lab: Lab) -> None:
-    """The second host's cable is pulled: the first goes on alone, and takes the second in when it is back."""
+    """The second host's cable is pulled: the first continues alone, and takes the second in when it is back."""
     out, command = _in_the_middle(lab, "host-cut-off", "--set", "scale.min_workers=1", "--set", "scale.regrow_s=5")
     with _cut_off(lab):
         command.wait_for("lost rank")  # by its workers, or by its machine
@@ -59,10 +59,10 @@ def _cut_off(lab: Lab) -> Iterator[None]:
 
 
 def driver_killed(lab: Lab) -> None:
-    """The script is killed (-9); submitted again, as a job, it goes on, and waits for a store that is away."""
+    """The script is killed (-9); submitted again, as a job, it continues, and waits for a store that is away."""
     out, command = _in_the_middle(lab, "driver-killed")
     lab.cluster.ssh("kill", HEAD, "pkill -9 -f '^python /root/b2n.py'")
-    check(command.end(60) != 0, f"went on without its script: {command}")
+    check(command.end(60) != 0, f"continued without its script: {command}")
     with lab.job("driver-again", out) as again:
         again.wait_for("found an unfinished run")
         again.wait_for(r"continuing after epoch [1-3]")

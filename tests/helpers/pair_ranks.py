@@ -6,7 +6,6 @@ import multiprocessing
 from contextlib import contextmanager
 
 import torch
-from fakes import FakeStore
 from torch import distributed as dist
 
 from pipelines.config.schema import AugmentConfig, OptimConfig
@@ -14,6 +13,7 @@ from pipelines.protocols.split import Example
 from pipelines.training.augment import Augment
 from pipelines.training.batches import TrainBatches
 from pipelines.training.loop import Loop
+from tests.helpers.fakes import FakeStore
 from vlmodels import methods
 from vlmodels.clip import create
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from fakes import folder_clips
-
 from pipelines.config.schema import ProtocolConfig
 from pipelines.protocols.split import Source
+from tests.helpers.fakes import folder_clips
 
 NAMES = ("clap", "run", "sit", "walk")
 

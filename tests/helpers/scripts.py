@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
-SCRIPTS = sorted(path.stem for path in PIPELINES.glob("*.py") if path.stem not in ("__init__", "cli"))
+SCRIPTS = sorted(path.stem for path in PIPELINES.glob("*.py") if path.stem not in ("__init__", "run_script"))
 
 
 def script_path(name: str) -> Path:

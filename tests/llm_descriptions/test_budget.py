@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from llm_server import LlmServer, completion, cut, run, sends, slow, status
 
 from llm_descriptions.budget import Budget, BudgetError, estimate_completion_tokens, estimate_prompt_tokens
 from llm_descriptions.prompts import MSTA_V1
+from tests.helpers.llm_server import LlmServer, completion, cut, run, sends, slow, status
 
 
 @pytest.fixture

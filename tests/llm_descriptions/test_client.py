@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from llm_server import LlmServer, completion, cut, good, run, says, sends, sentences, slow, status
 
 from llm_descriptions.client import DescriptionClient
 from llm_descriptions.errors import DescriptionError
 from llm_descriptions.failures import AnswerError, LongWaitError, ServerError
+from tests.helpers.llm_server import LlmServer, completion, cut, good, run, says, sends, sentences, slow, status
 
 KEY = "sk-very-secret-0123456789"
 GOOD = ("A video about phrase 0 of clap.", "A video about phrase 1 of clap.")

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_clip import tiny_backbone, tiny_clip, tiny_frames
 from torch import nn
 
+from tests.helpers.tiny_clip import tiny_backbone, tiny_clip, tiny_frames
 from vlmodels.backbone import Backbone
 from vlmodels.clip import create
 from vlmodels.errors import UserError

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method
 
+from tests.helpers.tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method
 from vlmodels import methods
 from vlmodels.checkpoint import load_adapter, load_tensors, save_adapter, save_tensors
 from vlmodels.clip import create

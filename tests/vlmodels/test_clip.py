@@ -7,8 +7,8 @@ import pytest
 import torch
 from open_clip.model import CLIP
 from safetensors.torch import save_file
-from tiny_clip import tiny_clip
 
+from tests.helpers.tiny_clip import tiny_clip
 from vlmodels import clip
 from vlmodels.clip import create, names, read_weights, tags
 from vlmodels.errors import UserError

@@ -10,9 +10,9 @@ import os
 from pathlib import Path
 
 import pytest
-from tiny_clip import tiny_method, train
 from torch import nn
 
+from tests.helpers.tiny_clip import tiny_method, train
 from vlmodels import methods
 
 RECORD = Path(__file__).parent / "golden_losses.json"

@@ -6,8 +6,8 @@ import csv
 
 import pytest
 import torch
-from tiny_clip import tiny_backbone
 
+from tests.helpers.tiny_clip import tiny_backbone
 from vlmodels.masked_words import WordMasker, vocabulary_form, word_loss
 
 NAMES = ["Pushing [something], (without) it falling", "child's_play", "doing a somersault"]

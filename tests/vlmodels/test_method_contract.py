@@ -8,10 +8,10 @@ import json
 
 import pytest
 import torch
-from tiny_clip import CLASSES, DESCRIPTIONS, disturb, tiny_backbone, tiny_frames, tiny_method, train
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.helpers.tiny_clip import CLASSES, DESCRIPTIONS, disturb, tiny_backbone, tiny_frames, tiny_method, train
 from vlmodels import methods
 from vlmodels.checkpoint import load_adapter, save_adapter
 from vlmodels.clip import create

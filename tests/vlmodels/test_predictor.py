@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from tiny_clip import CLASSES, disturb
-from videofiles import numbers, write_video
 
 import vlmodels
+from tests.helpers.tiny_clip import CLASSES, disturb
+from tests.helpers.videofiles import numbers, write_video
 from vlmodels.checkpoint import save_adapter
 from vlmodels.clip import create
 from vlmodels.errors import UserError

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_clip import tiny_backbone
 
+from tests.helpers.tiny_clip import tiny_backbone
 from vlmodels.clip import create
 from vlmodels.preprocess import eval_views
 

@@ -71,9 +71,9 @@ def test_an_empty_pool_is_refused():
 
 
 def dense_view(n, count, stride, start):
-    """A clip as M2-CLIP's release takes it in tests: of a video that goes on with its last frame."""
-    goes_on = [*range(n), *[n - 1] * (count * stride)]
-    return goes_on[start : start + count * stride : stride]
+    """A clip as M2-CLIP's release takes it in tests: of a video whose last frame is repeated."""
+    padded = [*range(n), *[n - 1] * (count * stride)]
+    return padded[start : start + count * stride : stride]
 
 
 @given(frames, segments, st.integers(1, 32), st.integers(2, 6))

@@ -99,7 +99,7 @@ def places(found, other):
 
 
 @both_families
-def test_enhancement_reaches_the_frames_beside_at_the_same_patch(joint):
+def test_enhancement_reaches_the_same_patch_of_adjacent_frames(joint):
     adapter, x = moved("te"), tokens(joint)
     changed = x.patches.clone()
     changed[:, 1, 2, 3] += torch.randn(D)

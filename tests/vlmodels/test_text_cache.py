@@ -9,9 +9,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pair_ranks import in_two_ranks
-from tiny_clip import CLASSES, DESCRIPTIONS, tiny_backbone, tiny_frames, tiny_method, train
 
+from tests.helpers.pair_ranks import in_two_ranks
+from tests.helpers.tiny_clip import CLASSES, DESCRIPTIONS, tiny_backbone, tiny_frames, tiny_method, train
 from vlmodels import methods, text_cache
 from vlmodels.classifier import description_features
 

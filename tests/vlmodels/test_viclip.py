@@ -7,8 +7,8 @@ import torch
 from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import save_file
-from tiny_clip import tiny_backbone, tiny_clip, tiny_frames
 
+from tests.helpers.tiny_clip import tiny_backbone, tiny_clip, tiny_frames
 from vlmodels import viclip
 from vlmodels.backbone import Backbone
 from vlmodels.clip import create, names, tags

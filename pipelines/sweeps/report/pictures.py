@@ -48,7 +48,7 @@ def sweep_pictures(
     sweep: SweepRecord, rows: Sequence[SettingRow], trials: Sequence[TrialRecord], out: Path
 ) -> list[Picture]:
     """Draw what the records are enough for into ``out``."""
-    with mpl.rc_context({"text.parse_math": False}):  # users' texts are no formulas
+    with mpl.rc_context({"text.parse_math": False}):  # users' texts are not formulas
         return [
             *_bars(sweep, rows, out),
             *_maps(sweep, trials, out),
@@ -191,7 +191,7 @@ def _coordinates(sweep: SweepRecord, rows: Sequence[SettingRow], out: Path) -> I
 
 
 def _varied(rows: Sequence[SettingRow]) -> list[str]:
-    """Return the keys of which the rows have several values."""
+    """Return the keys that have several values in the rows."""
     keys = dict.fromkeys(key for row in rows for key in row.setting)
     return [key for key in keys if len({row.setting.get(key) for row in rows}) > 1]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import ray
-from fake_cluster import FakeCluster, machine
 
 from pipelines.cluster.ask_nodes import ask, blind_nodes
 from pipelines.cluster.node_facts import looks
+from tests.helpers.fake_cluster import FakeCluster, machine
 from vlmodels.errors import UserError
 
 CLUSTER = FakeCluster([machine("a", address="192.0.2.1"), machine("b", address="192.0.2.2")])

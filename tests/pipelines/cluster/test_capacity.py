@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from fake_cluster import FakeCluster, machine
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.cluster import capacity
 from pipelines.cluster.view import LauncherConfig
 from pipelines.config.schema import ScaleConfig, TrainConfig
+from tests.helpers.fake_cluster import FakeCluster, machine
 from vlmodels.errors import UserError
 
 FIXED = FakeCluster(types={"node_12ab"})
@@ -45,7 +45,7 @@ def test_cores_of_two_machines_are_not_added():
     assert capacity.check_room(scale, machines((3,), (2,)), cluster=FIXED) == []
 
 
-def test_fewer_workers_go_on_where_that_is_allowed():
+def test_fewer_workers_continue_where_that_is_allowed():
     scale = ScaleConfig(workers=4, min_workers=2)
     assert capacity.check_room(scale, machines((2,), (1,)), cluster=FIXED) == [
         "3 of 4 workers fit on the cluster (1 CPUs each, 2 machines): continuing with these (scale.min_workers=2)"

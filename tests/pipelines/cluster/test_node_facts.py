@@ -9,12 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fake_cluster import request, write_index
 
 from pipelines.cluster import node_facts, preflight
 from pipelines.config.schema import TrainConfig
 from pipelines.runs.worker import Job, work
 from pipelines.storage.place import Place
+from tests.helpers.fake_cluster import request, write_index
 
 
 def test_all_sources_are_compared(tmp_path, monkeypatch):

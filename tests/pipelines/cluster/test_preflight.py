@@ -11,11 +11,11 @@ import textwrap
 from dataclasses import replace
 
 import pytest
-from fake_cluster import FakeCluster, machine, request, write_index
 
 from pipelines.cluster import node_facts
 from pipelines.cluster.preflight import Verdict, check_cluster, compare, lines_by_machine
 from pipelines.config.schema import ScaleConfig, TrainConfig
+from tests.helpers.fake_cluster import FakeCluster, machine, request, write_index
 from vlmodels.errors import UserError
 
 HERE = {
@@ -139,7 +139,9 @@ def no_machine_is_asked(*_):
 def test_data_that_the_driver_cannot_read_is_no_other_machines_fault(tmp_path):
     write_index(tmp_path / "data")
     data = [str(tmp_path / "data"), "nonsense://bucket/data?token=secret"]
-    with pytest.raises(UserError, match=r"^this machine cannot read nonsense://bucket/data: .*; mend that") as raised:
+    with pytest.raises(
+        UserError, match=r"^this machine cannot read nonsense://bucket/data: .*; correct that"
+    ) as raised:
         check_cluster(TrainConfig(out=str(tmp_path)), data=data, cluster=two_machines(), ask=no_machine_is_asked)
     assert "secret" not in str(raised.value)
 

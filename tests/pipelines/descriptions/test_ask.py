@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pytest
-from llm_server import LlmServer, sentences, status
 from pydantic import SecretStr
 
 from llm_descriptions.budget import Budget
 from llm_descriptions.prompts import Question
 from llm_descriptions.store import DescriptionStore
 from pipelines.descriptions.ask import Server, ask_batch, ask_missing
+from tests.helpers.llm_server import LlmServer, sentences, status
 
 KEY = "sk-very-secret-0123456789"
 
@@ -25,7 +25,7 @@ def server(monkeypatch):
 
 
 def test_a_repeated_task_keeps_to_the_budget(server, tmp_path):
-    """Ray runs a task again whose process was lost; without a budget it goes on, with one it stops."""
+    """Ray runs a task again whose process was lost; without a budget it continues, with one it stops."""
     store, key = tmp_path / "s.sqlite", SecretStr(KEY)
     batch = pa.Table.from_pylist([{"label": "clap", "kind": "spatial", "n": 2}])
     (tmp_path / "ticket").touch()

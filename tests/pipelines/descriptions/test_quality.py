@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from llm_server import LlmServer
 
 from llm_descriptions.errors import DescriptionError
 from llm_descriptions.labels import read_labels
@@ -16,6 +15,7 @@ from llm_descriptions.store import DescriptionStore, Key, Provenance
 from pipelines.describe import main
 from pipelines.descriptions.quality import class_cosines, judge, judge_store, names_class, similarity, token_count
 from pipelines.descriptions.quality_page import page, write_quality
+from tests.helpers.llm_server import LlmServer
 from vlmodels.clip import create
 from vlmodels.errors import UserError
 

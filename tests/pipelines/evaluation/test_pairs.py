@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from pair_ranks import CAPTIONS, COLOURS, CPU, STORE, in_two_ranks, pair_loop
-from tiny_clip import disturb, tiny_method
 from torch.nn import functional
 
 from pipelines.evaluation.pairs import embed_captions, embed_pairs, embed_videos, pair_counts, rank_pairs
@@ -14,6 +12,8 @@ from pipelines.evaluation.reading import EvalSettings
 from pipelines.protocols.split import EvalSet, Example
 from pipelines.shards.views import views
 from pipelines.training.errors import DivergedError
+from tests.helpers.pair_ranks import CAPTIONS, COLOURS, CPU, STORE, in_two_ranks, pair_loop
+from tests.helpers.tiny_clip import disturb, tiny_method
 from vlmodels import methods
 from vlmodels.preprocess import eval_views
 

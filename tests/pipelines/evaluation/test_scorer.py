@@ -6,14 +6,14 @@ import dataclasses
 
 import numpy as np
 import pytest
-from fakes import FakeStore, split_of
-from pair_ranks import CAPTIONS, CPU, in_two_ranks, make_method
 
 from pipelines.config.schema import DataConfig, TrainConfig
 from pipelines.evaluation.metrics import harmonic_mean
 from pipelines.evaluation.reading import ORDERS
 from pipelines.evaluation.scorer import Scorer
 from pipelines.protocols.split import EvalSet, Example
+from tests.helpers.fakes import FakeStore, split_of
+from tests.helpers.pair_ranks import CAPTIONS, CPU, in_two_ranks, make_method
 
 STORE = FakeStore()
 NAMES = tuple(f"class {i}" for i in range(4))

@@ -67,7 +67,7 @@ def test_one_child_serves_all_clips_in_order(files, decoder):
         os.kill(pid, 0)
 
 
-def test_a_child_that_ended_between_clips_is_replaced_and_nobody_blamed(files, decoder):
+def test_a_child_that_ended_between_clips_is_replaced_and_no_clip_blamed(files, decoder):
     paths = files("a.mp4", "b.mp4")
     child = decoder()
     outcome(child, paths[:1])

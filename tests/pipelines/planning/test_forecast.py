@@ -8,7 +8,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from fakes import record_json
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +22,7 @@ from pipelines.planning.text import describe_plan
 from pipelines.shards.clip_store import ClipStore
 from pipelines.training.build import build_method
 from pipelines.training.parts import Parts
+from tests.helpers.fakes import record_json
 from vlmodels import methods
 from vlmodels.clip import create
 from vlmodels.errors import UserError
@@ -60,7 +60,7 @@ def text_of(plan):
     return "\n".join(forecast.forecast(plan))
 
 
-def test_a_plan_at_scale_tells_everything(planned):
+def test_the_forecast_of_a_large_run_has_all_parts(planned):
     said = text_of(planned("data.parts=8", workers=8, gpu=True))
     for words in ("8 x 1 GPU", "62 steps an epoch, 124 in all", "2 clips a worker in 1 pass", "of its own",
                   "with data.parts=1: from any of 16 shards", "frozen", "gradients", "AdamW", "activations of 2 clips",
@@ -71,7 +71,7 @@ def test_a_plan_at_scale_tells_everything(planned):
     assert "few_shot.py" in said
 
 
-def test_more_workers_than_shards_is_told_and_no_mistake(planned):
+def test_more_workers_than_shards_is_noted_and_accepted(planned):
     note = "more workers (17) than shards (16): several read the same one"
     assert note in describe_plan(planned("optim.batch_size=17", workers=17))
     assert "shards" not in describe_plan(planned(workers=16))
@@ -261,7 +261,7 @@ def test_the_longest_part_is_named():
     assert forecast.Step(1, 0, 5, 1).seconds == 6
 
 
-def test_without_training_only_scoring_is_told(planned):
+def test_without_training_the_forecast_has_only_scoring(planned):
     said = text_of(planned(method="zeroshot", workers=4))
     assert "scoring" in said
     assert "training" not in said

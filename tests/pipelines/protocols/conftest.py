@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from fakes import folder_clips
-from protocol_cases import NAMES, config, label_file, lines
+
+from tests.helpers.fakes import folder_clips
+from tests.helpers.protocol_cases import NAMES, config, label_file, lines
 
 
 @pytest.fixture

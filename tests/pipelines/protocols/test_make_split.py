@@ -6,11 +6,11 @@ import dataclasses
 import json
 
 import pytest
-from fakes import clip, folder_clips
-from protocol_cases import NAMES, config, counts, label_file, lines, source
 
 from pipelines.protocols.make_split import make_split
 from pipelines.protocols.split import NOTHING, Source
+from tests.helpers.fakes import clip, folder_clips
+from tests.helpers.protocol_cases import NAMES, config, counts, label_file, lines, source
 from vlmodels.errors import UserError
 
 
@@ -146,7 +146,7 @@ def test_swapped_names_are_noted_wherever_they_are_scored(tmp_path):
     for n in (1, 2, 3):
         (tmp_path / f"val{n}.txt").write_text(lines(NAMES, slice(0, n)))
     hmdb = Source("hmdb51", "/elsewhere", tuple(clips), names)
-    for which, word in (("as_published", "are swapped, as published"), ("corrected", "are put right")):
+    for which, word in (("as_published", "are swapped, as published"), ("corrected", "are corrected")):
         split = make_split(config("zero_shot", tmp_path, hmdb_names=which), NOTHING, seed=1, tests=[hmdb])
         assert any(word in note for note in split.notes)
     assert split.tests[0].classes[:2] == ("kick", "kick ball")

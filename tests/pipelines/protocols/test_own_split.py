@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from fakes import clip, folder_clips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.protocols.own_split import base_and_novel, few_shots, hold_out, own_train_test, part_as_given
+from tests.helpers.fakes import clip, folder_clips
 from vlmodels.errors import UserError
 
 NAMES = ("clap", "run", "sit", "walk")
@@ -65,7 +65,7 @@ def test_folders_named_train_and_test_are_taken_at_their_word():
     assert {c.split for c in test} == {"test"}
 
 
-def test_lists_are_told_apart_by_the_words_in_their_names():
+def test_words_in_their_names_distinguish_lists():
     parts = {"walk": "fs_base_s1_train", "run": "Train|fs_base_s2_train", "clap": "Val1", "sit": "novel_val"}
     clips = [dataclasses.replace(c, split=parts[c.label]) for c in folder_clips()]
     train, test, _, notes = own_train_test(clips, 0.3, 1)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from fakes import folder_clips
-from protocol_cases import config, source
 
 from pipelines.protocols.make_split import make_split
+from tests.helpers.fakes import folder_clips
+from tests.helpers.protocol_cases import config, source
 from vlmodels.errors import UserError
 
 # ------------------------------------------------------------------------------------------------------ retrieval

@@ -7,7 +7,6 @@ import random
 import shutil
 
 import pytest
-from fakes import clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from pipelines.protocols.make_split import make_split
 from pipelines.protocols.save import ListsRequest, make_lists, write
 from pipelines.protocols.split import Source
 from pipelines.videos.list_folder import ListFolder
+from tests.helpers.fakes import clip
 from vlmodels.errors import UserError
 
 NAMES = ("walk a dog", "clap", "run, fast", "sit")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from fakes import clip, folder_clips
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from protocol_cases import NAMES, config, source
 
 from pipelines.config.protocols import PROTOCOLS
 from pipelines.protocols.make_split import make_split
 from pipelines.protocols.split import Scoring, Source
+from tests.helpers.fakes import clip, folder_clips
+from tests.helpers.protocol_cases import NAMES, config, source
 
 # --------------------------------------------------------------------------------------------------------- digest
 

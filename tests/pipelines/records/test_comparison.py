@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from fakes import changed, record_of
 
 from pipelines.records.comparison import compare, published_name
 from pipelines.records.summary import Column, Summary, title
 from pipelines.videos.catalog import DATASETS
+from tests.helpers.fakes import changed, record_of
 from vlmodels.published import scores
 
 OPENAI = {"backbone.name": "ViT-B-16-quickgelu", "backbone.pretrained": "openai"}
@@ -126,7 +126,7 @@ def test_caveats_say_how_the_runs_differ():
         "770 videos listed, published 780",
         "other views than MSTA's 8 frames, 10 x 3",
         "started from x",
-        "the names that are swapped in HMDB51's labels put right",
+        "the names that are swapped in HMDB51's labels corrected",
         "1 of 3 training subsets",
         "10 % of the training clips held out",
         "400 of 416 training clips",

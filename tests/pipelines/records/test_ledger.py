@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fakes import changed, leave_json, leave_run, predictions_of, record_json, record_of
 
 from pipelines import report
 from pipelines.records import run_file
@@ -17,6 +16,7 @@ from pipelines.records.find import read_runs
 from pipelines.records.ledger import make_ledger
 from pipelines.records.summary import Column
 from pipelines.reports.ledger_pictures import sized
+from tests.helpers.fakes import changed, leave_json, leave_run, predictions_of, record_json, record_of
 from vlmodels.errors import UserError
 from vlmodels.published import Score
 
@@ -39,7 +39,7 @@ def test_runs_are_found_once_wherever_they_lie(tmp_path):
     assert not said
 
 
-def test_what_cannot_be_read_is_named_and_the_others_go_on(tmp_path):
+def test_records_that_cannot_be_read_are_named_and_the_others_are_shown(tmp_path):
     leave_run(tmp_path, record_of())
     (tmp_path / "half").mkdir()
     contents = {

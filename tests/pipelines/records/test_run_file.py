@@ -7,9 +7,9 @@ import json
 import math
 
 import pytest
-from fakes import record_json
 
 from pipelines.records import run_file
+from tests.helpers.fakes import record_json
 from vlmodels.errors import UserError
 
 MISSING = "missing"

@@ -6,11 +6,11 @@ import statistics
 
 import numpy as np
 import pytest
-from fakes import record_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.records.summary import Column, Summary, columns_of, headings, summarise, table, title
+from tests.helpers.fakes import record_of
 
 percent = st.floats(0, 100)
 

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from fakes import FakeStore, leave_run, predictions_of, record_of
-from tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames
 
 from pipelines import attention as script
 from pipelines.reports import attention
 from pipelines.reports.attention import class_attention, draw, targets_of
+from tests.helpers.fakes import FakeStore, leave_run, predictions_of, record_of
+from tests.helpers.tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames
 from vlmodels import methods
 from vlmodels.errors import UserError
 
@@ -85,13 +85,13 @@ def test_what_is_missing_is_said(tmp_path):
         choose(run, store_of(["clip0"]), "nove", 2)
     with pytest.raises(UserError, match="no test clip"):
         choose(run, store_of(["other"]), None, 2)
-    with pytest.raises(UserError, match="no folder of a finished run"):
+    with pytest.raises(UserError, match="not a folder of a finished run"):
         choose(tmp_path, store_of(["clip0"]), None, 2)
     retrieval = leave_run(tmp_path, record_of("retrieval"))
     with pytest.raises(UserError, match="retrieval; attention needs a protocol with classes"):
         choose(retrieval, store_of(["clip0"]), None, 2)
     (run / "predictions.npz").write_bytes((run / "predictions.npz").read_bytes()[:-30])
-    with pytest.raises(UserError, match="no folder of a finished run"):
+    with pytest.raises(UserError, match="not a folder of a finished run"):
         targets_of(run)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"--out .* is a file"):

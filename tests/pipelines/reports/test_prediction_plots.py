@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fakes import predictions_for, record_of
 from matplotlib import pyplot as plt
 
 from pipelines.evaluation.metrics import ClassScores, accuracy
@@ -19,6 +18,7 @@ from pipelines.reports.prediction_plots import (
     rows_drawn,
 )
 from pipelines.reports.score_plots import Line, Point, parameter_scatter, shot_curves
+from tests.helpers.fakes import predictions_for, record_of
 
 NAMES = tuple(f"class {i} with a long name" for i in range(90))
 

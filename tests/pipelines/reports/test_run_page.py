@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from fakes import leave_run, predictions_of, record_of
 
 from pipelines.reports.model_card import LONGEST, description, model_card, write_model_card
 from pipelines.reports.run_page import write_comparison, write_run_report
+from tests.helpers.fakes import leave_run, predictions_of, record_of
 
 
 def named(method, terms, **fields):

@@ -9,12 +9,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from pair_ranks import CPU, make_method
-from tiny_clip import disturb
 
 from pipelines.config.schema import OptimConfig
 from pipelines.runs.checkpoint import Checkpoints, Outcome, TrainingState
 from pipelines.training.optimizer import make_optimizer
+from tests.helpers.pair_ranks import CPU, make_method
+from tests.helpers.tiny_clip import disturb
 from vlmodels.checkpoint import load_tensors
 
 STATE = TrainingState().with_epoch(1, {"loss": 2.0}).with_best(40.0).with_epoch(2, {"loss": 1.0})

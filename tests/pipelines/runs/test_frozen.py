@@ -8,11 +8,11 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from videofiles import write_video
 
 import vlmodels
 from pipelines import report
 from pipelines.records import run_file
+from tests.helpers.videofiles import write_video
 
 FROZEN = Path(__file__).parents[2] / "data" / "before_the_move"
 RUN = FROZEN / "b2n-msta-ed7efa21b1"

@@ -115,7 +115,7 @@ def test_answers_before_the_end_are_kept(csv, server, ray_session):
 
 
 @pytest.mark.ray
-def test_a_spent_budget_stops_and_the_same_command_goes_on(csv, server, ray_session, capfd):
+def test_a_spent_budget_stops_and_the_same_command_continues(csv, server, ray_session, capfd):
     assert ask(csv, server, "--max-calls", "3", "--export", "own") == 1
     said = capfd.readouterr()
     assert "8 descriptions of n=2: 0 from the store, 3 asked, 0 failed; 3 calls" in said.out
@@ -189,7 +189,7 @@ def test_dry_run_knows_what_stored_answers_took(csv, server, capsys):
 
 
 @pytest.mark.ray
-def test_killed_midway_it_goes_on_and_leaves_the_key_nowhere(csv, server, tmp_path, monkeypatch):
+def test_killed_midway_it_continues_and_leaves_the_key_nowhere(csv, server, tmp_path, monkeypatch):
     """The whole script, killed and run again with a Ray of its own, which neither says nor logs the key."""
     csv.write_text("id,name\n" + "".join(f"{i},class {i}\n" for i in range(300)))
     server.rule = lambda request: slow(0.3)

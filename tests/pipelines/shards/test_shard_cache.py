@@ -310,7 +310,7 @@ def test_a_cache_that_cannot_be_written(uri, tmp_path, monkeypatch):
         ClipStore(uri)
 
 
-def test_room_is_made_among_data_that_nobody_reads(uri, folder, s3, monkeypatch):
+def test_only_unused_data_are_removed_to_make_room(uri, folder, s3, monkeypatch):
     names = [shard.file for shard in ClipStore(uri).index.shards]
     for place in ("old", "older", "used"):
         copied(folder, f"{s3}/{place}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fakes import DenseStore, FakeStore
 
 from pipelines.shards.views import view_positions, views
+from tests.helpers.fakes import DenseStore, FakeStore
 from vlmodels.errors import UserError
 from vlmodels.sampling import pool_starts, view_indices
 

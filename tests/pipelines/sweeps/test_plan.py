@@ -135,7 +135,7 @@ def test_more_samples_are_the_same_sweep_and_another_question_is_another(planned
     random = ("--space", "search", "--search", "random")
     three, five = (planned(*random, "--samples", count) for count in ("3", "5"))
     assert three.name == five.name
-    assert [c.id for c in three.candidates] == [c.id for c in five.candidates[:3]]  # so a sweep goes on
+    assert [c.id for c in three.candidates] == [c.id for c in five.candidates[:3]]  # so a sweep can continue
     base = ("--grid", "optim.lr=1e-3,3e-3")
     others = [
         (*base, "--objective", "select.top5"),

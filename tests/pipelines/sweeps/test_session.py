@@ -117,7 +117,7 @@ def mixed(arguments, tmp_path_factory):
     return mixed
 
 
-def test_whatever_becomes_of_a_trial_the_sweep_goes_on(mixed):
+def test_the_sweep_continues_however_a_trial_ends(mixed):
     assert mixed.statuses() == {
         "layers=3-4, lr=3e-3": "finished",
         "layers=3-4, lr=1e30": "diverged",

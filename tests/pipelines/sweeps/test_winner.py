@@ -78,7 +78,7 @@ def test_a_setting_of_which_a_seed_did_not_finish_is_left_out(status):
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, None])
 @pytest.mark.parametrize("first", [True, False])
-def test_what_has_no_number_as_score_never_wins(score, first):
+def test_a_trial_without_a_finite_score_never_wins(score, first):
     records = [trial("1-2", score), trial("3-4", 5.0)]
     assert chosen(records if first else records[::-1]) == ("3-4", 5.0)
     assert chosen([trial("1-2", score)]) is None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from fakes import DenseStore, FakeStore
 
 from pipelines.config.schema import AugmentConfig
 from pipelines.training.augment import Augment
 from pipelines.training.batches import TrainBatches, batch_problems
 from pipelines.training.mixing import Mixing
 from pipelines.training.parts import Parts
+from tests.helpers.fakes import DenseStore, FakeStore
 from vlmodels.errors import UserError
 
 STORE = FakeStore()

@@ -7,12 +7,12 @@ import math
 
 import pytest
 import torch
-from pair_ranks import make_loop
 from torch.nn import functional
 
 from pipelines.config.schema import AugmentConfig, OptimConfig
 from pipelines.training.errors import DivergedError
 from pipelines.training.mixing import Mixing
+from tests.helpers.pair_ranks import make_loop
 
 PUBLISHED = AugmentConfig()
 MIXED = AugmentConfig(mixup=0.8, cutmix=1.0, crop="multiscale")

@@ -112,6 +112,6 @@ def test_decay_and_rate_act_on_their_own_parameters_only():
         torch.testing.assert_close(method.get_parameter(name).detach(), factor * before[name])
 
 
-def test_parts_that_overlap_are_told():
+def test_parts_that_overlap_are_refused():
     with pytest.raises(ValueError, match=r"fake: parts .* overlap"):
         parameter_groups(FakeMethod(factors=[("norm", 0.5), ("norm", 0.5)]), OptimConfig())

@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 import torch
-from pair_ranks import in_two_ranks, trained
-from tiny_clip import tiny_frames, tiny_method
 
 from pipelines.config.schema import AugmentConfig, OptimConfig, ScaleConfig, TrainConfig
 from pipelines.training.pairs import PairModel, pair_problems
+from tests.helpers.pair_ranks import in_two_ranks, trained
+from tests.helpers.tiny_clip import tiny_frames, tiny_method
 from vlmodels import methods
 
 NAMES = (

@@ -6,11 +6,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from fakes import FakeStore
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.training.parts import Parts, groups, groups_by_rank, in_shard_order, quotas, shares
+from tests.helpers.fakes import FakeStore
 
 STORE = FakeStore(count=25)
 

@@ -6,13 +6,13 @@ import time
 
 import pytest
 import torch
-from pair_ranks import group, make_loop
 from torch import distributed as dist
 from torch import multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.config.schema import AugmentConfig, OptimConfig
 from pipelines.training.traffic import Traffic
+from tests.helpers.pair_ranks import group, make_loop
 
 WORLD = 3  # thirds round, halves do not
 

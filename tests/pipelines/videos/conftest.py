@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 
 import pytest
-from list_files import LABEL_FILE, put, write_labels
+
+from tests.helpers.list_files import LABEL_FILE, put, write_labels
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from list_files import put, write_labels
 
 from pipelines.videos.inputs import clip_id, find_inputs, find_listed, group_of
 from pipelines.videos.list_files import read_videos
 from pipelines.videos.list_folder import ListFolder
+from tests.helpers.list_files import put, write_labels
 from vlmodels.errors import UserError
 
 

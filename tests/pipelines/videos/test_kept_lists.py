@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from list_files import put, write_labels
 
 from pipelines.videos.inputs import find_inputs, find_listed
 from pipelines.videos.kept_lists import keep_lists, labels_text, list_text, swap_in
 from pipelines.videos.list_files import read_labels, read_list
 from pipelines.videos.list_folder import ListFolder
+from tests.helpers.list_files import put, write_labels
 from vlmodels.errors import UserError
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import gzip
 
 import pytest
-from list_files import put, write_labels
 
 from pipelines.videos.list_choice import list_to_train, lists_to_test, wanted_lists
 from pipelines.videos.list_folder import ListFolder
+from tests.helpers.list_files import put, write_labels
 from vlmodels.errors import UserError
 
 

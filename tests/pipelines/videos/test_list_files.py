@@ -6,9 +6,9 @@ import gzip
 import json
 
 import pytest
-from list_files import LABEL_FILE, put
 
 from pipelines.videos.list_files import read_labels, read_list
+from tests.helpers.list_files import LABEL_FILE, put
 from vlmodels.errors import UserError
 
 NAMES = ("kick ball", "plié", "sit, stand")

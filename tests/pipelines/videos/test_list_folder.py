@@ -24,7 +24,7 @@ def test_a_repository_its_parts_and_the_data_set_of_a_folder(repository):
     assert "'kick ball' and 'kick' are swapped" in part.name_caveats(HMDB)[0]
     corrected = ListFolder.open(part.place, hmdb_names="corrected")
     assert corrected.read("val1").classes == ("kick", "kick ball", "run")
-    assert "put right" in corrected.name_caveats(HMDB)[0]
+    assert "are corrected" in corrected.name_caveats(HMDB)[0]
 
 
 def test_mistakes_with_folders(repository, tmp_path):

@@ -62,7 +62,7 @@ def test_layouts(tmp_path, uri, label, there, changed, scan):
         ("part.1.mp4", "a", ["part.2.mp4", "d/part.1.mp4"], "d/part.1.mp4"),
     ],
 )
-def test_a_folder_or_prefix_tells(tmp_path, uri, label, there, expected):
+def test_a_folder_or_prefix_decides_among_files_of_one_name(tmp_path, uri, label, there, expected):
     known = known_folders([], ["a", "b", "kick", "kick ball"])
     assert Locator(tree(tmp_path, *there), known)(uri, label).path == expected
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method, train
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.helpers.tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method, train
 from vlmodels.checkpoint import load_adapter, save_adapter
 from vlmodels.clip import create
 from vlmodels.errors import UserError
@@ -137,7 +137,7 @@ def test_text_is_encoded_once():
     assert len(runs) == 1
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_reported_at_once():
     with pytest.raises(UserError, match=r"layers='0' is not a range.*reduction=0 must.*scale=0.0 must"):
         Config(layers="0", reduction=0, scale=0.0)
     with pytest.raises(UserError, match="layers=2-4 does not fit the video tower of tiny, which has 3 layers"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_clip import CLASSES, tiny_backbone, tiny_frames, tiny_method, train
 
+from tests.helpers.tiny_clip import CLASSES, tiny_backbone, tiny_frames, tiny_method, train
 from vlmodels.checkpoint import load_adapter, save_adapter
 from vlmodels.clip import create
 from vlmodels.methods.finetune import FineTune

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method, train
 
+from tests.helpers.tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method, train
 from vlmodels.clip import create
 from vlmodels.errors import UserError
 from vlmodels.methods.linear import Linear

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method, train
 
+from tests.helpers.tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method, train
 from vlmodels.clip import create
 from vlmodels.errors import UserError
 from vlmodels.methods.lora import LoRA
@@ -98,7 +98,7 @@ def test_blocks_below_the_range_keep_no_graph_and_run_once_for_text(towers, runs
     assert runs == runs_of_text
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_reported_at_once():
     with pytest.raises(UserError, match=r"layers='3-2'.*rank=0 must.*alpha=-1.0 must"):
         Config(layers="3-2", rank=0, alpha=-1.0)
     with pytest.raises(UserError, match=r"targets='q' is not one of q,v, q,k,v"):

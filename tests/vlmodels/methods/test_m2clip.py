@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 import torch
-from tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method, train
 from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.helpers.tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method, train
 from vlmodels.clip import create
 from vlmodels.errors import UserError
 from vlmodels.methods.m2clip import M2CLIP, TextAdapter
@@ -174,7 +174,7 @@ def test_the_last_difference_reaches_an_output_only_through_attention_or_a_joint
 # --------------------------------------------------------------------------------------------------- bad input
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_reported_at_once():
     with pytest.raises(UserError) as caught:
         Config(layers="5-2", dims=0, text_dims=0, text_layers=-1, vocabulary=-1, contrastive=0.0, cmc=0.0, vc=0.0)
     for said in ("layers='5-2'", "dims=0", "text_dims=0", "text_layers=-1", "vocabulary=-1", "cmc=0", "vc=0"):

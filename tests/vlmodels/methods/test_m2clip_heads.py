@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_clip import CLASSES, disturb, tiny_frames, tiny_method, train
 from torch.nn import functional
 
+from tests.helpers.tiny_clip import CLASSES, disturb, tiny_frames, tiny_method, train
 from vlmodels.errors import UserError
 from vlmodels.methods.m2clip import M2CLIP, pair_loss
 

@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method, train
 
+from tests.helpers.tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method, train
 from vlmodels.checkpoint import load_adapter, save_adapter
 from vlmodels.clip import create
 from vlmodels.errors import UserError
@@ -371,7 +371,7 @@ def test_blocks_below_the_range_keep_no_graph_and_run_once_for_text():
     assert runs == [1, 2, 3, 3, 3]
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_reported_at_once():
     with pytest.raises(UserError) as caught:
         Config(dims=0, scale=-1.0, layers="12-8", dropout=1.0, template="a video", descriptions=0, alpha=-1.0)
     for said in ("dims=0", "scale=-1.0", "layers='12-8'", "dropout=1.0", "template", "descriptions=0", "alpha=-1.0"):

@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from tiny_clip import CLASSES, DESCRIPTIONS, tiny_frames, tiny_method
 
+from tests.helpers.tiny_clip import CLASSES, DESCRIPTIONS, tiny_frames, tiny_method
 from vlmodels.classifier import description_features
 from vlmodels.errors import UserError
 from vlmodels.methods.base import Output

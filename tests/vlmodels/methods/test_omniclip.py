@@ -7,10 +7,10 @@ import dataclasses
 
 import pytest
 import torch
-from tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method, train
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.helpers.tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method, train
 from vlmodels.clip import create
 from vlmodels.errors import UserError
 from vlmodels.methods.omniclip import OmniCLIP
@@ -345,7 +345,7 @@ def test_soft_labels_are_a_cross_entropy():
     assert torch.allclose(method.losses(out, soft)["ce"], expected)
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_reported_at_once():
     with pytest.raises(UserError) as caught:
         Config(ratio=0.0, layers="12-8", spg_hidden=-1)
     for said in ("ratio=0.0", "layers='12-8'", "spg_hidden=-1"):

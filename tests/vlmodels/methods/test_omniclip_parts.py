@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_clip import disturb, tiny_frames, tiny_method
 from torch.nn import functional
 
+from tests.helpers.tiny_clip import disturb, tiny_frames, tiny_method
 from vlmodels.methods.omniclip import OmniCLIP
 from vlmodels.self_prompts import SelfPrompts
 from vlmodels.sites import ClipContext

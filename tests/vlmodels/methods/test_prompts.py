@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method, train
 
+from tests.helpers.tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method, train
 from vlmodels.classifier import unit
 from vlmodels.clip import create
 from vlmodels.errors import UserError
@@ -127,7 +127,7 @@ def test_all_names_that_overflow_are_listed_whenever_they_come():
     method.set_classes(["jump", f"{'very ' * 6}long"])
 
 
-def test_a_plan_without_weights_refuses_too_and_tells_everything():
+def test_without_weights_all_problems_are_reported_at_once():
     with torch.device("meta"), pytest.raises(UserError) as caught:
         Prompts(
             create("toy", weights=None), Config(text_tokens=28, text_depth=12, video_depth=5), ["riding a bike", "a"]
@@ -140,7 +140,7 @@ def test_a_plan_without_weights_refuses_too_and_tells_everything():
         assert said in str(caught.value)
 
 
-def test_rules_are_told_together():
+def test_all_problems_of_the_settings_are_reported_at_once():
     with pytest.raises(UserError) as caught:
         Config(text_tokens=-1, video_depth=-2, template="none")
     for said in ("text_tokens=-1", "video_depth=-2", "template='none'"):

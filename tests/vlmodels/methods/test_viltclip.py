@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_clip import disturb, tiny_backbone, tiny_frames, tiny_method, train
 
+from tests.helpers.tiny_clip import disturb, tiny_backbone, tiny_frames, tiny_method, train
 from vlmodels.classifier import contrastive_loss, unit
 from vlmodels.clip import create
 from vlmodels.describe import describe
@@ -300,7 +300,7 @@ def test_pairs_of_videos_and_captions():
 # ----------------------------------------------------------------------------------------------------- bad settings
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_reported_at_once():
     with pytest.raises(UserError) as caught:
         Config(tokens=0, depth=-1, split=-2, alpha=-1.0, temperature=-0.1, template="a video", video_tokens=3)
     for said in ("tokens=0", "depth=-1", "split=-2", "alpha=-1.0", "temperature=-0.1", "template", "video_tokens=3"):
