@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from fakes import FakeStore, split_of
 
 from pipelines.config.resolve import resolve
 from pipelines.config.schema import DataConfig, TrainConfig
@@ -13,6 +12,7 @@ from pipelines.planning.fit import misfits
 from pipelines.planning.plan import plan_run
 from pipelines.planning.text import describe_plan
 from pipelines.training.build import build_method
+from tests.helpers.fakes import FakeStore, split_of
 from vlmodels.errors import UserError
 
 

@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
-from fakes import FakeStore, leave_json, record_json
 
 from pipelines.planning import start
 from pipelines.records.run_file import Start
 from pipelines.storage.cache import local_run
 from pipelines.storage.place import Place
+from tests.helpers.fakes import FakeStore, leave_json, record_json
 from vlmodels.errors import UserError
 
 

@@ -7,7 +7,6 @@ import re
 from dataclasses import replace
 
 import pytest
-from fakes import FakeStore, split_of
 
 from pipelines.config.schema import DataConfig, TrainConfig
 from pipelines.planning.facts import PlanFacts
@@ -17,6 +16,7 @@ from pipelines.records import run_file
 from pipelines.runs.checkpoint import Outcome
 from pipelines.runs.progress import Progress
 from pipelines.runs.record import facts_of, record_of
+from tests.helpers.fakes import FakeStore, split_of
 from vlmodels.errors import UserError
 
 SCORES = {"top1": 60.0, "top5": 80.0, "n_listed": 24, "n_scored": 24, "n_quarantined": 0}
