@@ -58,12 +58,17 @@ def test_without_an_address_a_ray_of_its_own_is_started(apart, monkeypatch, dash
 
 
 def test_what_a_block_holds_is_released_if_it_is_interrupted(ray_session):
-    before = ray.util.placement_group([{"CPU": 1}])
+    def one_cpu():
+        group = ray.util.placement_group([{"CPU": 1}])
+        assert group.wait(60)  # Ray may lose the CPUs of a group that is removed while it is made
+        return group
+
+    before = one_cpu()
     inside = []
 
     def interrupted():
         with session.release_on_error():
-            inside.append(ray.util.placement_group([{"CPU": 1}]))
+            inside.append(one_cpu())
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
