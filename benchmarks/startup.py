@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-SCRIPTS = ("ingest", "describe", "b2n", "predict", "demo")
+SCRIPTS = ("ingest", "describe", "zero_shot", "few_shot", "b2n", "supervised", "retrieval", "sweep", "predict", "demo")
 LIMIT = 2.0
 
 
