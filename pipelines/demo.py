@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pipelines.planning.training_flags import tracking_uri
 
     prepared = prepare(args.out, args.world)
-    results = {label: train(prepared, args.out, args.world, flags) for label, flags in METHODS.items()}
+    results = train(prepared, args.out, args.world)
     best = max(results, key=lambda label: results[label].metrics.select.top1)
     report = compare(args.out, args.world, results)
     uri = tracking_uri(None, str(args.out / "runs"))
@@ -156,19 +156,27 @@ def describe_classes(out: Path, world: str, lists: Path) -> Path:
     return folder / "descriptions.sqlite"
 
 
-def train(prepared: Prepared, out: Path, world: str, flags: Sequence[str]) -> RunResult:
-    """Train and score one method, base to novel, with 2 DDP workers."""
+def train(prepared: Prepared, out: Path, world: str) -> dict[str, RunResult]:
+    """Train and score all methods, base to novel, with 2 DDP workers that do one after the other."""
     from pipelines.planning.plan import plan_run
     from pipelines.planning.training_flags import config_from, training_parser
-    from pipelines.runs.run import run_training
+    from pipelines.runs.run import run_plans
 
-    arguments = ["--data", str(prepared.data), "--lists", str(prepared.lists)]
-    arguments += ["--descriptions", str(prepared.descriptions), *flags]
-    arguments += ["--workers", "2", "--out", str(out / "runs"), "--experiment", world]
-    arguments += [part for setting in TRAINING for part in ("--set", setting)]
-    step("Base-to-novel with 2 DDP workers (Ray Train): " + " ".join(flags))
-    show("b2n", arguments)
-    return run_training(plan_run(config_from(training_parser("", "b2n").parse_args(arguments), protocol="b2n")))
+    step(f"Base-to-novel with 2 DDP workers (Ray Train), which do all {len(METHODS)} runs one after the other")
+    plans = []
+    for flags in METHODS.values():
+        arguments = ["--data", str(prepared.data), "--lists", str(prepared.lists)]
+        arguments += ["--descriptions", str(prepared.descriptions), *flags]
+        arguments += ["--workers", "2", "--out", str(out / "runs"), "--experiment", world]
+        arguments += [part for setting in TRAINING for part in ("--set", setting)]
+        show("b2n", arguments)
+        plans.append(plan_run(config_from(training_parser("", "b2n").parse_args(arguments), protocol="b2n")))
+    results = {}
+    for label, end in zip(METHODS, run_plans(plans), strict=True):
+        if isinstance(end, Exception):
+            raise end
+        results[label] = end
+    return results
 
 
 def compare(out: Path, world: str, results: dict[str, RunResult]) -> Path:

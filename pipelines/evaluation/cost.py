@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,16 +15,28 @@ if TYPE_CHECKING:
     from pipelines.protocols.split import Split
 
 
-def peak_memory_mb(device: torch.device, *, own_process: bool) -> dict[str, float]:
-    """Return the peak memory in MiB: of the GPU, or of this process if it did nothing but this run."""
-    import resource
+def reset_peak_memory(device: torch.device) -> None:
+    """Begin to measure the peak memory of a run."""
+    import torch
 
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak becomes what is in use now
+
+
+def peak_memory_mb(device: torch.device, *, own_process: bool) -> dict[str, float]:
+    """Return the peak memory in MiB: of the GPU, or of this process if it does nothing but runs (on Linux)."""
     import torch
 
     if device.type == "cuda":
         return {"peak_memory_mb": torch.cuda.max_memory_allocated(device) / 2**20}
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"peak_memory_mb": kib / 1024} if own_process else {}
+    with contextlib.suppress(OSError):
+        found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+        if found and own_process:
+            return {"peak_memory_mb": int(found[1]) / 1024}
+    return {}
 
 
 def speeds(

@@ -23,12 +23,15 @@ COMPUTES = (
 so what only makes these (videos, ingestion, planning) is not among them."""
 SHOWS = {
     "pipelines/config/text.py": "lays out messages and tables",
+    "pipelines/runs/board.py": "carries jobs and messages between driver and workers",
+    "pipelines/runs/launch.py": "starts workers, which compute the same however they were started",
     "pipelines/runs/lost_workers.py": "reports lost workers; Ray restarts them",
     "pipelines/runs/progress.py": "shows a run's progress; the worker itself writes the numbers",
     "pipelines/runs/protocol_script.py": "parses flags into a configuration, which has its own digest",
     "pipelines/runs/registered_model.py": "wraps a finished run for MLflow",
     "pipelines/runs/registry.py": "registers a finished run",
     "pipelines/runs/tracking.py": "sends numbers to MLflow",
+    "pipelines/runs/trainer.py": "starts the processes of Ray Train",
     "pipelines/protocols/save.py": "writes own splits as lists; a run makes its split itself",
     "vlmodels/command.py": "prints methods, sizes and costs",
     "vlmodels/matrix.py": "lays out tables of methods",

@@ -32,13 +32,13 @@ class TrainingRequest:
     """What a training script is asked to do.
 
     Attributes:
-        config: the run of the first seed.
-        seeds: one run for each.
+        configs: for each method, the run of the first seed.
+        seeds: of each method, one run for each.
         fresh: whether to start over where the same run is finished or can be resumed.
         dry_run: whether to stop after the plan.
     """
 
-    config: TrainConfig
+    configs: tuple[TrainConfig, ...]
     seeds: tuple[int, ...]
     fresh: bool
     dry_run: bool
@@ -51,8 +51,11 @@ def training_request(description: str | None, protocol: str, argv: Sequence[str]
         UserError: as :func:`config_from`.
     """
     args = training_parser(description or "", protocol).parse_args(argv)
-    config = config_from(args, protocol=protocol)
-    return TrainingRequest(config=config, seeds=args.seeds or (config.seed,), fresh=args.fresh, dry_run=args.dry_run)
+    methods = list(dict.fromkeys(name.strip() for name in args.method.split(",") if name.strip())) or [""]
+    configs = [config_from(argparse.Namespace(**vars(args) | {"method": name}), protocol=protocol) for name in methods]
+    return TrainingRequest(
+        configs=tuple(configs), seeds=args.seeds or (configs[0].seed,), fresh=args.fresh, dry_run=args.dry_run
+    )
 
 
 def training_parser(description: str, protocol: str, *, prog: str = "") -> argparse.ArgumentParser:
@@ -90,7 +93,12 @@ def _add_method_flags(parser: argparse.ArgumentParser) -> None:
     from vlmodels import methods
 
     add = parser.add_argument
-    add("--method", default="msta", metavar="NAME", help=f"one of {', '.join(methods.names())} (default: msta)")
+    add(
+        "--method",
+        default="msta",
+        metavar="NAME[,NAME...]",
+        help=f"{', '.join(methods.names())} (default: msta); several: one after the other by the same workers",
+    )
     add("--preset", metavar="NAME", help="a published setting of the method (default: this protocol's, if it has one)")
     add("--backbone", default="toy", metavar="NAME", help="toy, toy-viclip, ViCLIP-B-16 or -L-14, or an open_clip name")
     add("--pretrained", metavar="TAG|FILE", help="open_clip tag or a local weight file (the toy has its own)")

@@ -161,7 +161,7 @@ class Checkpoints:
             save_tensors(self._folder / ADAPTER, method.adapter_state_dict())
             torch.save(optimizer.state_dict(), self._folder / OPTIMIZER)
             state.write(self._folder)
-        self._context.report({"epoch": state.epoch, "loss": state.history[-1]["loss"]}, self._folder)
+        self._context.report(self._folder)
 
     def write_model(self, method: Method, classes: Sequence[str], predictions: Mapping[str, np.ndarray]) -> None:
         """Begin the finished folder, on rank 0, with the adapter and the predictions."""
@@ -180,4 +180,4 @@ class Checkpoints:
 
     def keep_final(self) -> None:
         """Keep the finished folder."""
-        self._context.report({"final": True}, self._folder / "final")
+        self._context.report(self._folder / "final")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import platform
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,7 +20,7 @@ class WorkerContext(Protocol):
         rank: of this worker.
         world: number of workers.
         host: name or address of the machine.
-        own_process: whether the process does nothing but this run.
+        own_process: whether the process does nothing but runs, one after the other.
     """
 
     rank: int
@@ -32,26 +31,58 @@ class WorkerContext(Protocol):
     def device(self) -> torch.device:
         """Return the device that is the worker's own."""
 
-    def report(self, metrics: Mapping[str, float], folder: Path) -> None:
+    def report(self, folder: Path) -> None:
         """Keep rank 0's ``folder`` in place of the one that was kept before; all ranks call."""
 
     def checkpoint(self) -> contextlib.AbstractContextManager[Path | None]:
         """Open the folder that was kept last, by this attempt or an earlier one; None if there is none."""
 
 
-class RayContext:
-    """The context of a rank of Ray Train; made inside of it."""
+class _KeptAtHome:
+    """Checkpoints in the folder of the runs, whichever way the workers were started: either continues the other's."""
+
+    rank = 0
+
+    def __init__(self, home: Home, name: str) -> None:
+        self._home = home
+        self._name = name
+
+    def report(self, folder: Path) -> None:
+        """Keep a copy of rank 0's folder."""
+        if self.rank == 0:
+            self._home.keep(folder, self._name)
+
+    def checkpoint(self) -> contextlib.AbstractContextManager[Path | None]:
+        """Open the copy that was kept last."""
+        return self._home.kept(self._name)
+
+
+class RayContext(_KeptAtHome):
+    """The context of a rank of Ray Train; made inside of it.
+
+    Args:
+        home: where checkpoints are kept.
+        name: of the run.
+    """
 
     own_process = True
 
-    def __init__(self) -> None:
+    def __init__(self, home: Home, name: str) -> None:
         import ray.train
         import ray.util
 
+        super().__init__(home, name)
         context = ray.train.get_context()
         self.rank = context.get_world_rank()
         self.world = context.get_world_size()
         self.host = ray.util.get_node_ip_address()
+
+    @staticmethod
+    def own_rank() -> int:
+        """Return the rank of this process."""
+        import ray.train
+
+        return int(ray.train.get_context().get_world_rank())
 
     def device(self) -> torch.device:
         """Return the device that Ray assigned."""
@@ -60,44 +91,24 @@ class RayContext:
         device: torch.device = ray.train.torch.get_device()
         return device
 
-    def report(self, metrics: Mapping[str, float], folder: Path) -> None:
-        """Hand rank 0's folder to Ray; all ranks must call."""
-        import ray.train
 
-        checkpoint = ray.train.Checkpoint.from_directory(str(folder)) if self.rank == 0 else None
-        ray.train.report(dict(metrics), checkpoint=checkpoint, delete_local_checkpoint_after_upload=False)
-
-    @contextlib.contextmanager
-    def checkpoint(self) -> Iterator[Path | None]:
-        """Open Ray's latest checkpoint, on this machine."""
-        import ray.train
-
-        kept = ray.train.get_checkpoint()
-        if kept is None:
-            yield None
-            return
-        with kept.as_directory() as folder:
-            yield Path(folder)
-
-
-class LocalContext:
+class LocalContext(_KeptAtHome):
     """The context of a run's only worker in this process: nothing has to start, imports and text features stay.
 
     Args:
         home: where checkpoints are kept.
         name: of the run.
         gpu: whether the worker uses a GPU.
+        own_process: whether the process does nothing but runs, one after the other.
     """
 
-    rank = 0
     world = 1
     host = platform.node()
-    own_process = False
 
-    def __init__(self, home: Home, name: str, *, gpu: bool) -> None:
-        self._home = home
-        self._name = name
+    def __init__(self, home: Home, name: str, *, gpu: bool, own_process: bool) -> None:
+        super().__init__(home, name)
         self._gpu = gpu
+        self.own_process = own_process
 
     def device(self) -> torch.device:
         """Return the first GPU that this process may use if the run asks for one, else the CPU.
@@ -112,11 +123,3 @@ class LocalContext:
         if self._gpu and not torch.cuda.is_available():
             raise UserError("the run asks for a GPU, but PyTorch sees none on this machine; leave out --gpu")
         return torch.device("cuda" if self._gpu else "cpu")
-
-    def report(self, metrics: Mapping[str, float], folder: Path) -> None:  # noqa: ARG002 - for Ray's dashboard only
-        """Keep a copy of the folder."""
-        self._home.keep(folder, self._name)
-
-    def checkpoint(self) -> contextlib.AbstractContextManager[Path | None]:
-        """Open the copy that was kept last."""
-        return self._home.kept(self._name)

@@ -1,115 +1,179 @@
-"""Start a run's workers: one in this process, or ranks of Ray Train."""
+"""Start workers for runs: one in this process, or ranks of Ray Train that do one run after the other."""
 
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
-from collections.abc import Iterator
-from pathlib import Path
+import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.cluster.capacity import resources_of_worker
+from pipelines.cluster.capacity import can_grow, resources_of_worker, waiting
 from pipelines.cluster.node_facts import own
 from pipelines.cluster.preflight import check_cluster
-from pipelines.cluster.session import connect
+from pipelines.cluster.session import connect, release_on_error
+from pipelines.cluster.view import CONNECTED
+from pipelines.config.plain import digest_of
+from pipelines.runs.board import Board, JobEnded, Jobs
 from pipelines.runs.contexts import LocalContext
-from pipelines.runs.progress import Mailbox, Progress
-from pipelines.runs.worker import Job, WorkerEnd, train_worker, work
-from pipelines.training.errors import DivergedError
+from pipelines.runs.progress import Message
+from pipelines.runs.worker import train_worker, work
 from vlmodels.errors import UserError
 
 if TYPE_CHECKING:
     from pipelines.config.schema import ScaleConfig
     from pipelines.planning.plan import Plan
-    from pipelines.records.home import Home
+    from pipelines.runs.attempt import Attempt
 
 
 PATIENCE_S = 6 * 3600
 """For ranks that wait for one whose machine has no shard yet: docs/RAY.md#where-ranks-meet."""
 
 
-@contextlib.contextmanager
-def in_process(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iterator[Path]:
-    """Run one worker in this process; yield the folder of the finished run.
+def fits_here(scale: ScaleConfig) -> bool:
+    """Return whether a run needs no Ray: one worker, and no cluster that the environment names."""
+    return scale.workers == 1 and not os.environ.get("RAY_ADDRESS")
 
-    Raises:
-        DivergedError: the loss or a score is not finite.
-        UserError: a mistake in the set-up.
+
+def in_process(attempt: Attempt, *, own_process: bool) -> None:
+    """Run an attempt's only worker in this process; all errors are raised.
+
+    Args:
+        attempt: at a run of one worker.
+        own_process: whether the process does nothing but runs.
     """
-    context = LocalContext(home, plan.name, gpu=plan.config.scale.gpu)
-    job = Job(plan.config, plan.split, plan.descriptions, progress.hear, start=_start_of(plan), watched=watched)
-    _raise_error(work(job, context))
-    with context.checkpoint() as folder:
-        if folder is None:
-            raise RuntimeError(f"{plan.name}: the worker ended without a result")
-        yield folder
+    try:
+        attempt.begin()
+        scale = attempt.plan.config.scale
+        context = LocalContext(attempt.home, attempt.name, gpu=scale.gpu, own_process=own_process)
+        attempt.end(work(attempt.job(), context, attempt.progress.hear))
+    except BaseException as error:
+        attempt.fail(error)
+        raise
 
 
-def check_machines(plan: Plan) -> list[str]:
+def check_machines(plans: Sequence[Plan]) -> list[str]:
     """Connect to Ray and check that its machines can run the workers; return notes for the reader.
 
     Raises:
         UserError: a machine that cannot run a worker, or too little in the cluster.
     """
     connect()
-    return check_cluster(plan.config, data=plan.data)
+    asked = {digest_of([plan.config.scale, plan.config.out, plan.config.backbone, plan.data]): plan for plan in plans}
+    found = [check_cluster(plan.config, data=plan.data) for plan in asked.values()]
+    return list(dict.fromkeys(note for notes in found for note in notes))
 
 
-@contextlib.contextmanager
-def on_ray(plan: Plan, home: Home, progress: Progress, *, watched: bool) -> Iterator[Path]:
-    """Run the workers on Ray, after ``check_machines``; yield the folder of the finished run.
+def on_ray(attempts: Sequence[Attempt]) -> None:
+    """Run attempts of one scale, one after the other, by one group of workers on Ray; after ``check_machines``.
+
+    Each attempt has its result or its error at the end. An attempt whose workers fail too often ends; the others go on
+    with new workers.
 
     Raises:
-        DivergedError: the loss or a score is not finite.
-        UserError: a mistake in the set-up.
-        RuntimeError: workers failed more often than ``scale.max_failures`` allows.
+        KeyboardInterrupt, SystemExit: the user stopped them; the one at hand has ended with that.
     """
-    from ray.train import ControllerError, TrainingFailedError
+    group = _Group(attempts)
+    try:
+        with release_on_error(), group.board:
+            for attempt in attempts:
+                group.board.add(attempt.name, attempt.job(own()))
+            group.board.close()
+            while group.left:
+                group.run()
+    except BaseException as error:
+        for attempt in group.left:
+            if attempt.begun:
+                attempt.fail(error)
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            attempts[0].home.give_up(group.folder)
 
-    with progress:
-        job = Job(
-            plan.config,
-            plan.split,
-            plan.descriptions,
-            Mailbox(progress.actor),
-            start=_start_of(plan),
-            watched=watched,
-            expected=own(),
-        )
-        trainer = _trainer(plan, home, job)
+
+class _Group:
+    """A group of workers, as its driver sees it."""
+
+    def __init__(self, attempts: Sequence[Attempt]) -> None:
+        self._by_name = {attempt.name: attempt for attempt in attempts}
+        self.folder = f"workers-{attempts[0].name}"
+        self.board = Board(self._hear, idle=self._note_waiting, working=self._working)
+
+    @property
+    def left(self) -> list[Attempt]:
+        """Attempts that have not ended."""
+        return [attempt for attempt in self._by_name.values() if not attempt.ended]
+
+    def _hear(self, name: str, message: Message | JobEnded) -> None:
+        if attempt := self._by_name.get(name) or next(iter(self.left), None):
+            attempt.hear(message)
+
+    def _working(self) -> bool:
+        left = self.left
+        return not left or left[0].progress.working
+
+    def _note_waiting(self) -> None:
+        for attempt in self.left[:1]:
+            if line := waiting(attempt.plan.config):
+                attempt.note(line)
+
+    def run(self) -> None:
+        """Let workers do what is left; end the attempt at which they failed too often."""
+        from ray.train import ControllerError, TrainingFailedError
+
+        first = self.left[0]
+        if not first.begun:
+            try:
+                first.begin()
+            except UserError as error:
+                self._give_up(first, error)
+                return
         try:
-            with own_interrupt():
-                result = trainer.fit()
+            make_trainer(first, self.board.jobs, folder=self.folder).fit()
         except TrainingFailedError as error:
-            progress.catch_up()
-            if progress.mistake:
-                raise UserError(
-                    f"{progress.mistake}; what was trained is kept, the same command continues there"
-                ) from error
-            limit = (
-                "" if isinstance(error, ControllerError) else f" (scale.max_failures={job.config.scale.max_failures})"
-            )
-            raise RuntimeError(f"{plan.name}: given up{limit}: {error}") from error
-    _raise_error(result.return_value or WorkerEnd())
-    if result.checkpoint is None:
-        raise RuntimeError(f"{plan.name}: the workers ended without a result; see {result.path}")
-    with result.checkpoint.as_directory() as folder:
-        yield Path(folder)
+            self.board.catch_up()
+            failed = self.left[0]
+            if isinstance(error, ControllerError):  # no workers, for this run or any other
+                for attempt in self.left:
+                    self._give_up(attempt, _given_up(attempt, error, ""))
+            elif failed.progress.mistake:
+                kept = "what was trained is kept, the same command continues there"
+                mistake = UserError(f"{failed.progress.mistake}; {kept}")
+                mistake.__cause__ = error
+                self._give_up(failed, mistake)
+            elif failed.progress.losses > failed.plan.config.scale.max_failures:
+                limit = f" (scale.max_failures={failed.plan.config.scale.max_failures})"
+                self._give_up(failed, _given_up(failed, error, limit))
+            else:
+                failed.note("the other losses were those of runs before; starting again from the last epoch kept")
+        else:
+            self.board.catch_up()
+            for attempt in self.left:
+                self._give_up(attempt, RuntimeError(f"{attempt.name}: the workers ended without a result"))
+
+    def _give_up(self, attempt: Attempt, error: Exception) -> None:
+        attempt.fail(error)
+        self.board.drop(attempt.name)
 
 
-def _trainer(plan: Plan, home: Home, job: Job) -> Any:
-    """Return Ray Train's ``TorchTrainer`` for a run."""
+def _given_up(attempt: Attempt, error: Exception, limit: str) -> RuntimeError:
+    failure = RuntimeError(f"{attempt.name}: given up{limit}: {error}")
+    failure.__cause__ = error
+    return failure
+
+
+def make_trainer(attempt: Attempt, jobs: Jobs, *, folder: str) -> Any:
+    """Return Ray Train's trainer whose workers do ``jobs``, at the scale of ``attempt``; ``folder`` is its own."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
 
     from pipelines.cluster.process_group import TorchGroup
     from pipelines.runs.lost_workers import LossReporter
+    from pipelines.runs.trainer import Trainer
 
-    scale = plan.config.scale
-    return TorchTrainer(
+    scale, home = attempt.plan.config.scale, attempt.home
+    return Trainer(
         train_worker,
-        train_loop_config={"job": job},
+        alone=is_alone(),
+        train_loop_config={"jobs": jobs},
         torch_config=TorchGroup(backend="nccl" if scale.gpu else "gloo", timeout_s=PATIENCE_S),
         scaling_config=ScalingConfig(
             num_workers=_workers(scale),
@@ -118,36 +182,22 @@ def _trainer(plan: Plan, home: Home, job: Job) -> Any:
             resources_per_worker=resources_of_worker(scale),
         ),
         run_config=RunConfig(
-            name=plan.name,
+            name=folder,
             storage_path=home.scratch,
             storage_filesystem=home.filesystem,  # ours: it waits for a store that is away
             failure_config=FailureConfig(max_failures=scale.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
-            callbacks=[LossReporter(job.send)],
+            callbacks=[LossReporter(jobs.mailbox(""))],
         ),
     )
+
+
+def is_alone() -> bool:
+    """Return whether the Ray that this process is connected to is one machine without an autoscaler, and unnamed."""
+    nodes = len(CONNECTED.nodes())
+    return not os.environ.get("RAY_ADDRESS") and nodes == 1 and not can_grow(nodes)
 
 
 def _workers(scale: ScaleConfig) -> int | tuple[int, int]:
     """Return Ray Train's number of workers, or the least and the most of them."""
     return (scale.min_workers, scale.workers) if 0 < scale.min_workers < scale.workers else scale.workers
-
-
-@contextlib.contextmanager
-def own_interrupt() -> Iterator[None]:
-    """Put Ctrl-C's handler back after the block; Ray Train leaves its own: docs/RAY.md#sigint."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)
-
-
-def _start_of(plan: Plan) -> bytes:
-    return plan.start.read_bytes() if plan.start else b""
-
-
-def _raise_error(end: WorkerEnd) -> None:
-    if end.error:
-        raise (DivergedError if end.diverged else UserError)(end.error)

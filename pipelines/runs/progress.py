@@ -1,16 +1,11 @@
-"""Messages from the workers to the driver, and what the driver makes of them: lines for a reader, epochs for callbacks.
-
-A tiny actor is the mailbox, so that it works alike on one machine and on a cluster without shared disks.
-"""
+"""Messages from the workers to the driver, and what it makes of them: lines for a reader, epochs for callbacks."""
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, assert_never
+from typing import assert_never
 
 from pipelines.config.text import plural
 
@@ -101,42 +96,12 @@ Message = WorkerUp | Fetched | Resumed | StepDone | EpochDone | ScoringStarted |
 Send = Callable[[Message], None]
 EpochListener = Callable[[Mapping[str, float]], None]
 
-SAY_WAITING_S = 60.0
 SAY_STEPS_FROM = 200
 """Steps of an epoch from which its steps are reported too."""
 
 
-class _Box:
-    def __init__(self) -> None:
-        self._messages: list[Message] = []
-
-    def put(self, message: Message) -> None:
-        """Add a message."""
-        self._messages.append(message)
-
-    def take(self) -> list[Message]:
-        """Return all messages and empty the box."""
-        messages = self._messages
-        self._messages = []
-        return messages
-
-
-class Mailbox:
-    """The workers' end; sending never waits and never fails a run."""
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-
-    def __call__(self, message: Message) -> None:
-        """Send ``message``."""
-        self._actor.put.remote(message)
-
-
 class Progress:
-    """The driver's end: it takes the messages, whoever brings them.
-
-    As a context manager it is a thread that reads a mailbox until the run ends; a worker in this process calls
-    ``hear``.
+    """What the driver knows of a run: it takes the messages, whoever brings them.
 
     Args:
         name: of the run.
@@ -144,11 +109,11 @@ class Progress:
         say: gets lines for a reader.
         on_epoch: called in this order with the metrics of each epoch; may raise to end a run in this process.
         on_message: called with every message before anything else.
-        why_waiting: called every minute that passes without workers; returns a line for the reader.
         clock: seconds.
 
     Attributes:
         restarts: how often the workers were started again.
+        losses: how often workers were lost that count against ``scale.max_failures``.
         mistake: the user's mistake that ended a worker, if any.
         working: whether all workers are up.
         seen: epochs trained while this driver ran.
@@ -163,10 +128,10 @@ class Progress:
         *,
         on_epoch: Sequence[EpochListener] = (),
         on_message: Send | None = None,
-        why_waiting: Callable[[], str | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.restarts = 0
+        self.losses = 0
         self.mistake = ""
         self.working = False
         self.seen: set[int] = set()
@@ -176,60 +141,15 @@ class Progress:
         self._say = say
         self._on_epoch = on_epoch
         self._on_message = on_message
-        self._why_waiting = why_waiting
         self._clock = clock
         self._started = clock()
         self._started_before = False  # whether rank 0 was up before
         self._arrived: set[int] = set()
         self._first_epoch: tuple[float, float] | None = None  # when it began, and the number of the one before
-        self._stop = threading.Event()
-        self._reading = threading.Lock()
-        self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
 
-    def __enter__(self) -> Self:
-        import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        here = ray.get_runtime_context().get_node_id()  # a machine that may leave would take the messages with it
-        stay = NodeAffinitySchedulingStrategy(here, soft=False)
-        self.actor = ray.remote(num_cpus=0, scheduling_strategy=stay)(_Box).remote()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        import ray
-
-        self._stop.set()
-        self._thread.join(timeout=10)
-        self.catch_up()
-        ray.kill(self.actor)
-
-    def _follow(self) -> None:
-        quiet_since = self._clock()
-        while not self._stop.wait(0.5):
-            self.catch_up()
-            if self.working:
-                quiet_since = self._clock()
-            elif self._clock() - quiet_since > SAY_WAITING_S:
-                quiet_since = self._clock()
-                self._note_waiting()
-
-    def _note_waiting(self) -> None:
-        with contextlib.suppress(Exception):  # Ray may be as busy as its machines
-            if line := self._why_waiting():
-                self.note(line)
-
-    def catch_up(self) -> None:
-        """Read what is in the mailbox now."""
-        import ray
-
-        with self._reading:
-            try:
-                messages = ray.get(self.actor.take.remote(), timeout=5)
-            except Exception:  # noqa: BLE001 - a lost mailbox must not end a run
-                return
-            for message in messages:
-                self.hear(message)
+    def begin(self) -> None:
+        """Count seconds from now."""
+        self._started = self._clock()
 
     def note(self, line: str) -> None:
         """Print a line about the run."""
@@ -300,6 +220,7 @@ class Progress:
 
     def _lost(self, loss: Lost) -> None:
         self._pause()
+        self.losses += loss.counted
         self.mistake = ""
         ranks = ", ".join(f"{rank} on {self.hosts.get(rank, 'an unknown machine')}" for rank in loss.ranks)
         who = f"rank {ranks}" if ranks else "the workers"

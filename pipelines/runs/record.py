@@ -71,8 +71,8 @@ class RunResult:
 
 def facts_of(plan: Plan) -> Facts:
     """Return the facts of a run: the plan's, and what the machine and the code are."""
-    import open_clip
-    import ray
+    from importlib.metadata import version
+
     import torch
 
     return Facts.model_validate(
@@ -85,8 +85,8 @@ def facts_of(plan: Plan) -> Facts:
             "git": git_state(),
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "open_clip": open_clip.__version__,
-            "ray": ray.__version__,
+            "open_clip": version("open_clip_torch"),
+            "ray": version("ray"),
             "descriptions_digest": digest_of(plan.descriptions) if plan.descriptions else "",
             "notes": list(plan.notes),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",

@@ -1,39 +1,19 @@
-"""Run a plan: from a ``Plan`` to a finished, tracked and registered run."""
+"""Run plans: from a ``Plan`` to a finished, tracked and registered run, one or many."""
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
-from pipelines.cluster.capacity import waiting
+from pipelines.config.plain import digest_of
 from pipelines.planning.plan import Plan
 from pipelines.records.home import Home
-from pipelines.records.run_file import RunRecord, numbers_of
 from pipelines.runs import launch
-from pipelines.runs.checkpoint import Outcome
-from pipelines.runs.progress import EpochListener, Progress, Send
-from pipelines.runs.record import RunResult, assemble, facts_of, record_of
+from pipelines.runs.attempt import Attempt, Watch
+from pipelines.runs.progress import Send
+from pipelines.runs.record import RunResult
 from pipelines.runs.registry import register_run
-from pipelines.runs.tracking import EpochLog, Tracker
 
-
-@dataclass(frozen=True)
-class Watch:
-    """How a sweep follows a run: as a child of its own MLflow run, and epoch by epoch.
-
-    Attributes:
-        title: the run's name in MLflow.
-        on_epoch: gets each epoch's numbers, with the accuracy on held-out clips; may raise to end the run.
-        parent: the MLflow run of the sweep.
-    """
-
-    title: str
-    on_epoch: EpochListener
-    parent: str | None = None
+__all__ = ["Watch", "run_plans", "run_training"]
 
 
 def run_training(
@@ -47,8 +27,8 @@ def run_training(
     """Train and score a plan; leave ``OUT/NAME/{adapter.safetensors, config.json, run.json, ...}``.
 
     A finished run is not repeated; one that was cut off continues after its last whole epoch. Both are recognised by
-    their name, a digest of all that the result depends on. With one worker, a watched run trains in this very process;
-    it draws no report, and is forgotten if its ``watch`` ends it.
+    their name, a digest of all that the result depends on. One worker trains in this very process, unless RAY_ADDRESS
+    names a cluster. A watched run draws no report, and is forgotten if its ``watch`` ends it.
 
     Args:
         plan: of the run.
@@ -62,78 +42,71 @@ def run_training(
         DivergedError: the loss is not finite.
         RuntimeError: workers failed more often than ``scale.max_failures`` allows.
     """
-    home = Home.at(plan.config.out)
-    if fresh:
-        home.discard(plan.name)
-    record = home.finished(plan.name)
-    if record is None:
-        result = _train(plan, home, say, watch, on_message)
-    else:
-        say(f"{plan.name}: unchanged, finished before; reusing {home.path(plan.name)}")
-        result = RunResult(home.path(plan.name), record, reused=True)
-    if plan.config.tracking.register:
-        register_run(result, plan.config, home=home, say=say)
+    (result,) = run_plans([plan], fresh=fresh, say=say, watch=watch, on_message=on_message)
+    if isinstance(result, Exception):
+        raise result
     return result
 
 
-def _train(
-    plan: Plan, home: Home, say: Callable[[str], None], watch: Watch | None, on_message: Send | None
-) -> RunResult:
-    """Run the workers under a tracker, and publish what they leave."""
-    if home.unfinished(plan.name):
-        say(f"{plan.name}: found an unfinished run with the same settings; continuing it (--fresh starts over)")
-    in_process = watch is not None and plan.config.scale.workers == 1
-    if not in_process:
-        for note in launch.check_machines(plan):  # before MLflow has a run that could not start
-            say(f"{plan.name}: {note}")
-    tracker = Tracker(plan.config.tracking, title=watch.title if watch else "", parent=watch.parent if watch else None)
-    facts = facts_of(plan)
-    tracker.start(plan.config, plan.name, facts)
-    started = time.time()
-    log = EpochLog(tracker, lambda line: say(f"{plan.name}: {line}"))
-    progress = Progress(
-        plan.name,
-        plan.config.optim.epochs,
-        say,
-        on_epoch=[log, watch.on_epoch] if watch else [log],
-        on_message=on_message,
-        why_waiting=lambda: waiting(plan.config),
-    )
-    workers = launch.in_process if in_process else launch.on_ray
-    with (
-        _failing_with_the_run(tracker, plan, home, watch),
-        workers(plan, home, progress, watched=watch is not None) as folder,
-    ):
-        outcome = Outcome.read(folder)
-        log.complete(outcome.history)
-        seconds = time.time() - started
-        record = record_of(plan, outcome, facts, run_id=tracker.run_id, seconds=seconds, progress=progress)
-        _publish(record, folder, tracker, home, report=watch is None)
-    return RunResult(home.path(plan.name), record, reused=False)
+def run_plans(
+    plans: Sequence[Plan],
+    *,
+    fresh: bool = False,
+    say: Callable[[str], None] = print,
+    watch: Watch | None = None,
+    on_message: Send | None = None,
+) -> list[RunResult | Exception]:
+    """Train and score plans one after the other, those of one scale by the same workers; else as ``run_training``.
+
+    Returns:
+        For each plan its result, or the error that ended it: the others went on.
+
+    Raises:
+        UserError: machines that cannot run the workers.
+    """
+    results: dict[str, RunResult | Exception] = {}
+    attempts: dict[str, Attempt] = {}
+    for plan in plans:
+        home = Home.at(plan.config.out)
+        if fresh and plan.name not in attempts:
+            home.discard(plan.name)
+        if (record := home.finished(plan.name)) is not None:
+            say(f"{plan.name}: unchanged, finished before; reusing {home.path(plan.name)}")
+            results[plan.name] = RunResult(home.path(plan.name), record, reused=True)
+        else:
+            attempts[plan.name] = Attempt(plan, home, say=say, watch=watch, on_message=on_message)
+    here = watch is not None
+    for attempt in _run(list(attempts.values()), say, watched=here):
+        if isinstance(attempt.error, Exception):
+            results[attempt.name] = attempt.error
+        elif attempt.result is not None:
+            results[attempt.name] = attempt.result
+    for plan in plans:
+        result = results[plan.name]
+        if isinstance(result, RunResult) and plan.config.tracking.register:
+            register_run(result, plan.config, home=Home.at(plan.config.out), say=say)
+    return [results[plan.name] for plan in plans]
 
 
-def _publish(record: RunRecord, checkpoint: Path, tracker: Tracker, home: Home, *, report: bool) -> None:
-    """Track the final numbers, and put the run's folder together in its place."""
-    tracker.results(numbers_of(record.metrics.to_json()) | numbers_of({"cost": record.cost.to_json()}))
-    with tempfile.TemporaryDirectory(prefix="vidadapt-") as scratch:
-        assemble(Path(scratch), checkpoint, record, report=report)
-        tracker.finish(Path(scratch))
-        home.publish(Path(scratch), record.name)
-
-
-@contextlib.contextmanager
-def _failing_with_the_run(tracker: Tracker, plan: Plan, home: Home, watch: Watch | None) -> Iterator[None]:
-    """End the tracked run with whatever ends the block; what a sweep stopped is forgotten."""
-    try:
-        yield
-    except BaseException as error:
-        stopped = isinstance(error, SystemExit | KeyboardInterrupt)  # SystemExit: of a sweep, or of 'ray job stop'
-        by_sweep = watch is not None and isinstance(error, SystemExit)
-        reason = f"{type(error).__name__}: {error}"
-        if stopped:
-            reason = "stopped by the sweep" if by_sweep else "stopped by the user"
-        with contextlib.suppress(Exception):  # the first error is the one to show
-            if by_sweep:
-                home.give_up(plan.name)
-            tracker.fail(reason, stopped=stopped)
-        raise
+def _run(attempts: Sequence[Attempt], say: Callable[[str], None], *, watched: bool) -> Sequence[Attempt]:
+    """Bring all attempts to their end: in this process, or by a group of workers for each scale."""
+    groups: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        if attempt.home.unfinished(attempt.name):
+            attempt.note("found an unfinished run with the same settings; continuing it (--fresh starts over)")
+        scale = attempt.plan.config.scale
+        local = launch.fits_here(scale) or (watched and scale.workers == 1)
+        groups.setdefault("" if local else digest_of([scale, attempt.home.uri]), []).append(attempt)
+    here = groups.pop("", [])
+    for group in groups.values():  # before MLflow has a run that could not start
+        for note in launch.check_machines([attempt.plan for attempt in group]):
+            say(note)
+    for attempt in here:
+        try:
+            launch.in_process(attempt, own_process=not watched)
+        except Exception:
+            if watched:
+                raise
+    for group in groups.values():
+        launch.on_ray(group)
+    return attempts

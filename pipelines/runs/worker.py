@@ -5,12 +5,14 @@ Imports of torch are late: the driver and the scripts import this file for ``Job
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from pipelines.cluster.node_facts import Versions, differences
+from pipelines.runs.board import WorkerEnd
 from pipelines.runs.checkpoint import Checkpoints, Outcome, TrainingState
 from pipelines.runs.progress import EpochDone, Fetched, Mistake, Resumed, ScoringStarted, Send, StepDone, WorkerUp
 from vlmodels.errors import UserError
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from pipelines.config.schema import TrainConfig
     from pipelines.evaluation.metrics import Metrics
     from pipelines.protocols.split import Split
+    from pipelines.records.home import Home
+    from pipelines.runs.board import Jobs
     from pipelines.runs.contexts import WorkerContext
     from pipelines.shards.clip_store import ClipStore
     from pipelines.training.build import Descriptions
@@ -38,41 +42,43 @@ class Job:
     """Everything that a worker needs, as it travels from the driver.
 
     Attributes:
+        name: of the run.
+        home: where its checkpoints are kept.
         config: of the run.
         split: what is trained on and scored.
         descriptions: sentences about the training classes, if the method needs them.
-        send: takes messages to the driver.
         start: content of the adapter file to start from.
         watched: whether held-out accuracy is wanted after every epoch.
         expected: what the worker's machine must be like (``node_facts.own`` of the driver).
     """
 
+    name: str
+    home: Home
     config: TrainConfig
     split: Split
     descriptions: Descriptions | None
-    send: Send
     start: bytes = b""
     watched: bool = False
     expected: Versions | None = None
 
 
-@dataclass(frozen=True)
-class WorkerEnd:
-    """How a worker ended: well, or with an error that a retry would only repeat."""
-
-    error: str = ""
-    diverged: bool = False
-
-
-def train_worker(settings: dict[str, Job]) -> WorkerEnd:
-    """Run a rank of Ray Train: the entry point of each."""
+def train_worker(settings: dict[str, Jobs]) -> None:
+    """Do one job after the other as a rank of Ray Train: the entry point of each."""
     from pipelines.runs.contexts import RayContext
 
-    return work(settings["job"], RayContext())
+    jobs = settings["jobs"]
+    first = RayContext.own_rank() == 0
+    while name := _from_all_ranks(jobs.next() if first else "")[0]:
+        job: Job = jobs.get(name)
+        end = work(job, RayContext(job.home, name), jobs.mailbox(name))
+        if first:
+            jobs.end(name, end)
+        del job
+        gc.collect()  # give the model's memory back to the next job
 
 
-def work(job: Job, context: WorkerContext) -> WorkerEnd:
-    """Do the job.
+def work(job: Job, context: WorkerContext, send: Send) -> WorkerEnd:
+    """Do the job; ``send`` takes messages to the driver.
 
     Errors that a retry would only repeat are returned, on all ranks alike: a mistake in any rank's set-up, a loss that
     is not finite. A mistake later on (a full disk) is reported to the driver and raised, so that Ray frees the other
@@ -83,7 +89,7 @@ def work(job: Job, context: WorkerContext) -> WorkerEnd:
     worker = None
     problem = ""
     try:
-        worker = _Worker(job, context)
+        worker = _Worker(job, context, send)
     except UserError as error:
         problem = str(error)
     problem = next(filter(None, _from_all_ranks(problem)), "")
@@ -94,7 +100,7 @@ def work(job: Job, context: WorkerContext) -> WorkerEnd:
     except DivergedError as error:
         return WorkerEnd(str(error), diverged=True)
     except UserError as error:
-        job.send(Mistake(str(error)))
+        send(Mistake(str(error)))
         raise
     return WorkerEnd()
 
@@ -113,18 +119,19 @@ def _from_all_ranks(own: Value) -> list[Value]:
 class _Worker:
     """One rank of a run. All ranks make the same calls in the same order: many of them are collectives."""
 
-    def __init__(self, job: Job, context: WorkerContext) -> None:
+    def __init__(self, job: Job, context: WorkerContext, send: Send) -> None:
         from pipelines.evaluation.scorer import Scorer
 
         if unlike := differences(job.expected):  # a machine that joined after the cluster was checked
             raise UserError(f"{context.host}: {unlike}")
         self.job = job
+        self.send = send
         self.config = job.config
         self.context = context
         self.rank = context.rank
         self.world = context.world
         self.device = _prepare_device(context, job.config)
-        job.send(WorkerUp(self.rank, self.world, os.getpid(), context.host))
+        send(WorkerUp(self.rank, self.world, os.getpid(), context.host))
         self.stores = _open_stores(job)
         self.method = _build(job, self.stores[""], self.device)
         self.scorer = Scorer(
@@ -158,7 +165,7 @@ class _Worker:
         loop = self._make_loop()
         self.state = self.checkpoints.restore(self.method, loop.optimizer, self.device)
         if self.state.epoch and self.rank == 0:
-            self.job.send(Resumed(self.state.epoch))
+            self.send(Resumed(self.state.epoch))
         loop.run(self._on_epoch, start_epoch=self.state.epoch)
 
     def _make_loop(self) -> Loop:
@@ -193,12 +200,12 @@ class _Worker:
         started = time.perf_counter()
         store.fetch(missing)
         if missing:
-            self.job.send(Fetched(self.rank, len(missing), time.perf_counter() - started))
+            self.send(Fetched(self.rank, len(missing), time.perf_counter() - started))
         return group
 
     def _on_step(self, step: int, steps: int) -> None:
         if step % max(1, steps // 4) == 0:
-            self.job.send(StepDone(self.state.epoch + 1, step, steps))
+            self.send(StepDone(self.state.epoch + 1, step, steps))
 
     def _on_epoch(self, epoch: int, metrics: Epoch, optimizer: torch.optim.Optimizer) -> None:
         chooses = self.config.selection != "last"
@@ -211,7 +218,7 @@ class _Worker:
             self.checkpoints.save_best(self.method)
         self.checkpoints.save(self.state, self.method, optimizer)
         if self.rank == 0:  # only now: what is reported is kept, and can hardly be lost any more
-            self.job.send(EpochDone(self.state.history[-1]))
+            self.send(EpochDone(self.state.history[-1]))
 
     # ------------------------------------------------------------------------------------------- finishing
 
@@ -237,7 +244,7 @@ class _Worker:
         predictions: dict[str, np.ndarray] = {}
         for test in self.job.split.tests if self.config.test else ():
             if self.rank == 0:
-                self.job.send(ScoringStarted(test.name, len(test.examples)))
+                self.send(ScoringStarted(test.name, len(test.examples)))
             result = self.scorer.test(test, probe=self.config.data.probe)
             metrics[test.name] = result.metrics
             predictions |= {f"{test.name}/{name}": array for name, array in result.predictions.items()}
@@ -253,10 +260,11 @@ class _Worker:
 def _prepare_device(context: WorkerContext, config: TrainConfig) -> torch.device:
     import torch
 
+    from pipelines.evaluation.cost import reset_peak_memory
+
     device = context.device()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
+    reset_peak_memory(device)
+    if device.type == "cpu":
         torch.set_num_threads(max(1, int(config.scale.cpus_per_worker)))
     return device
 

@@ -180,7 +180,7 @@ def test_a_broken_driver_is_quoted(monkeypatch):
 def test_a_worker_on_an_unlike_machine_ends_before_it_builds_anything():
     expected = node_facts.own()
     expected["packages"] = expected["packages"] | {"torch": "1.0.0"}
-    job = Job(TrainConfig(), split=None, descriptions=None, send=None, expected=expected)
-    answer = work(job, SimpleNamespace(host="10.0.0.7"))
+    job = Job("run", None, TrainConfig(), split=None, descriptions=None, expected=expected)
+    answer = work(job, SimpleNamespace(host="10.0.0.7"), send=None)
     assert answer.error.startswith("10.0.0.7: torch ")
     assert "instead of 1.0.0" in answer.error

@@ -7,11 +7,10 @@ import os
 import ray
 import torch
 from ray.train import RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 from torch import distributed as dist
 
 from pipelines.cluster.process_group import TorchGroup, interface_of, use_rays_interface
-from pipelines.runs.launch import own_interrupt
+from pipelines.runs.trainer import Trainer
 
 
 def test_the_interface_is_that_of_an_address(monkeypatch):
@@ -35,13 +34,13 @@ def test_workers_of_ray_meet_on_its_interface(ray_session, tmp_path):
         dist.all_reduce(number)
         return os.environ["GLOO_SOCKET_IFNAME"], float(number)
 
-    trainer = TorchTrainer(
+    trainer = Trainer(
         met,
+        alone=True,
         train_loop_config={},
         torch_config=TorchGroup(backend="gloo"),
         scaling_config=ScalingConfig(num_workers=2),
         run_config=RunConfig(name="met", storage_path=str(tmp_path)),
     )
-    with own_interrupt():  # else the session's next Ctrl-C would be Ray's
-        result = trainer.fit()
+    result = trainer.fit()
     assert result.return_value == (interface_of(ray.util.get_node_ip_address()), 2)

@@ -128,14 +128,3 @@ def test_a_callback_may_end_the_run():
 
     with pytest.raises(SystemExit):
         Run(on_epoch=[stop]).hear(EpochDone(EPOCH))
-
-
-def test_messages_come_through_the_mailbox(ray_session):
-    from pipelines.runs.progress import Mailbox
-
-    run = Run()
-    with run.progress as progress:
-        send = pickle.loads(pickle.dumps(Mailbox(progress.actor)))
-        send(Resumed(2))
-        send(ScoringStarted("base", 3))
-    assert run.lines == ["run: continuing after epoch 2", "run: scoring 3 base videos"]

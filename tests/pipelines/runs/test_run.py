@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -10,37 +9,13 @@ import signal
 import numpy as np
 import pytest
 
-from pipelines.config.resolve import resolve
-from pipelines.config.schema import TrainConfig
 from pipelines.planning.plan import plan_run
 from pipelines.runs.progress import EpochDone, WorkerUp
 from pipelines.runs.run import Watch, run_training
+from tests.helpers.small_runs import config_of, losses
 from vlmodels.errors import UserError
 
 pytestmark = pytest.mark.ray
-SETTINGS = (
-    "method.layers=3-4",
-    "method.dims=8",
-    "method.alpha=0",
-    "method.dropout=0",
-    "optim.epochs=20",
-    "optim.warmup_epochs=1",
-    "optim.batch_size=4",
-    "protocol.shots=4",
-)
-
-
-def config_of(data, out, *overrides, workers=2, method="msta"):
-    base = TrainConfig()
-    base = dataclasses.replace(
-        base,
-        backbone=dataclasses.replace(base.backbone, pretrained="toy"),
-        data=dataclasses.replace(base.data, dir=str(data)),
-        scale=dataclasses.replace(base.scale, workers=workers),
-        out=str(out),
-    )
-    settings = SETTINGS if method == "msta" else SETTINGS[4:]
-    return resolve(method=method, preset=None, base=base, overrides=[*settings, *overrides])
 
 
 def run(config, **settings):
@@ -61,10 +36,6 @@ class Killer:
             case EpochDone(metrics) if metrics["epoch"] == 3 and not self.killed:
                 self.killed = True
                 os.kill(self._pid, signal.SIGKILL)
-
-
-def losses(result):
-    return [epoch.loss for epoch in result.record.history]
 
 
 @pytest.fixture(scope="module")

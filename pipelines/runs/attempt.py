@@ -1,0 +1,177 @@
+"""A run on its way from its plan to its published folder, as the driver sees it: tracked, followed, recorded."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.records.run_file import RunRecord, numbers_of
+from pipelines.runs.board import JobEnded, WorkerEnd
+from pipelines.runs.checkpoint import Outcome
+from pipelines.runs.progress import EpochListener, Message, Progress, Send
+from pipelines.runs.record import RunResult, assemble, facts_of, record_of
+from pipelines.runs.tracking import EpochLog, Tracker
+from pipelines.runs.worker import Job
+from pipelines.training.errors import DivergedError
+from vlmodels.errors import UserError
+
+if TYPE_CHECKING:
+    from pipelines.cluster.node_facts import Versions
+    from pipelines.planning.plan import Plan
+    from pipelines.records.home import Home
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a sweep follows a run: as a child of its own MLflow run, and epoch by epoch.
+
+    Attributes:
+        title: the run's name in MLflow.
+        on_epoch: gets each epoch's numbers, with the accuracy on held-out clips; may raise to end the run.
+        parent: the MLflow run of the sweep.
+    """
+
+    title: str
+    on_epoch: EpochListener
+    parent: str | None = None
+
+
+class Attempt:
+    """One attempt at a run: ``begin``, then ``hear`` what the workers say, then ``end``, or ``fail``.
+
+    Args:
+        plan: of the run.
+        home: where it is kept.
+        say: gets lines for a reader.
+        watch: a sweep that follows it.
+        on_message: gets every message of the workers.
+
+    Attributes:
+        result: of the run once it is finished.
+        error: what ended the attempt otherwise.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        home: Home,
+        *,
+        say: Callable[[str], None] = print,
+        watch: Watch | None = None,
+        on_message: Send | None = None,
+    ) -> None:
+        self.plan = plan
+        self.home = home
+        self.name = plan.name
+        self.result: RunResult | None = None
+        self.error: BaseException | None = None
+        self.begun = False
+        self._watch = watch
+        title, parent = (watch.title, watch.parent) if watch else ("", None)
+        self._tracker = Tracker(plan.config.tracking, title=title, parent=parent)
+        self._log = EpochLog(self._tracker, self.note)
+        self._say = say
+        on_epoch: list[EpochListener] = [self._log, watch.on_epoch] if watch else [self._log]
+        epochs = plan.config.optim.epochs
+        self.progress = Progress(plan.name, epochs, say, on_epoch=on_epoch, on_message=on_message)
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is a result or an error."""
+        return self.result is not None or self.error is not None
+
+    def note(self, line: str) -> None:
+        """Print a line about the run."""
+        self._say(f"{self.name}: {line}")
+
+    def job(self, expected: Versions | None = None) -> Job:
+        """Return what the workers have to do, on machines that are as ``expected``."""
+        plan = self.plan
+        return Job(
+            plan.name,
+            self.home,
+            plan.config,
+            plan.split,
+            plan.descriptions,
+            start=plan.start.read_bytes() if plan.start else b"",
+            watched=self._watch is not None,
+            expected=expected,
+        )
+
+    def begin(self) -> None:
+        """Open the tracked run, and the clock.
+
+        Raises:
+            UserError: the tracking store cannot be used.
+        """
+        self.begun = True
+        self._facts = facts_of(self.plan)
+        self._tracker.start(self.plan.config, self.name, self._facts)
+        self._started = time.time()
+        self.progress.begin()
+
+    def hear(self, message: Message | JobEnded) -> None:
+        """Take a message of the workers, or their end; what goes wrong with it ends the attempt."""
+        if self.ended:  # of a job that was given out again before its end was known
+            return
+        try:
+            if not self.begun:
+                self.begin()
+            if isinstance(message, JobEnded):
+                self.end(message.end)
+            else:
+                self.progress.hear(message)
+        except Exception as error:  # noqa: BLE001 - it is this run's; the others go on
+            self.fail(error)
+
+    def end(self, end: WorkerEnd) -> None:
+        """Record and publish what the workers left.
+
+        Raises:
+            DivergedError: the loss or a score is not finite.
+            UserError: a mistake in the set-up.
+        """
+        if end.error:
+            raise (DivergedError if end.diverged else UserError)(end.error)
+        with self.home.kept(self.name) as folder:
+            if folder is None:
+                raise RuntimeError(f"{self.name}: the workers ended without a result")
+            outcome = Outcome.read(folder)
+            self._log.complete(outcome.history)
+            record = record_of(
+                self.plan,
+                outcome,
+                self._facts,
+                run_id=self._tracker.run_id,
+                seconds=time.time() - self._started,
+                progress=self.progress,
+            )
+            self._publish(record, folder)
+        self.result = RunResult(self.home.path(self.name), record, reused=False)
+
+    def _publish(self, record: RunRecord, checkpoint: Path) -> None:
+        """Track the final numbers, and put the run's folder together in its place."""
+        self._tracker.results(numbers_of(record.metrics.to_json()) | numbers_of({"cost": record.cost.to_json()}))
+        with tempfile.TemporaryDirectory(prefix="vidadapt-") as scratch:
+            assemble(Path(scratch), checkpoint, record, report=self._watch is None)
+            self._tracker.finish(Path(scratch))
+            self.home.publish(Path(scratch), record.name)
+
+    def fail(self, error: BaseException) -> None:
+        """End the attempt, and its tracked run, with an error; what a sweep stopped is forgotten."""
+        self.error = error
+        stopped = isinstance(error, SystemExit | KeyboardInterrupt)  # SystemExit: of a sweep, or of 'ray job stop'
+        by_sweep = self._watch is not None and isinstance(error, SystemExit)
+        reason = f"{type(error).__name__}: {error}"
+        if stopped:
+            reason = "stopped by the sweep" if by_sweep else "stopped by the user"
+        try:
+            if by_sweep:
+                self.home.give_up(self.name)
+            self._tracker.fail(reason, stopped=stopped)
+        except Exception as second:  # noqa: BLE001 - the first error is the one to show
+            self.note(f"MLflow did not take the end of the run ({type(second).__name__})")
