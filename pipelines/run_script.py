@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 
 
@@ -14,10 +17,16 @@ def run_script(main: Callable[[], int | None]) -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    signal.signal(signal.SIGTERM, _on_sigterm)
     try:
         code = main() or 0
     except KeyboardInterrupt:
         code = 130
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            code = end.code or 0
+        else:
+            raise
     except ValueError as error:
         from llm_descriptions.errors import DescriptionError
         from vlmodels.errors import UserError
@@ -26,4 +35,19 @@ def run_script(main: Callable[[], int | None]) -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         code = 2
-    sys.exit(code)
+    _leave(code)
+
+
+def _on_sigterm(*_: object) -> None:
+    sys.exit(143)  # as an exception, so that what runs is ended and recorded as stopped
+
+
+def _leave(code: int) -> None:
+    """End the process without taking torch apart object by object, which takes seconds."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()  # noqa: SLF001 - as the end of the interpreter does
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

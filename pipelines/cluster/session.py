@@ -6,13 +6,18 @@ import contextlib
 import logging
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
+from pipelines.config.schema import ScaleConfig
 from vlmodels.errors import UserError
 
 OBJECT_STORE_BYTES = 1 << 30
 """Enough: frames never pass through the object store, only paths, small tables and weights do."""
+
+_AHEAD = "connect ahead"
+_begun, _done = threading.Event(), threading.Event()
 
 ANSWER_S = 20.0
 """Seconds that a machine may take to accept a connection."""
@@ -38,11 +43,10 @@ def connect(num_cpus: int | None = None, *, dashboard: str | None = None) -> str
     debug = bool(os.environ.get("VIDADAPT_DEBUG"))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
-    from ray.data import DataContext
 
     level = logging.INFO if debug else logging.ERROR
-    logging.getLogger("ray.data").setLevel(level)
-    DataContext.get_current().enable_progress_bars = False
+    if threading.current_thread().name != _AHEAD and _begun.is_set():
+        _done.wait()
     if ray.is_initialized():
         return ""
     address = os.environ.get("RAY_ADDRESS")
@@ -57,6 +61,39 @@ def connect(num_cpus: int | None = None, *, dashboard: str | None = None) -> str
             f"RAY_ADDRESS={address}: no Ray answers there ({' '.join(str(error).split())}); correct it, start that "
             "Ray, or unset RAY_ADDRESS for a Ray of this machine alone"
         ) from error
+
+
+def connect_for_data() -> None:
+    """Connect as ``connect`` does, and keep Ray Data as quiet.
+
+    Raises:
+        UserError: as ``connect``.
+    """
+    from ray.data import DataContext
+
+    connect()
+    level = logging.INFO if os.environ.get("VIDADAPT_DEBUG") else logging.ERROR
+    logging.getLogger("ray.data").setLevel(level)
+    DataContext.get_current().enable_progress_bars = False
+
+
+def fits_here(scale: ScaleConfig) -> bool:
+    """Return whether a run needs no Ray: one worker, and no cluster that the environment names."""
+    return scale.workers == 1 and not os.environ.get("RAY_ADDRESS")
+
+
+def connect_ahead() -> None:
+    """Begin to connect while this process does something else; ``connect`` waits for it, and meets its errors again."""
+    if not _begun.is_set():
+        _begun.set()
+        threading.Thread(target=_connect_ahead, name=_AHEAD, daemon=True).start()
+
+
+def _connect_ahead() -> None:
+    with contextlib.suppress(Exception):
+        connect()
+    _done.set()
+    threading.Event().wait()  # Linux ends what a thread has started with that thread, and Ray asks for that
 
 
 def _local_settings(num_cpus: int | None, dashboard: str | None) -> dict[str, Any]:

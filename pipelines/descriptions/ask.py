@@ -22,7 +22,7 @@ from llm_descriptions.errors import DescriptionError
 from llm_descriptions.failures import LongWaitError, ServerError, server_name
 from llm_descriptions.prompts import MSTA_V1, Question, prompt_set
 from llm_descriptions.store import DescriptionStore, Key
-from pipelines.cluster.session import connect
+from pipelines.cluster.session import connect_for_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -180,7 +180,7 @@ def ask_missing(
     """
     api_key = key_from_environment(server.base_url)
     asyncio.run(_check(server, api_key))
-    connect()
+    connect_for_data()
     import ray
 
     rows = [{"label": question.label, "kind": question.kind, "n": question.n} for question in questions]

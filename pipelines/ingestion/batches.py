@@ -115,9 +115,9 @@ def run_on_ray(
     """
     import ray
 
-    from pipelines.cluster.session import connect
+    from pipelines.cluster.session import connect_for_data
 
-    connect()
+    connect_for_data()
     everywhere = destination.resolve()
     check_machines(batches[0], everywhere)
     room = measure_room()

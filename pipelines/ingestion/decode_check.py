@@ -55,9 +55,9 @@ def check_on_ray(
     """
     import ray
 
-    from pipelines.cluster.session import connect
+    from pipelines.cluster.session import connect_for_data
 
-    connect()
+    connect_for_data()
     cpus = max(1, int(cluster.total().get("CPU", 1)))
     tables = ray.data.from_items([batch.to_row() for batch in batches], override_num_blocks=len(batches)).map_batches(
         check_row,

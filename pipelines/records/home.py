@@ -131,6 +131,21 @@ class Home:
             latest: str = stream.read().decode()
         return latest
 
+    def holds(self, name: str, file: str) -> bool:
+        """Return whether the folder of the run ``name`` has a file."""
+        return bool(self.filesystem.get_file_info(f"{self.root}/{name}/{file}").type == fs.FileType.File)
+
+    def add(self, path: Path, name: str) -> None:
+        """Add a file or folder of this machine to the folder of the run ``name``, unless it lies there."""
+        if self.local:
+            return
+        target = f"{self.root}/{name}/{path.name}"
+        if path.is_dir():
+            self._copy_in(path, target)
+        else:
+            with self.filesystem.open_output_stream(target) as stream:
+                stream.write(path.read_bytes())
+
     def local_copy(self, name: str) -> contextlib.AbstractContextManager[Path]:
         """Provide the run's folder on this machine: itself, or a copy that is deleted afterwards."""
         return self._local(name)

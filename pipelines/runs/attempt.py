@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ class Attempt:
         self.result: RunResult | None = None
         self.error: BaseException | None = None
         self.begun = False
+        self._beginning = threading.Lock()
         self._watch = watch
         title, parent = (watch.title, watch.parent) if watch else ("", None)
         self._tracker = Tracker(plan.config.tracking, title=title, parent=parent)
@@ -103,12 +105,17 @@ class Attempt:
         )
 
     def begin(self) -> None:
-        """Open the tracked run, and the clock.
+        """Open the tracked run and start the clock, unless that is done.
 
         Raises:
             UserError: the tracking store cannot be used.
         """
-        self.begun = True
+        with self._beginning:
+            if not self.begun:
+                self._begin()
+                self.begun = True
+
+    def _begin(self) -> None:
         self._facts = facts_of(self.plan)
         self._tracker.start(self.plan.config, self.name, self._facts)
         self._started = time.time()
@@ -119,8 +126,7 @@ class Attempt:
         if self.ended:  # of a job that was given out again before its end was known
             return
         try:
-            if not self.begun:
-                self.begin()
+            self.begin()
             if isinstance(message, JobEnded):
                 self.end(message.end)
             else:
@@ -157,7 +163,7 @@ class Attempt:
         """Track the final numbers, and put the run's folder together in its place."""
         self._tracker.results(numbers_of(record.metrics.to_json()) | numbers_of({"cost": record.cost.to_json()}))
         with tempfile.TemporaryDirectory(prefix="vidadapt-") as scratch:
-            assemble(Path(scratch), checkpoint, record, report=self._watch is None)
+            assemble(Path(scratch), checkpoint, record)
             self._tracker.finish(Path(scratch))
             self.home.publish(Path(scratch), record.name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +28,6 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 6 * 3600
 """For ranks that wait for one whose machine has no shard yet: docs/RAY.md#where-ranks-meet."""
-
-
-def fits_here(scale: ScaleConfig) -> bool:
-    """Return whether a run needs no Ray: one worker, and no cluster that the environment names."""
-    return scale.workers == 1 and not os.environ.get("RAY_ADDRESS")
 
 
 def in_process(attempt: Attempt, *, own_process: bool) -> None:
@@ -121,16 +117,15 @@ class _Group:
         from ray.train import ControllerError, TrainingFailedError
 
         first = self.left[0]
-        if not first.begun:
-            try:
-                first.begin()
-            except UserError as error:
-                self._give_up(first, error)
-                return
+        begins = threading.Thread(target=self._begin, args=(first,), name="begin")
+        begins.start()  # opening MLflow takes as long as workers take to start
         try:
             make_trainer(first, self.board.jobs, folder=self.folder).fit()
         except TrainingFailedError as error:
+            begins.join()
             self.board.catch_up()
+            if not self.left:
+                return
             failed = self.left[0]
             if isinstance(error, ControllerError):  # no workers, for this run or any other
                 for attempt in self.left:
@@ -149,6 +144,12 @@ class _Group:
             self.board.catch_up()
             for attempt in self.left:
                 self._give_up(attempt, RuntimeError(f"{attempt.name}: the workers ended without a result"))
+
+    def _begin(self, attempt: Attempt) -> None:
+        try:
+            attempt.begin()
+        except Exception as error:  # noqa: BLE001 - it ends this run alone
+            self._give_up(attempt, error)
 
     def _give_up(self, attempt: Attempt, error: Exception) -> None:
         attempt.fail(error)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pipelines.cluster.session import connect_ahead, fits_here
 from pipelines.planning.training_flags import TrainingRequest, training_request
 from vlmodels.errors import UserError
 
@@ -26,11 +27,12 @@ def run_protocol(description: str | None, protocol: str, argv: Sequence[str] | N
         UserError: a mistake that can be seen before the first run starts, or the one run's.
     """
     request = training_request(description, protocol, argv)
+    if not request.dry_run and not all(fits_here(config.scale) for config in request.configs):
+        connect_ahead()
 
     from pipelines.planning.plan import plan_run  # torch: late
     from pipelines.planning.text import describe_plan
-    from pipelines.records.summary import table
-    from pipelines.runs.run import run_plans, run_training
+    from pipelines.runs.run import run_plans
 
     plans = [plan_run(replace(config, seed=seed)) for config in request.configs for seed in request.seeds]
     _check_choice(request, plans)
@@ -38,21 +40,28 @@ def run_protocol(description: str | None, protocol: str, argv: Sequence[str] | N
         print(describe_plan(plan, ahead=request.dry_run), flush=True)
     if request.dry_run:
         return 0
-    if len(plans) == 1:
-        ends: list[RunResult | Exception] = [run_training(plans[0], fresh=request.fresh)]
-    else:
-        ends = run_plans([_without_registering(plan) for plan in plans], fresh=request.fresh)
+    several = len(plans) > 1
+    registered_here = [_without_registering(plan) for plan in plans] if several else plans
+    ends = run_plans(registered_here, fresh=request.fresh, show=_show)
+    if not several and isinstance(ends[0], Exception):
+        raise ends[0]
     results = [end for end in ends if not isinstance(end, Exception)]
-    if results:
-        print(f"\n{table([result.record for result in results])}\n")
-    for result in results:
-        print(f"run     {result.run_dir}\nreport  {result.run_dir}/report/report.html")
     for plan, end in zip(plans, ends, strict=True):
         if isinstance(end, Exception):
             print(f"error: {plan.config.method}, seed {plan.config.seed}: {end}", file=sys.stderr)
-    if len(plans) > 1 and results and request.configs[0].tracking.register:
+    if several and results and request.configs[0].tracking.register:
         _register_best(results, request)
     return 0 if len(results) == len(plans) else 1
+
+
+def _show(ends: Sequence[RunResult | Exception]) -> None:
+    """Print the table, and where to look."""
+    from pipelines.records.summary import table
+
+    if results := [end for end in ends if not isinstance(end, Exception)]:
+        print(f"\n{table([result.record for result in results])}\n")
+    for result in results:
+        print(f"run     {result.run_dir}\nreport  {result.run_dir}/report/report.html", flush=True)
 
 
 def _check_choice(request: TrainingRequest, plans: Sequence[Plan]) -> None:

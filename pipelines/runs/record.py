@@ -23,20 +23,14 @@ from pipelines.runs.checkpoint import OUTCOME, Outcome
 from pipelines.runs.progress import Progress
 
 
-def assemble(folder: Path, checkpoint: Path, record: RunRecord, *, report: bool = True) -> None:
-    """Write adapter, predictions, configuration, classes and record to ``folder``, with model card and report."""
+def assemble(folder: Path, checkpoint: Path, record: RunRecord) -> None:
+    """Write adapter, predictions, configuration, classes and record to ``folder``."""
     for path in checkpoint.iterdir():
         if path.name != OUTCOME:
             shutil.copy2(path, folder / path.name)
     (folder / "config.json").write_text(json.dumps(record.config.to_json(), indent=2) + "\n")
     (folder / "classes.json").write_text(json.dumps(dict(record.classes), indent=2, ensure_ascii=False) + "\n")
     write(folder, record)
-    if report:
-        from pipelines.reports.model_card import write_model_card
-        from pipelines.reports.run_page import write_run_report
-
-        write_model_card(folder)
-        write_run_report(folder)
 
 
 def git_state() -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from pipelines.cluster.session import fits_here
 from pipelines.config.plain import digest_of
 from pipelines.planning.plan import Plan
 from pipelines.records.home import Home
 from pipelines.runs import launch
 from pipelines.runs.attempt import Attempt, Watch
+from pipelines.runs.pages import draw_pages
 from pipelines.runs.progress import Send
 from pipelines.runs.record import RunResult
 from pipelines.runs.registry import register_run
@@ -55,8 +57,11 @@ def run_plans(
     say: Callable[[str], None] = print,
     watch: Watch | None = None,
     on_message: Send | None = None,
+    show: Callable[[Sequence[RunResult | Exception]], None] = lambda _: None,
 ) -> list[RunResult | Exception]:
     """Train and score plans one after the other, those of one scale by the same workers; else as ``run_training``.
+
+    ``show`` gets what is returned before reports are drawn and models registered.
 
     Returns:
         For each plan its result, or the error that ended it: the others went on.
@@ -81,11 +86,16 @@ def run_plans(
             results[attempt.name] = attempt.error
         elif attempt.result is not None:
             results[attempt.name] = attempt.result
-    for plan in plans:
-        result = results[plan.name]
-        if isinstance(result, RunResult) and plan.config.tracking.register:
-            register_run(result, plan.config, home=Home.at(plan.config.out), say=say)
-    return [results[plan.name] for plan in plans]
+    ends = [results[plan.name] for plan in plans]
+    show(ends)
+    for plan, end in zip(plans, ends, strict=True):
+        if isinstance(end, RunResult):
+            home = Home.at(plan.config.out)
+            if watch is None:
+                draw_pages(end, plan.config.tracking, home, say=say)
+            if plan.config.tracking.register:
+                register_run(end, plan.config, home=home, say=say)
+    return ends
 
 
 def _run(attempts: Sequence[Attempt], say: Callable[[str], None], *, watched: bool) -> Sequence[Attempt]:
@@ -95,7 +105,7 @@ def _run(attempts: Sequence[Attempt], say: Callable[[str], None], *, watched: bo
         if attempt.home.unfinished(attempt.name):
             attempt.note("found an unfinished run with the same settings; continuing it (--fresh starts over)")
         scale = attempt.plan.config.scale
-        local = launch.fits_here(scale) or (watched and scale.workers == 1)
+        local = fits_here(scale) or (watched and scale.workers == 1)
         groups.setdefault("" if local else digest_of([scale, attempt.home.uri]), []).append(attempt)
     here = groups.pop("", [])
     for group in groups.values():  # before MLflow has a run that could not start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from pipelines.config.schema import TrainConfig
 from pipelines.planning.plan import Plan, plan_run
 from pipelines.runs.record import RunResult
 from pipelines.runs.registry import register_run
-from pipelines.runs.run import run_training
+from pipelines.runs.run import run_plans
 from pipelines.sweeps.candidates import overridden, winner_config
 from pipelines.sweeps.folder import SweepFolder
 from pipelines.sweeps.plan import SweepPlan
@@ -72,7 +73,7 @@ def train_winner(
     fresh: bool = False,
     say: Callable[[str], None] = print,
     plan_one: Callable[[TrainConfig], Plan] = plan_run,
-    train: Callable[..., RunResult] = run_training,
+    train: Callable[..., Sequence[RunResult | Exception]] = run_plans,
     register_one: Callable[..., str] = register_run,
 ) -> WinnerRecord | None:
     """Train the winner with each seed as a child of the sweep's run, score it on test, register a seed's model.
@@ -91,7 +92,7 @@ def train_winner(
         fresh: whether finished runs are trained again.
         say: gets lines for the user.
         plan_one: plans a run.
-        train: trains a plan; takes what ``run_training`` takes.
+        train: trains plans; takes what ``run_plans`` takes.
         register_one: registers a run; takes what ``register_run`` takes.
 
     Raises:
@@ -125,17 +126,20 @@ def _results(
     *,
     fresh: bool,
     say: Callable[[str], None],
-    train: Callable[..., RunResult],
+    train: Callable[..., Sequence[RunResult | Exception]],
 ) -> Iterator[RunResult]:
     """Yield the result of each plan that does not diverge."""
-    for plan in plans:
-        try:
-            with sweep_run.child(plan.name):
-                result = train(plan, fresh=fresh, say=say)
-        except DivergedError as error:
-            say(f"the winner diverged with seed {plan.config.seed} and is left out of its scores: {error}")
+    with contextlib.ExitStack() as children:
+        for plan in plans:
+            children.enter_context(sweep_run.child(plan.name))
+        ends = train(plans, fresh=fresh, say=say)
+    for plan, end in zip(plans, ends, strict=True):
+        if isinstance(end, DivergedError):
+            say(f"the winner diverged with seed {plan.config.seed} and is left out of its scores: {end}")
+        elif isinstance(end, Exception):
+            raise end
         else:
-            yield result
+            yield end
 
 
 def _winner_run(result: RunResult) -> WinnerRun:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipelines import few_shot, report, retrieval, supervised, zero_shot
+from vlmodels.errors import UserError
 from vlmodels.predictor import load
 
 SMALL = (
@@ -79,6 +80,35 @@ def test_few_shot_with_two_seeds_is_one_row_with_a_deviation(home, small_data, c
     assert {r["seed"] for r in found} == {1, 2}
     assert len({r["group"] for r in found}) == 1
     assert len({r["facts"]["split_digest"] for r in found}) == 2
+
+
+def test_several_methods_are_one_command_and_one_table(small_data, tmp_path, capsys):
+    arguments = ["--data", str(small_data), "--out", str(tmp_path), *SMALL[2:4], *SMALL[6:], "--seeds", "1,2"]
+    assert few_shot.main([*arguments, "--method", "zeroshot,linear", "--set", "protocol.shots=2"]) == 0
+    printed = capsys.readouterr().out
+    rows = re.findall(r"^(zeroshot|linear) .*±", printed, re.MULTILINE)
+    assert rows == ["zeroshot", "linear"]
+    assert len(read_records(tmp_path)) == 4
+    assert len(re.findall("^report  .*report.html$", printed, re.MULTILINE)) == 4
+
+
+def test_the_best_of_several_methods_is_registered_by_held_out_clips_alone(small_data, tmp_path, capsys):
+    arguments = ["--data", str(small_data), "--out", str(tmp_path), *SMALL[2:4], *SMALL[6:], "--register", "mine"]
+    arguments += ["--method", "zeroshot,linear", "--set", "protocol.shots=4"]
+    with pytest.raises(UserError, match=r"nothing is held out .* 2 methods"):
+        few_shot.main(arguments)
+    assert few_shot.main([*arguments, "--set", "protocol.holdout=0.25"]) == 0
+    assert re.search(r"^registering (zeroshot|linear), seed 1$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_one_run_that_fails_is_an_error_of_a_command_that_did_the_others(small_data, tmp_path, capsys):
+    arguments = ["--data", str(small_data), "--out", str(tmp_path), *SMALL[2:4], *SMALL[6:], "--seeds", "1"]
+    wild = ("--set", "optim.lr=1e30", "--set", "protocol.shots=2")
+    assert few_shot.main([*arguments, "--method", "linear,zeroshot", *wild]) == 1
+    done = capsys.readouterr()
+    assert re.search("^zeroshot ", done.out, re.MULTILINE)
+    assert re.search(r"^error: linear, seed 1: .*lower optim\.lr", done.err, re.MULTILINE)
+    assert len(read_records(tmp_path)) == 1
 
 
 def test_retrieval_on_own_captions(home, small_data, tmp_path, capsys):

@@ -110,12 +110,14 @@ class FakeTraining:
     def plan(self, config):
         return SimpleNamespace(config=config, name=f"run-{config.seed}")
 
-    def train(self, plan, *, fresh, say):
-        config = plan.config
+    def train(self, plans, *, fresh, say):
+        return [self.train_one(plan.config, fresh) for plan in plans]
+
+    def train_one(self, config, fresh):
         self.trained.append(config)
         assert not fresh
         if config.seed in self.diverging:
-            raise DivergedError("the loss is nan")
+            return DivergedError("the loss is nan")
         held_out = {"metrics.select": {"top1": self.select[config.seed]}} if config.seed in self.select else {}
         record = record_of(seed=config.seed, scores=50.0 + config.seed, changes=held_out)
         return RunResult(f"runs/{record.name}", record, reused=False)
