@@ -33,7 +33,7 @@ class Pids:
         self.epochs = []
         self.resumed = []
         self.at = list(at)
-        self.runs = 0  # that have begun, starts after a loss included
+        self.runs = self.runs_at_hit = 0  # that have begun, starts after a loss included
         self._rank1 = 0
 
     def __call__(self, message):
@@ -49,6 +49,7 @@ class Pids:
                 self.resumed.append(epoch)
         if self.at and self.at[0](message, self.runs):
             self.at.pop(0)
+            self.runs_at_hit = self.runs
             self.hit()
 
     def hit(self):
@@ -88,9 +89,12 @@ def test_killed_workers_cost_no_finished_run_and_no_epoch(together, small_data, 
         return isinstance(message, ScoringStarted) and message.name == "novel"
 
     def begins(message, runs):
-        return isinstance(message, WorkerUp) and message.rank == 1 and runs == 3  # the first began twice
+        return isinstance(message, WorkerUp) and message.rank == 1 and runs == pids.runs_at_hit + 2
 
-    pids, lines = Pids(scored, begins, epoch(3)), []
+    def third_epoch(message, runs):
+        return isinstance(message, EpochDone) and message.metrics["epoch"] == 3
+
+    pids, lines = Pids(scored, begins, third_epoch), []
     plans = [seed(number, small_data, tmp_path, "scale.max_failures=2") for number in (1, 2, 3)]
     same(run_plans(plans, on_message=pids, say=lines.append), together)
     assert not pids.at
