@@ -1,0 +1,126 @@
+"""What is deferred changes no number, and is whole once it is needed; in processes, as imports happen once."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import subprocess
+import sys
+
+import pytest
+
+TRAIN = """
+import hashlib, json, os, sys
+if "plain" in sys.argv:
+    import torch._dynamo, timm
+import vlmodels
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+def is_loaded():
+    return [name for name in ("torch._dynamo.eval_frame", "sympy", "timm.models") if name in sys.modules]
+
+torch.manual_seed(0)
+method_class = vlmodels.get_method("st_adapter")
+method = method_class(vlmodels.create("toy", weights="toy", num_frames=4), method_class.Config())
+method.set_classes(["walking", "clapping", "jumping"])
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+model = DistributedDataParallel(method)
+optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=1e-3)
+digest, losses = hashlib.sha256(), []
+for _ in range(3):
+    views = torch.randn(2, 4, 3, 48, 48)
+    loss = torch.nn.functional.cross_entropy(model(views).logits, torch.tensor([0, 2]))
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    losses.append(loss.item())
+    for parameter in method.parameters():
+        if parameter.requires_grad:
+            digest.update(parameter.grad.numpy().tobytes() + parameter.detach().numpy().tobytes())
+state = optimizer.state_dict()
+optimizer.load_state_dict(state)
+dist.destroy_process_group()
+loaded = is_loaded()
+"""
+COMPILE = """
+x = torch.randn(5, 8)
+layer = torch.nn.Linear(8, 8)
+eager = torch.relu(layer(x)).sum()
+compiled = torch.compile(lambda v: torch.relu(layer(v)).sum(), backend="aot_eager", fullgraph=True)
+assert torch.allclose(compiled(x), eager)
+import torch._dynamo.config
+from torchvision.ops import misc  # noqa: F401
+assert torch._dynamo.config is torch._dynamo.eval_frame.config
+assert torch._dynamo is sys.modules["torch._dynamo"] and type(torch._dynamo) is type(sys)
+assert sys.modules["torchvision.ops.roi_align"].is_compile_supported is torch._dynamo.utils.is_compile_supported
+
+# What training used must be disabled now: torch would trace into it.
+from torch._dynamo.testing import CompileCounter
+counter = CompileCounter()
+@torch.compile(backend=counter)
+def step(v):
+    loss = (v * 3).sum()
+    optimizer.state_dict()
+    return loss * 2
+step(x)
+wrapped = torch.optim.Optimizer.state_dict.__wrapped__
+disabled = getattr(wrapped, "__dynamo_disable")
+assert disabled is not wrapped and disabled._torchdynamo_disable
+"""
+REPORT = """
+print(json.dumps({"loaded": loaded, "losses": losses, "digest": digest.hexdigest(), "frames": counter.frame_count}))
+"""
+TIMM = """
+import sys, vlmodels, torch, open_clip
+from open_clip import timm_model
+assert "timm.models" not in sys.modules
+tower = timm_model.TimmModel("resnet18", embed_dim=16, image_size=64, pool="abs_attn", proj="mlp", pretrained=False)
+assert tower(torch.zeros(1, 3, 64, 64)).shape == (1, 16)
+import timm.layers
+assert timm_model.timm is timm and timm_model.Mlp is timm.layers.Mlp and timm_model.to_2tuple is timm.layers.to_2tuple
+assert timm_model.AbsAttentionPool2d is timm.layers.AttentionPool2d
+assert timm.__version__
+"""
+
+
+@functools.cache
+def trained(*flags):
+    done = subprocess.run(
+        [sys.executable, "-c", TRAIN + COMPILE + REPORT, *flags], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_training_needs_neither_and_computes_the_same_bits():
+    deferred, plain = trained(), trained("plain")
+    assert deferred["loaded"] == []
+    assert "torch._dynamo.eval_frame" in plain["loaded"]
+    assert deferred["losses"] == plain["losses"]
+    assert deferred["digest"] == plain["digest"]
+
+
+def test_compiling_after_training_is_as_it_ever_was():
+    assert trained()["frames"] == trained("plain")["frames"]
+
+
+def test_towers_of_timm_work():
+    done = subprocess.run([sys.executable, "-c", TIMM], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("package", "version"), [("torch", "2.14.1"), ("torchvision", "0.29.1"), ("open_clip_torch", "3.3.0")]
+)
+def test_the_versions_are_those_it_was_written_for(package, version):
+    """After an upgrade: see who imports ``torch._dynamo`` and timm now (``python -X importtime``), then set these."""
+    assert importlib.metadata.version(package).split("+")[0] == version
+
+
+def test_the_default_of_ddp_is_the_one_that_is_served():
+    from torch._dynamo.utils import get_optimize_ddp_mode
+
+    assert get_optimize_ddp_mode() == "ddp_optimizer"

@@ -1,0 +1,78 @@
+"""Start without ``torch._dynamo`` and timm, which neither training nor prediction needs.
+
+Importing open_clip took 7.5 s on two slow cores, more than twice as long as torch: 4.2 s were ``torch._dynamo``'s and
+1.3 s timm's. Each comes for a few names, which do nothing in eager mode or with open_clip's own towers:
+
+- torchvision imports ``torch._dynamo.utils`` for ``roi_align`` (since pytorch/vision#8436), and torch itself
+  ``torch._dynamo`` for the first optimizer and DistributedDataParallel, where nothing is compiled;
+- ``open_clip.timm_model`` imports timm for the towers of timm.
+
+``torch.compile``, ``torch.export``, timm's models and whatever else asks for them get the real packages. Written for
+torch 2.14, torchvision 0.29 and open_clip 3.3; another torch than expected gets the real ``torch._dynamo`` at once.
+It may go when ``python -X importtime`` finds neither in ``import open_clip`` and a step of an optimizer.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import weakref
+from types import CodeType, FunctionType, SimpleNamespace
+from typing import Any
+
+from vlmodels.deferral import Deferral
+
+_DYNAMO, _UTILS = "torch._dynamo", "torch._dynamo.utils"
+_CACHE = "__dynamo_disable"  # where torch._compile keeps what ``disable`` made of a function
+_disabled = weakref.WeakSet[FunctionType]()
+
+
+@functools.cache
+def defer_imports() -> None:
+    """Let ``torch._dynamo`` and timm be imported when they are first needed. Imports neither them nor torch."""
+    Deferral(_DYNAMO, (_DYNAMO, _UTILS), _SERVED_OF_DYNAMO, as_expected=_caches, loaded=_forget_disabled).install()
+    Deferral("timm", ("timm", "timm.layers"), _SERVED_OF_TIMM).install()
+
+
+def _caches() -> bool:
+    """Whether torch caches disabled functions where they can be forgotten."""
+    disable = getattr(sys.modules.get("torch._compile"), "_disable_dynamo", None)
+    inner = [c for c in getattr(getattr(disable, "__code__", None), "co_consts", ()) if isinstance(c, CodeType)]
+    return any({_CACHE, "disable"} <= set(code.co_names) for code in inner)
+
+
+def _disable(function: Any = None, *args: Any, **options: Any) -> Any:
+    """Return the function that ``torch._compile`` asks to disable: where nothing is compiled there is nothing to do."""
+    if type(function) is FunctionType and options == {"wrapping": False}:
+        _disabled.add(function)
+        return function
+    from torch import _dynamo
+
+    real: Any = _dynamo
+    return real.disable(function, *args, **options)
+
+
+def _forget_disabled() -> None:
+    """Let ``torch._compile`` ask again, now that ``disable`` does something."""
+    for function in tuple(_disabled):
+        if vars(function).get(_CACHE) is function:
+            delattr(function, _CACHE)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Do nothing."""
+
+
+_SERVED_OF_DYNAMO: dict[tuple[str, str], Any] = {
+    ("torchvision.ops.roi_align", f"{_UTILS}.is_compile_supported"): None,
+    ("torch._compile", f"{_DYNAMO}.disable"): _disable,
+    ("torch.optim.optimizer", f"{_DYNAMO}.graph_break"): _nothing,
+    # The default of torch._dynamo.config.optimize_ddp: a change of it would have loaded torch._dynamo.
+    ("torch.nn.parallel.distributed", f"{_UTILS}.get_optimize_ddp_mode"): lambda: "ddp_optimizer",
+    # init_process_group clears a cache, of which there is none yet.
+    ("torch.distributed.distributed_c10d", f"{_DYNAMO}.trace_rules"): SimpleNamespace(clear_lru_cache=_nothing),
+}
+_SERVED_OF_TIMM: dict[tuple[str, str], Any] = {
+    ("open_clip.timm_model", f"timm.layers.{name}"): None
+    for name in ("RotAttentionPool2d", "AttentionPool2d", "Mlp", "to_2tuple")
+}
