@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
-from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -193,23 +192,32 @@ class StandIn(ModuleType):
         return sorted(vars(self))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Later:
-    """A function or class that is loaded when it is used; then, who asked for it gets the real one in its place."""
+    """A function or class that is loaded when it is used; then, who asked for it gets the real one in its place.
 
-    deferral: Deferral
-    asking: str
-    module: str
-    name: str
+    Args:
+        deferral: of the package.
+        asking: the module that asked.
+        module: the module that has it.
+        name: its name there.
+    """
+
+    __slots__ = ("_asking", "_deferral", "_module", "_name")
+
+    def __init__(self, deferral: Deferral, asking: str, module: str, name: str) -> None:
+        self._deferral = deferral
+        self._asking = asking
+        self._module = module
+        self._name = name
 
     def real(self) -> Any:
         """Load and return it."""
-        self.deferral.load()
-        return getattr(importlib.import_module(self.module), self.name)
+        self._deferral.load()
+        return getattr(importlib.import_module(self._module), self._name)
 
     def replace(self) -> None:
         """Put the real one where this is among the globals of who asked."""
-        names = vars(sys.modules[self.asking]) if self.asking in sys.modules else {}
+        names = vars(sys.modules[self._asking]) if self._asking in sys.modules else {}
         for name in [name for name, value in names.items() if value is self]:
             names[name] = self.real()
 

@@ -3,8 +3,9 @@
 Importing open_clip took 7.5 s on two slow cores, more than twice as long as torch: 4.2 s were ``torch._dynamo``'s and
 1.3 s timm's. Each comes for a few names, which do nothing in eager mode or with open_clip's own towers:
 
-- torchvision imports ``torch._dynamo.utils`` for ``roi_align`` (since pytorch/vision#8436), and torch itself
-  ``torch._dynamo`` for the first optimizer and DistributedDataParallel, where nothing is compiled;
+- torchvision imports ``torch._dynamo.utils`` for ``roi_align`` (since pytorch/vision#8436), and ``torch._dynamo`` so
+  that ``tv_tensors.wrap`` is never compiled; torch itself imports it for the first optimizer and
+  DistributedDataParallel;
 - ``open_clip.timm_model`` imports timm for the towers of timm.
 
 ``torch.compile``, ``torch.export``, timm's models and whatever else asks for them get the real packages. Written for
@@ -15,6 +16,7 @@ It may go when ``python -X importtime`` finds neither in ``import open_clip`` an
 from __future__ import annotations
 
 import functools
+import importlib
 import sys
 import weakref
 from types import CodeType, FunctionType, SimpleNamespace
@@ -41,15 +43,29 @@ def _caches() -> bool:
     return any({_CACHE, "disable"} <= set(code.co_names) for code in inner)
 
 
+def _disable_of_compiler(function: Any = None, recursive: bool = True, *, reason: str | None = None) -> Any:
+    """Return what ``torch.compiler.disable`` makes of a function: torchvision's is disabled when it is first called.
+
+    ``torch._compile`` has just that for torch's own functions, so the compiler knows the result.
+    """
+    asking = sys._getframe(2).f_globals.get("__name__")  # noqa: SLF001 - torch.compiler asks in the name of others
+    if asking == "torchvision.tv_tensors" and type(function) is FunctionType:
+        disable: Any = sys.modules["torch._compile"]
+        return disable._disable_dynamo(function, recursive)  # noqa: SLF001 - see above
+    return _real_dynamo().disable(function, recursive, reason=reason)
+
+
 def _disable(function: Any = None, *args: Any, **options: Any) -> Any:
     """Return the function that ``torch._compile`` asks to disable: where nothing is compiled there is nothing to do."""
     if type(function) is FunctionType and options == {"wrapping": False}:
         _disabled.add(function)
         return function
-    from torch import _dynamo
+    return _real_dynamo().disable(function, *args, **options)
 
-    real: Any = _dynamo
-    return real.disable(function, *args, **options)
+
+def _real_dynamo() -> Any:
+    """Load and return ``torch._dynamo``: nothing is served to this module."""
+    return importlib.import_module(_DYNAMO)
 
 
 def _forget_disabled() -> None:
@@ -66,6 +82,7 @@ def _nothing(*_: Any, **__: Any) -> None:
 _SERVED_OF_DYNAMO: dict[tuple[str, str], Any] = {
     ("torchvision.ops.roi_align", f"{_UTILS}.is_compile_supported"): None,
     ("torch._compile", f"{_DYNAMO}.disable"): _disable,
+    ("torch.compiler", f"{_DYNAMO}.disable"): _disable_of_compiler,
     ("torch.optim.optimizer", f"{_DYNAMO}.graph_break"): _nothing,
     # The default of torch._dynamo.config.optimize_ddp: a change of it would have loaded torch._dynamo.
     ("torch.nn.parallel.distributed", f"{_UTILS}.get_optimize_ddp_mode"): lambda: "ddp_optimizer",

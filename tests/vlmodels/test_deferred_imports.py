@@ -17,6 +17,8 @@ if "plain" in sys.argv:
 import vlmodels
 import torch
 import torch.distributed as dist
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 from torch.nn.parallel import DistributedDataParallel
 
 def is_loaded():
@@ -30,9 +32,10 @@ dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
 model = DistributedDataParallel(method)
 optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=1e-3)
 digest, losses = hashlib.sha256(), []
+augment = v2.Compose([v2.RandomHorizontalFlip(0.5), v2.ColorJitter(0.4, 0.4), v2.MixUp(num_classes=3)])
 for _ in range(3):
-    views = torch.randn(2, 4, 3, 48, 48)
-    loss = torch.nn.functional.cross_entropy(model(views).logits, torch.tensor([0, 2]))
+    views, labels = augment(tv_tensors.Video(torch.rand(2, 4, 3, 48, 48)), torch.tensor([0, 2]))
+    loss = torch.nn.functional.cross_entropy(model(views.as_subclass(torch.Tensor)).logits, labels)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -66,12 +69,17 @@ def step(v):
     optimizer.state_dict()
     return loss * 2
 step(x)
+flipping = CompileCounter()
+image = tv_tensors.Image(torch.rand(3, 8, 8))
+flipped = torch.compile(lambda i: v2.functional.horizontal_flip(i * 2) + 1, backend=flipping)(image)
+assert torch.equal(flipped, v2.functional.horizontal_flip(image * 2) + 1)
 wrapped = torch.optim.Optimizer.state_dict.__wrapped__
 disabled = getattr(wrapped, "__dynamo_disable")
 assert disabled is not wrapped and disabled._torchdynamo_disable
 """
 REPORT = """
-print(json.dumps({"loaded": loaded, "losses": losses, "digest": digest.hexdigest(), "frames": counter.frame_count}))
+frames = [counter.frame_count, flipping.frame_count]
+print(json.dumps({"loaded": loaded, "losses": losses, "digest": digest.hexdigest(), "frames": frames}))
 """
 TIMM = """
 import sys, vlmodels, torch, open_clip
