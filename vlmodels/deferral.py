@@ -43,7 +43,7 @@ class Deferral:
         loaded: Callable[[], None] = lambda: None,
     ) -> None:
         self._package, self._modules = package, modules
-        self._served, self._handed_out = served, list[Later]()
+        self._served, self._handed_out = served, dict[tuple[str, str], Later]()
         self._as_expected, self._loaded = as_expected, loaded
         self._stand_ins: dict[str, StandIn] = {}
         self._loading = False
@@ -95,14 +95,18 @@ class Deferral:
         if (asking, whole) in self._served:
             served = self._served[asking, whole]
             if served is None:
-                served = Later(self, asking, module, name)
-                self._handed_out.append(served)
+                served = self._handed_out.setdefault((asking, whole), Later(self, asking, module, name))
             return served
         self.load()
         content = vars(importlib.import_module(module))
         if name not in content:
             raise AttributeError(f"module '{module}' has no attribute '{name}'")
         return content[name]
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether the real package is there, or about to be."""
+        return self._loading
 
     def load(self) -> None:
         """Load the real package. In a thread that does so already, return at once, as circular imports do."""
@@ -151,7 +155,7 @@ class Deferral:
             vars(module).pop("_deferral", None)
             if module.__spec__ is not None:
                 vars(module.__spec__.loader).pop("create_module", None)
-        for later in self._handed_out:
+        for later in self._handed_out.values():
             later.replace()
         self._loaded()
 
@@ -226,7 +230,8 @@ class Later:
         return self.real()(*args, **options)
 
     def __instancecheck__(self, instance: object) -> bool:
-        return isinstance(instance, self.real())
+        # Of a class that is not loaded there are no instances.
+        return self._deferral.is_loading and isinstance(instance, self.real())
 
     def __subclasscheck__(self, subclass: type) -> bool:
         return issubclass(subclass, self.real())

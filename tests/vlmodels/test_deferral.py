@@ -134,7 +134,6 @@ def test_friends_get_stand_ins_until_the_package_is_there(installed):
     "use",
     [
         "assert type(Mine()).__name__ == 'Big'",
-        "assert not isinstance(3, Mine)",
         "assert not issubclass(int, Mine)",
         "class Own(Mine): pass\nassert Own.__mro__[1].__name__ == 'Big'",
         "assert Mine.size == 3",
@@ -143,6 +142,15 @@ def test_friends_get_stand_ins_until_the_package_is_there(installed):
 def test_a_class_that_is_served_late_can_be_used_as_one(installed, use):
     package = installed()
     package.run("from PACKAGE.parts import Big as Mine\nassert log == []\n" + use + "\nassert log != []", "friend")
+
+
+def test_nothing_is_an_instance_of_a_class_that_is_not_loaded(installed):
+    package = installed()
+    friend = package.run("from PACKAGE.parts import Big as Mine\nassert not isinstance(3, (str, Mine))", "friend")
+    assert not package.loaded
+    mine = friend.Mine
+    assert isinstance(importlib.import_module(f"{package.name}.parts").big(), mine)
+    assert not isinstance(3, mine)
 
 
 def test_threads_load_it_once(installed):

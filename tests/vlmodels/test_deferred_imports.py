@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import itertools
 import json
 import subprocess
 import sys
 
 import pytest
+import torch
+
+from vlmodels import deferred_imports
 
 TRAIN = """
 import hashlib, json, os, sys
 if "plain" in sys.argv:
-    import torch._dynamo, timm
+    import torch._dynamo, torch.fx.experimental.symbolic_shapes, timm
 import vlmodels
 import torch
 import torch.distributed as dist
@@ -22,8 +26,20 @@ from torchvision.transforms import v2
 from torch.nn.parallel import DistributedDataParallel
 
 def is_loaded():
-    return [name for name in ("torch._dynamo.eval_frame", "sympy", "timm.models") if name in sys.modules]
+    return [name for name in ("torch._dynamo.eval_frame", "sympy.core", "timm.models") if name in sys.modules]
 
+with torch.device("meta"):
+    assert torch.nn.Linear(3, 4)(torch.randn(2, 3)).shape == (2, 4)
+    assert torch.cat([torch.randn(2, 3, 4)] * 2).sum((0, 1), keepdim=True).stride() == (4, 4, 1)
+    assert torch.nn.Conv2d(3, 8, 3)(torch.empty(2, 3, 9, 9)).shape == (2, 8, 7, 7)
+    try:
+        torch.randn(2, 3) @ torch.randn(2, 3)
+    except RuntimeError as error:
+        mistake = str(error)
+    try:
+        torch._check(False, lambda: "a check of its own")
+    except RuntimeError as error:
+        mistake += str(error)
 torch.manual_seed(0)
 method_class = vlmodels.get_method("st_adapter")
 method = method_class(vlmodels.create("toy", weights="toy", num_frames=4), method_class.Config())
@@ -62,6 +78,8 @@ assert sys.modules["torchvision.ops.roi_align"].is_compile_supported is torch._d
 
 # What training used must be disabled now: torch would trace into it.
 from torch._dynamo.testing import CompileCounter
+torch._dynamo.mark_dynamic(grown := torch.randn(6, 8), 0)  # a symbolic size, which torch's checks look at
+assert torch.compile(lambda v: (torch._check(v.shape[0] > 2), v * 2)[1], backend="aot_eager")(grown).shape == (6, 8)
 counter = CompileCounter()
 @torch.compile(backend=counter)
 def step(v):
@@ -79,7 +97,8 @@ assert disabled is not wrapped and disabled._torchdynamo_disable
 """
 REPORT = """
 frames = [counter.frame_count, flipping.frame_count]
-print(json.dumps({"loaded": loaded, "losses": losses, "digest": digest.hexdigest(), "frames": frames}))
+found = {"loaded": loaded, "losses": losses, "digest": digest.hexdigest(), "frames": frames, "mistake": mistake}
+print(json.dumps(found))
 """
 TIMM = """
 import sys, vlmodels, torch, open_clip
@@ -109,6 +128,8 @@ def test_training_needs_neither_and_computes_the_same_bits():
     assert "torch._dynamo.eval_frame" in plain["loaded"]
     assert deferred["losses"] == plain["losses"]
     assert deferred["digest"] == plain["digest"]
+    assert deferred["mistake"] == plain["mistake"]
+    assert "a check of its own" in plain["mistake"]
 
 
 def test_compiling_after_training_is_as_it_ever_was():
@@ -126,6 +147,23 @@ def test_towers_of_timm_work():
 def test_the_versions_are_those_it_was_written_for(package, version):
     """After an upgrade: see who imports ``torch._dynamo`` and timm now (``python -X importtime``), then set these."""
     assert importlib.metadata.version(package).split("+")[0] == version
+
+
+@pytest.mark.parametrize("name", deferred_imports.FUNCTIONS_OF_PLAIN)
+def test_functions_of_plain_values_are_the_real_ones(name):
+    from torch.fx.experimental import symbolic_shapes
+
+    stand_in, real = deferred_imports.on_plain_values(name), getattr(symbolic_shapes, name)
+    if name == "sym_eq":
+        sequences = ((2, 3), [2, 3], torch.Size([2, 3]), (2,), (), ((2, 3), 1))
+        cases = [(1, 1), (1, 2), (True, 1), *itertools.product(sequences[:5], repeat=2), (sequences[5],) * 2]
+    elif name in ("is_nested_int", "has_guarding_hint", "guarding_hint_or_throw"):
+        cases = [(0,), (3,)]
+    else:
+        most = 3 if name in ("sym_and", "sym_or") else 1
+        cases = [case for n in range(1, most + 1) for case in itertools.product((True, False), repeat=n)]
+    for case in cases:
+        assert stand_in(*case) is real(*case), case
 
 
 def test_the_default_of_ddp_is_the_one_that_is_served():
