@@ -26,16 +26,13 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import pydantic
+from typing import TYPE_CHECKING, Any
 
 from vlmodels import methods
 from vlmodels.errors import UserError, nearest, refuse
 
 if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
-
+    from tune_spaces.ablation_table import Table
     from tune_spaces.domains import Setting
 
 
@@ -88,16 +85,29 @@ def read_ablation(path: str | Path, name: str) -> Ablation:
     Raises:
         UserError: the file cannot be read, has no such table, or the table has mistakes; one message names them all.
     """
+    from tune_spaces.ablation_table import read_table  # pydantic: late, so that --help does without
+
     path = Path(path)
     method, tables = _load(path)
     if name not in tables:
         raise UserError(f"{path} has no ablation '{name}'{nearest(name, tables)}; it has {', '.join(tables) or 'none'}")
-    try:
-        table = _Table.model_validate(tables[name])
-    except pydantic.ValidationError as error:
-        raise UserError(f"{path} [{name}]: {'; '.join(map(_describe_problem, error.errors()))}") from error
-    refuse([f"{path} [{name}]: {problem}" for problem in table.problems()])
-    return table.to_ablation(method, name)
+    return _ablation(read_table(tables[name], f"{path} [{name}]"), method, name)
+
+
+def _ablation(table: Table, method: str, name: str) -> Ablation:
+    return Ablation(
+        method=method,
+        name=name,
+        title=table.title,
+        source=table.source,
+        protocol=table.protocol,
+        preset=table.preset,
+        data=table.data,
+        columns=tuple(table.columns),
+        rows=tuple(Row(row.label, row.setting, tuple(row.printed)) for row in table.rows),
+        notes=tuple(table.notes),
+        baseline=Row(table.baseline.label, {}, tuple(table.baseline.printed)) if table.baseline else None,
+    )
 
 
 def _load(path: Path) -> tuple[str, Mapping[str, Any]]:
@@ -118,72 +128,3 @@ def _load(path: Path) -> tuple[str, Mapping[str, Any]]:
         )
     refuse([f"{path}: {problem}" for problem in problems])
     return method, document
-
-
-class _Row(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
-
-    label: str = pydantic.Field(min_length=1)
-    printed: list[float]
-
-
-class _SettingRow(_Row):
-    setting: dict[str, str] = pydantic.Field(alias="set", min_length=1)
-
-
-class _Table(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
-
-    title: str
-    source: str
-    protocol: Literal["b2n", "few_shot", "supervised", "zero_shot"]
-    preset: str
-    data: str
-    columns: list[str] = pydantic.Field(min_length=1)
-    rows: list[_SettingRow] = pydantic.Field(min_length=1)
-    notes: list[str] = []
-    baseline: _Row | None = None
-
-    def problems(self) -> list[str]:
-        """List the problems that the types of the fields do not exclude."""
-        rows = [*self.rows, self.baseline] if self.baseline else self.rows
-        return [
-            f"'{row.label}' prints {len(row.printed)} numbers for the {len(self.columns)} columns "
-            f"({', '.join(self.columns)}); write one for each, or printed = []"
-            for row in rows
-            if len(row.printed) not in (0, len(self.columns))
-        ]
-
-    def to_ablation(self, method: str, name: str) -> Ablation:
-        """Convert the checked table to an ``Ablation``."""
-        return Ablation(
-            method=method,
-            name=name,
-            title=self.title,
-            source=self.source,
-            protocol=self.protocol,
-            preset=self.preset,
-            data=self.data,
-            columns=tuple(self.columns),
-            rows=tuple(Row(row.label, row.setting, tuple(row.printed)) for row in self.rows),
-            notes=tuple(self.notes),
-            baseline=Row(self.baseline.label, {}, tuple(self.baseline.printed)) if self.baseline else None,
-        )
-
-
-def _describe_problem(problem: ErrorDetails) -> str:
-    """Describe one of pydantic's problems with its place, such as "row 2 printed"."""
-    location, kind = problem["loc"], problem["type"]
-    words = [str(part + 1) if isinstance(part, int) else part for part in location]
-    place = " ".join(words).replace("rows ", "row ")
-    if kind == "missing":
-        return f"{place} is missing"
-    if kind == "extra_forbidden":
-        known = [field.alias or name for model in (_Table, _SettingRow) for name, field in model.model_fields.items()]
-        return f"{place} is unknown{nearest(str(location[-1]), known)}"
-    if kind in ("too_short", "string_too_short"):
-        return f"{place} is empty"
-    message = problem["msg"][0].lower() + problem["msg"][1:]
-    if "set" in location:
-        message += '; settings are texts under quoted keys, such as "method.dims" = "64"'
-    return f"{place}: {message}"

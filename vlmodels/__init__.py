@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vlmodels.deferred_imports import defer_imports
+
 if TYPE_CHECKING:
     from vlmodels.clip import create as create
     from vlmodels.methods import get as get_method
@@ -21,6 +23,8 @@ _PUBLIC = {  # name -> module and attribute
 }
 
 __all__ = ["Predictor", "create", "get_method", "list_methods", "load"]
+
+defer_imports()  # here, as any module of this package may be the first to import open_clip or torchvision
 
 
 def __getattr__(name: str) -> Any:

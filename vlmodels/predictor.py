@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vlmodels.checkpoint import ADAPTER, load_adapter
 from vlmodels.errors import UserError
+from vlmodels.local_registry import local_model_folder, registry_file
 from vlmodels.preprocess import CROPS, eval_views
 from vlmodels.resize import resize_cover, storage_shape, stored_short_side
 from vlmodels.sampling import Indices, Sampling, view_indices
@@ -221,15 +222,19 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _download(uri: str) -> Path:
+    file = registry_file()
+    if file is not None and not file.is_file():  # MLflow would create an empty one
+        raise UserError(_no_registry(uri, file))
+    return local_model_folder(uri) or _download_with_mlflow(uri)
+
+
+def _download_with_mlflow(uri: str) -> Path:
     import mlflow
     from mlflow.exceptions import MlflowException
 
     store = mlflow.get_registry_uri().removeprefix("sqlite:///")
-    if store != mlflow.get_registry_uri() and not Path(store).is_file():  # MLflow would create an empty one
-        raise UserError(
-            f"{uri}: there is no registry at {store}; set MLFLOW_TRACKING_URI to where it was registered "
-            "(by default sqlite:///runs/mlflow.db)"
-        )
+    if store != mlflow.get_registry_uri() and not Path(store).is_file():
+        raise UserError(_no_registry(uri, store))
     try:
         return Path(mlflow.artifacts.download_artifacts(uri))
     except MlflowException as error:
@@ -237,3 +242,10 @@ def _download(uri: str) -> Path:
             f"{uri} cannot be loaded from the registry at {mlflow.get_registry_uri()}: {str(error).splitlines()[0]}; "
             "set MLFLOW_TRACKING_URI to where it was registered"
         ) from error
+
+
+def _no_registry(uri: str, store: str | Path) -> str:
+    return (
+        f"{uri}: there is no registry at {store}; set MLFLOW_TRACKING_URI to where it was registered "
+        "(by default sqlite:///runs/mlflow.db)"
+    )

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from pipelines.config.protocols import PROTOCOLS
 from pipelines.config.text import plural
 from vlmodels.errors import UserError, nearest
-from vlmodels.sampling import Sampling
 
 if TYPE_CHECKING:
     from pipelines.protocols.split import Scoring
+    from vlmodels.sampling import Sampling
 
 
 PAPERS = {
