@@ -42,7 +42,7 @@ class Pids:
                 self.pids.append(pid)
                 if rank == 1:
                     self._rank1 = pid
-                self.runs += rank == 0
+                self.runs += rank == 1
             case EpochDone(metrics):
                 self.epochs.append(int(metrics["epoch"]))
             case Resumed(epoch):
