@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -84,9 +85,10 @@ def fits_here(scale: ScaleConfig) -> bool:
 
 def connect_ahead() -> None:
     """Begin to connect while this process does something else; ``connect`` waits for it, and meets its errors again."""
-    if not _begun.is_set():
-        _begun.set()
-        threading.Thread(target=_connect_ahead, name=_AHEAD, daemon=True).start()
+    if _begun.is_set() or ("ray" in sys.modules and sys.modules["ray"].is_initialized()):
+        return
+    _begun.set()
+    threading.Thread(target=_connect_ahead, name=_AHEAD, daemon=True).start()
 
 
 def _connect_ahead() -> None:
@@ -94,6 +96,17 @@ def _connect_ahead() -> None:
         connect()
     _done.set()
     threading.Event().wait()  # Linux ends what a thread has started with that thread, and Ray asks for that
+
+
+def disconnect() -> None:
+    """End a connection that ``connect_ahead`` has begun, and a local Ray with it."""
+    if _begun.is_set():
+        import ray
+
+        _done.wait()
+        ray.shutdown()
+        _begun.clear()
+        _done.clear()
 
 
 def _local_settings(num_cpus: int | None, dashboard: str | None) -> dict[str, Any]:

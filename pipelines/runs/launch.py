@@ -53,6 +53,8 @@ def check_machines(plans: Sequence[Plan]) -> list[str]:
     Raises:
         UserError: a machine that cannot run a worker, or too little in the cluster.
     """
+    import pipelines.runs.trainer  # noqa: F401 - while Ray starts
+
     connect()
     asked = {digest_of([plan.config.scale, plan.config.out, plan.config.backbone, plan.data]): plan for plan in plans}
     found = [check_cluster(plan.config, data=plan.data) for plan in asked.values()]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pipelines.cluster.session import connect_ahead, fits_here
+from pipelines.cluster.session import connect_ahead, disconnect, fits_here
 from pipelines.planning.training_flags import TrainingRequest, training_request
 from vlmodels.errors import UserError
 
@@ -62,6 +63,7 @@ def _show(ends: Sequence[RunResult | Exception]) -> None:
         print(f"\n{table([result.record for result in results])}\n")
     for result in results:
         print(f"run     {result.run_dir}\nreport  {result.run_dir}/report/report.html", flush=True)
+    threading.Thread(target=disconnect, name="disconnect").start()  # Ray ends while pages are drawn
 
 
 def _check_choice(request: TrainingRequest, plans: Sequence[Plan]) -> None:

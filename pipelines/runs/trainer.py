@@ -55,12 +55,14 @@ class Trainer(TorchTrainer):  # type: ignore[misc]  # Ray is untyped here
 
     def _initialize_and_run_controller(self, **settings: Any) -> Any:
         if self._alone:
-            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # it is read here and in the controller
+            for name, value in _SETTINGS_ALONE.items():  # they are read here, and handed to the controller
+                os.environ.setdefault(name, value)
             if isinstance(settings["scaling_policy"], FixedScalingPolicy):
                 settings["scaling_policy"] = _FixedPolicy(self.scaling_config)
         return super()._initialize_and_run_controller(**settings)
 
 
+_SETTINGS_ALONE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
 _FOR_CLUSTERS = (DatasetsCallback, PlacementGroupCleanerCallback, ControllerMetricsCallback, WorkerMetricsCallback)
 
 
