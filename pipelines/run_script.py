@@ -44,10 +44,8 @@ def _on_sigterm(*_: object) -> None:
 
 def _leave(code: int) -> None:
     """End the process without taking torch apart object by object, which takes seconds."""
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
-    atexit._run_exitfuncs()  # noqa: SLF001 - as the end of the interpreter does
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - as the end of the interpreter does: it
+    atexit._run_exitfuncs()  # noqa: SLF001 - ends executors and waits for threads, then calls what is registered
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -16,7 +16,7 @@ from pipelines.ingestion.decode import DecodeSettings
 from tests.helpers.ingesting import in_process
 from tests.helpers.scripts import SCRIPTS
 
-DYNAMO, SYMPY, TIMM = "torch._dynamo.eval_frame", "sympy.core", "timm.models"
+DYNAMO, TIMM = "torch._dynamo.eval_frame", "timm.models"
 PLOTS = ("matplotlib", "sklearn", "scipy")
 SERVICES = ("ray", "mlflow", "openai", "optuna", "pandas")
 
@@ -55,13 +55,8 @@ plan = plan_run(resolve(method="msta", preset=None, base=base, overrides=setting
 TRAIN = (
     PLAN
     + """
-from pipelines.records.home import Home
-from pipelines.runs.contexts import LocalContext
-from pipelines.runs.worker import Job, work
-messages = []
-context = LocalContext(Home.at(plan.config.out), plan.name, gpu=False)
-end = work(Job(plan.config, plan.split, plan.descriptions, messages.append), context)
-assert not end.error and messages, end
+from pipelines.runs.run import run_training
+assert run_training(plan).record.history
 """
 )
 REPORT = """
@@ -75,8 +70,8 @@ ENTRIES = {
         HELP,
         ("torch", "numpy", "pydantic", "pyarrow", "open_clip", "torchvision", "jinja2", *SERVICES, *PLOTS),
     ),
-    "a prediction": (PREDICT, (DYNAMO, SYMPY, TIMM, "pyarrow", "pydantic", *SERVICES, *PLOTS)),
-    "planning, and training with one worker in this process": (TRAIN, (DYNAMO, SYMPY, TIMM, *SERVICES, *PLOTS)),
+    "a prediction": (PREDICT, (DYNAMO, TIMM, "pyarrow", "pydantic", *SERVICES, *PLOTS)),
+    "planning, and a run of one worker": (TRAIN, (DYNAMO, TIMM, "ray", "mlflow", "openai", "optuna")),
 }
 
 

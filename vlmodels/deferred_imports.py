@@ -1,4 +1,4 @@
-"""Start without ``torch._dynamo``, sympy and timm, which neither training nor prediction needs.
+"""Start without ``torch._dynamo`` and timm, which neither training nor prediction needs.
 
 Importing open_clip took 7.5 s on two slow cores, more than twice as long as torch: 4.2 s were ``torch._dynamo``'s and
 1.3 s timm's. Each comes for a few names, which do nothing in eager mode or with open_clip's own towers:
@@ -6,13 +6,11 @@ Importing open_clip took 7.5 s on two slow cores, more than twice as long as tor
 - torchvision imports ``torch._dynamo.utils`` for ``roi_align`` (since pytorch/vision#8436), and ``torch._dynamo`` so
   that ``tv_tensors.wrap`` is never compiled; torch itself imports it for the first optimizer and
   DistributedDataParallel;
-- torch's arithmetic on the device "meta", where plans are made, imports ``torch.fx.experimental.symbolic_shapes`` and
-  sympy (2.2 s) for "and", "or" and "==" of plain numbers;
 - ``open_clip.timm_model`` imports timm for the towers of timm.
 
-``torch.compile``, ``torch.export``, timm's models and whatever else asks for them get the real packages. Written for
-torch 2.14, torchvision 0.29 and open_clip 3.3; another torch than expected gets the real ``torch._dynamo`` at once.
-It may go when ``python -X importtime`` finds neither in ``import open_clip`` and a step of an optimizer.
+``torch.compile``, ``torch.export``, timm's models and whatever else asks for them get the real packages. With other
+versions than those of ``WRITTEN_FOR`` nothing is deferred. It may go when ``python -X importtime`` finds neither in
+``import open_clip`` and a step of an optimizer.
 """
 
 from __future__ import annotations
@@ -21,16 +19,14 @@ import functools
 import importlib
 import sys
 import weakref
+from importlib.metadata import PackageNotFoundError, version
 from types import CodeType, FunctionType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vlmodels.deferral import Deferral
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 _DYNAMO, _UTILS = "torch._dynamo", "torch._dynamo.utils"
-_SHAPES = "torch.fx.experimental.symbolic_shapes"
+WRITTEN_FOR = {"torch": "2.14", "torchvision": "0.29", "open_clip_torch": "3.3"}
 _CACHE = "__dynamo_disable"  # where torch._compile keeps what ``disable`` made of a function
 _disabled = weakref.WeakSet[FunctionType]()
 
@@ -38,10 +34,17 @@ _disabled = weakref.WeakSet[FunctionType]()
 @functools.cache
 def defer_imports() -> None:
     """Let these packages be imported when they are first needed. Imports neither them nor torch."""
+    if not all(_is_version(package, begin) for package, begin in WRITTEN_FOR.items()):
+        return
     Deferral(_DYNAMO, (_DYNAMO, _UTILS), _SERVED_OF_DYNAMO, as_expected=_caches, loaded=_forget_disabled).install()
-    Deferral(_SHAPES, (_SHAPES,), _SERVED_OF_SHAPES, as_expected=_has_settings).install()
-    Deferral("sympy", ("sympy",), _SERVED_OF_SYMPY).install()
     Deferral("timm", ("timm", "timm.layers"), _SERVED_OF_TIMM).install()
+
+
+def _is_version(package: str, begin: str) -> bool:
+    try:
+        return version(package).startswith(f"{begin}.")
+    except PackageNotFoundError:
+        return False
 
 
 def _caches() -> bool:
@@ -49,15 +52,6 @@ def _caches() -> bool:
     disable = getattr(sys.modules.get("torch._compile"), "_disable_dynamo", None)
     inner = [c for c in getattr(getattr(disable, "__code__", None), "co_consts", ()) if isinstance(c, CodeType)]
     return any({_CACHE, "disable"} <= set(code.co_names) for code in inner)
-
-
-def _has_settings() -> bool:
-    """Import the settings that ``symbolic_shapes`` imports and ``torch._refs`` reads; return whether there are any."""
-    try:
-        importlib.import_module("torch.fx.experimental._config")
-    except ImportError:
-        return False
-    return True
 
 
 def _disable_of_compiler(function: Any = None, recursive: bool = True, *, reason: str | None = None) -> Any:
@@ -92,22 +86,6 @@ def _forget_disabled() -> None:
             delattr(function, _CACHE)
 
 
-def on_plain_values(name: str) -> Callable[..., Any]:
-    """Return a function of ``symbolic_shapes`` that loads the real one only where a size or condition is symbolic."""
-
-    def function(*values: Any, **options: Any) -> Any:
-        if not options and all(map(_is_plain, values)):
-            return FUNCTIONS_OF_PLAIN[name](*values)
-        return getattr(importlib.import_module(_SHAPES), name)(*values, **options)
-
-    return function
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a value is a bool, an int, or a sequence of these."""
-    return type(value) in (bool, int) or (isinstance(value, (tuple, list)) and all(map(_is_plain, value)))
-
-
 def _nothing(*_: Any, **__: Any) -> None:
     """Do nothing."""
 
@@ -122,32 +100,6 @@ _SERVED_OF_DYNAMO: dict[tuple[str, str], Any] = {
     # init_process_group clears a cache, of which there is none yet.
     ("torch.distributed.distributed_c10d", f"{_DYNAMO}.trace_rules"): SimpleNamespace(clear_lru_cache=_nothing),
 }
-FUNCTIONS_OF_PLAIN: dict[str, Callable[..., bool | int]] = {  # what the functions are where nothing is symbolic
-    "expect_true": lambda condition: condition,
-    "guard_or_false": lambda condition: condition,
-    "guard_or_true": lambda condition: condition,
-    "guard_size_oblivious": lambda condition: condition,
-    "statically_known_true": lambda condition: condition,
-    "is_nested_int": lambda _: False,
-    "has_guarding_hint": lambda _: True,
-    "guarding_hint_or_throw": lambda size: size,
-    "sym_and": lambda *conditions: all(conditions),
-    "sym_or": lambda *conditions: any(conditions),
-    "sym_eq": lambda one, other: (list(one) == list(other)) if isinstance(one, (tuple, list)) else one == other,
-}
-_SERVED_OF_SHAPES: dict[tuple[str, str], Any] = {
-    (asking, f"{_SHAPES}.{name}"): on_plain_values(name)
-    for asking in (
-        "torch",
-        "torch._meta_registrations",
-        "torch._prims",
-        "torch._prims_common",
-        "torch._refs",
-        "torch._refs.linalg",
-    )
-    for name in FUNCTIONS_OF_PLAIN
-}
-_SERVED_OF_SYMPY: dict[tuple[str, str], Any] = {("torch._prims_common", "sympy.Basic"): None}
 _SERVED_OF_TIMM: dict[tuple[str, str], Any] = {
     ("open_clip.timm_model", f"timm.layers.{name}"): None
     for name in ("RotAttentionPool2d", "AttentionPool2d", "Mlp", "to_2tuple")

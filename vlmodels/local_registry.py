@@ -45,7 +45,7 @@ def local_model_folder(uri: str) -> Path | None:
         return None
     try:
         location = _location(file, **wanted.groupdict())
-    except sqlite3.Error:  # no such table, or another program holds the file: MLflow waits, or says it better
+    except (sqlite3.Error, OverflowError):  # no such table or number, or a held file: MLflow waits, or says it better
         return None
     folder = Path((location or "").removeprefix("file://"))
     plain = folder.is_absolute() and "%" not in str(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -17,11 +18,15 @@ from vlmodels.errors import UserError
 OBJECT_STORE_BYTES = 1 << 30
 """Enough: frames never pass through the object store, only paths, small tables and weights do."""
 
-_AHEAD = "connect ahead"
-_begun, _done = threading.Event(), threading.Event()
-
 ANSWER_S = 20.0
 """Seconds that a machine may take to accept a connection."""
+
+_AHEAD = "connect ahead"
+_begun = threading.Event()
+"""A thread connects, or has connected."""
+_done = threading.Event()
+"""It has ended its attempt."""
+_ending = threading.Lock()
 
 
 def connect(num_cpus: int | None = None, *, dashboard: str | None = None) -> str:
@@ -48,13 +53,16 @@ def connect(num_cpus: int | None = None, *, dashboard: str | None = None) -> str
     level = logging.INFO if debug else logging.ERROR
     if threading.current_thread().name != _AHEAD and _begun.is_set():
         _done.wait()
+        with _ending:  # a Ray that is about to end is none
+            pass
     if ray.is_initialized():
         return ""
     address = os.environ.get("RAY_ADDRESS")
     settings = {} if address else _local_settings(num_cpus, dashboard)
     try:
         _check_listening(address or "")
-        return str(ray.init(**settings, logging_level=level, log_to_driver=debug).dashboard_url or "")
+        with _own_sigterm():
+            return str(ray.init(**settings, logging_level=level, log_to_driver=debug).dashboard_url or "")
     except (OSError, ValueError) as error:
         if not address:
             raise
@@ -62,6 +70,15 @@ def connect(num_cpus: int | None = None, *, dashboard: str | None = None) -> str
             f"RAY_ADDRESS={address}: no Ray answers there ({' '.join(str(error).split())}); correct it, start that "
             "Ray, or unset RAY_ADDRESS for a Ray of this machine alone"
         ) from error
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Put a handler of SIGTERM back after the block, if there was one: Ray's ends the process with another code."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def connect_for_data() -> None:
@@ -100,13 +117,14 @@ def _connect_ahead() -> None:
 
 def disconnect() -> None:
     """End a connection that ``connect_ahead`` has begun, and a local Ray with it."""
-    if _begun.is_set():
-        import ray
+    with _ending:
+        if _begun.is_set():
+            import ray
 
-        _done.wait()
-        ray.shutdown()
-        _begun.clear()
-        _done.clear()
+            _done.wait()
+            ray.shutdown()
+            _begun.clear()
+            _done.clear()
 
 
 def _local_settings(num_cpus: int | None, dashboard: str | None) -> dict[str, Any]:

@@ -27,7 +27,10 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_mb(device: torch.device, *, own_process: bool) -> dict[str, float]:
-    """Return the peak memory in MiB: of the GPU, or of this process if it does nothing but runs (on Linux)."""
+    """Return the peak memory in MiB since ``reset_peak_memory``: of the GPU, or of a process that does only runs.
+
+    The process' memory includes what Python, PyTorch and earlier runs hold. It is known on Linux alone.
+    """
     import torch
 
     if device.type == "cuda":

@@ -26,6 +26,7 @@ SHOWS = {
     "pipelines/runs/board.py": "carries jobs and messages between driver and workers",
     "pipelines/runs/launch.py": "starts workers, which compute the same however they were started",
     "pipelines/runs/lost_workers.py": "reports lost workers; Ray restarts them",
+    "pipelines/runs/pages.py": "draws the report of a finished run",
     "pipelines/runs/progress.py": "shows a run's progress; the worker itself writes the numbers",
     "pipelines/runs/protocol_script.py": "parses flags into a configuration, which has its own digest",
     "pipelines/runs/registered_model.py": "wraps a finished run for MLflow",

@@ -1,6 +1,6 @@
 """The folder of a run, on any file system that pyarrow knows; a run that is there is whole.
 
-``run.json`` is written last: a folder without it is no finished run.
+``run.json`` is written last: a folder without it is no finished run. Model card and report may follow.
 """
 
 from __future__ import annotations

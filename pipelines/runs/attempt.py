@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 from pipelines.records.run_file import RunRecord, numbers_of
 from pipelines.runs.board import JobEnded, WorkerEnd
 from pipelines.runs.checkpoint import Outcome
+from pipelines.runs.pages import draw_pages
 from pipelines.runs.progress import EpochListener, Message, Progress, Send
 from pipelines.runs.record import RunResult, assemble, facts_of, record_of
+from pipelines.runs.registry import register_run
 from pipelines.runs.tracking import EpochLog, Tracker
 from pipelines.runs.worker import Job
 from pipelines.training.errors import DivergedError
@@ -70,7 +72,7 @@ class Attempt:
         self.name = plan.name
         self.result: RunResult | None = None
         self.error: BaseException | None = None
-        self.begun = False
+        self.begun = False  # whether the tracked run is open
         self._beginning = threading.Lock()
         self._watch = watch
         title, parent = (watch.title, watch.parent) if watch else ("", None)
@@ -85,6 +87,35 @@ class Attempt:
     def ended(self) -> bool:
         """Whether there is a result or an error."""
         return self.result is not None or self.error is not None
+
+    @property
+    def watched(self) -> bool:
+        """Whether a sweep follows the run."""
+        return self._watch is not None
+
+    @property
+    def outcome(self) -> RunResult | Exception:
+        """The result, or the error; of an attempt that has ended."""
+        if isinstance(self.error, Exception):
+            return self.error
+        if self.result is None:
+            raise RuntimeError(f"{self.name} has not ended")
+        return self.result
+
+    def complete(self) -> None:
+        """Draw what is still to be drawn of a finished run, unless a sweep follows it, and register its model."""
+        if self.result is None:
+            return
+        tracking = self.plan.config.tracking
+        if not self.watched:
+            try:
+                draw_pages(self.result, tracking, self.home, say=self._say)
+            except Exception as error:  # noqa: BLE001 - the run is whole without
+                self.note(
+                    f"its report could not be drawn ({type(error).__name__}: {error}); the same command tries again"
+                )
+        if tracking.register:
+            register_run(self.result, self.plan.config, home=self.home, say=self._say)
 
     def note(self, line: str) -> None:
         """Print a line about the run."""
@@ -111,7 +142,7 @@ class Attempt:
             UserError: the tracking store cannot be used.
         """
         with self._beginning:
-            if not self.begun:
+            if not self.begun and not self.ended:
                 self._begin()
                 self.begun = True
 
@@ -169,7 +200,8 @@ class Attempt:
 
     def fail(self, error: BaseException) -> None:
         """End the attempt, and its tracked run, with an error; what a sweep stopped is forgotten."""
-        self.error = error
+        with self._beginning:  # what is being opened is there to be closed
+            self.error = error
         stopped = isinstance(error, SystemExit | KeyboardInterrupt)  # SystemExit: of a sweep, or of 'ray job stop'
         by_sweep = self._watch is not None and isinstance(error, SystemExit)
         reason = f"{type(error).__name__}: {error}"

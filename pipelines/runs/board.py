@@ -18,6 +18,7 @@ from pipelines.runs.progress import Message
 SAY_WAITING_S = 60.0
 _READ_S = 0.2
 _WAIT_S = 0.1
+_ANSWER_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +77,9 @@ class _Board:
             self._ended.add(name)
         self._notes.append((name, message))
 
-    def take(self) -> list[Note]:
-        """Return all messages and forget them."""
-        notes = self._notes
-        self._notes = []
-        return notes
+    def read(self, heard: int) -> list[Note]:
+        """Return the messages after the first ``heard``; an answer that is lost on the way can be asked for again."""
+        return self._notes[heard:]
 
 
 class Mailbox:
@@ -147,6 +146,7 @@ class Board:
         self._hear = hear
         self._idle = idle
         self._working = working
+        self._heard = 0
         self._stop = threading.Event()
         self._reading = threading.Lock()
         self._thread = threading.Thread(target=self._follow, name="board", daemon=True)
@@ -201,8 +201,9 @@ class Board:
 
         with self._reading:
             try:
-                notes = ray.get(self._actor.take.remote(), timeout=5)
-            except Exception:  # noqa: BLE001 - a lost board must not end a run
+                notes = ray.get(self._actor.read.remote(self._heard), timeout=_ANSWER_S)
+            except Exception:  # noqa: BLE001 - a board that is lost ends the workers, and they the run
                 return
             for name, message in notes:
+                self._heard += 1
                 self._hear(name, message)

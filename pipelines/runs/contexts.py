@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +93,7 @@ class RayContext(_KeptAtHome):
 
 
 class LocalContext(_KeptAtHome):
-    """The context of a run's only worker in this process: nothing has to start, imports and text features stay.
+    """The context of a run's only worker in this process, for a ``with`` block: imports and text features stay.
 
     Args:
         home: where checkpoints are kept.
@@ -109,6 +109,17 @@ class LocalContext(_KeptAtHome):
         super().__init__(home, name)
         self._gpu = gpu
         self.own_process = own_process
+
+    def __enter__(self) -> Self:
+        import torch
+
+        self._threads = torch.get_num_threads()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import torch
+
+        torch.set_num_threads(self._threads)  # a run takes those of its worker; what comes next has its own again
 
     def device(self) -> torch.device:
         """Return the first GPU that this process may use if the run asks for one, else the CPU.

@@ -31,20 +31,25 @@ PATIENCE_S = 6 * 3600
 
 
 def in_process(attempt: Attempt, *, own_process: bool) -> None:
-    """Run an attempt's only worker in this process; all errors are raised.
+    """Run an attempt's only worker in this process; what ends it is its error.
 
     Args:
         attempt: at a run of one worker.
         own_process: whether the process does nothing but runs.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: the user, or a sweep, stopped it.
     """
+    gpu = attempt.plan.config.scale.gpu
     try:
         attempt.begin()
-        scale = attempt.plan.config.scale
-        context = LocalContext(attempt.home, attempt.name, gpu=scale.gpu, own_process=own_process)
-        attempt.end(work(attempt.job(), context, attempt.progress.hear))
+        with LocalContext(attempt.home, attempt.name, gpu=gpu, own_process=own_process) as context:
+            end = work(attempt.job(), context, attempt.progress.hear)
+        attempt.end(end)
     except BaseException as error:
         attempt.fail(error)
-        raise
+        if not isinstance(error, Exception):
+            raise
 
 
 def check_machines(plans: Sequence[Plan]) -> list[str]:
@@ -80,8 +85,7 @@ def on_ray(attempts: Sequence[Attempt]) -> None:
                 group.run()
     except BaseException as error:
         for attempt in group.left:
-            if attempt.begun:
-                attempt.fail(error)
+            attempt.fail(error)
         raise
     finally:
         with contextlib.suppress(OSError):
@@ -102,8 +106,13 @@ class _Group:
         return [attempt for attempt in self._by_name.values() if not attempt.ended]
 
     def _hear(self, name: str, message: Message | JobEnded) -> None:
-        if attempt := self._by_name.get(name) or next(iter(self.left), None):
-            attempt.hear(message)
+        attempt = self._by_name.get(name) or next(iter(self.left), None)
+        if attempt is None or attempt.ended:
+            return
+        attempt.hear(message)
+        if attempt.error is not None and not isinstance(message, JobEnded):
+            attempt.note(f"{attempt.error}; its workers leave it")
+            self.board.drop(attempt.name)
 
     def _working(self) -> bool:
         left = self.left
@@ -115,37 +124,39 @@ class _Group:
                 attempt.note(line)
 
     def run(self) -> None:
-        """Let workers do what is left; end the attempt at which they failed too often."""
+        """Let workers do what is left; end the attempt at which they failed too often, so at least one ends."""
+        from ray.exceptions import RayActorError
         from ray.train import ControllerError, TrainingFailedError
 
         first = self.left[0]
         begins = threading.Thread(target=self._begin, args=(first,), name="begin")
         begins.start()  # opening MLflow takes as long as workers take to start
+        error: Exception | None = None
         try:
             make_trainer(first, self.board.jobs, folder=self.folder).fit()
-        except TrainingFailedError as error:
+        except (TrainingFailedError, RayActorError) as failure:  # of workers, or of the controller
+            error = failure
+        finally:
             begins.join()
-            self.board.catch_up()
-            if not self.left:
-                return
-            failed = self.left[0]
-            if isinstance(error, ControllerError):  # no workers, for this run or any other
-                for attempt in self.left:
-                    self._give_up(attempt, _given_up(attempt, error, ""))
-            elif failed.progress.mistake:
-                kept = "what was trained is kept, the same command continues there"
-                mistake = UserError(f"{failed.progress.mistake}; {kept}")
-                mistake.__cause__ = error
-                self._give_up(failed, mistake)
-            elif failed.progress.losses > failed.plan.config.scale.max_failures:
-                limit = f" (scale.max_failures={failed.plan.config.scale.max_failures})"
-                self._give_up(failed, _given_up(failed, error, limit))
-            else:
-                failed.note("the other losses were those of runs before; starting again from the last epoch kept")
+        self.board.catch_up()
+        if error is None or not isinstance(error, TrainingFailedError) or isinstance(error, ControllerError):
+            for attempt in self.left:  # no workers, for this run or any other
+                self._give_up(attempt, _given_up(attempt, error))
+        elif self.left:
+            self._judge(self.left[0], error, alone=self.left[0] is first)
+
+    def _judge(self, failed: Attempt, error: Exception, *, alone: bool) -> None:
+        """End the attempt at which workers failed, unless others (``alone`` is False) may have spent their failures."""
+        limit = failed.plan.config.scale.max_failures
+        if failed.progress.mistake:
+            kept = "what was trained is kept, the same command continues there"
+            mistake = UserError(f"{failed.progress.mistake}; {kept}")
+            mistake.__cause__ = error
+            self._give_up(failed, mistake)
+        elif alone or failed.progress.losses > limit:
+            self._give_up(failed, _given_up(failed, error, f" (scale.max_failures={limit})"))
         else:
-            self.board.catch_up()
-            for attempt in self.left:
-                self._give_up(attempt, RuntimeError(f"{attempt.name}: the workers ended without a result"))
+            failed.note("the other losses were those of runs before; starting again from the last epoch kept")
 
     def _begin(self, attempt: Attempt) -> None:
         try:
@@ -158,15 +169,15 @@ class _Group:
         self.board.drop(attempt.name)
 
 
-def _given_up(attempt: Attempt, error: Exception, limit: str) -> RuntimeError:
-    failure = RuntimeError(f"{attempt.name}: given up{limit}: {error}")
+def _given_up(attempt: Attempt, error: Exception | None, limit: str = "") -> RuntimeError:
+    failure = RuntimeError(f"{attempt.name}: given up{limit}: {error or 'the workers ended without a result'}")
     failure.__cause__ = error
     return failure
 
 
 def make_trainer(attempt: Attempt, jobs: Jobs, *, folder: str) -> Any:
     """Return Ray Train's trainer whose workers do ``jobs``, at the scale of ``attempt``; ``folder`` is its own."""
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
 
     from pipelines.cluster.process_group import TorchGroup
     from pipelines.runs.lost_workers import LossReporter
@@ -189,7 +200,6 @@ def make_trainer(attempt: Attempt, jobs: Jobs, *, folder: str) -> Any:
             storage_path=home.scratch,
             storage_filesystem=home.filesystem,  # ours: it waits for a store that is away
             failure_config=FailureConfig(max_failures=scale.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
             callbacks=[LossReporter(jobs.mailbox(""))],
         ),
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipelines.cluster.session import connect_ahead, disconnect, fits_here
 from pipelines.planning.training_flags import TrainingRequest, training_request
+from pipelines.training.errors import DivergedError
 from vlmodels.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,26 +45,28 @@ def run_protocol(description: str | None, protocol: str, argv: Sequence[str] | N
         return 0
     several = len(plans) > 1
     registered_here = [_without_registering(plan) for plan in plans] if several else plans
-    ends = run_plans(registered_here, fresh=request.fresh, show=_show)
+    ends = run_plans(registered_here, fresh=request.fresh, show=lambda ends: _show(plans, ends))
     if not several and isinstance(ends[0], Exception):
         raise ends[0]
     results = [end for end in ends if not isinstance(end, Exception)]
-    for plan, end in zip(plans, ends, strict=True):
-        if isinstance(end, Exception):
-            print(f"error: {plan.config.method}, seed {plan.config.seed}: {end}", file=sys.stderr)
     if several and results and request.configs[0].tracking.register:
         _register_best(results, request)
     return 0 if len(results) == len(plans) else 1
 
 
-def _show(ends: Sequence[RunResult | Exception]) -> None:
-    """Print the table, and where to look."""
+def _show(plans: Sequence[Plan], ends: Sequence[RunResult | Exception]) -> None:
+    """Print the table, where to look, and what failed."""
     from pipelines.records.summary import table
 
     if results := [end for end in ends if not isinstance(end, Exception)]:
         print(f"\n{table([result.record for result in results])}\n")
     for result in results:
         print(f"run     {result.run_dir}\nreport  {result.run_dir}/report/report.html", flush=True)
+    for plan, end in zip(plans, ends, strict=True):
+        if isinstance(end, Exception) and len(plans) > 1:
+            if not isinstance(end, UserError | DivergedError):
+                traceback.print_exception(end)
+            print(f"error: {plan.config.method}, seed {plan.config.seed}: {end}", file=sys.stderr)
     threading.Thread(target=disconnect, name="disconnect").start()  # Ray ends while pages are drawn
 
 

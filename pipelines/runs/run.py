@@ -10,10 +10,8 @@ from pipelines.planning.plan import Plan
 from pipelines.records.home import Home
 from pipelines.runs import launch
 from pipelines.runs.attempt import Attempt, Watch
-from pipelines.runs.pages import draw_pages
 from pipelines.runs.progress import Send
 from pipelines.runs.record import RunResult
-from pipelines.runs.registry import register_run
 
 __all__ = ["Watch", "run_plans", "run_training"]
 
@@ -69,54 +67,43 @@ def run_plans(
     Raises:
         UserError: machines that cannot run the workers.
     """
-    results: dict[str, RunResult | Exception] = {}
-    attempts: dict[str, Attempt] = {}
+    attempts: dict[tuple[str, str], Attempt] = {}
     for plan in plans:
         home = Home.at(plan.config.out)
-        if fresh and plan.name not in attempts:
-            home.discard(plan.name)
-        if (record := home.finished(plan.name)) is not None:
-            say(f"{plan.name}: unchanged, finished before; reusing {home.path(plan.name)}")
-            results[plan.name] = RunResult(home.path(plan.name), record, reused=True)
-        else:
-            attempts[plan.name] = Attempt(plan, home, say=say, watch=watch, on_message=on_message)
-    here = watch is not None
-    for attempt in _run(list(attempts.values()), say, watched=here):
-        if isinstance(attempt.error, Exception):
-            results[attempt.name] = attempt.error
-        elif attempt.result is not None:
-            results[attempt.name] = attempt.result
-    ends = [results[plan.name] for plan in plans]
-    show(ends)
-    for plan, end in zip(plans, ends, strict=True):
-        if isinstance(end, RunResult):
-            home = Home.at(plan.config.out)
-            if watch is None:
-                draw_pages(end, plan.config.tracking, home, say=say)
-            if plan.config.tracking.register:
-                register_run(end, plan.config, home=home, say=say)
-    return ends
+        attempt = Attempt(plan, home, say=say, watch=watch, on_message=on_message)
+        attempts.setdefault((home.uri, plan.name), attempt)
+        if not fresh and (record := home.finished(plan.name)) is not None:
+            attempt.result = RunResult(home.path(plan.name), record, reused=True)
+    _run(list(attempts.values()), fresh=fresh, say=say)
+    ended = [attempts[Home.at(plan.config.out).uri, plan.name] for plan in plans]
+    results = [attempt.outcome for attempt in ended]
+    show(results)
+    for attempt in ended:
+        attempt.complete()
+    return results
 
 
-def _run(attempts: Sequence[Attempt], say: Callable[[str], None], *, watched: bool) -> Sequence[Attempt]:
+def _run(attempts: Sequence[Attempt], *, fresh: bool, say: Callable[[str], None]) -> None:
     """Bring all attempts to their end: in this process, or by a group of workers for each scale."""
+    local: list[Attempt] = []
     groups: dict[str, list[Attempt]] = {}
     for attempt in attempts:
-        if attempt.home.unfinished(attempt.name):
-            attempt.note("found an unfinished run with the same settings; continuing it (--fresh starts over)")
         scale = attempt.plan.config.scale
-        local = fits_here(scale) or (watched and scale.workers == 1)
-        groups.setdefault("" if local else digest_of([scale, attempt.home.uri]), []).append(attempt)
-    here = groups.pop("", [])
-    for group in groups.values():  # before MLflow has a run that could not start
+        if attempt.ended:
+            attempt.note(f"unchanged, finished before; reusing {attempt.home.path(attempt.name)}")
+        elif fits_here(scale) or (attempt.watched and scale.workers == 1):
+            local.append(attempt)
+        else:
+            groups.setdefault(digest_of([scale, attempt.home.uri]), []).append(attempt)
+    for group in groups.values():  # before anything is deleted, or MLflow has a run that could not start
         for note in launch.check_machines([attempt.plan for attempt in group]):
             say(note)
-    for attempt in here:
-        try:
-            launch.in_process(attempt, own_process=not watched)
-        except Exception:
-            if watched:
-                raise
+    for attempt in [*local, *(attempt for group in groups.values() for attempt in group)]:
+        if fresh:
+            attempt.home.discard(attempt.name)
+        elif attempt.home.unfinished(attempt.name):
+            attempt.note("found an unfinished run with the same settings; continuing it (--fresh starts over)")
+    for attempt in local:
+        launch.in_process(attempt, own_process=not attempt.watched)
     for group in groups.values():
         launch.on_ray(group)
-    return attempts

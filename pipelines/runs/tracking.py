@@ -96,7 +96,7 @@ class Tracker:
 
     def fail(self, reason: str, *, stopped: bool = False) -> None:
         """End the run as failed, or as stopped on purpose, with the reason as a tag."""
-        if self._client is None:
+        if self._client is None or self.run_id is None:
             return
         self._client.set_tag(self.run_id, "outcome" if stopped else "error", reason[:5000])
         self._client.set_terminated(self.run_id, "KILLED" if stopped else "FAILED")

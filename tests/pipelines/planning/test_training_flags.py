@@ -43,8 +43,17 @@ def test_a_request_has_a_seed_for_each_run():
     one = training_request(None, "b2n", ["--data", "d"])
     assert (one.seeds, one.fresh, one.dry_run) == ((1,), False, False)
     several = training_request(None, "b2n", ["--data", "d", "--seeds", "3,2", "--fresh", "--dry-run"])
-    assert (several.seeds, several.config.seed, several.fresh, several.dry_run) == ((3, 2), 3, True, True)
+    assert (several.seeds, several.configs[0].seed, several.fresh, several.dry_run) == ((3, 2), 3, True, True)
     assert training_request(None, "b2n", ["--data", "d", "--set", "seed=5"]).seeds == (5,)
+
+
+def test_a_request_has_a_configuration_for_each_method():
+    request = training_request(None, "b2n", ["--data", "d", "--method", "zeroshot, msta,zeroshot", "--seeds", "3,2"])
+    assert [config.method for config in request.configs] == ["zeroshot", "msta"]
+    assert {config.seed for config in request.configs} == {3}
+    for wrong in ("msta,mstaa", ""):
+        with pytest.raises(UserError, match="method"):
+            training_request(None, "b2n", ["--data", "d", "--method", wrong])
 
 
 @pytest.mark.parametrize(

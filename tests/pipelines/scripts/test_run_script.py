@@ -1,49 +1,68 @@
-"""How scripts end: exit codes, and errors in one line."""
+"""The frame of every script: exit codes, what is printed last, what is waited for."""
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 
-from llm_descriptions.errors import DescriptionError
-from pipelines.run_script import run_script
-from vlmodels.errors import UserError
+FRAME = "from pipelines.run_script import run_script\ndef main():\n    {}\nrun_script(main)"
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch):
-    """Put back what ``run_script`` sets."""
-    for name in ("RAY_USAGE_STATS_ENABLED", "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR",
-                 "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "GIT_PYTHON_REFRESH"):  # fmt: skip
-        monkeypatch.setenv(name, "")
+def run(*lines):
+    code = FRAME.format("\n    ".join(lines))
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
 
 
-@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (1, 1)])
-def test_a_script_exits_with_its_code(returned, code):
-    with pytest.raises(SystemExit) as ended:
-        run_script(lambda: returned)
-    assert ended.value.code == code
+@pytest.mark.parametrize(
+    ("line", "code", "error"),
+    [
+        ("pass", 0, ""),
+        ("return 1", 1, ""),
+        ("raise SystemExit(3)", 3, ""),
+        ("raise SystemExit", 0, ""),
+        ("raise SystemExit('in words')", 1, "in words\n"),
+        ("raise KeyboardInterrupt", 130, ""),
+        ("from llm_descriptions.errors import DescriptionError; raise DescriptionError('so')", 2, "error: so\n"),
+        ("from vlmodels.errors import UserError; raise UserError('so')", 2, "error: so\n"),
+    ],
+)
+def test_exit_codes(line, code, error):
+    done = run(line)
+    assert (done.returncode, done.stderr) == (code, error)
 
 
-@pytest.mark.parametrize("error", [UserError("no such list"), DescriptionError("no such list")])
-def test_a_mistake_is_one_line_and_exit_code_2(error, capsys):
-    def main():
-        raise error
-
-    with pytest.raises(SystemExit) as ended:
-        run_script(main)
-    assert ended.value.code == 2
-    assert capsys.readouterr().err == "error: no such list\n"
+def test_a_mistake_of_ours_shows_where():
+    done = run("raise ValueError('ours')")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
 
 
-def test_an_interrupt_ends_quietly_and_a_bug_with_its_traceback():
-    def interrupted():
-        raise KeyboardInterrupt
+def test_what_was_printed_and_registered_comes_out_and_threads_are_waited_for():
+    done = run(
+        "import atexit, sys, threading, time",
+        "from concurrent.futures import ThreadPoolExecutor",
+        "global pool",
+        "pool = ThreadPoolExecutor()",  # its threads end when the interpreter says so
+        "pool.submit(time.sleep, 0).result()",
+        "atexit.register(lambda: print('registered'))",
+        "threading.Thread(target=lambda: (time.sleep(0.5), print('thread'))).start()",
+        "sys.stdout.write('no line end')",
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "no line endthread\nregistered\n"
 
-    def broken():
-        raise ValueError("a bug")
 
-    with pytest.raises(SystemExit) as ended:
-        run_script(interrupted)
-    assert ended.value.code == 130
-    with pytest.raises(ValueError, match="a bug"):
-        run_script(broken)
+def test_sigterm_ends_what_runs_as_an_exception_does():
+    lines = ("try:", "    print('up', flush=True)", "    import time; time.sleep(60)", "finally:", "    print('ended')")
+    process = subprocess.Popen(
+        [sys.executable, "-c", FRAME.format("\n    ".join(lines))], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "up\n"
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=30)[0] == "ended\n"
+    assert process.returncode == 143
