@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,24 @@ def training_request(description: str | None, protocol: str, argv: Sequence[str]
     """
     args = training_parser(description or "", protocol).parse_args(argv)
     methods = list(dict.fromkeys(name.strip() for name in args.method.split(",") if name.strip())) or [""]
-    configs = [config_from(argparse.Namespace(**vars(args) | {"method": name}), protocol=protocol) for name in methods]
+    configs = [config_from(_for_method(args, name, methods), protocol=protocol) for name in methods]
     return TrainingRequest(
         configs=tuple(configs), seeds=args.seeds or (configs[0].seed,), fresh=args.fresh, dry_run=args.dry_run
     )
+
+
+def _for_method(args: argparse.Namespace, name: str, names: Sequence[str]) -> argparse.Namespace:
+    """Return the flags of one of several methods, without the settings that others have and it has not."""
+    from vlmodels import methods
+
+    settings = {each: {field.name for field in fields(methods.get(each).Config)} for each in names}
+
+    def is_for(item: str) -> bool:
+        key = item.partition("=")[0].strip().removeprefix("method.")
+        others = any(key in settings[other] for other in names)
+        return not item.strip().startswith("method.") or key in settings[name] or not others
+
+    return argparse.Namespace(**vars(args) | {"method": name, "set": [item for item in args.set if is_for(item)]})
 
 
 def training_parser(description: str, protocol: str, *, prog: str = "") -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -10,10 +11,12 @@ from contextlib import contextmanager
 
 from tests.cluster.commands import Command, Failed
 from tests.cluster.hosts import HEAD, STOREROOM, WORKER
-from tests.cluster.lab import Lab, check, record
+from tests.cluster.lab import EPOCHS, Lab, check, record
 from tests.cluster.services import BUCKET
 from tests.cluster.steps import RUNS, compare, wait_for_nodes
 
+FIRST = "msta"
+"""A method of the same settings that is done before the host is cut off."""
 STORE_AWAY = 20
 """Seconds for which the store is away."""
 
@@ -42,11 +45,22 @@ def host_cut_off(lab: Lab) -> None:
 
 
 def host_waited_for(lab: Lab) -> None:
-    """The same without scale.min_workers: the run waits for the second host, and ends to the last digit the same."""
-    out, command = _in_the_middle(lab, "host-waited-for")
+    """Two methods in one command, and the cable pulled in the second, without scale.min_workers: it waits for the host.
+
+    It ends to the last digit the same, and the first run stays as it is.
+    """
+    out = f"s3://{BUCKET}/host-waited-for"
+    command = lab.b2n("host-waited-for", out, "--method", f"{FIRST},adaptformer", "--set", "method.alpha=0")
+    command.wait_for(rf"b2n-{FIRST}-\w+: scoring \d+ novel")
+    command.wait_for(r"b2n-adaptformer-\w+: epoch 2/")
     with _cut_off(lab):
         command.wait_for("lost rank")
     _ends_as_undisturbed(command, out, restarts=1)
+    first = record(out, FIRST)
+    check(first["restarts"] == 0, f"{first['restarts']} restarts of the run that had ended: {command}")
+    check(command.output.count(f"b2n-{FIRST}-") and f"{FIRST} " in command.output, f"not in the table: {command}")
+    trained = re.findall(rf"b2n-{FIRST}-\w+: epoch (\d)/", command.output)
+    check(trained == [str(epoch + 1) for epoch in range(EPOCHS)], f"the first trained epochs {trained}: {command}")
 
 
 @contextmanager

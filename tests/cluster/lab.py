@@ -78,10 +78,10 @@ def check(true: bool, message: str) -> None:
         raise Failed(message)
 
 
-def record(out: str) -> dict[str, Any]:
-    """Return ``run.json`` of the only run below ``out``."""
-    found = [info.path for info in files(out) if info.path.endswith("/run.json")]
-    check(len(found) == 1, f"{out} has {len(found)} finished runs")
+def record(out: str, method: str = "adaptformer") -> dict[str, Any]:
+    """Return ``run.json`` of the only run of a method below ``out``."""
+    found = [info.path for info in files(out) if info.path.endswith("/run.json") and f"/b2n-{method}-" in info.path]
+    check(len(found) == 1, f"{out} has {len(found)} finished runs of {method}")
     with store().open_input_stream(found[0]) as stream:
         return json.loads(stream.read())
 

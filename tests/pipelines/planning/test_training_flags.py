@@ -51,6 +51,12 @@ def test_a_request_has_a_configuration_for_each_method():
     request = training_request(None, "b2n", ["--data", "d", "--method", "zeroshot, msta,zeroshot", "--seeds", "3,2"])
     assert [config.method for config in request.configs] == ["zeroshot", "msta"]
     assert {config.seed for config in request.configs} == {3}
+    assert request.configs[1].method_config["alpha"] != 0
+    given = ["--data", "d", "--method", "adaptformer,msta", "--set", "method.alpha=0", "--set", "method.dims=32"]
+    adaptformer, msta = training_request(None, "b2n", given).configs
+    assert (adaptformer.method_config["dims"], msta.method_config["dims"], msta.method_config["alpha"]) == (32, 32, 0)
+    with pytest.raises(UserError, match="alpa"):
+        training_request(None, "b2n", [*given, "--set", "method.alpa=0"])
     for wrong in ("msta,mstaa", ""):
         with pytest.raises(UserError, match="method"):
             training_request(None, "b2n", ["--data", "d", "--method", wrong])
