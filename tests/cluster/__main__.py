@@ -25,7 +25,6 @@ from tests.cluster.hosts import CHECKOUT, HEAD, isolated
 from tests.cluster.lab import Lab
 
 NEEDED = ("bring_up", "ingest")  # nothing works without them
-ON_REQUEST = ("host_waited_for",)  # with --only: it takes minutes and shows little more
 STEPS: dict[str, Callable[[Lab], None]] = {
     step.__name__: step
     for step in (
@@ -46,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.inside:
-        return _inside(args.inside, args.only or [name for name in STEPS if name not in ON_REQUEST], keep=args.keep)
+        return _inside(args.inside, args.only or list(STEPS), keep=args.keep)
     if reason := _refusal():
         print(f"SKIPPED: {reason}")
         return 0

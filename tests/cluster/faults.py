@@ -45,10 +45,7 @@ def host_cut_off(lab: Lab) -> None:
 
 
 def host_waited_for(lab: Lab) -> None:
-    """Two methods in one command, and the cable pulled in the second, without scale.min_workers: it waits for the host.
-
-    It ends to the last digit the same, and the first run stays as it is.
-    """
+    """Two methods in one command, the cable pulled in the second: it waits, and ends to the last digit the same."""
     out = f"s3://{BUCKET}/host-waited-for"
     command = lab.b2n("host-waited-for", out, "--method", f"{FIRST},adaptformer", "--set", "method.alpha=0")
     command.wait_for(rf"b2n-{FIRST}-\w+: scoring \d+ novel")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,19 @@ def test_workers_that_fail_in_one_run_again_and_again_do_the_others(together, sm
     assert [result.reused for result in results] == [True, False, True]
     assert pids.resumed
     assert len(losses(results[1])) == 100
+
+
+def test_ctrl_c_while_workers_start_leaves_no_run_open(small_data, ray_session, tmp_path):
+    """Opening the tracked run takes longer than the user's patience."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    plan = seed(1, small_data, tmp_path, f"tracking.uri={uri}")
+    threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_training(plan)
+    client = connect(uri)
+    found = client.get_experiment_by_name("vidadapt")
+    tracked = client.search_runs([found.experiment_id]) if found else []
+    assert {run.info.status for run in tracked} <= {"KILLED"}
 
 
 def test_ctrl_c_in_the_second_run_leaves_nothing_running(small_data, ray_session, tmp_path):

@@ -124,7 +124,7 @@ def test_a_mistake_in_the_worker_is_reported_once(small_data, ray_session, tmp_p
 def test_tracked_registered_and_pulled_from_the_registry(small_data, ray_session, tmp_path, monkeypatch):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     settings = (f"tracking.uri={uri}", "tracking.register=small", "protocol.holdout=0.3", "selection=select")
-    result = run(config_of(small_data, tmp_path / "runs", *settings))
+    result = run(config_of(small_data, tmp_path / "runs", *settings, workers=1))
     from pipelines.runs.tracking import connect
 
     client = connect(uri)
@@ -146,16 +146,16 @@ def test_tracked_registered_and_pulled_from_the_registry(small_data, ray_session
     found = predictor(video, topk=2)
     assert sum(p.probability for p in found) == pytest.approx(1, abs=1e-5)
     assert {p.label for p in found} == set(result.record.classes["base"])
-    again = run(config_of(small_data, tmp_path / "runs", *settings))
+    again = run(config_of(small_data, tmp_path / "runs", *settings, workers=1))
     assert again.reused
     assert len(client.search_model_versions("name = 'small'")) == 1
     other = f"tracking.uri=sqlite:///{tmp_path}/other.db"
     with pytest.raises(UserError, match="tracked elsewhere"):
-        run(config_of(small_data, tmp_path / "runs", *settings[1:], other))
+        run(config_of(small_data, tmp_path / "runs", *settings[1:], other, workers=1))
 
 
 def test_zero_shot_needs_no_training(small_data, ray_session, tmp_path):
-    result = run(config_of(small_data, tmp_path, method="zeroshot"))
+    result = run(config_of(small_data, tmp_path, method="zeroshot", workers=1))
     assert result.record.history == ()
     assert result.record.facts.trainable == 0
     assert result.metrics.tests["novel"].n_scored > 0

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from pipelines import few_shot, report, retrieval, supervised, zero_shot
+from pipelines.runs.tracking import connect
 from vlmodels.errors import UserError
 from vlmodels.predictor import load
 
@@ -99,6 +103,21 @@ def test_the_best_of_several_methods_is_registered_by_held_out_clips_alone(small
         few_shot.main(arguments)
     assert few_shot.main([*arguments, "--set", "protocol.holdout=0.25"]) == 0
     assert re.search(r"^registering (zeroshot|linear), seed 1$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_script_that_is_told_to_end_leaves_nothing_marked_as_running(small_data, tmp_path):
+    command = [sys.executable, "-u", "-m", "pipelines.supervised", "--data", str(small_data), "--out", str(tmp_path)]
+    command += [*SMALL, "--set", "optim.epochs=5000", "--mlflow", f"sqlite:///{tmp_path}/mlflow.db"]
+    script = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    for line in script.stdout:
+        if "epoch 2/" in line:
+            script.send_signal(signal.SIGTERM)
+            break
+    script.communicate(timeout=60)
+    assert script.returncode == 143
+    client = connect(f"sqlite:///{tmp_path}/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("vidadapt").experiment_id])
+    assert (run.info.status, run.data.tags["outcome"]) == ("KILLED", "stopped by the user")
 
 
 def test_one_run_that_fails_is_an_error_of_a_command_that_did_the_others(small_data, tmp_path, capsys):
