@@ -17,7 +17,6 @@ from pipelines.runs.progress import Message
 
 SAY_WAITING_S = 60.0
 _READ_S = 0.2
-_WAIT_S = 0.1
 _ANSWER_S = 30.0
 
 
@@ -47,25 +46,18 @@ class _Board:
         self._notes: list[Note] = []
         self._jobs: dict[str, Any] = {}
         self._ended: set[str] = set()
-        self._closed = False
 
     def add(self, name: str, packed: Sequence[Any]) -> None:
         """Add a job: its name, and a reference to it in a list, which Ray hands on as it is."""
-        self._ended.discard(name)
         self._jobs[name] = packed[0]
 
     def drop(self, name: str) -> None:
         """Give out a job no more."""
         self._ended.add(name)
 
-    def close(self) -> None:
-        """Let the workers end once they have done all jobs."""
-        self._closed = True
-
-    def next(self) -> tuple[str, bool]:
-        """Return the job to do now, or "" and whether more may come."""
-        todo = next((name for name in self._jobs if name not in self._ended), "")
-        return todo, not self._closed
+    def next(self) -> str:
+        """Return the job to do now, "" after the last."""
+        return next((name for name in self._jobs if name not in self._ended), "")
 
     def job(self, name: str) -> list[Any]:
         """Return a list with the reference to a job."""
@@ -101,14 +93,10 @@ class Jobs:
         self._actor = actor
 
     def next(self) -> str:
-        """Return the name of the job to do now, "" if there will be none any more; wait while one may come."""
+        """Return the name of the job to do now, "" after the last."""
         import ray
 
-        while True:
-            name, open_ = ray.get(self._actor.next.remote())
-            if name or not open_:
-                return str(name)
-            time.sleep(_WAIT_S)
+        return str(ray.get(self._actor.next.remote()))
 
     def get(self, name: str) -> Any:
         """Return a job."""
@@ -179,10 +167,6 @@ class Board:
     def drop(self, name: str) -> None:
         """Let the workers leave a job out."""
         self._actor.drop.remote(name)
-
-    def close(self) -> None:
-        """Let the workers end once they have done all jobs."""
-        self._actor.close.remote()
 
     def _follow(self) -> None:
         quiet_since = time.monotonic()

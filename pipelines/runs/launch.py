@@ -78,9 +78,9 @@ def on_ray(attempts: Sequence[Attempt]) -> None:
     group = _Group(attempts)
     try:
         with release_on_error(), group.board:
+            here = own()
             for attempt in attempts:
-                group.board.add(attempt.name, attempt.job(own()))
-            group.board.close()
+                group.board.add(attempt.name, attempt.job(here))
             while group.left:
                 group.run()
     except BaseException as error:

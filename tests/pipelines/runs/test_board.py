@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import threading
 
 import pytest
 
@@ -42,24 +41,4 @@ def test_jobs_are_given_out_in_order_until_they_have_ended(board):
     jobs.end("one", WorkerEnd())
     assert jobs.next() == "three"
     jobs.end("three", WorkerEnd())
-    board.close()
     assert jobs.next() == ""
-
-
-def test_workers_wait_for_a_job_until_the_board_is_closed(board):
-    got = []
-
-    def work():
-        while name := board.jobs.next():
-            got.append(name)
-            board.jobs.end(name, WorkerEnd())
-
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
-    worker.join(0.5)
-    assert worker.is_alive()
-    board.add("late", 1)
-    board.close()
-    worker.join(30)
-    assert not worker.is_alive()
-    assert got == ["late"]
