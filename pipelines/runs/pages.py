@@ -9,7 +9,6 @@ from pipelines.records.home import Home
 from pipelines.runs.record import RunResult
 from pipelines.runs.tracking import connect
 
-CARD = "model_card.md"
 REPORT = "report"
 
 
@@ -26,7 +25,7 @@ def draw_pages(result: RunResult, tracking: TrackingConfig, home: Home, *, say: 
     if home.holds(name, f"{REPORT}/report.html"):
         return
 
-    from pipelines.reports.model_card import write_model_card
+    from pipelines.reports.model_card import CARD, write_model_card
     from pipelines.reports.run_page import write_run_report
 
     with home.local_copy(name) as folder:

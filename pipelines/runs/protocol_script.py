@@ -55,7 +55,7 @@ def run_protocol(description: str | None, protocol: str, argv: Sequence[str] | N
 
 
 def _show(plans: Sequence[Plan], ends: Sequence[RunResult | Exception]) -> None:
-    """Print the table, where to look, and what failed."""
+    """Print the table, where to look, and what failed; no run needs Ray any more, so let it end."""
     from pipelines.records.summary import table
 
     if results := [end for end in ends if not isinstance(end, Exception)]:

@@ -69,13 +69,15 @@ def run_plans(
     """
     attempts: dict[tuple[str, str], Attempt] = {}
     for plan in plans:
+        if (plan.config.out, plan.name) in attempts:
+            continue
         home = Home.at(plan.config.out)
         attempt = Attempt(plan, home, say=say, watch=watch, on_message=on_message)
-        attempts.setdefault((home.uri, plan.name), attempt)
+        attempts[plan.config.out, plan.name] = attempt
         if not fresh and (record := home.finished(plan.name)) is not None:
             attempt.result = RunResult(home.path(plan.name), record, reused=True)
     _run(list(attempts.values()), fresh=fresh, say=say)
-    ended = [attempts[Home.at(plan.config.out).uri, plan.name] for plan in plans]
+    ended = [attempts[plan.config.out, plan.name] for plan in plans]
     results = [attempt.outcome for attempt in ended]
     show(results)
     for attempt in ended:
