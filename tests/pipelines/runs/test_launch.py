@@ -3,42 +3,26 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipelines.config.resolve import resolve
-from pipelines.config.schema import TrainConfig
 from pipelines.planning.plan import plan_run
 from pipelines.records.home import Home
 from pipelines.runs.run import Watch, run_training
 from pipelines.runs.tracking import connect
 from pipelines.training.errors import DivergedError
+from tests.helpers import small_runs
+from tests.helpers.small_runs import losses
 from vlmodels.errors import UserError
-
-SETTINGS = (
-    *("method.layers=3-4", "method.dims=8", "method.alpha=0", "method.dropout=0"),
-    *("optim.epochs=6", "optim.warmup_epochs=1", "optim.batch_size=4", "protocol.shots=4", "protocol.holdout=0.25"),
-)
 
 
 def config_of(data, out, *overrides):
-    base = TrainConfig(out=str(out))
-    base = replace(
-        base,
-        backbone=replace(base.backbone, pretrained="toy"),
-        data=replace(base.data, dir=str(data)),
-    )
-    return resolve(method="msta", preset=None, base=base, overrides=[*SETTINGS, *overrides])
+    return small_runs.config_of(data, out, "optim.epochs=6", "protocol.holdout=0.25", *overrides, workers=1)
 
 
 def quietly(config, on_epoch=lambda _: None, **more):
     return run_training(plan_run(config), say=lambda _: None, watch=Watch("a trial", on_epoch), **more)
-
-
-def losses(result):
-    return [epoch.loss for epoch in result.record.history]
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +39,10 @@ def test_a_watched_run_has_held_out_accuracy_after_every_epoch(small_data, tmp_p
     assert result.record.epoch_kept == 2  # watching does not choose
 
 
-def test_in_process_equals_ray_train(undisturbed, small_data, ray_session, tmp_path):
+def test_in_process_equals_ray_train(undisturbed, small_data, ray_session, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "auto")  # a named cluster trains one worker too
     ray = run_training(plan_run(config_of(small_data, tmp_path)), say=lambda _: None)
+    assert list(ray.record.workers.values()) != list(undisturbed.record.workers.values()), "an address, not a name"
     assert losses(ray) == losses(undisturbed)
     assert ray.metrics == undisturbed.metrics
     assert ray.record.name == undisturbed.record.name
