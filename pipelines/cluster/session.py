@@ -143,8 +143,8 @@ def _check_listening(address: str) -> None:
 
 
 @contextlib.contextmanager
-def release_on_error() -> Iterator[None]:
-    """Remove the placement groups that the block made if it ends with an error or Ctrl-C (docs/RAY.md#ctrl-c)."""
+def release_after() -> Iterator[None]:
+    """Remove the placement groups that the block made and left (docs/RAY.md#ctrl-c)."""
     import ray
     from ray.util import placement_group_table, remove_placement_group
     from ray.util.placement_group import PlacementGroup
@@ -158,7 +158,6 @@ def release_on_error() -> Iterator[None]:
     before = held()
     try:
         yield
-    except BaseException:
+    finally:
         for key in held() - before:
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(key))))
-        raise

@@ -24,6 +24,7 @@ so what only makes these (videos, ingestion, planning) is not among them."""
 SHOWS = {
     "pipelines/config/text.py": "lays out messages and tables",
     "pipelines/runs/board.py": "carries jobs and messages between driver and workers",
+    "pipelines/runs/group.py": "starts workers, which compute the same however they were started",
     "pipelines/runs/launch.py": "starts workers, which compute the same however they were started",
     "pipelines/runs/lost_workers.py": "reports lost workers; Ray restarts them",
     "pipelines/runs/pages.py": "draws the report of a finished run",

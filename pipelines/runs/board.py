@@ -43,6 +43,7 @@ class _Board:
     """The actor. Jobs stay packed, as references: unpacked, they would import half of the project here."""
 
     def __init__(self) -> None:
+        self._closed = False
         self._notes: list[Note] = []
         self._jobs: dict[str, Any] = {}
         self._ended: set[str] = set()
@@ -50,14 +51,19 @@ class _Board:
     def add(self, name: str, packed: Sequence[Any]) -> None:
         """Add a job: its name, and a reference to it in a list, which Ray hands on as it is."""
         self._jobs[name] = packed[0]
+        self._ended.discard(name)
+
+    def close(self) -> None:
+        """Take no more jobs."""
+        self._closed = True
 
     def drop(self, name: str) -> None:
         """Give out a job no more."""
         self._ended.add(name)
 
-    def next(self) -> str:
-        """Return the job to do now, "" after the last."""
-        return next((name for name in self._jobs if name not in self._ended), "")
+    def next(self) -> str | None:
+        """Return the job to do now, "" after the last, None where more may come."""
+        return next((name for name in self._jobs if name not in self._ended), "" if self._closed else None)
 
     def job(self, name: str) -> list[Any]:
         """Return a list with the reference to a job."""
@@ -67,6 +73,7 @@ class _Board:
         """Add a message."""
         if isinstance(message, JobEnded):
             self._ended.add(name)
+            self._jobs.pop(name, None)  # all have read it
         self._notes.append((name, message))
 
     def read(self, heard: int) -> list[Note]:
@@ -93,10 +100,12 @@ class Jobs:
         self._actor = actor
 
     def next(self) -> str:
-        """Return the name of the job to do now, "" after the last."""
+        """Return the name of the job to do now, "" after the last; wait for one where more may come."""
         import ray
 
-        return str(ray.get(self._actor.next.remote()))
+        while (name := ray.get(self._actor.next.remote())) is None:
+            time.sleep(_READ_S)
+        return str(name)
 
     def get(self, name: str) -> Any:
         """Return a job."""
@@ -135,6 +144,7 @@ class Board:
         self._idle = idle
         self._working = working
         self._heard = 0
+        self._ended: set[str] = set()
         self._stop = threading.Event()
         self._reading = threading.Lock()
         self._thread = threading.Thread(target=self._follow, name="board", daemon=True)
@@ -162,7 +172,16 @@ class Board:
         """Give the workers a job."""
         import ray
 
+        self._ended.discard(name)
         self._actor.add.remote(name, [ray.put(job)])
+
+    def close(self) -> None:
+        """Let the workers end after the last job."""
+        self._actor.close.remote()
+
+    def has_ended(self, name: str) -> bool:
+        """Return whether the workers were heard to be through with a job."""
+        return name in self._ended
 
     def drop(self, name: str) -> None:
         """Let the workers leave a job out."""
@@ -190,4 +209,6 @@ class Board:
                 return
             for name, message in notes:
                 self._heard += 1
+                if isinstance(message, JobEnded):
+                    self._ended.add(name)
                 self._hear(name, message)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pipelines.cluster.session import fits_here
-from pipelines.config.plain import digest_of
 from pipelines.planning.plan import Plan
 from pipelines.records.home import Home
 from pipelines.runs import launch
@@ -96,9 +95,9 @@ def _run(attempts: Sequence[Attempt], *, fresh: bool, say: Callable[[str], None]
         elif fits_here(scale) or (attempt.watched and scale.workers == 1):
             local.append(attempt)
         else:
-            groups.setdefault(digest_of([scale, attempt.home.uri]), []).append(attempt)
+            groups.setdefault(launch.scale_of(attempt), []).append(attempt)
     for group in groups.values():  # before anything is deleted, or MLflow has a run that could not start
-        for note in launch.check_machines([attempt.plan for attempt in group]):
+        for note in launch.check_machines(group):
             say(note)
     for attempt in [*local, *(attempt for group in groups.values() for attempt in group)]:
         if fresh:

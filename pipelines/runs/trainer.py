@@ -11,12 +11,15 @@ import os
 from typing import Any
 
 import ray
+from ray._private.state import state
+from ray.core.generated import gcs_pb2
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.metrics import ControllerMetricsCallback, WorkerMetricsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import worker_group
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 _ABORT_S = 10.0
 
@@ -40,10 +43,14 @@ class Trainer(TorchTrainer):  # type: ignore[misc]  # Ray is untyped here
         try:
             return super().fit()
         except (KeyboardInterrupt, SystemExit):
-            if self._controller is not None:
-                with contextlib.suppress(Exception):  # the controller exits, so there is no answer
-                    ray.get(self._controller.abort.remote(), timeout=_ABORT_S)
+            self.abort()
             raise
+
+    def abort(self) -> None:
+        """End the workers."""
+        if self._controller is not None:
+            with contextlib.suppress(Exception):  # the controller exits, so there is no answer
+                ray.get(self._controller.abort.remote(), timeout=_ABORT_S)
 
     def _register_sigint_handler(self, controller: Any) -> None:
         """Leave Ctrl-C as it is: Ray's handler would stay, and end the process later with exit code 0."""
@@ -60,6 +67,16 @@ class Trainer(TorchTrainer):  # type: ignore[misc]  # Ray is untyped here
             if isinstance(settings["scaling_policy"], FixedScalingPolicy):
                 settings["scaling_policy"] = _FixedPolicy(self.scaling_config)
         return super()._initialize_and_run_controller(**settings)
+
+
+def free_places_of_the_dead() -> None:
+    """Remove this job's placement groups whose controller is dead, as that of a killed trial: nothing else does."""
+    job = ray.get_runtime_context().get_job_id()
+    for packed in state._connect_and_get_accessor().get_placement_group_table():  # noqa: SLF001 - has what is public not
+        group = gcs_pb2.PlacementGroupTableData.FromString(packed)
+        key = ray.PlacementGroupID(group.placement_group_id)
+        if group.creator_actor_dead and key.hex().endswith(job):
+            remove_placement_group(PlacementGroup(key))
 
 
 _SETTINGS_ALONE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}

@@ -14,7 +14,7 @@ from ray.tune import Callback
 
 from pipelines.cluster.capacity import can_grow, most_places, resources_of_worker
 from pipelines.cluster.preflight import check_cluster
-from pipelines.cluster.session import release_on_error
+from pipelines.cluster.session import release_after
 from pipelines.cluster.view import CONNECTED, ClusterView
 from pipelines.config.schema import TrainConfig
 from pipelines.records.home import Home
@@ -92,7 +92,7 @@ def run_trials(
         max_failures=max_failures,
         callbacks=[TrialRecorder(shared, folder, plan.count, objective, say)],
     )
-    with release_on_error():
+    with release_after():
         tuner.fit()
     complete = all_ended(plan, folder)
     if complete:

@@ -67,7 +67,7 @@ def test_what_a_block_holds_is_released_if_it_is_interrupted(ray_session):
     inside = []
 
     def interrupted():
-        with session.release_on_error():
+        with session.release_after():
             inside.append(one_cpu())
             raise KeyboardInterrupt
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from pipelines.planning.plan import plan_run
 from pipelines.runs.progress import EpochDone, Resumed, ScoringStarted, WorkerUp
-from pipelines.runs.run import run_plans, run_training
+from pipelines.runs.run import Watch, run_plans, run_training
 from pipelines.runs.tracking import connect
 from pipelines.training.errors import DivergedError
 from tests.helpers.small_runs import config_of, losses
@@ -125,6 +126,21 @@ def test_a_run_that_fails_leaves_the_others_as_they_are(together, small_data, tm
     assert [status[plan.name] for plan in plans] == ["FINISHED", "FAILED", "FAILED", "FINISHED"]
 
 
+def test_runs_of_other_numbers_of_workers_go_along(together, small_data, tmp_path):
+    """Two, one and three workers in one command: a group for each number, the single one in this process."""
+    pids = Pids()
+    plans = [
+        seed(1, small_data, tmp_path),
+        seed(2, small_data, tmp_path, workers=1),
+        seed(3, small_data, tmp_path, "scale.cpus_per_worker=0.5", workers=3),
+    ]
+    results = run_plans(plans, on_message=pids)
+    same(results[:1], together[:1])
+    assert [len(result.record.workers) for result in results] == [2, 1, 3]
+    assert os.getpid() in pids.pids
+    assert len(set(pids.pids)) == 2 + 1 + 3
+
+
 def test_workers_that_fail_in_one_run_again_and_again_do_the_others(together, small_data, tmp_path):
     limit = "scale.max_failures=0"
     plans = [seed(number, small_data, tmp_path, limit) for number in (1, 3)]
@@ -173,3 +189,53 @@ def test_ctrl_c_in_the_second_run_leaves_nothing_running(small_data, ray_session
     assert status == {plans[0].name: "FINISHED", plans[1].name: "KILLED"}
     assert {group["state"] for group in placement_group_table().values()} <= {"REMOVED"}
     assert [path.name for path in (tmp_path / ".ray").iterdir()] == [plans[1].name], "what it goes on from"
+
+
+def trials(plans, *at):
+    """Run plans as a sweep's trials are: each by itself, watched, one after the other in one process."""
+    pids, ended = Pids(*at), []
+    for plan in plans:
+        try:
+            watch = Watch("a trial", lambda _: None)
+            ended.append(run_training(plan, watch=watch, say=lambda _: None, on_message=pids))
+        except DivergedError as error:
+            ended.append(error)
+    return ended, pids.pids
+
+
+@pytest.fixture
+def trial_process(ray_session):
+    import ray
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # its process does not find this file
+    actor = ray.remote(num_cpus=0)(Trials).remote()
+    yield actor
+    ray.kill(actor)
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+class Trials:
+    def run(self, plans, at=()):
+        return trials(plans, *at)
+
+
+def test_trials_of_several_workers_share_one_group(together, small_data, tmp_path, trial_process):
+    """One diverges, one has a killed worker; then the process of the trials is killed, and its CPUs are free again."""
+    import ray
+
+    plans = [seed(number, small_data, tmp_path) for number in (1, 2, 3)]
+    bad = seed(1, small_data, tmp_path, "optim.lr=1e30", "method.scale=100")
+    ended, pids = ray.get(trial_process.run.remote([plans[0], bad, plans[1]]))
+    assert len(set(pids)) == 2, "the same two processes do all"
+    assert isinstance(ended[1], DivergedError)
+    assert [losses(ended[0]), losses(ended[2])] == [losses(together[0]), losses(together[1])]
+    ended, pids = ray.get(trial_process.run.remote([plans[2]], [epoch_of_any(3)]))
+    assert len(set(pids)) == 4
+    assert losses(ended[0]) == losses(together[2])
+    ray.kill(trial_process)
+    same(run_plans([seed(2, small_data, tmp_path / "after")]), together[1:2])
+
+
+def epoch_of_any(number):
+    return lambda message, _: isinstance(message, EpochDone) and message.metrics["epoch"] == number
