@@ -75,7 +75,8 @@ def free_places_of_the_dead() -> None:
     for packed in state._connect_and_get_accessor().get_placement_group_table():  # noqa: SLF001 - has what is public not
         group = gcs_pb2.PlacementGroupTableData.FromString(packed)
         key = ray.PlacementGroupID(group.placement_group_id)
-        if group.creator_actor_dead and key.hex().endswith(job):
+        by_actor = group.creator_actor_id.strip(b"\xff")  # "dead" is also said of those of a driver, which has none
+        if by_actor and group.creator_actor_dead and key.hex().endswith(job):
             remove_placement_group(PlacementGroup(key))
 
 

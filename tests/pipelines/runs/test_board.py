@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 
 import pytest
 
@@ -41,4 +42,16 @@ def test_jobs_are_given_out_in_order_until_they_have_ended(board):
     jobs.end("one", WorkerEnd())
     assert jobs.next() == "three"
     jobs.end("three", WorkerEnd())
+    board.close()
     assert jobs.next() == ""
+
+
+def test_workers_wait_for_a_job_while_more_may_come(board):
+    threading.Timer(1, lambda: board.add("late", {"job": "late"})).start()
+    assert board.jobs.next() == "late"
+    board.jobs.end("late", WorkerEnd())
+    board.catch_up()
+    assert board.has_ended("late")
+    board.add("late", {"job": "again"})
+    assert not board.has_ended("late")
+    assert board.jobs.get(board.jobs.next()) == {"job": "again"}

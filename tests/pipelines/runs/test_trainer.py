@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from importlib.metadata import version
 
 import pytest
+import ray
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig
+from ray.util import placement_group, placement_group_table, remove_placement_group
 
-from pipelines.runs.trainer import Trainer
+from pipelines.runs.trainer import Trainer, free_places_of_the_dead
 
 
 def test_the_version_of_ray_is_the_one_that_was_read():
@@ -58,3 +61,30 @@ def test_a_controller_workers_and_one_small_actor_are_all_that_runs(ray_session,
     assert {"TrainController", "RayTrainWorker", "NoBarrier"} <= set(found)
     helpers = ("PreemptionWatcher", "PlacementGroupCleaner", "DatasetManager", "SynchronizationActor")
     assert not set(helpers) & set(found)
+
+
+def test_places_of_a_killed_controller_are_freed_and_no_others(ray_session):
+    class Holder:
+        def hold(self):
+            from ray.util import placement_group
+
+            self.group = placement_group([{"CPU": 0.1}])
+            assert self.group.wait(60)
+            return self.group
+
+    own = placement_group([{"CPU": 0.1}])
+    assert own.wait(60)
+    living, dead = (ray.remote(num_cpus=0)(Holder).remote() for _ in range(2))
+    held, orphan = ray.get([living.hold.remote(), dead.hold.remote()])
+    ray.kill(dead)
+
+    def state(group):
+        return placement_group_table(group)["state"]
+
+    until = time.monotonic() + 60
+    while state(orphan) != "REMOVED" and time.monotonic() < until:
+        free_places_of_the_dead()
+        time.sleep(0.1)
+    assert [state(group) for group in (orphan, held, own)] == ["REMOVED", "CREATED", "CREATED"]
+    remove_placement_group(held)
+    remove_placement_group(own)
