@@ -13,7 +13,6 @@ OTHERS = {
     "pipelines/cluster/test_autoscaled.py": "several modules, on a cluster that has no machine yet",
     "pipelines/runs/test_every_method.py": "all methods, from the plan to the predictor",
     "pipelines/runs/test_frozen.py": "files of an older version, read by several modules",
-    "pipelines/runs/test_group.py": "many runs by one group of workers: launch, board and attempts together",
     "pipelines/scripts/test_protocol_scripts.py": "the four scripts that train, on the same data",
     "pipelines/scripts/test_scripts.py": "what holds for every script",
     "pipelines/test_layout.py": "the imports of all modules",
