@@ -17,11 +17,15 @@ from vlmodels.readers.impostor import impostor, picture
 LEAST_DECODED = 0.9
 """A video is broken, not short, if it has less than this fraction of the frames that its header states."""
 CONTAINERS = {"mov", "matroska", "flv", "avi"}
-"""From these decord returns the right frames if none is stored out of order, or if the codec is in ``REORDERED``."""
+"""From these, readers that seek return the right frames if none is stored out of order.
+
+If some are, torchcodec is right where the container has presentation times, decord for codecs in ``REORDERED`` there.
+"""
 REORDERED = {"h264", "vp8", "vp9"}
 """Codecs that reorder frames, but that decord reads rightly from containers with presentation times (not AVI).
 
-Both sets are from a comparison of the decoders over some 90 files; ``tests/vlmodels/test_video.py`` repeats a part.
+Both sets are from a comparison of the readers over some 90 files: ``benchmarks/decoders.py``, which prints the files
+that a reader gets wrong.
 """
 
 
@@ -148,10 +152,14 @@ def _right_readers(container: Any, codec: Any, family: str) -> frozenset[str]:
     """Return the readers of a plain file (8 bits, nothing cut away) whose frames were equal to PyAV's."""
     if family not in CONTAINERS:
         return frozenset()
-    ordered = not codec.has_b_frames and codec.name != "hevc"
-    decord = ordered or (codec.name in REORDERED and family != "avi")
     one_stream = len(container.streams.video) == 1
-    return frozenset({"torchcodec"} | ({"decord"} if decord and one_stream else set()))
+    has_times = family != "avi"  # an AVI only counts its packets
+    right = set()
+    if one_stream and ((codec.name in REORDERED and has_times) or (not codec.has_b_frames and codec.name != "hevc")):
+        right.add("decord")
+    if has_times or not codec.has_b_frames:
+        right.add("torchcodec")
+    return frozenset(right)
 
 
 def _depth(codec: Any) -> int:

@@ -5,6 +5,7 @@ It needs FFmpeg's shared libraries (4 to 8) on the machine, which its package do
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from vlmodels.readers.container import file_url
 INSTALL = "pip install torchcodec, and FFmpeg 4 to 8 with its shared libraries (apt-get install ffmpeg)"
 
 
+@functools.cache
 def load() -> Any:
-    """Return torchcodec's decoder class, or None where it, or FFmpeg, is not installed."""
+    """Return torchcodec's decoder class, or None where it, or FFmpeg, is not installed; to find out takes a while."""
     try:
         from torchcodec import decoders
     except (ImportError, OSError, RuntimeError):  # without FFmpeg it raises RuntimeError
