@@ -252,6 +252,8 @@ def _reply(
         slot_memory[: frames.size] = frames.reshape(-1)
     except VideoError as error:
         return _Reply(error=error.cause)
+    except UserError as error:
+        return _Reply(error=str(error))
     except MemoryError:
         return _Reply(error=f"decoding takes more than {MEMORY_LIMIT >> 30} GB of memory")
     except Exception as error:  # noqa: BLE001 - whatever a decoder raises costs this clip only

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import pickle
 import sys
@@ -246,24 +245,3 @@ def test_formats(tmp_path, decoders, name, codec, form):
     frames, info = read_clip(path, middle)
     assert numbers(frames) == middle(60).tolist()
     assert info.n_frames == 60
-
-
-def test_real_clips_have_the_outcome_on_record(shared_data):
-    with (shared_data / "MANIFEST.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert {row["file"] for row in rows} == {path.name for path in (shared_data / "clips").iterdir()}
-    outcomes = {row["file"]: outcome(shared_data / "clips" / row["file"]) for row in rows}
-    assert outcomes == {row["file"]: on_record(row) for row in rows}
-
-
-def outcome(path):
-    try:
-        return video.read_clip(path, middle)[1].n_frames
-    except VideoError:
-        return "refused"
-
-
-def on_record(row):
-    """Frames as PyAV counts them; files of which it decodes only a part are refused where their header says so."""
-    readable = row["expected"] in {"ok", "ok_but_backend_mismatch", "error_decord_ok_pyav"}
-    return int(row["pyav_frames"]) if readable or row["file"] == "truncated_half.mkv" else "refused"

@@ -45,8 +45,7 @@ def read_header(path: Path) -> Header:
     Raises:
         VideoError: the file is missing, no video, truncated, or its pictures are too large.
     """
-    if not path.is_file():
-        raise VideoError(path, "no such file")
+    _require_file(path)
     try:
         with open_video(path) as container:
             return _header_of(path, container)
@@ -54,11 +53,23 @@ def read_header(path: Path) -> Header:
         raise VideoError(path, _why_not(path, error)) from error
 
 
+def _require_file(path: Path) -> None:
+    try:
+        found = path.is_file()
+    except OSError as error:  # the name is too long, a folder may not be read
+        raise VideoError(path, f"cannot be read: {error.strerror}") from error
+    if not found:
+        raise VideoError(path, "it is a folder, not a video" if path.is_dir() else "no such file")
+
+
 def _why_not(path: Path, error: av.FFmpegError) -> str:
-    with path.open("rb") as file:
-        cause = impostor(file)
-        file.seek(0)
-        kind = picture(file)
+    try:
+        with path.open("rb") as file:
+            cause = impostor(file)
+            file.seek(0)
+            kind = picture(file)
+    except OSError as unreadable:
+        return f"cannot be read: {unreadable.strerror}"
     if cause:
         return cause
     if isinstance(error, av.ArgumentError):  # its demuxer is not on the list

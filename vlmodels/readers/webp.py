@@ -18,7 +18,7 @@ def is_webp(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             start = file.read(12)
-    except OSError:
+    except (OSError, ValueError):  # whoever reads it will say so
         return False
     return start[:4] == b"RIFF" and start[8:] == b"WEBP"
 

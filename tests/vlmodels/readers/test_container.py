@@ -76,3 +76,12 @@ def test_other_files_are_no_videos(tmp_path, content, cause):
     (tmp_path / "a.mp4").write_bytes(content)
     with pytest.raises(VideoError, match=cause):
         read_clip(tmp_path / "a.mp4", middle)
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [("a" * 300, "cannot be read: File name too long"), ("a\0b", "no such file"), (".", "a folder"), ("x", "no such")],
+)
+def test_names_without_a_file(tmp_path, name, cause):
+    with pytest.raises(VideoError, match=cause):
+        read_clip(tmp_path / name, middle)
