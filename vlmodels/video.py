@@ -1,10 +1,10 @@
 """Reader of chosen frames of a video file, with a clear reason where a file cannot be read.
 
-PyAV reads every file, and alone is enough. decord and torchcodec are used where they are installed, where seeking can
-skip frames, and where we found their frames equal to those of a plain decode. decord refuses some files that PyAV
-reads (AV1, GIF). It returns wrong frames *without an error* from transport and program streams, WMV, HEVC, edit lists,
-and most codecs that reorder frames. For dense frames it is no faster, at 1080p slower. A broken video raises
-``VideoError``; a decoder that hangs or crashes needs a process around it, as ``pipelines.ingestion.isolation`` has.
+PyAV reads every file, and alone is enough. torchcodec and decord are used where they are installed, where seeking can
+skip frames, and where we found their frames equal to those of a plain decode: of some files they return wrong frames
+*without an error* (``vlmodels.readers.header``). For dense frames they are hardly faster, and only a decode of the
+whole file finds all damage. A broken video raises ``VideoError``; a decoder that hangs or crashes needs a process
+around it, as ``pipelines.ingestion.isolation`` has.
 """
 
 # Shapes: P chosen frame, H W pixel row and column of the upright picture.
@@ -34,8 +34,9 @@ SPARSE = 32
 """Seeking is faster if at least this many frames, on average, are between two wanted ones."""
 SEEKING: dict[str, Any] = {"decord": decord_reader, "torchcodec": torchcodec_reader}
 """Readers that seek, each a module with ``load`` and ``read``."""
-AUTOMATIC: tuple[Reader, ...] = ("decord",)
-"""Those that "auto" uses, the best first; ``benchmarks/decoders.py`` compares them."""
+AUTOMATIC: tuple[Reader, ...] = ("torchcodec", "decord")
+"""Those that "auto" uses, the best first by ``benchmarks/decoders.py``: torchcodec is faster than decord, takes less
+memory, and is right about more files (HEVC, AV1, B-frames)."""
 
 
 def read_clip(

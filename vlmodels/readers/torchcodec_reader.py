@@ -1,6 +1,6 @@
 """Reads clips with torchcodec, which seeks to the wanted frames; only for files whose header says that it is right.
 
-It needs FFmpeg's shared libraries (4 to 8) on the machine, which its package does not bring along.
+It needs FFmpeg's shared libraries (4 or later) on the machine, which its package does not bring along.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ import numpy as np
 from vlmodels.readers.clip import ClipJob, DisagreementError, Frames, VideoInfo, in_order
 from vlmodels.readers.container import file_url
 
-INSTALL = "pip install torchcodec, and FFmpeg 4 to 8 with its shared libraries (apt-get install ffmpeg)"
+INSTALL = "pip install torchcodec, and FFmpeg 4 or later with its shared libraries (apt-get install ffmpeg)"
 
 
 @functools.cache
 def load() -> Any:
     """Return torchcodec's decoder class, or None where it, or FFmpeg, is not installed; to find out takes a while."""
     try:
-        from torchcodec import decoders
-    except (ImportError, OSError, RuntimeError):  # without FFmpeg it raises RuntimeError
+        import torchcodec
+    except (ImportError, OSError, RuntimeError):  # without FFmpeg older ones raise RuntimeError, newer ones wait
         return None
-    return decoders.VideoDecoder
+    if getattr(torchcodec, "ffmpeg_major_version", 0) is None:
+        return None
+    return torchcodec.decoders.VideoDecoder
 
 
 def read(decoder: Any, job: ClipJob) -> tuple[Frames, VideoInfo]:
