@@ -1,6 +1,6 @@
 """Compare the readers of video files: are their frames right, and how fast are they?
 
-    python benchmarks/decoders.py [--clips ../shared/data/clips] [--videos 16] [--rounds 3] [--seconds 40]
+    python -m benchmarks.decoders [--clips ../shared/data/clips] [--videos 16] [--rounds 3] [--seconds 40]
 
 Right: every file of ``--clips``, where it is there, and toy videos in the usual codings are decoded whole with PyAV,
 and eight spread frames of each with the other readers, whatever the file's header says of them. "wrong" counts files

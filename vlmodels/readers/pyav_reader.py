@@ -61,8 +61,9 @@ def decode(path: Path, header: Header, threads: int) -> Iterator[Any]:
 
 def why_none(header: Header, stopped: str = "") -> str:
     """Return why a file has no frames; FFmpeg forgets the size of pictures that it finds too large."""
-    limit = "" if header.frame_bytes else f", or they have more than {MAX_PIXELS / 1e6:.0f} million pixels"
-    return f"none of its frames can be decoded{stopped}{limit}"
+    if header.frame_bytes:
+        return f"none of its frames can be decoded{stopped}"
+    return f"none of its frames can be decoded, or they have more than {MAX_PIXELS / 1e6:.0f} million pixels"
 
 
 def upright(frame: Any, width: int, height: int) -> Frames:
