@@ -22,6 +22,7 @@ check: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/ingest.py
+	$(BIN)/python -m benchmarks.decoders
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/methods.py

@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     add("--pool", type=int, default=4, metavar="N", help="frames stored of a segment, besides its centre (default: 4)")
     add("--sampling", default="segments", choices=("segments", "dense"), help="frames of a clip (default: segments)")
     add("--stride", type=int, default=16, metavar="N", help="frames between two of a dense clip (default: 16)")
+    add("--reader", default="auto", metavar="NAME", help="auto, pyav, decord or torchcodec: same frames, other speed")
     add("--max-bad", type=float, default=50, metavar="PERCENT", help="videos that may be set aside (default: 50)")
     add("--retry", action="store_true", help="try videos again that an earlier run set aside")
     add("--overwrite", action="store_true", help="start over in --out, also with other settings")
@@ -56,8 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pipelines.ingestion.destination import Destination
     from pipelines.ingestion.ingest import ingest
     from vlmodels.errors import UserError
+    from vlmodels.video import require_reader
 
-    settings = DecodeSettings(args.frames, args.size, args.pool, args.sampling, args.stride)
+    require_reader(args.reader)
+    settings = DecodeSettings(args.frames, args.size, args.pool, args.sampling, args.stride, args.reader)
     out = Destination.at(args.out)
     inputs = inputs_from(args, exclude=None if out.uri else out.folder)
     lists = f" ({', '.join(one.name for one in inputs.lists)})" if inputs.lists else ""

@@ -12,10 +12,10 @@ import numpy as np
 from vlmodels.errors import UserError, nearest
 from vlmodels.resize import WIDEST, Frames, resize_cover, storage_shape, stored_short_side
 from vlmodels.sampling import Indices, Sampling, dense_pool_indices, pool_indices, pool_offsets, pool_starts
-from vlmodels.video import VideoInfo, read_clip
+from vlmodels.video import Reader, VideoInfo, read_clip
 
 DECODE_VERSION = 1
-"""To be raised when the same file and settings give other frames."""
+"""To be raised when the same file and settings give other frames, and the manifest (``n_frames``) does not show it."""
 DECODER = "pipelines.ingestion.decode:decode_clip"
 """``module:function`` that a decoding process imports."""
 
@@ -30,6 +30,7 @@ class DecodeSettings:
         pool: views that are stored, in addition to the centre one.
         sampling: whether a view is a frame of each segment, or "dense": frames that are ``stride`` apart.
         stride: frames between two of a dense view.
+        reader: the reader of the files; it does not decide which frames are stored, so ``to_json`` leaves it out.
 
     Raises:
         UserError: a value is out of range.
@@ -40,6 +41,7 @@ class DecodeSettings:
     pool: int = 4
     sampling: Sampling = "segments"
     stride: int = 16
+    reader: Reader = "auto"
 
     def __post_init__(self) -> None:
         for name, least, most in (("frames", 1, 256), ("size", 16, 1024), ("pool", 1, 32), ("stride", 1, 256)):
@@ -123,7 +125,11 @@ def decode_clip(path: str, settings: DecodeSettings) -> tuple[Frames, VideoInfo]
         return resize_cover(frames, height, width)
 
     if settings.sampling == "segments":
-        return read_clip(path, settings.indices, to_storage)
-    frames, info = read_clip(path, lambda n: np.unique(settings.indices(n)), to_storage)  # each once, ascending
+        return read_clip(path, settings.indices, to_storage, reader=settings.reader)
+
+    def each_once(n_frames: int) -> Indices:
+        return np.unique(settings.indices(n_frames))  # ascending
+
+    frames, info = read_clip(path, each_once, to_storage, reader=settings.reader)
     wanted = settings.indices(info.n_frames)
     return frames[np.searchsorted(np.unique(wanted), wanted)], info

@@ -12,6 +12,7 @@ import functools
 import importlib
 import mmap
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -34,6 +35,8 @@ START_LIMIT_S = 300.0
 IDLE_LIMIT_S = 60.0
 """A child without work ends: Ray may keep its worker, and so the child, long after an ingest."""
 SLOTS = 2
+MEMORY_LIMIT = 4 << 30
+"""Bytes that a child may allocate, its frames not counted; 67 million pixels (``MAX_PIXELS``) need about 1.5 GB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +214,7 @@ def serve(connection_fd: int, memory_fd: int) -> None:
     """Run in the child: decode what is asked for, until the parent has ended."""
     connection = Connection(connection_fd)
     job: _Job = connection.recv()
+    _limit_memory(MEMORY_LIMIT + 3 * job.slot_bytes)
     module, name = job.decode.split(":")
     function: Callable[[str, Any], tuple[Frames, VideoInfo]] = getattr(importlib.import_module(module), name)
     memory = np.frombuffer(mmap.mmap(memory_fd, SLOTS * job.slot_bytes), np.uint8)
@@ -232,6 +236,13 @@ def serve(connection_fd: int, memory_fd: int) -> None:
         connection.send(reply)
 
 
+def _limit_memory(size: int) -> None:
+    """Let allocations above ``size`` bytes fail in this process, rather than in whatever else runs on the machine."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = size if hard == resource.RLIM_INFINITY else min(size, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
 def _reply(
     function: Callable[[str, Any], tuple[Frames, VideoInfo]], path: str, job: _Job, slot_memory: Frames
 ) -> _Reply:
@@ -241,6 +252,10 @@ def _reply(
         slot_memory[: frames.size] = frames.reshape(-1)
     except VideoError as error:
         return _Reply(error=error.cause)
+    except UserError as error:
+        return _Reply(error=str(error))
+    except MemoryError:
+        return _Reply(error=f"decoding takes more than {MEMORY_LIMIT >> 30} GB of memory")
     except Exception as error:  # noqa: BLE001 - whatever a decoder raises costs this clip only
         return _Reply(error=f"{type(error).__name__}: {error}")
     return _Reply(frames.shape, info)

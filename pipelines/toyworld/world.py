@@ -141,7 +141,7 @@ def write_video(frames: Tensor, path: Path) -> None:
     import av
 
     partial = path.with_name(path.name + ".partial")
-    with av.open(str(partial), "w", format="mp4") as container:
+    with av.open(f"file:{partial}", "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "23", "preset": "superfast"})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"

@@ -51,6 +51,8 @@ def moody(path, settings):
         os._exit(3)
     if "raise" in name:
         raise RuntimeError("surprise")
+    if "hungry" in name:
+        np.ones(6 << 30, np.uint8)
     if "noise" in name:
         print("to stdout")
         os.write(2, b"native noise\n")

@@ -71,6 +71,27 @@ def truncate(path: Path, keep: float) -> Path:
     return path
 
 
+def drop_frames(path: Path, dropped: set[int], *, index: bool = True) -> Path:
+    """Empty the chunks of these frames of an AVI without sound, as a recorder does that drops frames."""
+    data = path.read_bytes()
+    at = data.index(b"movi") + 4
+    chunks, entries = b"", b""
+    number = 0
+    while data[at : at + 2] == b"00":
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        content = b"" if number in dropped else data[at + 8 : at + 8 + size]
+        place = (4 + len(chunks)).to_bytes(4, "little")
+        entries += data[at : at + 4] + (16).to_bytes(4, "little") + place + len(content).to_bytes(4, "little")
+        chunks += data[at : at + 4] + len(content).to_bytes(4, "little") + content + b"\0" * (len(content) % 2)
+        at += 8 + size + size % 2
+        number += 1
+    head = data[: data.index(b"movi") - 8]
+    body = b"LIST" + (4 + len(chunks)).to_bytes(4, "little") + b"movi" + chunks
+    body += b"idx1" + len(entries).to_bytes(4, "little") + entries if index else b""
+    path.write_bytes(b"RIFF" + (len(head) - 8 + len(body)).to_bytes(4, "little") + head[8:] + body)
+    return path
+
+
 def numbers(frames: np.ndarray) -> list[int]:
     """Return which picture each of the frames ``[P, H, W, 3]`` shows."""
     height, width = frames.shape[1:3]

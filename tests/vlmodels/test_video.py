@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pickle
 import sys
 from functools import partial
@@ -11,63 +10,63 @@ import av
 import numpy as np
 import pytest
 
-from tests.helpers.videofiles import numbers, truncate, turn, write_audio, write_video
+from tests.helpers.videofiles import numbers, picture, truncate, turn, write_audio, write_video
 from vlmodels import video
 from vlmodels.errors import UserError
 from vlmodels.sampling import segment_indices
 from vlmodels.video import VideoError, probe
 
 read_clip = partial(video.read_clip, sparse=0)  # decord for short videos too
-needs_decord = pytest.mark.skipif(importlib.util.find_spec("decord") is None, reason="no decord on this machine")
 
 
 def middle(n):
     return segment_indices(n, 8)
 
 
-def without_decord(monkeypatch):
-    """As on a machine where decord is not installed."""
-    monkeypatch.setitem(sys.modules, "decord", None)
+def require(reader):
+    try:
+        video.require_reader(reader)
+    except UserError as error:
+        pytest.skip(str(error))
 
 
-@pytest.fixture(params=[pytest.param("with decord", marks=needs_decord), "PyAV only"])
-def decoders(request, monkeypatch):
-    if request.param == "PyAV only":
-        without_decord(monkeypatch)
+@pytest.fixture(params=["pyav", "decord", "torchcodec"])
+def reader(request):
+    require(request.param)
     return request.param
 
 
+BOTH = {"decord", "torchcodec"}
 CODINGS = [
-    ("a.mp4", "libx264", {"g": "12", "bf": "2"}, "decord"),
-    ("a.mkv", "libx264", {"g": "12", "bf": "2"}, "decord"),
-    ("a.avi", "mpeg4", {"g": "12"}, "decord"),
-    ("a.webm", "libvpx", {"deadline": "realtime"}, "decord"),
-    ("bframes.avi", "mpeg4", {"g": "12", "bf": "2"}, "pyav"),
-    ("bframes.mp4", "mpeg4", {"g": "12", "bf": "2"}, "pyav"),
-    ("h264.avi", "libx264", {"g": "12", "bf": "2"}, "pyav"),
-    ("a.ts", "mpeg2video", {"g": "12"}, "pyav"),
-    ("a.wmv", "wmv2", {"g": "12"}, "pyav"),
-    ("refresh.mp4", "libx264", {"x264-params": "intra-refresh=1:keyint=12"}, "pyav"),
-    ("hevc.mp4", "libx265", {"x265-params": "keyint=12:log-level=none"}, "pyav"),
+    ("a.mp4", "libx264", {"g": "12", "bf": "2"}, BOTH),
+    ("a.mkv", "libx264", {"g": "12", "bf": "2"}, BOTH),
+    ("a.avi", "mpeg4", {"g": "12"}, BOTH),
+    ("a.webm", "libvpx", {"deadline": "realtime"}, BOTH),
+    ("bframes.avi", "mpeg4", {"g": "12", "bf": "2"}, set()),
+    ("bframes.mp4", "mpeg4", {"g": "12", "bf": "2"}, {"torchcodec"}),
+    ("h264.avi", "libx264", {"g": "12", "bf": "2"}, set()),
+    ("a.ts", "mpeg2video", {"g": "12"}, set()),
+    ("a.wmv", "wmv2", {"g": "12"}, set()),
+    ("refresh.mp4", "libx264", {"x264-params": "intra-refresh=1:keyint=12"}, set()),
+    ("hevc.mp4", "libx265", {"x265-params": "keyint=12:log-level=none"}, {"torchcodec"}),
 ]
 
 
-@pytest.mark.parametrize(("name", "codec", "options", "decoder"), CODINGS, ids=[row[0] for row in CODINGS])
-def test_the_frames_asked_for_come_back(tmp_path, decoders, name, codec, options, decoder):
+@pytest.mark.parametrize(("name", "codec", "options", "right"), CODINGS, ids=[row[0] for row in CODINGS])
+def test_the_frames_asked_for_come_back(tmp_path, reader, name, codec, options, right):
     path = write_video(tmp_path / name, frames=60, codec=codec, options=options)
-    frames, info = read_clip(path, middle)
+    frames, info = read_clip(path, middle, reader=reader)
     assert numbers(frames) == middle(60).tolist()
     assert (info.width, info.height, info.n_frames) == (64, 48, 60)
-    assert info.decoder == ("pyav" if decoders == "PyAV only" else decoder)
+    assert info.decoder == (reader if reader in right else "pyav")
+    assert np.array_equal(frames, read_clip(path, middle, reader="pyav")[0])
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_rotation_is_applied_alike(tmp_path, monkeypatch, degrees):
+def test_rotation_is_applied_alike(tmp_path, reader, degrees):
     path = turn(write_video(tmp_path / "turned.mp4", frames=4), degrees)
-    frames, info = read_clip(path, middle)
-    without_decord(monkeypatch)
-    again, plain = read_clip(path, middle)
-    assert plain.decoder == "pyav"
+    frames, info = read_clip(path, middle, reader=reader)
+    again, _ = read_clip(path, middle, reader="pyav")
     assert np.array_equal(frames, again)
     assert frames.shape[1:3] == ((64, 48) if degrees != 180 else (48, 64))
     assert (info.height, info.width) == frames.shape[1:3]
@@ -76,7 +75,7 @@ def test_rotation_is_applied_alike(tmp_path, monkeypatch, degrees):
     assert corners.tolist() == [False, degrees == 90, degrees == 270, degrees == 180]
 
 
-def test_few_frames_repeat_and_are_transformed_once(tmp_path, decoders):
+def test_few_frames_repeat_and_are_transformed_once(tmp_path, reader):
     seen = []
 
     def shrink(frames):
@@ -84,14 +83,14 @@ def test_few_frames_repeat_and_are_transformed_once(tmp_path, decoders):
         return frames[:, ::2, ::2]
 
     path = write_video(tmp_path / "short.mp4", frames=3)
-    frames, info = read_clip(path, middle, shrink)
+    frames, info = read_clip(path, middle, shrink, reader=reader)
     assert frames.shape == (8, 24, 32, 3)
     assert numbers(frames) == middle(3).tolist()
     assert sum(seen) == 3
     assert info.n_frames == 3
 
 
-def test_blocks_bound_the_memory_of_large_frames(tmp_path, decoders):
+def test_blocks_bound_the_memory_of_large_frames(tmp_path, reader):
     path = write_video(tmp_path / "a.mp4", frames=40)
     sizes = []
     three = 3 * 64 * 48 * 3
@@ -100,7 +99,7 @@ def test_blocks_bound_the_memory_of_large_frames(tmp_path, decoders):
     assert max(sizes) == 3
 
 
-def test_a_start_that_is_cut_away_by_an_edit_list_is_not_shown(tmp_path, decoders):
+def test_a_start_that_is_cut_away_by_an_edit_list_is_not_shown(tmp_path, reader):
     whole = write_video(tmp_path / "whole.mp4", frames=60, options={"g": "20", "bf": "2"})
     cut = tmp_path / "cut.mp4"
     with av.open(str(whole)) as source, av.open(str(cut), "w", options={"avoid_negative_ts": "disabled"}) as target:
@@ -110,28 +109,28 @@ def test_a_start_that_is_cut_away_by_an_edit_list_is_not_shown(tmp_path, decoder
             if packet.dts is not None:
                 packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
                 target.mux(packet)
-    frames, info = read_clip(cut, middle)
+    frames, info = read_clip(cut, middle, reader=reader)
     assert info.n_frames == 30
     assert numbers(frames) == [30 + index for index in middle(30)]
 
 
-def test_header_that_promises_more_than_is_there(tmp_path, decoders):
+def test_header_that_promises_more_than_is_there(tmp_path, reader):
     avi = truncate(write_video(tmp_path / "cut.avi", frames=60, codec="mpeg4", options={"g": "1"}), 0.4)
     with pytest.raises(VideoError, match=r"truncated: its header says 60 frames, the file has \d+"):
-        read_clip(avi, middle)
+        read_clip(avi, middle, reader=reader)
     mp4 = write_video(tmp_path / "cut.mp4", frames=60, container={"movflags": "faststart"})
     with pytest.raises(VideoError, match=r"truncated: its header says 60"):
-        read_clip(truncate(mp4, 0.6), middle)
+        read_clip(truncate(mp4, 0.6), middle, reader=reader)
 
 
-def test_damage_in_the_middle(tmp_path, decoders):
+def test_damage_in_the_middle(tmp_path, reader):
     path = write_video(tmp_path / "a.mp4", 60, 320, 240, options={"g": "60"}, container={"movflags": "faststart"})
     data = bytearray(path.read_bytes())
     start, end = len(data) * 6 // 10, len(data) * 9 // 10
     data[start:end] = np.random.default_rng(0).integers(0, 255, end - start, dtype=np.uint8).tobytes()
     path.write_bytes(data)
     with pytest.raises(VideoError, match=r"damaged: \d+ of 60 frames"):
-        read_clip(path, middle)
+        read_clip(path, middle, reader=reader)
 
 
 @pytest.mark.parametrize(
@@ -160,32 +159,71 @@ def test_audio_alone_and_missing_files(tmp_path):
         probe(tmp_path / "absent.mp4")
 
 
-@needs_decord
-def test_decord_only_where_it_can_skip(tmp_path):
+def test_others_than_pyav_only_where_they_can_skip(tmp_path):
     path = write_video(tmp_path / "a.mp4", frames=80)
-    assert read_clip(path, middle, sparse=10)[1].decoder == "decord"
     assert read_clip(path, lambda n: segment_indices(n, 9), sparse=10)[1].decoder == "pyav"
+    seeking = read_clip(path, middle, sparse=10)[1].decoder
+    if seeking == "pyav":
+        pytest.skip("PyAV is the only reader on this machine")
+    assert seeking in BOTH
 
 
-def test_odd_names(tmp_path, decoders):
+def test_odd_names(tmp_path, reader):
     path = write_video(tmp_path / "-name with space #1 [x] & é.mp4", frames=8)
-    assert read_clip(path, middle)[1].n_frames == 8
+    assert read_clip(path, middle, reader=reader)[1].n_frames == 8
 
 
-@needs_decord
-def test_decord_and_pyav_agree_on_real_clips(shared_data, monkeypatch):
+@pytest.mark.parametrize("reader", ["decord", "torchcodec"])
+def test_frames_of_real_clips_are_the_same_with_every_reader(shared_data, reader):
+    require(reader)
     compared = 0
     for path in sorted((shared_data / "clips").iterdir()):
         try:
-            frames, info = read_clip(path, middle)
+            frames, info = read_clip(path, middle, reader=reader)
         except VideoError:
             continue
-        if info.decoder != "decord" or info.width > 700:
+        if info.decoder != reader or info.width > 700:
             continue
-        with monkeypatch.context() as patch:
-            without_decord(patch)
-            plain, facts = read_clip(path, middle)
+        plain, facts = read_clip(path, middle, reader="pyav")
         assert facts.n_frames == info.n_frames, path.name
         assert np.array_equal(frames, plain), path.name
         compared += 1
     assert compared > 25
+
+
+def test_a_reader_that_is_not_there_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "decord", None)
+    path = write_video(tmp_path / "a.mp4", frames=8)
+    with pytest.raises(UserError, match="reader decord is not installed: pip install decord"):
+        read_clip(path, middle, reader="decord")
+    with pytest.raises(UserError, match="did you mean 'decord'"):
+        read_clip(path, middle, reader="decrod")
+
+
+FORMATS = [
+    *(("a.gif", "gif", None), ("a.h264", "libx264", "h264"), ("a.vob", "mpeg2video", "vob")),
+    *(("a.mxf", "mpeg2video", "mxf"), ("a.MOD", "mpeg2video", "mpeg"), ("a.ts", "libx264", "mpegts")),
+    *(
+        ("a.m4v", "libx264", "mp4"),
+        ("raw.m4v", "mpeg4", "m4v"),
+        ("a.3gp", "mpeg4", "3gp"),
+        ("a.hevc", "libx265", "hevc"),
+    ),
+    *(("no suffix", "libx264", "mp4"), ("no suffix", "libx264", "h264"), ("a.nut", "mpeg4", "nut")),
+    *(("a.png", "apng", "apng"), ("a.mjpeg", "mjpeg", "mjpeg"), ("a.m2v", "mpeg2video", "mpeg2video")),
+]
+
+
+@pytest.mark.parametrize(("name", "codec", "form"), FORMATS)
+def test_formats(tmp_path, reader, name, codec, form):
+    path = tmp_path / name
+    with av.open(str(path), "w", format=form) as output:
+        stream = output.add_stream(codec, rate=25)
+        pixels = {"gif": "rgb8", "apng": "rgb24", "mjpeg": "yuvj420p"}
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixels.get(codec, "yuv420p")
+        for index in range(60):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture(index, 64, 48), format="rgb24")))
+        output.mux(stream.encode())
+    frames, info = read_clip(path, middle, reader=reader)
+    assert numbers(frames) == middle(60).tolist()
+    assert info.n_frames == 60

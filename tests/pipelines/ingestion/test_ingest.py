@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.ingestion.claim import claimed
-from pipelines.ingestion.decode import DecodeSettings
+from pipelines.ingestion.decode import DECODER, DecodeSettings
 from pipelines.ingestion.destination import Destination
 from pipelines.ingestion.ingest import ingest
 from pipelines.shards.index import Index
@@ -26,6 +26,7 @@ from tests.helpers.ingesting import SETTINGS
 from tests.helpers.videofiles import numbers, write_video
 from vlmodels.errors import UserError
 from vlmodels.sampling import pool_indices
+from vlmodels.video import require_reader
 
 ROOT = Path(__file__).parents[3]
 OTHER = DecodeSettings(frames=4, size=16, pool=1)
@@ -246,3 +247,21 @@ def test_killed_midway_it_ends_at_the_same_index(here, videos, tmp_path):
     whole = here.ingest(videos, tmp_path / "whole")
     assert resumed.digest == whole.digest
     assert json.loads((out / "index.json").read_text()) == json.loads((tmp_path / "whole" / "index.json").read_text())
+
+
+def test_shards_are_the_same_with_every_reader(here, tmp_path):
+    for number in range(3):
+        write_video(tmp_path / "videos" / "wave" / f"{number}.mp4", frames=40 + number, options={"g": "12", "bf": "2"})
+    shards = {}
+    for reader in ("pyav", "decord", "torchcodec"):
+        try:
+            require_reader(reader)
+        except UserError:
+            continue
+        settings = DecodeSettings(frames=4, size=48, pool=1, reader=reader)
+        out = tmp_path / reader
+        assert here.ingest(tmp_path / "videos", out, settings, decode=DECODER).ok == 3
+        assert {row["decoder"] for row in rows(out).values()} == {reader}
+        shards[reader] = [(shard.sha256, shard.bytes) for shard in Index.read(out).shards]
+    assert len(shards) > 1 or pytest.skip("PyAV is the only reader on this machine")
+    assert all(found == shards["pyav"] for found in shards.values())

@@ -85,6 +85,7 @@ def test_a_child_that_ended_between_clips_is_replaced_and_no_clip_blamed(files, 
         ("killed.mp4", "the decoder was killed (out of memory?)"),
         ("exit.mp4", "the decoder crashed (exit code 3)"),
         ("raise.mp4", "RuntimeError: surprise"),
+        ("hungry.mp4", "decoding takes more than 4 GB of memory"),
     ],
 )
 def test_a_crash_costs_one_clip(files, decoder, name, reason):

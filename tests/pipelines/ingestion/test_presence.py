@@ -202,6 +202,13 @@ def test_videos_in_a_store_are_checked_as_on_a_disk(world, s3, capsys):
     assert not (world / "cache").exists()
 
 
+def test_a_playlist_is_no_video(tmp_path):
+    (tmp_path / "v" / "run").mkdir(parents=True)
+    (tmp_path / "v" / "run" / "list.mp4").write_text("#EXTM3U\n#EXTINF:10,\nother.ts\n")
+    inputs = find_inputs([str(tmp_path / "v")], scan=True)
+    assert presence.first_bytes(inputs) == {"run/list.mp4": "an HLS playlist, not a video"}
+
+
 def test_videos_of_a_store_are_decoded_and_not_kept(here, tmp_path, s3, capsys):
     write_video(tmp_path / "v" / "run" / "good.mp4", 12)
     truncate(write_video(tmp_path / "v" / "run" / "cut 100%.mp4", 40), 0.5)

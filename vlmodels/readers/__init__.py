@@ -1,0 +1,1 @@
+"""Readers of video files, one module each, behind the door ``vlmodels.video``."""

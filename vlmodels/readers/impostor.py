@@ -1,0 +1,51 @@
+"""Names what a file is if it is a common kind of non-video, which decoders only call invalid data."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+START_BYTES = 4096
+"""Bytes at the start of a file that are looked at."""
+PLAYLISTS = (
+    (b"#extm3u", "an HLS playlist"),
+    (b"ffconcat", "an FFmpeg concat list"),
+    (b"v=0\r\no=", "an SDP session description"),
+    (b"v=0\no=", "an SDP session description"),
+    (b"[playlist]", "a PLS playlist"),
+    (b"<asx", "an ASX playlist"),
+    (b"[reference]", "an ASX playlist"),
+    (b"<smil", "a SMIL playlist"),
+)
+"""Text files that name other files to play; to follow them could read any file, or the network."""
+PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml")
+PICTURES = (
+    (b"\x89png\r\n\x1a\n", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"bm", "a BMP picture"),
+    (b"ii*\0", "a TIFF picture"),
+    (b"mm\0*", "a TIFF picture"),
+)
+
+
+def impostor(file: BinaryIO) -> str | None:
+    """Return what a file is by its first bytes if it is no video: empty, zeros, a web page, a playlist; else None."""
+    start = file.read(START_BYTES)
+    if not start:
+        return "the file is empty"
+    if not start.strip(b"\0"):
+        return "the file holds only zeros (an unfinished download?)"
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if b"<mpd" in text and text.startswith((b"<?xml", b"<mpd", b"<!--")):
+        return "a DASH manifest, not a video"
+    for magic, name in PLAYLISTS:
+        if text.startswith(magic):
+            return f"{name}, not a video"
+    if text.startswith(PAGES):
+        return "a web page, not a video (a failed download?)"
+    return None
+
+
+def picture(file: BinaryIO) -> str | None:
+    """Return which kind of picture a file is by its first bytes, or None; an animated PNG is a video by these, too."""
+    start = file.read(8).lower()
+    return next((name for magic, name in PICTURES if start.startswith(magic)), None)
