@@ -51,8 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     local_only(args, "out")
     out = Path(args.out) if args.out else None
     inputs = inputs_from(args, exclude=out, scan=True)
-    print(f"{len(inputs.videos)} listed videos of {len(inputs.classes)} classes, below {inputs.place}", flush=True)
     say = partial(print, flush=True)
+    if inputs.understanding:
+        say("\n".join(inputs.understanding.lines()))
     broken = first_bytes(inputs, say=say)
     if args.decode:
         broken |= undecodable(inputs, known=broken, workers=args.workers, time_limit=args.timeout, say=say)

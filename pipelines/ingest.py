@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 
 from pipelines.ingestion.summary import summary
 from pipelines.run_script import run_script
@@ -63,8 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = DecodeSettings(args.frames, args.size, args.pool, args.sampling, args.stride, args.reader)
     out = Destination.at(args.out)
     inputs = inputs_from(args, exclude=None if out.uri else out.folder)
-    lists = f" ({', '.join(one.name for one in inputs.lists)})" if inputs.lists else ""
-    print(f"{len(inputs.videos)} videos of {len(inputs.classes)} classes in {inputs.place}{lists}", flush=True)
+    say = partial(print, flush=True)
+    if inputs.understanding:
+        say("\n".join(inputs.understanding.lines()))
     labels = {video.label for video in inputs.videos}
     if empty := [name for name in inputs.classes if name not in labels]:
         shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
@@ -77,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         time_limit=args.timeout,
         overwrite=args.overwrite,
         retry=args.retry,
-        say=lambda line: print(line, flush=True),
+        say=say,
     )
     print(summary(report), flush=True)
     bad = 100 * len(report.quarantined) / report.total

@@ -1,7 +1,12 @@
 """Name the action in videos with a trained model from the registry or from a run's folder.
 
-Example:
+Examples:
   python pipelines/predict.py clip.mp4 --model models:/msta-b2n@champion --labels "clapping,walking"
+  python pipelines/predict.py clip.mp4 --model models:/msta-b2n@champion --labels '"kick, then run",walking'
+  python pipelines/predict.py clip.mp4 --model models:/msta-b2n@champion --labels labels.csv
+
+--labels is read as CSV: a name that holds commas goes between double quotes. A file is a label CSV (id,name), or has a
+name on each line.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("videos", nargs="+", metavar="VIDEO", help="video files")
     add("--model", required=True, metavar="URI|DIR", help="models:/NAME@ALIAS, or a run's folder")
-    add("--labels", metavar='"A,B,C"', help="class names to choose from (default: the trained ones)")
+    add("--labels", metavar='"A,B,C"|FILE', help="class names to choose from (default: the trained ones)")
     add("--topk", type=int, default=5, metavar="K", help="classes to print (default: 5)")
     add("--mlflow", metavar="URI", help="tracking URI (default: $MLFLOW_TRACKING_URI, else runs/)")
     add("--json", action="store_true", help="print a JSON object for each video")
@@ -40,14 +45,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from pipelines.storage.cache import local_run  # torch: late
     from pipelines.storage.place import is_uri
+    from pipelines.videos.class_names import cut_names, read_names
     from vlmodels import load
     from vlmodels.errors import UserError
 
     if stored := next((video for video in args.videos if is_uri(video)), None):
         raise UserError(f"{stored}: videos to predict have to be local; copy it to this machine first")
+    labels = read_names(args.labels) if args.labels is not None else None
     os.environ["MLFLOW_TRACKING_URI"] = registry_uri(args.mlflow, args.model)
     predictor = load(local_run(args.model))
-    labels = [name.strip() for name in args.labels.split(",") if name.strip()] if args.labels else None
+    for name in cut_names(labels or (), predictor.classes):
+        print(f"note: '{name}' is a trained class, and its commas cut it here; put it between quotes", file=sys.stderr)
     failed = 0
     for video in args.videos:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipelines.protocols.split import Clip
-from pipelines.videos.list_choice import PART_NAMES
+from pipelines.videos.split_names import split_in_name
 from vlmodels.errors import UserError
 
 
@@ -43,7 +42,7 @@ def own_train_test(clips: Iterable[Clip], fraction: float, seed: int) -> TrainTe
     """
     labelled = [clip for clip in clips if clip.label]
     given = sorted({name for clip in labelled for name in clip.split.split("|") if name})
-    if any(_part_of(name) for name in given):  # not so if there is one list of everything
+    if any(split_in_name(name) for name in given):  # not so if there is one list of everything
         return _given_train_test(labelled, given)
     tested = _drawn_groups(labelled, fraction, [seed])
     train = [clip for clip in labelled if clip.group not in tested and clip.ok]
@@ -89,9 +88,9 @@ def part_as_given(clips: Sequence[Clip], part: str) -> list[Clip]:
     return members or list(clips)
 
 
-def _parts(names: Sequence[str]) -> dict[str, str]:
+def _parts(names: Sequence[str]) -> Mapping[str, str]:
     """Return the part that each name stands for; validation counts as test if there is no test part."""
-    parts = {name: part for name in names if (part := _part_of(name))}
+    parts = {name: part for name in names if (part := split_in_name(name))}
     if {"test", "validation"} <= set(parts.values()):
         return parts
     return {name: "test" if part == "validation" else part for name, part in parts.items()}
@@ -125,13 +124,6 @@ def _given_train_test(clips: Sequence[Clip], names: Sequence[str]) -> TrainTest:
 
 def _clips_of_part(clips: Sequence[Clip], parts: Mapping[str, str], part: str) -> list[Clip]:
     return [clip for clip in clips if part in {parts[name] for name in clip.split.split("|") if name}]
-
-
-def _part_of(name: str) -> str | None:
-    """Return the part that a list or folder stands for (train, validation, test), by the words in its name."""
-    words = {word.rstrip("0123456789") for word in re.split(r"[^a-z0-9]+", name.lower())}
-    found = [part for part, known in PART_NAMES.items() if words & set(known)]
-    return found[0] if len(found) == 1 else None
 
 
 def base_and_novel(train: Sequence[Clip], classes: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.config.protocols import PROTOCOLS
+from pipelines.videos.folder_reading import LAYOUTS
 
 if TYPE_CHECKING:
     from pipelines.videos.inputs import Inputs
+
+
+def _layouts() -> str:
+    ways = "; ".join(f"{name}: {what}" for name, what in LAYOUTS.items())
+    return f"{ways} (default: what fits; two readings that fit are refused)"
 
 
 def add_input_flags(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +34,7 @@ def add_input_flags(parser: argparse.ArgumentParser) -> None:
     add("--lists", metavar="DIR", help="a published repository, or a folder of lists with their label files")
     add("--protocol", choices=with_lists, help="take only the lists that it needs (default: all that are there)")
     add("--root", metavar="DIR|URI", help="where videos of lists are (default: the lists' folder, or its videos/)")
+    add("--layout", choices=tuple(LAYOUTS), metavar="HOW", help=f"how to read what --videos names: {_layouts()}")
     add("--workers", type=int, metavar="N", help="decoding processes (default: one for each CPU)")
     add("--timeout", type=float, default=60, metavar="S", help="seconds for one video (default: 60)")
 
@@ -53,12 +60,12 @@ def inputs_from(args: argparse.Namespace, exclude: Path | None = None, *, scan: 
     if args.videos:
         if args.dataset or args.protocol:
             raise UserError("--dataset and --protocol choose among the lists of a folder: --lists DIR")
-        return find_inputs(args.videos, args.labels, args.root, exclude, scan=scan)
+        return find_inputs(args.videos, args.labels, args.root, exclude, scan=scan, layout=args.layout)
     if args.labels:
         raise UserError("--labels goes with --videos; the lists of --lists have their label files in the same folder")
     folder = ListFolder.open(args.lists, args.dataset)
     stems, _ = wanted_lists(folder, args.protocol)
-    return find_listed(folder, stems, args.root, scan=scan)
+    return find_listed(folder, stems, args.root, scan=scan, layout=args.layout)
 
 
 def local_only(args: argparse.Namespace, *names: str) -> None:

@@ -10,15 +10,19 @@ from pathlib import Path, PurePosixPath
 
 from pipelines.storage.place import is_uri
 from pipelines.videos.catalog import part_of
-from pipelines.videos.list_choice import PART_NAMES
-from pipelines.videos.list_files import is_table, list_stem, read_labels, read_list, read_videos
+from pipelines.videos.file_tree import FileTree, read_tree
+from pipelines.videos.folder_reading import FOLDER_LAYOUTS, Layout
+from pipelines.videos.label_check import Labelled, check_labels
+from pipelines.videos.list_files import is_table, list_stem, read_labels, read_list, read_videos, unused_columns
 from pipelines.videos.list_folder import ListFolder, VideoList
-from pipelines.videos.locate import VIDEO_SUFFIXES, Locator, known_folders, loosely, videos_below
+from pipelines.videos.locate import Locator, is_windows_path, known_folders, loosely
 from pipelines.videos.remote import StoredVideos
+from pipelines.videos.split_names import PART_NAMES, split_of_folder
+from pipelines.videos.understanding import Understanding, count, understand_folder, understand_lists
+from pipelines.videos.video_files import VIDEO_SUFFIXES
 from vlmodels.errors import UserError, nearest
 
-SPLIT_FOLDERS = frozenset(name for names in PART_NAMES.values() for name in names)
-"""Names of folders, and values of a ``split`` column, that stand for a part of the data."""
+_SPLITS = tuple(name for names in PART_NAMES.values() for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class Inputs:
         dataset: the published data set that the lists belong to.
         files: every video below the root, if the tree was scanned.
         store: the folder of a store that holds them, if they are not on this machine.
+        understanding: how the folder or the lists were read.
     """
 
     root: Path
@@ -73,6 +78,7 @@ class Inputs:
     dataset: str | None = None
     files: frozenset[str] = frozenset()
     store: StoredVideos | None = None
+    understanding: Understanding | None = None
 
     @property
     def place(self) -> str:
@@ -87,10 +93,11 @@ def find_inputs(
     exclude: Path | None = None,
     *,
     scan: bool = False,
+    layout: Layout | None = None,
 ) -> Inputs:
     """Read a folder of videos, one or more lists, or own data in CSV or JSON that name classes.
 
-    A folder holds class folders, split folders (train, val, test) of class folders, or just videos.
+    What a folder means is decided by ``pipelines.videos.understanding``.
 
     Args:
         videos: a folder or its URI, or lists.
@@ -98,6 +105,7 @@ def find_inputs(
         root: folder or URI of the listed videos (default: the folder of the lists, or its ``videos/``).
         exclude: a folder to leave out.
         scan: list all files below the root, too.
+        layout: how to read a folder; None to find out. For lists, "list" takes labels that folder names contradict.
 
     Raises:
         UserError: naming what is wrong and the remedy.
@@ -114,57 +122,58 @@ def find_inputs(
         if root is not None:
             raise UserError("--root says where the videos of lists are; a folder needs none")
         label_files = [read_labels(path) for path in labels]
-        return _find_in_store(stores[0], label_files) if stores else _find_in_folder(folders[0], label_files, exclude)
+        if stores:
+            return _find_in_store(stores[0], label_files, layout)
+        return _find_in_folder(folders[0], label_files, exclude, layout)
     for path in paths:
         if path.suffix.lower() in VIDEO_SUFFIXES:
             raise UserError(f"{path} is a video; --videos takes its folder, or a list of 'path label' lines")
     if not labels and all(is_table(path) for path in paths):
-        return _find_own(paths, root, scan=scan)
-    return _find_labelled(paths, labels, root, scan=scan)
+        return _find_own(paths, root, scan=scan, layout=layout)
+    return _find_labelled(paths, labels, root, scan=scan, layout=layout)
 
 
-def find_listed(folder: ListFolder, stems: Sequence[str], root: str | Path | None, *, scan: bool = False) -> Inputs:
+def find_listed(
+    folder: ListFolder,
+    stems: Sequence[str],
+    root: str | Path | None,
+    *,
+    scan: bool = False,
+    layout: Layout | None = None,
+) -> Inputs:
     """Read the lists ``stems`` of a folder, with the label files that belong to them; else as :func:`find_inputs`."""
     lists = [folder.read(stem) for stem in stems]
-    found = _find_videos(lists, _root_of([folder.place], root), scan=scan)
+    found = _find_videos(lists, _root_of([folder.place], root), scan=scan, layout=layout)
     return replace(found, lists=tuple(lists), dataset=folder.dataset.name if folder.dataset else None)
 
 
 # --------------------------------------------------------------------------------------------------- folders
 
 
-def _find_in_store(where: str, label_files: list[list[str]]) -> Inputs:
+def _find_in_store(where: str, label_files: list[list[str]], layout: Layout | None) -> Inputs:
     if is_table(Path(where)) or where.endswith(".txt"):
         raise UserError(f"{where}: copy the list to this machine; --root URI says where its videos are")
     store = StoredVideos.below(where)
-    return replace(_in_folders(store.uri, store.videos(), label_files), store=store)
+    return replace(_in_folders(store.uri, store.tree(), label_files, layout), store=store)
 
 
-def _find_in_folder(root: Path, label_files: list[list[str]], exclude: Path | None) -> Inputs:
-    return replace(_in_folders(root, sorted(videos_below(root, exclude)), label_files), root=root.resolve())
+def _find_in_folder(root: Path, label_files: list[list[str]], exclude: Path | None, layout: Layout | None) -> Inputs:
+    return replace(_in_folders(str(root), read_tree(root, exclude), label_files, layout), root=root.resolve())
 
 
-def _in_folders(root: str | Path, found: Sequence[str], label_files: list[list[str]]) -> Inputs:
-    """Return the videos ``found`` below ``root``, with the classes and splits of their folders."""
-    if not found:
-        raise UserError(
-            f"{root}: no videos here or in its folders (looked for {' '.join(sorted(VIDEO_SUFFIXES))}); "
-            "expected ROOT/CLASS/video.mp4, ROOT/train/CLASS/video.mp4, or ROOT/video.mp4"
-        )
-    tops = {uri.split("/", 1)[0] for uri in found if "/" in uri}
-    has_splits = bool(tops) and all(top.lower() in SPLIT_FOLDERS for top in tops)
+def _in_folders(root: str, tree: FileTree, label_files: list[list[str]], layout: Layout | None) -> Inputs:
+    """Return the videos of a tree, with the classes and splits of their folders."""
+    classes = _union(label_files) if label_files else None
+    found = understand_folder(tree, root, classes, layout)
+    names = {meaning.label for meaning in found.meanings.values()} - {""}
+    to_class = _match_folders(names, classes) if classes is not None else {name: name for name in names}
     videos = []
-    for uri in found:
-        *folders, _ = uri.split("/")
-        split = folders.pop(0) if has_splits and folders else ""
-        videos.append(Input(uri, uri, folders[0] if folders else "", split))
-    if label_files:
-        classes = _union(label_files)
-        to_class = _match_folders({video.label for video in videos} - {""}, classes)
-        videos = [replace(video, label=to_class.get(video.label, "")) for video in videos]
-    else:
-        classes = sorted({video.label for video in videos} - {""})
-    return Inputs(Path(), tuple(classes), tuple(videos))
+    for uri, reason in (*((uri, "") for uri in tree.videos), *tree.damaged):
+        label, split = found.meanings[uri.rpartition("/")[0]]
+        videos.append(Input(uri, "" if reason else uri, to_class.get(label, ""), split, reason=reason))
+    if tree.damaged:
+        videos.sort(key=lambda video: video.uri)
+    return Inputs(Path(), found.classes, tuple(videos), understanding=found)
 
 
 def _match_folders(folders: set[str], classes: Sequence[str]) -> dict[str, str]:
@@ -185,7 +194,7 @@ def _match_folders(folders: set[str], classes: Sequence[str]) -> dict[str, str]:
 
 
 def _find_labelled(
-    paths: Sequence[Path], labels: Sequence[str | Path], root: str | Path | None, *, scan: bool
+    paths: Sequence[Path], labels: Sequence[str | Path], root: str | Path | None, *, scan: bool, layout: Layout | None
 ) -> Inputs:
     """Read lists whose labels are numbers that label files explain."""
     if not labels:
@@ -197,7 +206,7 @@ def _find_labelled(
     twice = [one.name for i, one in enumerate(lists) if one.name in {other.name for other in lists[:i]}]
     if twice:
         raise UserError(f"two lists are called {twice[0]}; rename one, because their names tell them apart")
-    found = _find_videos(lists, _root_of([path.resolve().parent for path in paths], root), scan=scan)
+    found = _find_videos(lists, _root_of([path.resolve().parent for path in paths], root), scan=scan, layout=layout)
     return replace(found, lists=tuple(lists))
 
 
@@ -206,7 +215,7 @@ def _read(path: Path, labels: Path) -> VideoList:
     return VideoList(list_stem(path), path, labels, tuple(classes), tuple(read_list(path, classes=classes)))
 
 
-def _find_own(paths: Sequence[Path], root: str | Path | None, *, scan: bool) -> Inputs:
+def _find_own(paths: Sequence[Path], root: str | Path | None, *, scan: bool, layout: Layout | None) -> Inputs:
     """Read CSV or JSON files that label videos by class name."""
     lists = []
     for path in paths:
@@ -214,12 +223,11 @@ def _find_own(paths: Sequence[Path], root: str | Path | None, *, scan: bool) -> 
         name = list_stem(path) if len(paths) > 1 else ""
         lists.append(VideoList(name, path, path, tuple(classes), tuple(lines)))
     for line in (line for one in lists for line in one.lines):
-        if line.split and line.split.lower() not in SPLIT_FOLDERS:
-            raise UserError(
-                f"{line.where}: split '{line.split}'{nearest(line.split, SPLIT_FOLDERS)}; use train or test"
-            )
-    inputs = _find_videos(lists, _root_of([path.resolve().parent for path in paths], root), scan=scan)
-    return replace(inputs, classes=tuple(sorted(inputs.classes)))
+        if line.split and split_of_folder(line.split) is None:
+            raise UserError(f"{line.where}: split '{line.split}'{nearest(line.split, _SPLITS)}; use train or test")
+    return _find_videos(
+        lists, _root_of([path.resolve().parent for path in paths], root), scan=scan, layout=layout, in_order=True
+    )
 
 
 def _root_of(folders: Sequence[Path], root: str | Path | None) -> Path | StoredVideos:
@@ -236,8 +244,17 @@ def _root_of(folders: Sequence[Path], root: str | Path | None) -> Path | StoredV
     return Path(root).resolve()
 
 
-def _find_videos(lists: Sequence[VideoList], root: Path | StoredVideos, *, scan: bool) -> Inputs:
-    """Join the videos of lists, by uri, and find them below ``root``."""
+def _find_videos(
+    lists: Sequence[VideoList],
+    root: Path | StoredVideos,
+    *,
+    scan: bool,
+    layout: Layout | None = None,
+    in_order: bool = False,
+) -> Inputs:
+    """Join the videos of lists, by uri, and find them below ``root``; ``in_order`` sorts the classes by name."""
+    if layout in FOLDER_LAYOUTS:
+        raise UserError(f"--layout {layout} says how to read a folder; for lists there is --layout list")
     videos = _joined(lists)
     whole_first = sorted(lists, key=lambda one: bool(part_of(one.name)))
     classes = _union([one.classes for one in whole_first])
@@ -248,13 +265,38 @@ def _find_videos(lists: Sequence[VideoList], root: Path | StoredVideos, *, scan:
     for uri, video in sorted(videos.items()):
         path, reason = locate(uri, video.label)
         found.append(replace(video, path=path, reason=reason))
+    notes = [*_windows_notes(found, str(root)), *_label_notes(found, classes, layout)]
     if not any(video.path for video in found):
         raise UserError(
             f"none of the {len(found)} listed videos is below {root} (for instance {found[0].uri}); set --root"
         )
-    if isinstance(root, Path):
-        return Inputs(root, tuple(classes), tuple(found), files=locate.files)
-    return Inputs(Path(), tuple(classes), tuple(found), files=locate.files, store=root)
+    unused = {one.name: unused_columns(one.path) for one in lists}
+    shown = sorted(classes) if in_order else classes
+    said = understand_lists(str(root), shown, (video.split for video in found), unused, notes)
+    inputs = Inputs(Path(), tuple(shown), tuple(found), files=locate.files, understanding=said)
+    return replace(inputs, root=root) if isinstance(root, Path) else replace(inputs, store=root)
+
+
+def _windows_notes(videos: Sequence[Input], root: str) -> list[str]:
+    """Return how many paths begin with a drive or a server of Windows.
+
+    Raises:
+        UserError: none of them was found.
+    """
+    listed = [video for video in videos if is_windows_path(video.uri)]
+    there = sum(bool(video.path) for video in listed)
+    if not listed:
+        return []
+    what = f"{count(len(listed), 'path')} with a drive or server of Windows ({listed[0].uri})"
+    if not there:
+        raise UserError(f"{what}, and none of these names is below {root}: --root DIR says where the videos are here")
+    return [f"{what}: {there} found by their names below {root}"]
+
+
+def _label_notes(videos: Sequence[Input], classes: Sequence[str], layout: Layout | None) -> list[str]:
+    if layout == "list":
+        return []
+    return check_labels((Labelled(video.path or video.uri, video.label) for video in videos if video.label), classes)
 
 
 def _joined(lists: Sequence[VideoList]) -> dict[str, Input]:
@@ -281,8 +323,11 @@ def _joined(lists: Sequence[VideoList]) -> dict[str, Input]:
 
 
 def uri_of(listed: str) -> str:
-    """Return a listed path in the form of uris: without ``./`` and double slashes, except after a scheme."""
-    scheme, sign, path = listed.rpartition("://")
+    """Return a listed path in the form of uris: with slashes, without ``./`` and double slashes except after a scheme.
+
+    Backslashes are the separators of lists that were written on Windows.
+    """
+    scheme, sign, path = listed.replace("\\", "/").rpartition("://")
     plain = PurePosixPath(path).as_posix() if "//" in path or "./" in path else path
     return f"{scheme}{sign}{plain}"
 

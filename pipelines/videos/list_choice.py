@@ -7,13 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pipelines.videos.list_folder import ListFolder
 from vlmodels.errors import UserError
 
-PART_NAMES: Mapping[str, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "validation": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
-"""Words by which folders and lists name a part of the data."""
-
 TRAIN_LISTS = ("train", "train1", "training")
 NUMBERED_TEST_LISTS = ("val1", "val2", "val3")
 SINGLE_TEST_LISTS = ("val", "validation", "test")

@@ -7,19 +7,20 @@ have CRLF, no final newline, gzip, and names with spaces, commas, quotes, ``#`` 
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.videos.text_file import read_text
 from vlmodels.errors import UserError, nearest
 
 PATH_COLUMNS = ("path", "video", "file")
 LABEL_COLUMNS = ("label", "class")
+OTHER_COLUMNS = ("group", "split")
+"""Columns that a list may have besides those of path and label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def read_labels(path: str | Path) -> list[str]:
     Raises:
         UserError: no such file, no CSV, no header ``id,name``, ids that are not 0, 1, 2, ..., a name twice.
     """
-    rows = _rows(Path(path), _text(Path(path)))
+    rows = _rows(Path(path), read_text(Path(path)))
     header = [cell.strip().lower() for cell in next(rows, ("", []))[1]]
     if "id" not in header or "name" not in header:
         raise UserError(f"{path}:1: a label file starts with the header 'id,name', not '{','.join(header)}'")
@@ -97,7 +98,7 @@ def read_list(path: str | Path, n_classes: int | None = None, classes: Sequence[
     n_classes = n_classes if classes is None else len(classes)
     found = []
     for entry in _entries(path):
-        label = int(entry.label) if entry.label.isdecimal() else index.get(entry.label)
+        label = _number(entry.label) if entry.label.isdecimal() else index.get(entry.label)
         if label is None:
             names = f" and no class of its label file{nearest(entry.label, index)}" if index else ""
             raise UserError(f"{entry.label_at}: label '{entry.label}' is not a number{names}")
@@ -125,6 +126,24 @@ def read_videos(path: str | Path) -> tuple[list[str], list[ListLine]]:
     return classes, [ListLine(e.path, index[e.label], e.where, e.group, e.split) for e in entries]
 
 
+def unused_columns(path: str | Path) -> tuple[str, ...]:
+    """Return the columns of a CSV or JSON list, as written, that nothing here reads."""
+    path = Path(path)
+    text = read_text(path)
+    kind, mark = _form(path, text)
+    if kind == "json":
+        content = _json(path, text)
+        items = content if isinstance(content, list) else []
+        names = dict.fromkeys(str(name) for item in items if isinstance(item, dict) for name in item)
+    elif kind == "csv" and mark:
+        names = dict.fromkeys(cell.strip() for cell in next(_rows(path, text, mark), ("", []))[1])
+    else:
+        return ()
+    known = {name.lower() for name in names}
+    used = {next((name for name in options if name in known), "") for options in (PATH_COLUMNS, LABEL_COLUMNS)}
+    return tuple(name or "(unnamed)" for name in names if name.lower() not in used.union(OTHER_COLUMNS))
+
+
 def list_stem(path: str | Path) -> str:
     """Return a list's name: that of its file without ``.gz`` and ``.txt``, ``.csv`` or ``.json``."""
     return Path(path).name.removesuffix(".gz").rsplit(".", 1)[0]
@@ -142,10 +161,10 @@ def is_list(path: str | Path) -> bool:
     """
     path = Path(path)
     try:
-        text = _text(path)
+        text = read_text(path)
         kind, mark = _form(path, text)
-        content = json.loads(text) if kind == "json" else None
-    except (UserError, json.JSONDecodeError):
+        content = _json(path, text) if kind == "json" else None
+    except UserError:
         return True
     if kind == "json":
         if isinstance(content, dict):
@@ -165,7 +184,7 @@ def _form(path: Path, text: str) -> tuple[str, str | None]:
 
 
 def _entries(path: Path) -> Iterator[_Entry]:
-    text = _text(path)
+    text = read_text(path)
     kind, mark = _form(path, text)
     if kind == "json":
         entries = _json_entries(path, text)
@@ -209,6 +228,8 @@ def _csv_entries(path: Path, text: str, delimiter: str) -> Iterator[_Entry]:
             f"{path}:1: a list in CSV starts with a header that has the columns path and label (group and split are "
             f"optional), not '{','.join(header)}'"
         )
+    if twice := next((name for name in header if name and header.count(name) > 1), ""):
+        raise UserError(f"{path}:1: two columns are called '{twice}'; rename or remove one")
     for where, cells in rows:
         if len(cells) != len(header):
             raise UserError(
@@ -235,10 +256,7 @@ def _rows(path: Path, text: str, delimiter: str = ",") -> Iterator[tuple[str, li
 
 
 def _json_entries(path: Path, text: str) -> Iterator[_Entry]:
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg})") from error
+    content = _json(path, text)
     if isinstance(content, dict):
         content = [{"path": video, "label": label} for video, label in content.items()]
     if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
@@ -247,20 +265,20 @@ def _json_entries(path: Path, text: str) -> Iterator[_Entry]:
         where = f"{path}, entry {number}"
         video = next((name for name in PATH_COLUMNS if name in item), PATH_COLUMNS[0])
         label = next((name for name in LABEL_COLUMNS if name in item), LABEL_COLUMNS[0])
-        row: dict[str, Any] = {name: item.get(name) for name in (video, label, "group", "split")}
+        row: dict[str, Any] = {name: item.get(name) for name in (video, label, *OTHER_COLUMNS)}
         cells = {name: "" if cell is None else str(cell).strip() for name, cell in row.items()}
         yield _Entry(cells[video], cells[label], where, f"{where} ({label})", cells["group"], cells["split"])
 
 
-def _text(path: Path) -> str:
+def _json(path: Path, text: str) -> Any:
     try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
-    except (EOFError, zlib.error) as error:
-        raise UserError(f"{path}: truncated or damaged ({error}); fetch it again") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from error
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg})") from error
+    except (RecursionError, ValueError) as error:  # ValueError: a number of thousands of digits
+        raise UserError(f"{path}: JSON that is no list of videos ({error})") from error
+
+
+def _number(label: str) -> int:
+    """Return a label as a number; of thousands of digits, which Python refuses, the first ones say enough."""
+    return int(label[:18])

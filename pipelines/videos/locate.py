@@ -11,22 +11,16 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
-from vlmodels.errors import UserError
+from pipelines.videos.file_tree import read_tree
+from pipelines.videos.split_names import split_of_folder
 
-VIDEO_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("3gp", "asf", "avi", "flv", "gif", "m2ts", "m4v", "mkv", "mov"),
-        *("mp4", "mpeg", "mpg", "mts", "ogv", "ts", "webm", "wmv"),
-    )
-)
-_SPLIT_FOLDER = re.compile(r"(train|val|test)(?:ing|id|idation)?[_-]?\d*")
-"""``train``, ``validation``, ``val_256``: which part of a data set, and no class."""
+LONGEST_NAME = 255
+"""Bytes of a file's name on all common file systems."""
 
 
 class Found(NamedTuple):
@@ -45,6 +39,9 @@ class Tree(Protocol):
     def videos(self) -> Iterable[str]:
         """Return the paths of all videos below the root."""
 
+    def why_not(self, path: str) -> str:
+        """Return why there is no file at ``path``, where that is more than that nothing is there; else ""."""
+
 
 @dataclass(frozen=True)
 class LocalTree:
@@ -54,11 +51,27 @@ class LocalTree:
 
     def has(self, path: str) -> bool:
         """Return whether there is a file at ``path`` below the root; the path may lead out of it."""
-        return (self.root / path).is_file()
+        try:
+            return (self.root / path).is_file()
+        except OSError:  # a name or path that is too long
+            return False
 
     def videos(self) -> Iterable[str]:
         """Return the paths of all videos below the root."""
-        return videos_below(self.root, strict=False)
+        return read_tree(self.root).videos
+
+    def why_not(self, path: str) -> str:
+        """Return why there is no file at ``path``, where that is more than that nothing is there; else ""."""
+        longest = max(len(os.fsencode(name)) for name in path.split("/"))
+        if longest > LONGEST_NAME:
+            return f"its name has {longest} bytes, and no file name is longer than {LONGEST_NAME}"
+        place = self.root / path
+        try:
+            if place.is_dir():
+                return "it is a folder, not a video file"
+            return "it is a link that leads nowhere" if place.is_symlink() else ""
+        except OSError as error:
+            return f"it cannot be opened ({error.strerror})"
 
     def __str__(self) -> str:
         return str(self.root)
@@ -106,7 +119,9 @@ class Locator:
             return Found(uri)
         if alike:
             return Found("", f"no such file where it is listed; its name is elsewhere ({', '.join(alike[:2])})")
-        return Found("", f"no such file below {self._tree}")
+        if reason := self._tree.why_not(uri):
+            return Found("", reason)
+        return Found("", f"no such file below {self._tree}{_windows_hint(uri)}")
 
 
 def _most_alike(paths: Sequence[str], uri: str) -> list[str]:
@@ -195,69 +210,36 @@ def _folders(path: str) -> _Folders:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _folders_of(folder: str) -> _Folders:
-    names, parts = [], set()
+    names: list[str] = []
+    parts: set[str] = set()
     for name in folder.split("/"):
-        match = _SPLIT_FOLDER.fullmatch(name.casefold())
-        if match:
-            parts.add(match.group(1))
+        if part := split_of_folder(name):
+            parts.add(part)
         elif name and name.casefold() != "videos":
             names.append(loosely(name))
     return _Folders(tuple(names), frozenset(parts))
 
 
+def is_windows_path(path: str) -> bool:
+    """Return whether a path begins with a drive or a server of Windows; backslashes may be slashes by now."""
+    return re.match(r"[A-Za-z]:[\\/]|\\\\|//", path) is not None
+
+
+def _windows_hint(uri: str) -> str:
+    if not is_windows_path(uri):
+        return ""
+    return "; it is listed by a drive or server of Windows: list it relative to --root"
+
+
 def plain_path(path: str) -> str:
-    """Return the path as unpackers of other systems may write it: macOS decomposes accents, Windows ignores case."""
+    """Return the path as unpackers of other systems may write it: macOS decomposes accents, Windows ignores case.
+
+    Backslashes in names are separators that some unpackers of Windows' archives leave.
+    """
+    path = path.replace("\\", "/")
     return path.casefold() if path.isascii() else unicodedata.normalize("NFC", path).casefold()
 
 
 def stem_of(path: str) -> str:
     """Return the file name without its suffix."""
     return _file_name(path).rsplit(".", 1)[0]
-
-
-def videos_below(root: Path, exclude: Path | None = None, *, strict: bool = True) -> Iterator[str]:
-    """Yield posix paths of videos below ``root``, following links (data sets are often linked) but not in circles.
-
-    It opens no file and checks only links, so it takes a second or two for some 100,000 files.
-
-    Raises:
-        UserError: a file name that is not UTF-8; with ``strict=False`` such files are left out.
-    """
-    left_out = exclude.resolve() if exclude is not None else None
-    seen: set[str] = set()
-    waiting = [""]
-    while waiting:
-        below = waiting.pop()
-        folder = root / below
-        real = os.path.realpath(folder)
-        if real in seen or (left_out is not None and Path(real) == left_out):
-            continue
-        seen.add(real)
-        try:
-            entries = list(os.scandir(folder))
-        except PermissionError:  # lost+found and the like
-            continue
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            path = f"{below}/{entry.name}" if below else entry.name
-            if entry.is_dir():
-                waiting.append(path)
-            elif _is_video(entry) and _is_text(entry.name, strict=strict):
-                yield path
-
-
-def _is_video(entry: os.DirEntry[str]) -> bool:
-    _, dot, suffix = entry.name.rpartition(".")
-    return f"{dot}{suffix.lower()}" in VIDEO_SUFFIXES and entry.is_file()  # a link may lead nowhere
-
-
-def _is_text(name: str, *, strict: bool) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        if strict:
-            shown = os.fsencode(name).decode(errors="backslashreplace")
-            raise UserError(f"the file name {shown} is not valid UTF-8; rename it") from error
-        return False
-    return True

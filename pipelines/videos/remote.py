@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pyarrow import fs
 
 from pipelines.storage.place import QUICK, Place, why
 from pipelines.storage.scratch import scratch
-from pipelines.videos.locate import VIDEO_SUFFIXES
+from pipelines.videos.file_tree import FileTree, tree_of
 from vlmodels.errors import UserError
 
 AHEAD = 4
@@ -59,7 +59,15 @@ class StoredVideos:
 
     def videos(self) -> list[str]:
         """Return the paths of the files that are videos by their suffix, sorted."""
-        return sorted(path for path in self.stats if PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES)
+        return list(self.tree().videos)
+
+    def tree(self) -> FileTree:
+        """Return the files, told apart by their suffixes alone."""
+        return tree_of(self.stats)
+
+    def why_not(self, path: str) -> str:
+        """Return why there is no file at ``path``, where that is more than that nothing is there; else ""."""
+        return "its key in the store is empty" if not path else ""
 
     def has(self, path: str) -> bool:
         """Return whether there is a file at ``path``."""

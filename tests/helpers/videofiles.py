@@ -26,10 +26,11 @@ def write_video(
     rate: int = 25,
     options: dict[str, str] | None = None,
     container: dict[str, str] | None = None,
+    format: str | None = None,  # noqa: A002 - as PyAV calls it
 ) -> Path:
-    """Write ``frames`` pictures to ``path``, in the container that its suffix names."""
+    """Write ``frames`` pictures to ``path``, in the container ``format``, else in that which its suffix names."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", options=container or {}) as output:
+    with av.open(str(path), "w", format=format, options=container or {}) as output:
         stream = output.add_stream(codec, rate=rate, options=options or {})
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"

@@ -26,7 +26,8 @@ DOORS = {
     "config": "schema protocols resolve check values plain record text",
     "storage": "place files cache scratch",
     "cluster": "session capacity preflight view ask_nodes node_facts process_group",
-    "videos": "inputs list_choice list_folder list_files kept_lists catalog captions caveats locate remote flags",
+    "videos": "inputs list_choice list_folder list_files kept_lists catalog captions caveats locate remote flags "
+    "split_names class_names",
     "toyworld": "world",
     "shards": "clip_store shard_cache shard_file index manifest views prefetch",
     "ingestion": "ingest decode destination presence presence_report summary",

@@ -178,3 +178,65 @@ def test_several_own_files_are_their_splits(tmp_path):
     assert inputs.classes == ("clap", "run")
     assert [(video.label, video.split) for video in inputs.videos] == [("run", "train"), ("clap", "test")]
     assert inputs.videos[0].group == "a"
+
+
+def test_backslashes_in_lists_are_separators(tmp_path):
+    put(tmp_path / "v" / "wave" / "w1.mp4")
+    put(tmp_path / "v" / "jump" / "w1.mp4")
+    mine = put(tmp_path / "mine.csv", "path,label\nwave\\w1.mp4,wave\n.\\jump\\w1.mp4,jump\n")
+    inputs = find_inputs([mine], root=tmp_path / "v")
+    assert [(video.uri, video.path) for video in inputs.videos] == [("jump/w1.mp4",) * 2, ("wave/w1.mp4",) * 2]
+    assert clip_id("wave/w1.mp4") == inputs.videos[1].clip_id
+
+
+def test_drives_of_windows_are_said_or_refused(tmp_path):
+    put(tmp_path / "v" / "wave" / "w1.mp4")
+    mine = put(tmp_path / "mine.csv", "path,label\nD:\\data\\wave\\w1.mp4,wave\nD:\\data\\jump\\w9.mp4,jump\n")
+    inputs = find_inputs([mine], root=tmp_path / "v")
+    assert [video.path for video in inputs.videos] == ["", "wave/w1.mp4"]
+    assert "2 paths with a drive or server of Windows (D:/data/jump/w9.mp4): 1 found" in inputs.understanding.lines()[1]
+    with pytest.raises(UserError, match=r"2 paths with a drive or server of Windows .*: --root DIR says where"):
+        find_inputs([mine], root=put(tmp_path / "other" / "x.mp4").parent)
+
+
+def test_labels_that_start_at_1_are_refused_and_a_flag_takes_them(tmp_path):
+    labels = write_labels(tmp_path / "labels.csv", ("jump", "run", "wave", "spare"))
+    for name in ("jump", "run", "wave"):
+        put(tmp_path / name / "1.mp4")
+    listed = put(tmp_path / "val.txt", "jump/1.mp4 1\nrun/1.mp4 2\nwave/1.mp4 3\n")
+    with pytest.raises(UserError, match=r"3 of 3 videos .* labels seem to start at 1"):
+        find_inputs([listed], [labels])
+    bare = put(tmp_path / "test.txt", "jump/1.mp4 0\nrun/1.mp4 2\nwave/1.mp4 1\n")
+    with pytest.raises(UserError, match=r"2 of 3 videos .* is it the label file of this list"):
+        find_inputs([bare], [labels])
+    assert find_inputs([bare], [labels], layout="list").videos[1].label == "wave"
+    with pytest.raises(UserError, match="for lists there is --layout list"):
+        find_inputs([bare], [labels], layout="classes")
+    with pytest.raises(UserError, match="--layout list is for lists"):
+        find_inputs([tmp_path], layout="list")
+
+
+def test_columns_that_are_not_used_are_said(tmp_path):
+    put(tmp_path / "a.mp4")
+    mine = put(tmp_path / "mine.csv", "path,label,fps,note,split\na.mp4,run,25,,train_256\n")
+    inputs = find_inputs([mine])
+    assert inputs.understanding.lines()[1] == "columns not used: fps, note"
+    assert inputs.videos[0].split == "train_256"
+
+
+def test_a_listed_name_that_is_too_long_is_one_row(tmp_path):
+    put(tmp_path / "a.mp4")
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    mine = put(tmp_path / "mine.csv", f"path,label\na.mp4,run\n{'n' * 300}.mp4,run\nloop.mp4,run\n")
+    assert [video.path for video in find_inputs([mine]).videos] == ["a.mp4", "", ""]
+
+
+def test_links_that_lead_nowhere_are_rows_of_a_folder(tmp_path):
+    put(tmp_path / "run" / "1.mp4")
+    (tmp_path / "run" / "0.mp4").symlink_to("0.mp4")
+    videos = find_inputs([tmp_path]).videos
+    assert [(video.uri, video.label, video.path) for video in videos] == [
+        ("run/0.mp4", "run", ""),
+        ("run/1.mp4", "run", "run/1.mp4"),
+    ]
+    assert videos[0].reason == "a link that leads to itself"

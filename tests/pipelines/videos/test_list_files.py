@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from pipelines.videos.list_files import read_labels, read_list
+from pipelines.videos.list_files import is_list, read_labels, read_list, unused_columns
 from tests.helpers.list_files import LABEL_FILE, put
 from vlmodels.errors import UserError
 
@@ -138,3 +138,35 @@ def test_path_label_lines_may_be_called_csv(tmp_path):
 def test_mistakes_in_lists_name_their_place(tmp_path, file, content, message):
     with pytest.raises(UserError, match=message):
         read_list(put(tmp_path / file, content), classes=NAMES)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "unused"),
+    [
+        ("l.csv", "path,label,group,split\na.mp4,x,,\n", ()),
+        ("l.csv", "fps;Path;label;Note;\n25;a.mp4;x;;\n", ("fps", "Note", "(unnamed)")),
+        ("l.csv", "path,video,class,label\na,b,c,d\n", ("video", "class")),
+        ("l.json", '[{"path": "a", "label": 1}, {"path": "b", "label": 1, "fps": 25}]', ("fps",)),
+        ("l.json", '{"a.mp4": "x"}', ()),
+        ("l.txt", "a.mp4 0\n", ()),
+        ("l.csv", "a.mp4 0\n", ()),
+    ],
+)
+def test_columns_that_nothing_reads_are_known(tmp_path, file, content, unused):
+    assert unused_columns(put(tmp_path / file, content)) == unused
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("l.csv", "path,label,label\na.mp4,0,1\n", "l.csv:1: two columns are called 'label'"),
+        ("l.json", "[" * 100_000, "l.json: JSON that is no list of videos"),
+        ("l.json", '[{"path": "a.mp4", "label": ' + "9" * 5000 + "}]", "l.json: JSON that is no list of videos"),
+        ("l.txt", f"a.mp4 {'9' * 5000}\n", r"l.txt:1:7: label 9+ is out of range"),
+    ],
+)
+def test_hostile_lists_are_one_line(tmp_path, file, content, message):
+    path = put(tmp_path / file, content)
+    with pytest.raises(UserError, match=message):
+        read_list(path, classes=NAMES)
+    assert is_list(path)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
 
 import pytest
 
-from pipelines.videos.locate import Locator, difference, known_folders, may_be, videos_below
-from vlmodels.errors import UserError
+from pipelines.videos.locate import Locator, difference, is_windows_path, known_folders, may_be
 
 UCF = "v_HandStandPushups_g01_c01.avi"
 
@@ -106,20 +104,23 @@ def test_paths_out_of_the_tree_and_absolute_ones(tmp_path):
     assert locate("z.y4m").path == "z.y4m"
 
 
-def test_links_and_hidden_files(tmp_path):
-    root = tree(tmp_path, "r/a.mp4", "r/.hidden/b.mp4", "r/.c.mp4", "other/d.MP4", "r/notes.txt") / "r"
-    (root / "linked").symlink_to(tmp_path / "other")
-    (tmp_path / "other" / "back").symlink_to(root)
-    (root / "broken.mp4").symlink_to(tmp_path / "gone.mp4")
-    assert sorted(videos_below(root)) == ["a.mp4", "linked/d.MP4"]
-    assert sorted(videos_below(root, exclude=tmp_path / "other")) == ["a.mp4"]
+def test_listed_names_that_cannot_be_opened_have_a_reason(tmp_path):
+    root = tree(tmp_path, "x.mp4", "wave/v1/img_00001.jpg")
+    (root / "loop.mp4").symlink_to("loop.mp4")
+    locate = Locator(root)
+    assert locate("x.mp4").path == "x.mp4"
+    assert "300 bytes, and no file name is longer than 255" in locate(f"d/{'n' * 296}.mp4").reason
+    assert locate("/".join(["d" * 200] * 30)).path == ""
+    assert locate("nul\0.mp4").path == ""
+    assert locate("loop.mp4").reason == "it is a link that leads nowhere"
+    assert locate("wave/v1").reason == "it is a folder, not a video file"
 
 
-def test_names_that_are_not_text(tmp_path):
-    try:
-        (tmp_path / os.fsdecode(b"\xff.mp4")).write_bytes(b"")
-    except OSError:
-        pytest.skip("this file system takes UTF-8 names only")
-    with pytest.raises(UserError, match="is not valid UTF-8; rename it"):
-        list(videos_below(tmp_path))
-    assert Locator(tree(tmp_path, "d/x.mp4"))("x.mp4").path == "d/x.mp4"
+def test_paths_of_windows_are_found_by_their_names(tmp_path):
+    locate = Locator(tree(tmp_path, "wave/w1.mp4", "jump/w1.mp4", "wave\\w2.mp4"), known_folders([], ["wave", "jump"]))
+    assert locate("D:/data/wave/w1.mp4", "wave").path == "wave/w1.mp4"
+    assert locate("//server/share/jump/w1.mp4", "jump").path == "jump/w1.mp4"
+    assert locate("wave/w2.mp4", "wave").path == "wave\\w2.mp4"  # as some unpack archives of Windows
+    assert "a drive or server of Windows" in locate("D:/data/wave/w9.mp4", "wave").reason
+    assert not is_windows_path("s3://bucket/x.mp4")
+    assert not is_windows_path("a:b.mp4")
