@@ -123,6 +123,7 @@ def _to_json(inputs: Inputs, presence: Presence, run: CheckRun) -> dict[str, Any
         "schema": SCHEMA,
         "dataset": inputs.dataset,
         "root": inputs.place,
+        "understood": list(inputs.understanding.lines()) if inputs.understanding else [],
         "complete": presence.complete,
         "splits": splits,
         "not_present": [_entry(checked) for checked in presence.videos if checked.status != "present"],

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipelines.protocols.split import Clip
+from pipelines.videos.inputs import uri_of
+from pipelines.videos.label_check import Labelled, check_labels
 from pipelines.videos.list_folder import VideoList
 from pipelines.videos.locate import known_folders, may_be
 from vlmodels.errors import UserError
@@ -30,6 +32,7 @@ class Finder:
 
     def __call__(self, path: str, label: str = "", known: frozenset[str] = frozenset()) -> Clip | None:
         """Return the clip that ``path`` names, or None; ``label`` and ``known`` folders as in ``locate.may_be``."""
+        path = uri_of(path)
         if path in self._by_uri:
             return self._by_uri[path]
         name = path.rsplit("/", 1)[-1]
@@ -40,10 +43,11 @@ class Finder:
         """Return the clips of a list, each with the label that the list gives it.
 
         Raises:
-            UserError: videos that were never ingested.
+            UserError: videos that were never ingested, or many that were ingested as another class of the list.
         """
         known = known_folders((line.path for line in videos.lines), [*videos.classes, *self._labels])
         clips: list[Clip] = []
+        ingested: list[Labelled] = []
         absent: list[str] = []
         for line in videos.lines:
             label = videos.classes[line.label]
@@ -52,11 +56,13 @@ class Finder:
                 absent.append(line.path)
             else:
                 clips.append(replace(clip, label=label))
+                ingested.append(Labelled(f"{clip.label}/{clip.uri.rsplit('/', 1)[-1]}", label))
         if absent:
             raise UserError(
                 f"{videos.path.name}: {len(absent)} of {len(videos.lines)} listed videos were never ingested "
                 f"(first: {absent[0]}); run pipelines/ingest.py with this list too"
             )
+        check_labels(ingested, videos.classes, "ingest with these lists if the folders' names are wrong")
         return clips
 
 

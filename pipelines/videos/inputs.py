@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from pipelines.storage.files import is_folder, is_there
 from pipelines.storage.place import is_uri
 from pipelines.videos.catalog import part_of
 from pipelines.videos.file_tree import FileTree, read_tree
@@ -113,9 +114,9 @@ def find_inputs(
     stores = [str(path) for path in videos if is_uri(path)]
     paths = [Path(path) for path in videos]
     for path in [] if stores else paths:
-        if not path.exists():
+        if not is_there(path):
             raise UserError(f"{path}: no such folder or list of videos")
-    folders = [path for path in paths if path.is_dir()]
+    folders = [path for path in paths if is_folder(path)]
     if folders or stores:
         if len(paths) > 1:
             raise UserError("--videos takes one folder, or one or more lists")
@@ -239,7 +240,7 @@ def _root_of(folders: Sequence[Path], root: str | Path | None) -> Path | StoredV
         return places.pop()
     if is_uri(root):
         return StoredVideos.below(str(root))
-    if not Path(root).is_dir():
+    if not is_folder(root):
         raise UserError(f"--root {root}: no such folder")
     return Path(root).resolve()
 

@@ -22,8 +22,15 @@ class Labelled:
     label: str
 
 
-def check_labels(videos: Iterable[Labelled], classes: Sequence[str]) -> list[str]:
+def check_labels(
+    videos: Iterable[Labelled], classes: Sequence[str], way_out: str = "--layout list takes the labels as they are"
+) -> list[str]:
     """Return a note on videos that lie in the folder of another class than their list says, if these are few.
+
+    Args:
+        videos: what is listed.
+        classes: class names in label order.
+        way_out: what to do where the folders are wrong.
 
     Raises:
         UserError: they are many: then numbers are shifted, or the label file is another list's.
@@ -46,7 +53,7 @@ def check_labels(videos: Iterable[Labelled], classes: Sequence[str]) -> list[str
     cause = "is it the label file of this list?"
     if shifted == wrong:
         cause = "its labels seem to start at 1, and the label file's ids start at 0: subtract 1 from each label"
-    raise UserError(f"folder names and labels disagree: {said}; {cause} (--layout list takes the labels as they are)")
+    raise UserError(f"folder names and labels disagree: {said}; {cause} ({way_out})")
 
 
 class _Found:

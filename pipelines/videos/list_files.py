@@ -7,6 +7,7 @@ have CRLF, no final newline, gzip, and names with spaces, commas, quotes, ``#`` 
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -160,6 +161,15 @@ def is_list(path: str | Path) -> bool:
     An unreadable file counts as a list: whoever reads it sees why it cannot be read.
     """
     path = Path(path)
+    try:
+        stat = path.stat()
+    except OSError:
+        return True
+    return _looks_like_list(path, (stat.st_size, stat.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=1024)  # a folder's files are asked for several times, and may be large
+def _looks_like_list(path: Path, _: tuple[int, int]) -> bool:
     try:
         text = read_text(path)
         kind, mark = _form(path, text)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pipelines.storage.files import file_sha256
+from pipelines.storage.files import file_sha256, is_folder
 from pipelines.videos.catalog import Dataset, dataset, dataset_of_folder, part_of
 from pipelines.videos.list_files import ListLine, is_list, is_table, list_stem, read_labels, read_list
 from vlmodels.errors import UserError, nearest
@@ -106,7 +106,7 @@ class ListFolder:
             UserError: no such folder, or an unknown data set.
         """
         place = Path(place)
-        if not place.is_dir():
+        if not is_folder(place):
             raise UserError(f"{place}: no such folder of lists")
         name = name or KeptIndex.read(place).dataset
         known = dataset(name) if name else dataset_of_folder(place.resolve().name)

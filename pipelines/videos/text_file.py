@@ -52,8 +52,6 @@ def _read(path: Path, largest: int) -> bytes:
         with gzip.open(io.BytesIO(data)) as unpacked:
             data = unpacked.read(largest + 1)
     if len(data) > largest:
-        grown = " once unpacked" if packed else ""
-        raise UserError(
-            f"{path}: more than {largest >> 20} MiB{grown}, too much for a list; split it, or is it another file?"
-        )
+        what = f"more than {largest >> 20} MiB{' once unpacked' if packed else ''}, too much for a list"
+        raise UserError(f"{path}: {what}; split it, or is it another file?")
     return data

@@ -7,7 +7,24 @@ import re
 VIDEO_SUFFIXES = frozenset(
     f".{name}"
     for name in (
-        *("264", "265", "3g2", "3gp", "asf", "avc", "avi", "divx", "dv", "f4v", "flv", "gif", "gxf", "h264", "h265"),
+        *(
+            "264",
+            "265",
+            "3g2",
+            "3gp",
+            "amv",
+            "asf",
+            "avc",
+            "avi",
+            "divx",
+            "dv",
+            "f4v",
+            "flv",
+            "gif",
+            "gxf",
+            "h264",
+            "h265",
+        ),
         *("hevc", "ivf", "m1v", "m2t", "m2ts", "m2v", "m4v", "mjpeg", "mjpg", "mk3d", "mkv", "mov", "mp4", "mp4v"),
         *("mpe", "mpeg", "mpg", "mpv", "mts", "mxf", "nut", "obu", "ogm", "ogv", "qt", "rm", "rmvb", "ts", "vob"),
         *("webm", "wmv", "wtv", "xvid", "y4m"),

@@ -28,6 +28,7 @@ EXEMPT = {
     "pipelines/videos/kept_lists.py": "names the folder of the lists next to ingested data; the split is in the name",
     "pipelines/videos/list_files.py": "reads lists, of which the split is made, and that is in the name",
     "pipelines/videos/list_folder.py": "reads lists, of which the split is made, and that is in the name",
+    "pipelines/videos/text_file.py": "reads lists, of which the split is made, and that is in the name",
 }
 
 

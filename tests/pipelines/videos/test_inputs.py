@@ -231,6 +231,19 @@ def test_a_listed_name_that_is_too_long_is_one_row(tmp_path):
     assert [video.path for video in find_inputs([mine]).videos] == ["a.mp4", "", ""]
 
 
+def test_a_name_that_no_file_can_have_is_one_line(tmp_path):
+    long = "n" * 300
+    mine = put(tmp_path / "mine.csv", "path,label\na.mp4,run\n")
+    with pytest.raises(UserError, match="no such folder or list of videos"):
+        find_inputs([long])
+    with pytest.raises(UserError, match=r"--root n+: no such folder"):
+        find_inputs([mine], root=long)
+    with pytest.raises(UserError, match="File name too long"):
+        find_inputs([mine], [long])
+    with pytest.raises(UserError, match="no such folder of lists"):
+        ListFolder.open(long)
+
+
 def test_links_that_lead_nowhere_are_rows_of_a_folder(tmp_path):
     put(tmp_path / "run" / "1.mp4")
     (tmp_path / "run" / "0.mp4").symlink_to("0.mp4")
