@@ -6,12 +6,13 @@ Examples:
   python pipelines/check_data.py --videos DIR
   python pipelines/check_data.py --videos mine.csv --root s3://BUCKET/videos --out CHECK        # in a store
 
-Files are found as ingest finds them (renamed: in another folder, with another suffix or case) and their first bytes
-are read, which shows empty files and failed downloads; --decode decodes every video as ingest would, and fetches those
-in a store for it, one after another, without keeping them. CHECK/check.json has every video that is not simply present;
-CHECK/lists has the lists without the missing and corrupt videos, with their label files, for --lists (one CSV for own
-data with groups, so that these are kept). Exit code: 0 if every listed video is there and whole, 1 if some are missing
-or corrupt, 2 with one line of error for a mistake.
+Two lines say first how the folder or the lists were read, and what was passed over, as ingest does (--layout chooses
+where a folder can be read in two ways). Files are found as ingest finds them (renamed: in another folder, with another
+suffix or case) and their first bytes are read, which shows empty files and failed downloads; --decode decodes every
+video as ingest would, and fetches those in a store for it, one after another, without keeping them. CHECK/check.json
+has every video that is not simply present; CHECK/lists has the lists without the missing and corrupt videos, with their
+label files, for --lists (one CSV for own data with groups, so that these are kept). Exit code: 0 if every listed video
+is there and whole, 1 if some are missing or corrupt, 2 with one line of error for a mistake.
 """
 
 from __future__ import annotations

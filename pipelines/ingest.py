@@ -8,6 +8,9 @@ Examples:
   python pipelines/ingest.py --videos base.txt novel.txt --labels base.csv novel.csv --out DATA
   python pipelines/ingest.py --videos mine.csv --root s3://BUCKET/videos --out s3://BUCKET/data/mine       # in a store
 
+Two lines say first how the folder or the lists were read, and what was passed over. A folder that can be read in two
+ways is refused until --layout says which. Files without a known suffix are videos if their first bytes are a video's.
+
 Lists and their label files are kept in DATA/lists, where protocols find them. In a CSV, clips of one group (source
 video) stay together in every split, and the split column holds train, val or test where you have decided that.
 

@@ -32,8 +32,7 @@ class Finder:
 
     def __call__(self, path: str, label: str = "", known: frozenset[str] = frozenset()) -> Clip | None:
         """Return the clip that ``path`` names, or None; ``label`` and ``known`` folders as in ``locate.may_be``."""
-        path = uri_of(path)
-        if path in self._by_uri:
+        if path in self._by_uri or (path := uri_of(path)) in self._by_uri:
             return self._by_uri[path]
         name = path.rsplit("/", 1)[-1]
         clip = self._by_name.get(name) or self._by_name.get(_stem(name))
@@ -47,7 +46,7 @@ class Finder:
         """
         known = known_folders((line.path for line in videos.lines), [*videos.classes, *self._labels])
         clips: list[Clip] = []
-        ingested: list[Labelled] = []
+        as_ingested = True
         absent: list[str] = []
         for line in videos.lines:
             label = videos.classes[line.label]
@@ -55,15 +54,23 @@ class Finder:
             if clip is None:
                 absent.append(line.path)
             else:
+                as_ingested = as_ingested and clip.label == label
                 clips.append(replace(clip, label=label))
-                ingested.append(Labelled(f"{clip.label}/{clip.uri.rsplit('/', 1)[-1]}", label))
         if absent:
             raise UserError(
                 f"{videos.path.name}: {len(absent)} of {len(videos.lines)} listed videos were never ingested "
                 f"(first: {absent[0]}); run pipelines/ingest.py with this list too"
             )
-        check_labels(ingested, videos.classes, "ingest with these lists if the folders' names are wrong")
+        if not as_ingested:
+            self._check(videos, clips)
         return clips
+
+    def _check(self, videos: VideoList, listed: Sequence[Clip]) -> None:
+        """Compare the classes of a list with those that the clips were ingested with."""
+        ingested = (self._by_uri[clip.uri].label for clip in listed)
+        folders = (f"{label}/{clip.uri.rsplit('/', 1)[-1]}" for label, clip in zip(ingested, listed, strict=True))
+        labelled = (Labelled(folder, clip.label) for folder, clip in zip(folders, listed, strict=True))
+        check_labels(labelled, videos.classes, "ingest with these lists if the folders' names are wrong")
 
 
 def _stem(name: str) -> str:

@@ -81,7 +81,9 @@ def tree_of(paths: Iterable[str]) -> FileTree:
     for path in paths:
         folder, _, name = path.rpartition("/")
         suffix = suffix_of(name)
-        if suffix in VIDEO_SUFFIXES:
+        if system := SYSTEM_FOLDERS.intersection(folder.split("/")):
+            files.pass_over(f"in {min(system)}", path)
+        elif suffix in VIDEO_SUFFIXES:
             videos.append(path)
         else:
             files.pass_over(_kind(name, suffix), path)

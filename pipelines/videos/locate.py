@@ -195,7 +195,9 @@ def difference(uri: str, path: str) -> str:
 
 
 def loosely(name: str) -> str:
-    """Return a class or folder name without regard to case and underscores."""
+    """Return a class or folder name without regard to case, underscores, and how accents are composed."""
+    if not name.isascii():
+        name = unicodedata.normalize("NFC", name)
     return " ".join(name.replace("_", " ").casefold().split())
 
 

@@ -220,15 +220,15 @@ def _in_words(reading: Reading) -> str:
 
 
 def _refuse_doubles(names: Collection[str], place: str) -> None:
-    """Refuse class folders that only case or underscores tell apart: most often one class in two spellings."""
+    """Refuse class folders that only case, spaces or underscores tell apart: most often one class, spelled twice."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in names:
         alike[loosely(name)].append(name)
     doubles = [f"'{found[0]}' and '{found[1]}'" for found in alike.values() if len(found) > 1]
     if doubles:
         raise UserError(
-            f"{place}: class folders that differ in case or underscores alone: {listed(doubles)}; rename them if they "
-            f"are one class, or say --layout {' or '.join(FOLDER_LAYOUTS[:2])} if they are two"
+            f"{place}: class folders that differ in case, spaces, underscores or accents alone: {listed(doubles)}; "
+            f"rename them if they are one class, or say --layout {' or '.join(FOLDER_LAYOUTS[:2])} if they are two"
         )
 
 

@@ -362,3 +362,17 @@ def test_many_files_are_no_burden(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "10000/20000 files looked at\n" in said
     assert "20000 x the file is empty" in said
+
+
+def test_what_was_understood_is_printed_and_written(tmp_path, capsys):
+    for name in ("train_256/jump/1.mp4", "val_256/jump/2.mp4", "test/3.mp4", "val_256/jump/2.json"):
+        (tmp_path / "v" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "v" / name).write_bytes(b"some bytes")
+    assert check_data.main(["--videos", str(tmp_path / "v"), "--out", str(tmp_path / "out")]) == 0
+    lines = list(find_inputs([tmp_path / "v"]).understanding.lines())
+    assert capsys.readouterr().out.splitlines()[:2] == lines
+    assert json.loads((tmp_path / "out" / "check.json").read_text())["understood"] == lines
+    assert "train_256 (train) 1" in lines[0]
+    assert lines[1].startswith(
+        "1 file passed over: .json 1 (val_256/jump/2.json); 1 video without a class (test/3.mp4)"
+    )

@@ -10,6 +10,7 @@ import pytest
 
 from pipelines import ingest
 from pipelines.shards.clip_store import ClipStore
+from pipelines.videos.inputs import find_inputs
 from pipelines.videos.list_folder import ListFolder
 from tests.helpers.scripts import run_copy, run_script
 from tests.helpers.videofiles import truncate, write_audio, write_video
@@ -67,8 +68,13 @@ def test_bad_videos_are_counted_against_the_limit(ray_session, tmp_path, capsys)
     command = ["--videos", str(videos.parent), "--out", str(tmp_path / "out"), "--size", "48", "--workers", "1"]
     with pytest.raises(UserError, match=r"75 % of the videos were set aside, more than --max-bad 50 %"):
         ingest.main(command)
+    capsys.readouterr()
+    (videos / "notes.txt").write_text("mine")
     assert ingest.main([*command, "--max-bad", "80"]) == 0
-    assert "(0 decoded now, 4 kept;" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "(0 decoded now, 4 kept;" in said
+    assert said.startswith("\n".join(find_inputs([videos.parent]).understanding.lines()) + "\n")
+    assert "1 file passed over: .txt 1 (a class/notes.txt)\n" in said
     assert ClipStore(tmp_path / "out").classes == ("a class",)
 
 
@@ -117,6 +123,8 @@ def test_help_answers_at_once_and_alone(tmp_path):
         (["--videos", "videos", "--labels", "labels.csv"], "'Wolking' (did you mean 'Walking'?)"),
         (["--videos", "list.txt", "--labels", "labels.csv"], "list.txt:2:15: label 7 is out of range"),
         (["--videos", "videos", "--frames", "0"], "--frames 0: choose 1 to 256"),
+        (["--videos", "vehicles"], "(--layout classes): 3 classes (bus, car, train)"),
+        (["--videos", "from1.txt", "--labels", "two.csv", "--root", "vehicles"], "its labels seem to start at 1"),
         (["--lists", "videos", "--videos", "videos"], "say either --videos (a folder, lists or a CSV) or --lists"),
         (["--lists", "videos"], "none of the lists that are needed is here"),
         (["--videos", "videos", "--workers", "0"], "--workers 0: it must be more than 0"),
@@ -127,7 +135,12 @@ def test_a_mistake_is_one_line(tmp_path, arguments, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "videos" / "Wolking").mkdir(parents=True)
     (tmp_path / "videos" / "Wolking" / "a.mp4").write_bytes(b"")
+    for name in ("bus", "car", "train"):
+        (tmp_path / "vehicles" / name).mkdir(parents=True)
+        (tmp_path / "vehicles" / name / "1.mp4").write_bytes(b"")
     (tmp_path / "labels.csv").write_text("id,name\n0,Walking\n")
+    (tmp_path / "two.csv").write_text("id,name\n0,bus\n1,car\n2,spare\n")
+    (tmp_path / "from1.txt").write_text("bus/1.mp4 1\ncar/1.mp4 2\n")
     (tmp_path / "list.txt").write_text("Wolking/a.mp4 0\nWolking/a.mp4 7\n")
     result = run_script("ingest", *arguments, *([] if "--out" in arguments else ["--out", "out"]), cwd=tmp_path)
     assert result.returncode == 2

@@ -24,6 +24,16 @@ def test_predict_without_model_or_video(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [('"a,b', "between double quotes"), ("nowhere.csv", "nowhere.csv: no such file"), (" , ", "no class names in it")],
+)
+def test_mistakes_in_class_names_are_one_line(tmp_path, labels, message):
+    done = run_copy("predict", "a.mp4", "--model", "models:/x@champion", "--labels", labels, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert message in done.stderr
+
+
 @pytest.mark.ray
 def test_b2n_then_predict(small_data, ray_session, tmp_path, capsys, monkeypatch):
     """The user's two commands on own data, by relative paths; a broken video is one line."""

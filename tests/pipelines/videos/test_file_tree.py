@@ -171,7 +171,12 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path):
 
 
 def test_files_of_a_store_are_told_apart_by_their_suffixes():
-    tree = tree_of(["a/1.mp4", "a/2.MOV", "a/notes.txt", "b/3", "f/0001.jpg"])
+    tree = tree_of(["a/1.mp4", "a/2.MOV", "a/notes.txt", "b/3", "f/0001.jpg", "__MACOSX/a/1.mp4"])
     assert tree.videos == ("a/1.mp4", "a/2.MOV")
-    assert kinds(tree) == {".txt": (1, "a/notes.txt"), "without suffix": (1, "b/3"), ".jpg": (1, "f/0001.jpg")}
-    assert (tree.frame_folders, tree.without_videos) == (("f",), ("b", "f"))
+    assert kinds(tree) == {
+        ".txt": (1, "a/notes.txt"),
+        "without suffix": (1, "b/3"),
+        ".jpg": (1, "f/0001.jpg"),
+        "in __MACOSX": (1, "__MACOSX/a/1.mp4"),
+    }
+    assert (tree.frame_folders, tree.without_videos) == (("f",), ("__MACOSX", "b", "f"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 
 from pipelines.videos.file_tree import read_tree, tree_of
@@ -125,6 +127,11 @@ def test_class_names_choose_between_readings():
 def test_two_spellings_of_a_class_are_refused():
     with pytest.raises(UserError, match="'Brush_Hair' and 'brush hair'"):
         understand_folder(tree_of(["train/Brush_Hair/1.mp4", "val/brush hair/2.mp4"]), "ROOT")
+    accents = [
+        f"{split}/{unicodedata.normalize(form, 'plié')}/1.mp4" for split, form in (("train", "NFC"), ("val", "NFD"))
+    ]
+    with pytest.raises(UserError, match="accents alone"):
+        understand_folder(tree_of(accents), "ROOT")
     assert understand("train/Jump/1.mp4 val/jump/2.mp4", layout="splits").classes == ("Jump", "jump")
 
 
