@@ -15,8 +15,9 @@ from pipelines.ingestion.clip_facts import FileStat
 from pipelines.ingestion.decode import DECODER, DecodeRequest, DecodeSettings
 from pipelines.ingestion.decode_check import CheckResult, RunChecks, check_on_ray
 from pipelines.storage.place import Place, why
-from pipelines.videos.inputs import Input, Inputs, uri_of
+from pipelines.videos.inputs import Input, Inputs
 from pipelines.videos.locate import difference
+from pipelines.videos.uris import uri_of
 from vlmodels.errors import UserError
 
 Status = Literal["present", "renamed", "missing", "corrupt"]

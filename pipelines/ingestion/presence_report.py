@@ -178,8 +178,8 @@ class _Lists:
 
 
 def _filtered(inputs: Inputs, usable: Sequence[Input]) -> _Lists:
-    from pipelines.videos.inputs import uri_of
     from pipelines.videos.kept_lists import label_names
+    from pipelines.videos.uris import uri_of
 
     uris = {video.uri for video in usable}
     lists = _Lists({}, label_names(inputs.lists))

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipelines.protocols.split import Clip
-from pipelines.videos.inputs import uri_of
 from pipelines.videos.label_check import Labelled, check_labels
 from pipelines.videos.list_folder import VideoList
 from pipelines.videos.locate import known_folders, may_be
+from pipelines.videos.uris import uri_of
 from vlmodels.errors import UserError
 
 

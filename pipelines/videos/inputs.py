@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pipelines.storage.files import is_folder, is_there
 from pipelines.storage.place import is_uri
@@ -20,6 +18,7 @@ from pipelines.videos.locate import Locator, is_windows_path, known_folders, loo
 from pipelines.videos.remote import StoredVideos
 from pipelines.videos.split_names import PART_NAMES, split_of_folder
 from pipelines.videos.understanding import Understanding, count, understand_folder, understand_lists
+from pipelines.videos.uris import clip_id, group_of, uri_of
 from pipelines.videos.video_files import VIDEO_SUFFIXES
 from vlmodels.errors import UserError, nearest
 
@@ -266,11 +265,12 @@ def _find_videos(
     for uri, video in sorted(videos.items()):
         path, reason = locate(uri, video.label)
         found.append(replace(video, path=path, reason=reason))
-    notes = [*_windows_notes(found, str(root)), *_label_notes(found, classes, layout)]
     if not any(video.path for video in found):
+        windows = ", a path with a drive or server of Windows" if is_windows_path(found[0].uri) else ""
         raise UserError(
-            f"none of the {len(found)} listed videos is below {root} (for instance {found[0].uri}); set --root"
+            f"none of the {len(found)} listed videos is below {root} (for instance {found[0].uri}{windows}); set --root"
         )
+    notes = [*_windows_notes(found, str(root)), *_label_notes(found, classes, layout)]
     unused = {one.name: unused_columns(one.path) for one in lists}
     shown = sorted(classes) if in_order else classes
     said = understand_lists(str(root), shown, (video.split for video in found), unused, notes)
@@ -279,18 +279,12 @@ def _find_videos(
 
 
 def _windows_notes(videos: Sequence[Input], root: str) -> list[str]:
-    """Return how many paths begin with a drive or a server of Windows.
-
-    Raises:
-        UserError: none of them was found.
-    """
+    """Return how many paths begin with a drive or a server of Windows."""
     listed = [video for video in videos if is_windows_path(video.uri)]
-    there = sum(bool(video.path) for video in listed)
     if not listed:
         return []
+    there = sum(bool(video.path) for video in listed)
     what = f"{count(len(listed), 'path')} with a drive or server of Windows ({listed[0].uri})"
-    if not there:
-        raise UserError(f"{what}, and none of these names is below {root}: --root DIR says where the videos are here")
     return [f"{what}: {there} found by their names below {root}"]
 
 
@@ -323,35 +317,6 @@ def _joined(lists: Sequence[VideoList]) -> dict[str, Input]:
     return videos
 
 
-def uri_of(listed: str) -> str:
-    """Return a listed path in the form of uris: with slashes, without ``./`` and double slashes except after a scheme.
-
-    Backslashes are the separators of lists that were written on Windows.
-    """
-    scheme, sign, path = listed.replace("\\", "/").rpartition("://")
-    plain = PurePosixPath(path).as_posix() if "//" in path or "./" in path else path
-    return f"{scheme}{sign}{plain}"
-
-
 def _union(label_files: Iterable[Sequence[str]]) -> list[str]:
     """Join class lists by name, in order of first appearance."""
     return list(dict.fromkeys(name for names in label_files for name in names))
-
-
-_GROUPED = re.compile(r"^(.+_g\d+)_c\d+$|^(.+)_[fhlu]_(?:cm|nm)_np\d_(?:ba|fr|le|ri)_(?:bad|goo|med)_\d+$")
-
-
-def clip_id(uri: str) -> str:
-    """Return the name of a clip: the first 16 hexadecimal digits of its uri's SHA-256."""
-    return hashlib.sha256(uri.encode()).hexdigest()[:16]
-
-
-def group_of(uri: str) -> str:
-    """Return the source video of a clip if its name shows it, else its uri without suffix.
-
-    ``v_X_g03`` of ``v_X_g03_c01`` (UCF-101), ``Film_pour`` of ``Film_pour_u_cm_np1_fr_med_0`` (HMDB-51). Folders may
-    use any other name again (``A/0001.mp4``, ``B/0001.mp4``), so such a name alone shows no source.
-    """
-    path = PurePosixPath(uri)
-    match = _GROUPED.match(path.stem)
-    return (match.group(1) or match.group(2)) if match else str(path.parent / path.stem)

@@ -27,7 +27,7 @@ DOORS = {
     "storage": "place files cache scratch",
     "cluster": "session capacity preflight view ask_nodes node_facts process_group",
     "videos": "inputs list_choice list_folder list_files kept_lists catalog captions caveats locate remote flags "
-    "split_names class_names label_check",
+    "split_names class_names label_check uris",
     "toyworld": "world",
     "shards": "clip_store shard_cache shard_file index manifest views prefetch",
     "ingestion": "ingest decode destination presence presence_report summary",

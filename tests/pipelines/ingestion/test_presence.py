@@ -19,9 +19,10 @@ from pipelines.ingestion.presence_report import summary
 from pipelines.planning.training_flags import config_from, training_parser
 from pipelines.storage.place import Place
 from pipelines.videos.flags import local_only
-from pipelines.videos.inputs import find_inputs, find_listed, uri_of
+from pipelines.videos.inputs import find_inputs, find_listed
 from pipelines.videos.list_choice import wanted_lists
 from pipelines.videos.list_folder import ListFolder
+from pipelines.videos.uris import uri_of
 from tests.helpers.ingesting import PAINT
 from tests.helpers.videofiles import truncate, write_video
 from vlmodels.errors import UserError
