@@ -200,7 +200,7 @@ def _may_be_nested(classes: Mapping[str, set[Folder]]) -> bool:
     if all(_GROUP.fullmatch(name) for name in names):
         return False
     same = len(names) == 1 and len(inner) == len(classes)
-    return not same or len(classes) == 1
+    return not same or len(classes) == 1 or all(_GROUP.fullmatch(top) for top in classes)
 
 
 # ------------------------------------------------------------------------------------------------ what folders mean
@@ -211,10 +211,12 @@ def _as_classes(_: _Tree) -> Callable[[Folder], Meaning]:
 
 
 def _as_splits(tree: _Tree) -> Callable[[Folder], Meaning]:
+    """Take the outer folder as split; beside splits without class folders, others are classes that are in no split."""
     is_split = tree.is_split()
+    with_classes = any(len(folder) > 1 and is_split(folder[0]) for folder in tree.folders.values())
 
     def meaning(folder: Folder) -> Meaning:
-        if folder and is_split(folder[0]):
+        if folder and (is_split(folder[0]) or (with_classes and len(folder) > 1)):
             return Meaning(folder[1] if len(folder) > 1 else "", folder[0])
         return Meaning(folder[0] if folder else "")
 

@@ -270,12 +270,17 @@ def _find_videos(
         raise UserError(
             f"none of the {len(found)} listed videos is below {root} (for instance {found[0].uri}{windows}); set --root"
         )
-    notes = [*_windows_notes(found, str(root)), *_label_notes(found, classes, layout)]
+    notes = [*_repeats(lists), *_windows_notes(found, str(root)), *_label_notes(found, classes, layout)]
     unused = {one.name: unused_columns(one.path) for one in lists}
     shown = sorted(classes) if in_order else classes
     said = understand_lists(str(root), shown, (video.split for video in found), unused, notes)
     inputs = Inputs(Path(), tuple(shown), tuple(found), files=locate.files, understanding=said)
     return replace(inputs, root=root) if isinstance(root, Path) else replace(inputs, store=root)
+
+
+def _repeats(lists: Sequence[VideoList]) -> list[str]:
+    repeated = sum(len(one.lines) - len({line.path for line in one.lines}) for one in lists)
+    return [f"{count(repeated, 'line')} with a video that the same list names before"] if repeated else []
 
 
 def _windows_notes(videos: Sequence[Input], root: str) -> list[str]:

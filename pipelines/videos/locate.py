@@ -21,6 +21,8 @@ from pipelines.videos.split_names import split_of_folder
 
 LONGEST_NAME = 255
 """Bytes of a file's name on all common file systems."""
+UNFINISHED = (".part", ".crdownload")
+"""What downloaders append to the names of files that are not whole yet."""
 
 
 class Found(NamedTuple):
@@ -69,7 +71,10 @@ class LocalTree:
         try:
             if place.is_dir():
                 return "it is a folder, not a video file"
-            return "it is a link that leads nowhere" if place.is_symlink() else ""
+            if place.is_symlink():
+                return "it is a link that leads nowhere"
+            started = [f"{path}{suffix}" for suffix in UNFINISHED if (self.root / f"{path}{suffix}").is_file()]
+            return f"its download is not finished ({started[0]})" if started else ""
         except OSError as error:
             return f"it cannot be opened ({error.strerror})"
 

@@ -22,7 +22,7 @@ _MORE_NAMES: Mapping[Part, tuple[str, ...]] = {"train": (), "validation": ("dev"
 _DECORATION = (
     r"(?:set|list|split|part|fold|data|dataset|video|clip|frame|rawframe|image|img|folder|dir|file|sample)s?"
     r"|rgb|jpg|png|mp4|avi|webm|raw|resized|compressed|cropped|small|mini|tiny|full|original|official|new|final"
-    r"|short|side|size|px?|fps|x|v"
+    r"|short|side|size|fps|px?|[a-dvx]"
 )
 _WORD = re.compile(r"[^\W\d_]+")
 

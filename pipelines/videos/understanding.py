@@ -142,6 +142,8 @@ def understand_lists(
     counts = Counter(name for split in held for name in split.split("|"))
     columns = dict.fromkeys(name for names in unused.values() for name in names)
     said = [f"columns not used: {', '.join(columns)}"] if columns else []
+    if doubles := _doubles(classes):
+        said.append(f"classes that differ in case, spaces, underscores or accents alone: {listed(doubles)}")
     return Understanding(
         place=place,
         layout="list",
@@ -219,13 +221,17 @@ def _in_words(reading: Reading) -> str:
     return ", ".join(filter(None, (names, *splits, without)))
 
 
-def _refuse_doubles(names: Collection[str], place: str) -> None:
-    """Refuse class folders that only case, spaces or underscores tell apart: most often one class, spelled twice."""
+def _doubles(names: Collection[str]) -> list[str]:
+    """Return pairs of names that only case, spaces, underscores or the form of accents tell apart."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in names:
         alike[loosely(name)].append(name)
-    doubles = [f"'{found[0]}' and '{found[1]}'" for found in alike.values() if len(found) > 1]
-    if doubles:
+    return [f"'{found[0]}' and '{found[1]}'" for found in alike.values() if len(found) > 1]
+
+
+def _refuse_doubles(names: Collection[str], place: str) -> None:
+    """Refuse class folders that are most often one class, spelled twice."""
+    if doubles := _doubles(names):
         raise UserError(
             f"{place}: class folders that differ in case, spaces, underscores or accents alone: {listed(doubles)}; "
             f"rename them if they are one class, or say --layout {' or '.join(FOLDER_LAYOUTS[:2])} if they are two"

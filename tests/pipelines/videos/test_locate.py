@@ -113,6 +113,8 @@ def test_listed_names_that_cannot_be_opened_have_a_reason(tmp_path):
     assert locate("/".join(["d" * 200] * 30)).path == ""
     assert locate("nul\0.mp4").path == ""
     assert locate("loop.mp4").reason == "it is a link that leads nowhere"
+    tree(tmp_path, "late.mp4.part")
+    assert locate("late.mp4").reason == "its download is not finished (late.mp4.part)"
     assert locate("wave/v1").reason == "it is a folder, not a video file"
 
 

@@ -15,7 +15,7 @@ from pipelines.videos.split_names import is_decoration, split_in_name, split_of_
             (name, "train")
             for name in ("training_set", "train-frames", "trainlist01", "TrainSet", "videos_train", "train1")
         ),
-        *((name, "train") for name in ("train.256x256", "train_rgb", "train 1")),
+        *((name, "train") for name in ("train.256x256", "train_rgb", "train 1", "Train A")),
         *((name, "validation") for name in ("val", "valid", "validation", "val_256", "Validation_Data", "dev")),
         *((name, "test") for name in ("test", "testing", "testing_data", "testlist02", "test_videos", "eval")),
         *(

@@ -93,6 +93,8 @@ TWO_READINGS = {
     "folds": ("split1/jump/1.mp4 split2/jump/2.mp4", "classes", "nested"),
     "numbered parts": ("part_0/1.mp4 part_1/2.mp4", "classes", "flat"),
     "splits in one class only": ("jump/train/1.mp4 wave/2.mp4", "class-splits", "classes"),
+    "a folder that is no known part": ("train/jump/1.mp4 holdout/jump/2.mp4", "splits", "classes"),
+    "people with one action": ("s01/jump/1.mp4 s02/jump/2.mp4", "classes", "nested"),
     "a nested class called train": ("road/bus/1.mp4 road/train/2.mp4", "class-splits", "nested"),
 }
 
@@ -113,6 +115,8 @@ def test_a_layout_is_taken_as_said():
         "k_train/a": ("a", "k_train"),
         "k_val/a": ("a", "k_val"),
     }
+    assert meant("train/jump/1.mp4 holdout/jump/2.mp4", layout="splits")["holdout/jump"] == ("jump", "holdout")
+    assert meant("jump/a/1.mp4 wave/2.mp4 test/3.mp4")["jump/a"] == ("jump", "")
     nested = "train/sports/other/1.mp4 train/music/other/2.mp4 train/music/piano/3.mp4"
     assert understand(nested, layout="nested").classes == ("music/other", "piano", "sports/other")
     assert dict(understand(nested, layout="nested").splits) == {"train": 3}
@@ -160,4 +164,7 @@ def test_lists_are_said_too():
     assert said.lines() == (
         "3 videos of 2 classes in ROOT, read as listed: train 2, val (validation) 2",
         "columns not used: fps, note; more",
+    )
+    assert (
+        "accents alone: 'Wave' and 'wave'" in understand_lists("ROOT", ("Wave", "wave"), ["train"], {}, ()).lines()[1]
     )
