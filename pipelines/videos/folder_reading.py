@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from pipelines.videos.split_names import is_decoration, split_in_name, split_of_folder
+from pipelines.videos.split_names import is_numbered_part, split_in_name, split_of_folder
 
 Layout = Literal["classes", "splits", "class-splits", "nested", "flat", "list"]
 FOLDER_LAYOUTS: tuple[Layout, ...] = ("classes", "splits", "class-splits", "nested", "flat")
@@ -150,7 +150,7 @@ def _plausible(tree: _Tree) -> list[Layout]:
     if not splits:
         return _without_splits(below)
     classes = _below_splits(below, splits)
-    nested: list[Layout] = ["flat"] if classes and all(map(is_decoration, classes)) else _nested(classes)
+    nested: list[Layout] = ["flat"] if classes and all(map(is_numbered_part, classes)) else _nested(classes)
     if splits == below.keys():
         return ["splits", *nested]
     bare = all(below[top] == {()} for top in splits)
@@ -169,7 +169,7 @@ def _without_splits(below: Mapping[str, set[Folder]]) -> list[Layout]:
     parts = {split_in_name(top) for top in below}
     if None not in parts and "train" in parts and len(parts) > 1:  # k400_train, k400_val
         return ["splits", "classes"]
-    if all(map(is_decoration, below)):  # split1, fold2, part_3
+    if all(map(is_numbered_part, below)):  # split1, fold2, part_3
         return ["classes", "nested" if inner else "flat"]
     return ["classes", *_nested(below)]
 
@@ -239,7 +239,7 @@ def _as_nested(tree: _Tree) -> Callable[[Folder], Meaning]:
     parents: dict[str, set[Sequence[str]]] = defaultdict(set)
     for folder, _ in stripped.values():
         if folder:
-            parents[folder[-1]].add(tuple(name for name in folder[:-1] if not is_decoration(name)))
+            parents[folder[-1]].add(tuple(name for name in folder[:-1] if not is_numbered_part(name)))
 
     def meaning(folder: Folder) -> Meaning:
         names, split = stripped[folder]

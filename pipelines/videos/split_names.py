@@ -24,6 +24,7 @@ _DECORATION = (
     r"|rgb|jpg|png|mp4|avi|webm|raw|resized|compressed|cropped|small|mini|tiny|full|original|official|new|final"
     r"|short|side|size|fps|px?|[a-dvx]"
 )
+_NUMBERED = re.compile(r"(?:split|fold|part|chunk|shard|batch|cv)[ _-]?\d+", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -45,11 +46,9 @@ def split_in_name(name: str) -> Part | None:
     return found[0] if len(found) == 1 else None
 
 
-def is_decoration(name: str) -> bool:
-    """Return whether a name is decoration and a number (``split1``, ``fold_2``), which names neither class nor part."""
-    words = _WORD.findall(name.casefold())
-    numbered = any(letter.isdigit() for letter in name)
-    return numbered and bool(words) and all(re.fullmatch(_DECORATION, word) for word in words)
+def is_numbered_part(name: str) -> bool:
+    """Return whether a name only numbers a piece of the data (``split1``, ``fold_2``): neither class nor part."""
+    return _NUMBERED.fullmatch(name) is not None
 
 
 @functools.lru_cache(maxsize=1 << 16)

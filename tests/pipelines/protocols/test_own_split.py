@@ -50,6 +50,24 @@ def test_a_huge_group_does_not_turn_the_share_round():
         assert (len(train), len(test)) == (29, 1)
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("train_256", "val_256"),
+        ("training_set", "testing"),
+        ("train_split1", "valid"),
+        ("trainlist01", "dev"),
+        ("TRAIN", "Test"),
+    ],
+)
+def test_decorated_names_are_the_given_split(train, test):
+    clips = [dataclasses.replace(c, split=(train, test)[i % 2]) for i, c in enumerate(folder_clips())]
+    found = own_train_test(clips, 0.3, 1)
+    assert {c.split for c in found.train} == {train}
+    assert {c.split for c in found.test} == {test}
+    assert found.source.startswith("split as given")
+
+
 def test_validation_is_neither_where_there_is_a_test_part():
     clips = [dataclasses.replace(c, split=("train", "val", "test", "")[i % 4]) for i, c in enumerate(folder_clips())]
     train, test, _, notes = own_train_test(clips, 0.3, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.videos.split_names import is_decoration, split_in_name, split_of_folder
+from pipelines.videos.split_names import is_numbered_part, split_in_name, split_of_folder
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,6 @@ def test_a_list_stands_for_a_part_by_one_word_of_its_name():
     assert [split_in_name(name) for name in ("train_val", "mine", "ZS_split1_K600_eval")] == [None, None, None]
 
 
-def test_numbered_decoration_names_nothing():
-    assert all(map(is_decoration, ("split1", "fold_2", "part 03")))
-    assert not any(map(is_decoration, ("split", "3", "jump2", "")))
+def test_a_number_of_a_piece_names_nothing():
+    assert all(map(is_numbered_part, ("split1", "fold_2", "part 03")))
+    assert not any(map(is_numbered_part, ("split", "3", "jump2", "c0", "")))
