@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,6 +108,19 @@ class _Files:
         if path < self.examples.setdefault(kind, path):
             self.examples[kind] = path
 
+    def pass_over_pictures(self, folder: str, names: Sequence[str]) -> None:
+        """Count the pictures of a folder, and whether all of them are numbered."""
+        if not names:
+            return
+        before = f"{folder}/" if folder else ""
+        for suffix, number in Counter([name[name.rfind(".") :].lower() for name in names]).items():
+            self.pass_over(suffix, before + min(name for name in names if name.lower().endswith(suffix)))
+            self.counts[suffix] += number - 1
+        numbered = sum([name[name.rfind(".") - 1].isdecimal() for name in names])
+        self.pictures[folder] += numbered
+        if numbered < len(names):
+            self.others.add(folder)
+
     def see_picture(self, folder: str, name: str) -> None:
         if name.rpartition(".")[0][-1:].isdecimal():
             self.pictures[folder] += 1
@@ -158,15 +171,19 @@ class _Walk:
         self.folders.add(below)
         before = f"{below}/" if below else ""
         plain = not below or below.isascii()
-        inner = []
+        inner: list[tuple[str, bool]] = []
+        pictures: list[str] = []
         for entry in entries:
             name = entry.name
             path = before + name
-            is_video = name[name.rfind(".") :].lower() in _SURELY_VIDEO and name[0] != "."
-            if is_video and plain and name.isascii() and entry.is_file(follow_symlinks=False):
+            suffix = name[name.rfind(".") :].lower() if plain and name[0] != "." and name.isascii() else ""
+            if suffix in _SURELY_VIDEO and entry.is_file(follow_symlinks=False):
                 self.videos.append(path)  # nearly all files: no other question is asked
+            elif suffix in PICTURE_SUFFIXES and entry.is_file(follow_symlinks=False):
+                pictures.append(name)  # or these, where frames are files
             elif self._is_folder(entry, path):
                 inner.append((path, entry.is_symlink()))
+        self.files.pass_over_pictures(below, pictures)
         return inner
 
     def _is_folder(self, entry: os.DirEntry[str], path: str) -> bool:
@@ -258,7 +275,8 @@ def _tree(videos: Iterable[str], files: _Files, folders: Iterable[str]) -> FileT
     counts = Counter([path.rpartition("/")[0] for path in videos])
     counts.update(path.rpartition("/")[0] for path, _ in files.damaged)
     used = {above for folder in counts for above in (folder, *_above(folder))} | {""}
-    frames = sorted(files.pictures.keys() - files.others - counts.keys())
+    numbered = {folder for folder, number in files.pictures.items() if number}
+    frames = sorted(numbered - files.others - counts.keys())
     without = [folder for folder in folders if folder not in used and folder.rpartition("/")[0] in used]
     kinds = sorted(files.counts.items(), key=lambda one: (-one[1], one[0]))
     passed = (PassedOver(kind, count, shown(files.examples[kind])) for kind, count in kinds)
