@@ -163,8 +163,9 @@ def _without_splits(below: Mapping[str, set[Folder]]) -> list[Layout]:
     inner = {folder[0] for folders in below.values() for folder in folders if folder}
     if any(map(split_of_folder, inner)):
         siblings = all(folder and split_of_folder(folder[0]) for folders in below.values() for folder in folders)
-        if siblings and len(below) > 1:
-            return ["class-splits"]
+        if siblings and len(below) > 1:  # set/train/class, where folders below have names, too
+            deeper = {folder[1] for folders in below.values() for folder in folders if len(folder) > 1}
+            return ["class-splits"] if all(map(_GROUP.fullmatch, deeper)) else ["class-splits", "nested"]
         return ["class-splits", "classes", *_nested(below)]
     parts = {split_in_name(top) for top in below}
     if None not in parts and "train" in parts and len(parts) > 1:  # k400_train, k400_val
@@ -251,11 +252,9 @@ def _as_nested(tree: _Tree) -> Callable[[Folder], Meaning]:
 
 
 def _without_split(folder: Folder) -> tuple[Folder, str]:
-    if folder and split_of_folder(folder[0]):
-        return folder[1:], folder[0]
-    if len(folder) > 1 and split_of_folder(folder[-1]):
-        return folder[:-1], folder[-1]
-    return folder, ""
+    """Return the folder without the outermost name that is a split's, and that name."""
+    at = next((at for at, name in enumerate(folder) if split_of_folder(name)), None)
+    return (folder, "") if at is None else ((*folder[:at], *folder[at + 1 :]), folder[at])
 
 
 def _as_flat(_: _Tree) -> Callable[[Folder], Meaning]:

@@ -95,6 +95,7 @@ TWO_READINGS = {
     "splits in one class only": ("jump/train/1.mp4 wave/2.mp4", "class-splits", "classes"),
     "a folder that is no known part": ("train/jump/1.mp4 holdout/jump/2.mp4", "splits", "classes"),
     "people with one action": ("s01/jump/1.mp4 s02/jump/2.mp4", "classes", "nested"),
+    "splits of two data sets": ("hmdb/train/jump/1.mp4 ucf/train/run/2.mp4", "class-splits", "nested"),
     "a nested class called train": ("road/bus/1.mp4 road/train/2.mp4", "class-splits", "nested"),
 }
 
@@ -116,6 +117,8 @@ def test_a_layout_is_taken_as_said():
         "k_val/a": ("a", "k_val"),
     }
     assert meant("train/jump/1.mp4 holdout/jump/2.mp4", layout="splits")["holdout/jump"] == ("jump", "holdout")
+    assert meant("hmdb/train/jump/1.mp4", layout="nested") == {"hmdb/train/jump": ("jump", "train")}
+    assert meant("jump/train/s1/1.mp4 run/train/s2/2.mp4")["run/train/s2"] == ("run", "train")
     assert meant("jump/a/1.mp4 wave/2.mp4 test/3.mp4")["jump/a"] == ("jump", "")
     nested = "train/sports/other/1.mp4 train/music/other/2.mp4 train/music/piano/3.mp4"
     assert understand(nested, layout="nested").classes == ("music/other", "piano", "sports/other")
