@@ -7,27 +7,11 @@ import re
 VIDEO_SUFFIXES = frozenset(
     f".{name}"
     for name in (
-        *(
-            "264",
-            "265",
-            "3g2",
-            "3gp",
-            "amv",
-            "asf",
-            "avc",
-            "avi",
-            "divx",
-            "dv",
-            "f4v",
-            "flv",
-            "gif",
-            "gxf",
-            "h264",
-            "h265",
-        ),
-        *("hevc", "ivf", "m1v", "m2t", "m2ts", "m2v", "m4v", "mjpeg", "mjpg", "mk3d", "mkv", "mov", "mp4", "mp4v"),
-        *("mpe", "mpeg", "mpg", "mpv", "mts", "mxf", "nut", "obu", "ogm", "ogv", "qt", "rm", "rmvb", "ts", "vob"),
-        *("webm", "wmv", "wtv", "xvid", "y4m"),
+        *("264", "265", "266", "3g2", "3gp", "amv", "apng", "asf", "av1", "avc", "avi", "bik", "dav"),
+        *("divx", "dv", "f4v", "flv", "gif", "gxf", "h261", "h263", "h264", "h265", "hevc", "ivf", "m1v"),
+        *("m2t", "m2ts", "m2v", "m4v", "mjpeg", "mjpg", "mk3d", "mkv", "mov", "mp4", "mp4v", "mpe"),
+        *("mpeg", "mpg", "mpv", "mts", "mxf", "nsv", "nut", "obu", "ogm", "ogv", "qt", "rm", "rmvb"),
+        *("smk", "swf", "ts", "vc1", "vob", "vvc", "webm", "wmv", "wtv", "xvid", "y4m"),
     )
 )
 PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".tif", ".tiff"))
@@ -39,12 +23,13 @@ HEAD = 512
 _NO_VIDEOS = PICTURE_SUFFIXES | frozenset(
     f".{name}"
     for name in (
-        *("txt", "json", "jsonl", "csv", "tsv", "xml", "yaml", "yml", "toml", "ini", "cfg", "md", "rst", "html", "htm"),
-        *("log", "srt", "vtt", "ass", "sub", "nfo", "description", "pdf", "doc", "docx", "xls", "xlsx", "py", "sh"),
-        *("ipynb", "mat", "npy", "npz", "pkl", "pickle", "pt", "pth", "ckpt", "h5", "hdf5", "parquet", "arrow", "db"),
-        *("zip", "tar", "gz", "tgz", "bz2", "xz", "7z", "rar", "md5", "sha256", "lock", "js", "css", "svg", "ico"),
-        *("mp3", "wav", "aac", "flac", "m4a", "wma", "opus", "mka", "m3u", "m3u8", "mpd", "sdp", "pls", "torrent"),
-        *("heic", "avif", "exif", "thm", "lnk", "url", "exe", "dll"),
+        *("txt", "json", "jsonl", "csv", "tsv", "xml", "yaml", "yml", "toml", "ini", "cfg", "md", "rst"),
+        *("html", "htm", "log", "srt", "vtt", "ass", "sub", "nfo", "description", "pdf", "doc", "docx"),
+        *("xls", "xlsx", "py", "sh", "ipynb", "mat", "npy", "npz", "pkl", "pickle", "pt", "pth", "ckpt"),
+        *("h5", "hdf5", "parquet", "arrow", "db", "zip", "tar", "gz", "tgz", "bz2", "xz", "7z", "rar"),
+        *("md5", "sha256", "lock", "js", "css", "svg", "ico", "mp3", "wav", "aac", "flac", "m4a", "wma"),
+        *("opus", "mka", "m3u", "m3u8", "mpd", "sdp", "pls", "torrent", "heic", "avif", "exif", "thm"),
+        *("lnk", "url", "exe", "dll"),
     )
 )
 _UNFINISHED = re.compile(
