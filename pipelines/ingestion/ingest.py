@@ -226,7 +226,7 @@ def _manifest_row(video: Input, facts: ClipFacts) -> dict[str, Any]:
 
 
 def _digest(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], settings: DecodeSettings) -> str:
-    identity = ("clip_id", "label", "group", "split", "sha256", "decoder", "n_frames", "status")
+    identity = ("clip_id", "label", "group", "split", "sha256", "n_frames", "status")  # every reader: the same frames
     content = [settings.to_json(), classes, [[row[name] for name in identity] for row in rows]]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
