@@ -167,7 +167,7 @@ def _from_file(path: Path, name: str, base: str, config: Mapping[str, Any]) -> n
     released = viclip.is_released(state)
     state = viclip.from_released(state) if released else viclip.from_clip(state)
     table = state.get(viclip.TEMPORAL_TABLE)
-    frames = table.shape[1] if table is not None and table.ndim == 3 else viclip.FRAMES
+    frames = table.shape[1] if table is not None and table.ndim == 3 and table.shape[1] else viclip.FRAMES
     return _load_state(viclip.build(config, frames), state, str(path), name)
 
 

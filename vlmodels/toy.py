@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from vlmodels.errors import UserError
+from vlmodels.weights import not_finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,11 +53,14 @@ def build_toy_clip(weights: Path | None = TOY_WEIGHTS) -> CLIP:
     if weights is not None:
         state, token_ids = _read(weights)
         table = torch.zeros_like(model.token_embedding.weight)
-        table[torch.tensor(token_ids)] = state[_TABLE].float()
-        state[_TABLE] = table
+        if state[_TABLE].shape[1:] == table.shape[1:]:
+            table[torch.tensor(token_ids)] = state[_TABLE].float()
+            state[_TABLE] = table
         expected = {name: value.shape for name, value in model.state_dict().items()}
         if {name: value.shape for name, value in state.items()} != expected:
             raise UserError(f"{weights} does not hold the toy CLIP's tensors; remake it with {_REMEDY}")
+        if wrong := not_finite(state):
+            raise UserError(f"{weights} {wrong}; remake it with {_REMEDY}")
         model.load_state_dict({name: value.float() for name, value in state.items()})
     return model
 
@@ -72,9 +76,11 @@ def _read(weights: Path) -> tuple[dict[str, torch.Tensor], list[int]]:
         with safe_open(weights, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             token_ids = json.loads(file.metadata()["token_ids"])
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{weights} is not a toy CLIP weight file ({error}); remake it with {_REMEDY}") from error
-    if _TABLE not in state or state[_TABLE].shape[0] != len(token_ids):
+    words = TOY_CONFIG["text_cfg"]["vocab_size"]
+    known = isinstance(token_ids, list) and all(type(i) is int and 0 <= i < words for i in token_ids)
+    if not known or _TABLE not in state or state[_TABLE].shape[:1] != (len(token_ids),):
         raise UserError(f"{weights} does not hold the toy CLIP's token rows; remake it with {_REMEDY}")
     return state, token_ids
 

@@ -13,6 +13,8 @@ import torch
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
+from vlmodels.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -54,11 +56,16 @@ def from_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     The temperature becomes a logit scale, the patch kernel loses its time axis of length 1, and a text table of 77 rows
     is cut to 32.
+
+    Raises:
+        UserError: the temperature is not above 0.
     """
     renamed = {}
     for name, value in state.items():
         own = re.sub(r"^text_encoder\.", "", re.sub(r"^vision_encoder\.", "visual.", name))
         if own == "temp":
+            if not bool((value > 0).all()):
+                raise UserError("the temperature of this ViCLIP checkpoint is not above 0; download or copy it again")
             own, value = "logit_scale", -value.log()  # noqa: PLW2901
         elif own == "visual.conv1.weight" and value.ndim == 5 and value.shape[2] == 1:
             value = value[:, :, 0]  # noqa: PLW2901
@@ -68,12 +75,12 @@ def from_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def from_clip(state: Mapping[str, Tensor], frames: int = FRAMES) -> dict[str, Tensor]:
     """Return a ViCLIP's tensors of a CLIP's: 32 rows of the text table, a temporal table of zeros if it has none."""
-    width = state["visual.class_embedding"].shape[0] if "visual.class_embedding" in state else 0
+    width = state["visual.class_embedding"].numel() if "visual.class_embedding" in state else 0
     return _cut_context({TEMPORAL_TABLE: torch.zeros(1, frames, width), **state})
 
 
 def _cut_context(state: dict[str, Tensor]) -> dict[str, Tensor]:
     name = "positional_embedding"
-    if name in state:
+    if name in state and state[name].ndim:  # other shapes are refused where the weights are loaded
         state[name] = state[name][:CONTEXT].clone()
     return state

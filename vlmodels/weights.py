@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections import OrderedDict
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from vlmodels.errors import UserError
+from vlmodels.torch_archive import read_archive
+from vlmodels.torch_pickle import NotOnlyTensorsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 # ViFi-CLIP's checkpoints hold their settings too; we do not read them, so any mapping will do
 _SETTINGS = (OrderedDict, "yacs.config.CfgNode")
+_FACTS = {"input_resolution", "context_length", "vocab_size"}  # numbers that OpenAI's archives hold too
 
 
 def key_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], limit: int = 5) -> str:
@@ -52,38 +55,58 @@ def key_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor],
 def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
     """Read named fp32 tensors from a weight file; return them, and whether it is one of OpenAI's TorchScript archives.
 
-    No code in the file is executed: it reads safetensors, ``torch.load(weights_only=True)``, or only the tensors of a
-    TorchScript archive. It unwraps a checkpoint's ``state_dict``/``model`` and strips ``module.`` prefixes.
+    No code in the file is executed, compiled or imported: files are safetensors, torch's archives (``torch_archive``),
+    or pickles of a torch before 1.6 (``torch.load(weights_only=True)``). It unwraps a checkpoint's
+    ``state_dict``/``model`` and strips ``module.`` prefixes.
 
     Raises:
-        UserError: the file is none of these, or damaged.
+        UserError: the file is none of these, damaged, or holds values that are not finite.
     """
-    archive = path.suffix != ".safetensors" and _is_torchscript(path)
-    if archive:
-        _refuse_code_that_loads(path)
-    try:
-        if path.suffix == ".safetensors":
-            found: Any = load_file(path)
-        elif archive:
-            found = torch.jit.load(path, map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
-        else:
-            with torch.serialization.safe_globals([_SETTINGS]):
-                found = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, LookupError) as error:
-        reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
-        raise UserError(f"{path} cannot be read as weights: {reason}") from error
-    except UnpicklingError as error:
-        raise UserError(
-            f"{path} is not a weight file, or holds more than tensors; if you trust it, convert it to safetensors"
-        ) from error
+    found, archive = _read(path)
     for wrapper in ("state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]
     if not isinstance(found, dict) or not found or not all(isinstance(v, Tensor) for v in found.values()):
         raise UserError(f"{path} holds no named tensors")
-    facts = {"input_resolution", "context_length", "vocab_size"}  # numbers that OpenAI's archives hold too
-    named = {str(k).removeprefix("module."): v for k, v in found.items() if k not in facts}
-    return {k: v.float() if v.is_floating_point() else v for k, v in named.items()}, archive
+    named = {str(k).removeprefix("module."): v for k, v in found.items() if k not in _FACTS}
+    if archive:  # the mask is an attribute of OpenAI's text blocks, and no weight
+        named = {k: v for k, v in named.items() if k.rpartition(".")[2] != "attn_mask"}
+    weights = {k: v.float() if v.is_floating_point() else v for k, v in named.items()}
+    if wrong := not_finite(weights):
+        raise UserError(f"{path} {wrong}; download or copy it again")
+    return weights, archive
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """Describe the tensors that hold NaN or infinity; "" if there are none."""
+    floats = {k: v for k, v in tensors.items() if v.is_floating_point() and v.numel()}
+    # the extremes: NaN is both; five times faster than to look at each value
+    wrong = sorted(k for k, v in floats.items() if not all(math.isfinite(end) for end in v.aminmax()))
+    more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+    return f"holds values that are not finite, in {wrong[0][:200]}{more}" if wrong else ""
+
+
+def _read(path: Path) -> tuple[Any, bool]:
+    """Return what a weight file holds, and whether it is a TorchScript archive."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path), False
+        if zipfile.is_zipfile(path):
+            return read_archive(path)
+        with torch.serialization.safe_globals([_SETTINGS]):
+            return torch.load(path, map_location="cpu", weights_only=True), False
+    except NotOnlyTensorsError as error:
+        raise UserError(
+            f"{path} holds more than tensors ({error}), which would run code when it is loaded; if you trust it, "
+            "convert it to safetensors"
+        ) from error
+    except UnpicklingError as error:
+        raise UserError(
+            f"{path} is not a weight file, or holds more than tensors; if you trust it, convert it to safetensors"
+        ) from error
+    except Exception as error:  # torch and its unpickler raise many kinds for damaged files
+        reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        raise UserError(f"{path} cannot be read as weights: {reason}; download or copy it again") from error
 
 
 def is_vificlip(state: Mapping[str, Tensor]) -> bool:
@@ -107,18 +130,3 @@ def from_vificlip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         prefix = next((p for p in prefixes if name.startswith(p)), "")
         renamed[prefixes.get(prefix, "") + name.removeprefix(prefix)] = value
     return renamed
-
-
-def _refuse_code_that_loads(path: Path) -> None:
-    """Raise UserError if loading a TorchScript archive would run code: a ``__setstate__``, which no CLIP has."""
-    with zipfile.ZipFile(path) as file:
-        code = [member for member in file.namelist() if "/code/" in member and member.endswith(".py")]
-        if any(b"__setstate__" in file.read(member) for member in code):
-            raise UserError(f"{path} would run code when it is loaded; if you trust it, convert it to safetensors")
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as file:
-        return any(member.endswith("/constants.pkl") for member in file.namelist())
