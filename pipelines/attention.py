@@ -21,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--run", required=True, type=Path, metavar="DIR", help="folder of a finished run")
+    add("--weights", metavar="FILE", help="weight file of the backbone, where the run's own is elsewhere")
     add("--data", required=True, metavar="DIR|URI", help="ingested data that it was tested on")
     add("--clips", type=int, default=4, metavar="N", help="clips to draw, spread over the classes (default: 4)")
     add("--set", metavar="NAME", help="test set to take them from, such as novel (default: the first)")
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vlmodels.checkpoint import load_adapter
     from vlmodels.clip import create
 
-    ours = load_adapter(args.run)
+    ours = load_adapter(args.run, weights=args.weights)
     spec = ours.method.backbone.spec
     if store.segments != spec.frames:
         raise UserError(f"{args.data} has {store.segments} frames a clip, the model takes {spec.frames}")

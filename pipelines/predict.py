@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("videos", nargs="+", metavar="VIDEO", help="video files")
     add("--model", required=True, metavar="URI|DIR", help="models:/NAME@ALIAS, or a run's folder")
+    add("--weights", metavar="FILE", help="weight file of the backbone, where the model's own is elsewhere")
     add("--labels", metavar='"A,B,C"|FILE', help="class names to choose from (default: the trained ones)")
     add("--topk", type=int, default=5, metavar="K", help="classes to print (default: 5)")
     add("--mlflow", metavar="URI", help="tracking URI (default: $MLFLOW_TRACKING_URI, else runs/)")
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{stored}: videos to predict have to be local; copy it to this machine first")
     labels = read_names(args.labels) if args.labels is not None else None
     os.environ["MLFLOW_TRACKING_URI"] = registry_uri(args.mlflow, args.model)
-    predictor = load(local_run(args.model))
+    predictor = load(local_run(args.model), weights=args.weights)
     for name in cut_names(labels or (), predictor.classes):
         print(f"note: '{name}' is a trained class, and its commas cut it here; put it between quotes", file=sys.stderr)
     failed = 0

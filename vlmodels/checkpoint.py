@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
+from torch.overrides import TorchFunctionMode
 
 from vlmodels import methods
+from vlmodels.adapter_facts import AdapterFacts, BackboneFacts, WeightFile, parse_facts, recorded_weights
 from vlmodels.clip import create
 from vlmodels.errors import UserError
 from vlmodels.methods.base import config_from_plain
+from vlmodels.weights import not_finite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,8 +32,10 @@ if TYPE_CHECKING:
     from vlmodels.methods.base import Method
 
 ADAPTER = "adapter.safetensors"
-FORMAT = 1
 _KEY = "vidadapt"
+_FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
+_SPARE = 1 << 24
+"""Elements that building a method may need beside those of its file."""
 
 
 @dataclass(frozen=True)
@@ -93,31 +100,34 @@ def save_adapter(
         UserError: the file cannot be written.
     """
     spec = method.backbone.spec
-    about = {
-        "format": FORMAT,
-        "method": method.name,
-        "config": dataclasses.asdict(method.config),
-        "backbone": {
-            "name": spec.name,
-            "weights": spec.weights,
-            "frames": spec.frames,
-            "digest": method.backbone.digest,
-        },
-        "classes": list(method.trained_classes or classes or method.classes),
-        "built_for_classes": bool(method.trained_classes),
-        "extra": dict(extra or {}),
-    }
+    weights = Path(spec.weights)
+    about = AdapterFacts(
+        method=method.name,
+        config=dataclasses.asdict(method.config),
+        backbone=BackboneFacts(
+            name=spec.name,
+            weights=spec.weights,
+            frames=spec.frames,
+            digest=method.backbone.digest,
+            file=WeightFile.of(weights) if weights.is_absolute() and weights.is_file() else None,
+        ),
+        classes=tuple(method.trained_classes or classes or method.classes),
+        built_for_classes=bool(method.trained_classes),
+        extra=dict(extra or {}),
+    )
     path = Path(folder) / ADAPTER
-    save_tensors(path, method.adapter_state_dict(), {_KEY: json.dumps(about)})
+    save_tensors(path, method.adapter_state_dict(), {_KEY: about.to_json()})
     return path
 
 
-def load_adapter(folder: Path, backbone: Backbone | None = None) -> Adapter:
+def load_adapter(folder: Path, backbone: Backbone | None = None, *, weights: str | Path | None = None) -> Adapter:
     """Load the method that ``save_adapter`` wrote, in eval mode and with its training classes set.
 
     Args:
         folder: the folder, or the file itself.
         backbone: a backbone without a method; by default one with the recorded name and weights.
+        weights: weight file of the backbone, where the recorded one is elsewhere. A file that the adapter names is
+            opened only if its recorded hash holds.
 
     Raises:
         UserError: the file is missing, damaged or not an adapter; the backbone has other weights or cannot be created.
@@ -127,26 +137,27 @@ def load_adapter(folder: Path, backbone: Backbone | None = None) -> Adapter:
     tensors, metadata = _read(path)
     if _KEY not in metadata:
         raise UserError(f"{path} is not an adapter of this package: its metadata names no method")
-    about = json.loads(metadata[_KEY])
-    if about["format"] != FORMAT:
-        raise UserError(f"{path} has format {about['format']}; this version reads {FORMAT}")
-    recorded = about["backbone"]
+    about = parse_facts(metadata[_KEY], str(path))
+    _refuse_wrong_values(tensors, str(path))
+    cls = methods.get(about.method)
+    built_for = about.classes if about.built_for_classes else ()
+    config = config_from_plain(cls, about.config)
     if backbone is None:
-        backbone = _recreate(recorded, path)
-    if backbone.digest != recorded["digest"]:
-        found = backbone.spec
+        chosen = weights or recorded_weights(about.backbone, str(path))
+        backbone = _recreate(about.backbone, chosen, path)
+    if backbone.digest != about.backbone.digest:
+        recorded, found = about.backbone, backbone.spec
         raise UserError(
-            f"{path} was trained on backbone '{recorded['name']}' ({recorded['weights'] or 'random weights'}, "
-            f"digest {recorded['digest'][:12]}), not on '{found.name}' ({found.weights or 'random weights'}, "
+            f"{path} was trained on backbone '{recorded.name}' ({recorded.weights or 'random weights'}, "
+            f"digest {recorded.digest[:12]}), not on '{found.name}' ({found.weights or 'random weights'}, "
             f"digest {backbone.digest[:12]}); use the backbone that it was trained on"
         )
-    cls = methods.get(about["method"])
-    built_for = about["classes"] if about.get("built_for_classes", True) else ()
-    method = cls(backbone, config_from_plain(cls, about["config"]), built_for)
+    with _AtMost(_SPARE + 4 * sum(tensor.numel() for tensor in tensors.values()), f"{path}: its settings"):
+        method = cls(backbone, config, built_for)
     method.load_adapter_state_dict(tensors)
-    if about["classes"]:
-        method.set_classes(about["classes"])
-    return Adapter(method.eval(), tuple(about["classes"]), about["extra"])
+    if about.classes:
+        method.set_classes(about.classes)
+    return Adapter(method.eval(), about.classes, about.extra)
 
 
 def load_into(method: Method, adapter: bytes) -> None:
@@ -156,37 +167,60 @@ def load_into(method: Method, adapter: bytes) -> None:
         UserError: the file is damaged, of another method or backbone, or has other tensors than this configuration.
     """
     about = about_adapter(adapter)
-    if about["method"] != method.name or about["backbone"]["digest"] != method.backbone.digest:
+    if about.method != method.name or about.backbone.digest != method.backbone.digest:
         raise UserError(
-            f"the adapter to start from is a {about['method']} on {about['backbone']['name']} (digest "
-            f"{about['backbone']['digest'][:12]}), not a {method.name} on {method.backbone.spec.name} (digest "
+            f"the adapter to start from is a {about.method} on {about.backbone.name} (digest "
+            f"{about.backbone.digest[:12]}), not a {method.name} on {method.backbone.spec.name} (digest "
             f"{method.backbone.digest[:12]})"
         )
-    method.load_adapter_state_dict(load(adapter))
+    tensors = load(adapter)
+    _refuse_wrong_values(tensors, "the adapter to start from")
+    method.load_adapter_state_dict(tensors)
 
 
-def about_adapter(adapter: bytes) -> dict[str, Any]:
+def about_adapter(adapter: bytes, source: str = "the adapter to start from") -> AdapterFacts:
     """Return the metadata of an adapter file's bytes: method, config, backbone, classes.
 
     Raises:
         UserError: the file is damaged or not an adapter of this package.
     """
     try:
-        length = int.from_bytes(adapter[:8], "little")
-        about: dict[str, Any] = json.loads(json.loads(adapter[8 : 8 + length])["__metadata__"][_KEY])
         load(adapter)
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"the adapter to start from is damaged or not of this package ({error})") from error
-    return about
+        length = int.from_bytes(adapter[:8], "little")
+        text = json.loads(adapter[8 : 8 + length])["__metadata__"][_KEY]
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{source} is damaged or not of this package ({error})") from error
+    return parse_facts(text, source)
 
 
-def _recreate(recorded: Mapping[str, Any], path: Path) -> Backbone:
-    if not recorded["weights"]:
-        raise UserError(
-            f"{path} belongs to a '{recorded['name']}' with random weights (digest {recorded['digest'][:12]}), "
-            "which cannot be created again; pass that backbone"
-        )
+def _refuse_wrong_values(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise UserError for values that no training leaves: NaN and infinity."""
+    if wrong := not_finite(tensors):
+        raise UserError(f"{source} {wrong}; copy or train it again")
+
+
+class _AtMost(TorchFunctionMode):
+    """Refuses new tensors of more than ``left`` elements in all: settings may name any size, the file's tensors not."""
+
+    def __init__(self, left: int, what: str) -> None:
+        super().__init__()
+        self._left, self._what = left, what
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _FACTORIES:
+            size = kwargs.get("size", args)
+            size = size[0] if size and isinstance(size[0], (tuple, list)) else size
+            self._left -= math.prod(axis for axis in size if isinstance(axis, int))
+            if self._left < 0:
+                raise UserError(f"{self._what} ask for tensors far larger than its own; copy or train it again")
+        return func(*args, **kwargs)
+
+
+def _recreate(recorded: BackboneFacts, weights: str | Path, path: Path) -> Backbone:
     try:
-        return create(recorded["name"], weights=recorded["weights"], num_frames=recorded["frames"])
+        return create(recorded.name, weights=weights, num_frames=recorded.frames)
     except UserError as error:
         raise UserError(f"the backbone of {path} cannot be created: {error}; or pass a backbone") from error

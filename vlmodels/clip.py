@@ -70,7 +70,7 @@ def create(name: str, *, weights: str | Path | None, num_frames: int = 8) -> Bac
     """
     check_weights(name, weights)
     name = name.replace("/", "-")
-    recorded = _recorded(weights)
+    recorded = _recorded(name, weights)
     if name in (TOY, TOY_VICLIP):
         toy = build_toy_clip(_toy_path(weights))
         if name == TOY_VICLIP:
@@ -113,10 +113,10 @@ def check_weights(name: str, weights: str | Path | None) -> None:
         )
 
 
-def _recorded(weights: str | Path | None) -> str:
+def _recorded(name: str, weights: str | Path | None) -> str:
     """Return a tag unchanged and a file's absolute path, with which an adapter finds its backbone from any folder."""
-    if weights is None:
-        return ""
+    if weights is None or str(weights) in tags(name):  # a file may be called like a tag, which comes first
+        return str(weights or "")
     return str(Path(weights).resolve() if Path(weights).is_file() else weights)
 
 

@@ -35,7 +35,7 @@ class LayerRange:
         """
         if text == "all":
             return cls(1, None, setting)
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+        match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", text)
         start, stop = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if not 1 <= start <= stop:
             raise UserError(

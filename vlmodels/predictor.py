@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vlmodels.methods.base import Method
 
 Frames = NDArray[np.uint8]
+_MOST_VIEWS = 10_000  # a count, or a distance in frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class Predictor:
         folder: str | Path,
         *,
         backbone: Backbone | None = None,
+        weights: str | Path | None = None,
         clips: int | None = None,
         crops: int | None = None,
         sampling: Sampling | None = None,
@@ -98,7 +100,7 @@ class Predictor:
             raise UserError(f"{content} in {folder}; give the folder of one run")
         given = {"clips": clips, "crops": crops, "sampling": sampling, "stride": stride}
         chosen = run_views(found[0].parent) | {name: value for name, value in given.items() if value is not None}
-        return cls(load_adapter(found[0], backbone).method, **chosen, device=device)
+        return cls(load_adapter(found[0], backbone, weights=weights).method, **chosen, device=device)
 
     @torch.inference_mode()
     def __call__(
@@ -157,6 +159,7 @@ def load(
     source: str | Path,
     *,
     backbone: Backbone | None = None,
+    weights: str | Path | None = None,
     clips: int | None = None,
     crops: int | None = None,
     sampling: Sampling | None = None,
@@ -169,6 +172,7 @@ def load(
         source: "models:/name@alias" or "models:/name/3", in the registry that MLflow is set to
             (``mlflow.set_tracking_uri`` or the variable MLFLOW_TRACKING_URI); or a folder.
         backbone: see ``load_adapter``.
+        weights: see ``load_adapter``.
         clips: number of temporal views; this and the next three are by default those of the run's scores.
         crops: number of spatial views.
         sampling: how the frames of a view are chosen.
@@ -180,7 +184,14 @@ def load(
     """
     folder = model_folder(source)
     return Predictor.from_run(
-        folder, backbone=backbone, clips=clips, crops=crops, sampling=sampling, stride=stride, device=device
+        folder,
+        backbone=backbone,
+        weights=weights,
+        clips=clips,
+        crops=crops,
+        sampling=sampling,
+        stride=stride,
+        device=device,
     )
 
 
@@ -208,7 +219,17 @@ def run_views(folder: Path) -> dict[str, Any]:
     # The keys are those of pipelines.records.run_file, which this package cannot import: it stands alone.
     record, config = _read_json(folder / "run.json"), _read_json(folder / "config.json")
     views = record.get("scoring") or config.get("data") or {}
-    return {name: views[name] for name in ("clips", "crops", "sampling", "stride") if views.get(name)}
+    kinds = {"clips": int, "crops": int, "sampling": str, "stride": int}
+    found = {name: views[name] for name in kinds if views.get(name)} if isinstance(views, dict) else {"views": views}
+    wrong = [f"{name}={str(value)[:50]}" for name, value in found.items() if type(value) is not kinds.get(name)]
+    wrong += [
+        f"{name}={str(value)[:50]}"
+        for name, value in found.items()
+        if type(value) is int and not 0 < value <= _MOST_VIEWS
+    ]
+    if wrong:
+        raise UserError(f"{folder}: the run's views are damaged ({', '.join(wrong)}); copy it again")
+    return found
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -216,7 +237,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); copy the run again") from error
     return found if isinstance(found, dict) else {}
 

@@ -27,7 +27,7 @@ _FACTS = {"input_resolution", "context_length", "vocab_size"}  # numbers that Op
 
 
 def key_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], limit: int = 5) -> str:
-    """Describe how two sets of named tensors differ in names and shapes; "" if they do not.
+    """Describe how two sets of named tensors differ in names, shapes and kinds of numbers; "" if they do not.
 
     At most ``limit`` names of each kind are listed.
     """
@@ -49,6 +49,13 @@ def key_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor],
     ]
     if shapes:
         parts.append(f"other shapes: {some(shapes)}")
+    types = [
+        f"{name} holds {found[name].dtype}, not {expected[name].dtype}"
+        for name in expected.keys() & found.keys()
+        if found[name].is_floating_point() != expected[name].is_floating_point()
+    ]
+    if types:
+        parts.append(f"other types: {some(types)}")
     return "; ".join(parts)
 
 

@@ -261,12 +261,11 @@ def _trained_settings(args: argparse.Namespace) -> dict[str, Any]:
 
     os.environ["MLFLOW_TRACKING_URI"] = tracking_uri(args.mlflow, args.out)  # MLflow looks there for models:/...
     about = about_adapter(start_file(args.start).read_bytes())
-    if about["method"] != args.method:
+    if about.method != args.method:
         raise UserError(
-            f"--start {args.start} was trained with the method {about['method']}; pass --method {about['method']}"
+            f"--start {args.start} was trained with the method {about.method}; pass --method {about.method}"
         )
-    config: dict[str, Any] = about["config"]
-    return config
+    return dict(about.config)
 
 
 def _preset(args: argparse.Namespace, protocol: str) -> str | None:

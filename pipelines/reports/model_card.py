@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,15 @@ def description(folder: Path) -> str:
 
 
 def _adapter(folder: Path) -> Mapping[str, Any]:
-    """Return the metadata of the adapter in a run's folder; {} without one."""
+    """Return the metadata of the adapter in a run's folder; {} without one.
+
+    Raises:
+        UserError: the adapter is damaged.
+    """
     from vlmodels.checkpoint import ADAPTER, about_adapter
 
     path = folder / ADAPTER
-    return about_adapter(path.read_bytes()) if path.is_file() else {}
+    return dataclasses.asdict(about_adapter(path.read_bytes(), str(path))) if path.is_file() else {}
 
 
 def model_card(record: RunRecord, adapter: Mapping[str, Any] | None = None) -> str:

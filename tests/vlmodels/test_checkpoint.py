@@ -2,19 +2,34 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from pipelines.storage.files import file_sha256
 from tests.helpers.tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method
 from vlmodels import methods
-from vlmodels.checkpoint import load_adapter, load_tensors, save_adapter, save_tensors
+from vlmodels.checkpoint import load_adapter, load_into, load_tensors, save_adapter, save_tensors
 from vlmodels.clip import create
 from vlmodels.errors import UserError
 from vlmodels.methods.adaptformer import AdaptFormer
 from vlmodels.methods.msta import MSTA
+from vlmodels.toy import TOY_WEIGHTS
+
+
+def read_facts(path):
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["vidadapt"])
+
+
+def rewrite_facts(path, change):
+    """Change an adapter's metadata in place."""
+    about = read_facts(path)
+    change(about)
+    save_tensors(path, load_tensors(path), {"vidadapt": json.dumps(about)})
 
 
 @pytest.fixture
@@ -79,6 +94,90 @@ def test_a_later_format_is_refused(saved):
     save_tensors(path, method.adapter_state_dict(), {"vidadapt": json.dumps(about | {"format": 2})})
     with pytest.raises(UserError, match="format 2; this version reads 1"):
         load_adapter(path.parent, tiny_backbone())
+
+
+def test_settings_that_ask_for_memory_without_end_are_refused(saved):
+    path = saved[1]
+    rewrite_facts(path, lambda about: about["config"].update(dims=10**9))
+    with pytest.raises(UserError, match=r"adapter\.safetensors.*far larger than its own"):
+        load_adapter(path.parent, tiny_backbone())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_not_finite_are_refused(saved, value):
+    method, path = saved
+    name, tensor = next(iter(method.adapter_state_dict().items()))
+    about = read_facts(path)
+    changed = torch.full_like(tensor, value)
+    save_tensors(path, method.adapter_state_dict() | {name: changed}, {"vidadapt": json.dumps(about)})
+    with pytest.raises(UserError, match=f"not finite, in {name}; copy or train it again"):
+        load_adapter(path.parent, tiny_backbone())
+    with pytest.raises(UserError, match="not finite"):
+        load_into(method, path.read_bytes())
+
+
+def test_whole_numbers_are_no_weights(saved):
+    method, path = saved
+    name, tensor = next(iter(method.adapter_state_dict().items()))
+    state = method.adapter_state_dict() | {name: torch.zeros(tensor.shape, dtype=torch.int64)}
+    save_tensors(path, state, {"vidadapt": json.dumps(read_facts(path))})
+    with pytest.raises(UserError, match=r"other types: .* holds torch\.int64"):
+        load_adapter(path.parent, tiny_backbone())
+
+
+@pytest.fixture
+def on_a_file(tmp_path):
+    """An adapter on the toy whose weights are a file."""
+    weights = tmp_path / "weights" / "toy.safetensors"
+    weights.parent.mkdir()
+    shutil.copy(TOY_WEIGHTS, weights)
+    method = disturb(AdaptFormer(create("toy", weights=weights), AdaptFormer.Config(dims=4)))
+    method.set_classes(CLASSES)
+    return weights, save_adapter(tmp_path, method)
+
+
+def test_a_weight_file_is_found_again_by_its_hash(on_a_file):
+    weights, path = on_a_file
+    recorded = read_facts(path)["backbone"]
+    assert recorded["file"] == {"bytes": weights.stat().st_size, "sha256": file_sha256(weights)}
+    assert load_adapter(path).method.backbone.spec.weights == str(weights)
+
+
+def test_a_weight_file_that_changed_or_left_needs_the_users_word(on_a_file):
+    weights, path = on_a_file
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"toy\.safetensors' have changed since.*--weights FILE"):
+        load_adapter(path)
+    moved = weights.rename(weights.with_name("moved.safetensors"))
+    moved.write_bytes(content)
+    with pytest.raises(UserError, match=r"are not on this machine.*--weights FILE"):
+        load_adapter(path)
+    assert load_adapter(path, weights=moved).method.backbone.spec.weights == str(moved)
+
+
+def test_a_file_that_only_an_adapter_names_is_not_opened(on_a_file, tmp_path):
+    _, path = on_a_file
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)  # to open it would wait for ever
+    for named in (str(fifo), "/dev/zero", __file__, "../toy.safetensors", "toy\0"):
+        rewrite_facts(path, lambda about, named=named: about["backbone"].update(weights=named))
+        with pytest.raises(UserError, match=r"not on this machine|have changed since|cannot be read"):
+            load_adapter(path)
+
+
+def test_an_earlier_adapter_names_a_file_without_its_hash(on_a_file):
+    weights, path = on_a_file
+    rewrite_facts(path, lambda about: about["backbone"].pop("file"))
+    with pytest.raises(UserError, match=r"opened only by its hash.*--weights FILE"):
+        load_adapter(path)
+    assert load_adapter(path, weights=weights).classes == CLASSES
+
+
+def test_a_tag_comes_before_a_file_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy").write_text("a file")
+    assert create("toy", weights="toy").spec.weights == "toy"
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):

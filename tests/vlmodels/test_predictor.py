@@ -195,3 +195,18 @@ def test_dense_views_of_frames_and_of_a_file(run, tmp_path):
     assert [numbers(view) for view in predictor.read_views(path)] == [[s, s + 3, s + 6, s + 9] for s in (0, 6, 11)]
     probabilities = [p.probability for p in predictor(path, topk=9)]
     assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"scoring": [1]}, {"scoring": {"clips": "2"}}, {"scoring": {"clips": 10**30}}, {"scoring": {"crops": -1}},
+     {"scoring": {"sampling": 3}}, {"scoring": "x"}],
+)  # fmt: skip
+def test_damaged_views_are_one_line(run, tmp_path, content):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="views are damaged"):
+        load(tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="is damaged"):
+        load(tmp_path / "run")

@@ -1,0 +1,190 @@
+"""What an adapter file says about itself, checked as data before anything is built from it.
+
+By hand and not by pydantic, whose import takes longer than a prediction's first frame.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vlmodels.errors import UserError
+
+FORMAT = 1
+_LONGEST_NAME = 1000
+_MOST_FRAMES = 4096
+
+_Kind = TypeVar("_Kind")
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """Size and SHA-256 of a local weight file, by which it is known again."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path, most: int | None = None) -> WeightFile:
+        """Return the facts of a file; a file of more than ``most`` bytes is not read to its end.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        size, sha = path.stat().st_size, hashlib.sha256()
+        left = size if most is None else most
+        with path.open("rb") as file:
+            while left > 0 and (part := file.read(min(left, 1 << 20))):
+                sha.update(part)
+                left -= len(part)
+        return cls(size, sha.hexdigest())
+
+
+@dataclass(frozen=True)
+class BackboneFacts:
+    """The backbone that an adapter was trained on.
+
+    ``weights`` is a tag, the path of a local file or "" (random); ``digest`` is that of its tensors. Adapters of
+    earlier versions name a path without ``file``, the facts of the file.
+    """
+
+    name: str
+    weights: str
+    frames: int
+    digest: str
+    file: WeightFile | None = None
+
+
+@dataclass(frozen=True)
+class AdapterFacts:
+    """The metadata of an adapter file."""
+
+    method: str
+    config: Mapping[str, Any]
+    backbone: BackboneFacts
+    classes: tuple[str, ...]
+    built_for_classes: bool = True
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the text of the metadata."""
+        plain = {"format": FORMAT, **dataclasses.asdict(self)}
+        if self.backbone.file is None:
+            del plain["backbone"]["file"]
+        return json.dumps(plain)
+
+
+def parse_facts(text: str, source: str) -> AdapterFacts:
+    """Return the facts that an adapter's metadata holds.
+
+    Args:
+        text: JSON.
+        source: the file, for messages.
+
+    Raises:
+        UserError: a fact is missing, or has another type or an impossible value; the message names the first.
+    """
+    try:
+        plain = _of({"metadata": json.loads(text)}, "metadata", dict)
+        if _of(plain, "format", int) != FORMAT:
+            raise _WrongError(f"it has format {plain['format']}; this version reads {FORMAT}")
+        return AdapterFacts(
+            method=_name(plain, "method"),
+            config=_of(plain, "config", dict),
+            backbone=_backbone(_of(plain, "backbone", dict)),
+            classes=_classes(plain),
+            built_for_classes=_of({"built_for_classes": True, **plain}, "built_for_classes", bool),
+            extra=_of({"extra": {}, **plain}, "extra", dict),
+        )
+    except (ValueError, RecursionError) as error:
+        reason = str(error)[:300] if isinstance(error, _WrongError) else "its metadata is not JSON"
+        raise UserError(f"{source} is not a whole adapter of this package: {reason}; copy or train it again") from None
+
+
+class _WrongError(ValueError):
+    """A fact is missing or wrong."""
+
+
+def _of(plain: Mapping[str, Any], name: str, kind: type[_Kind]) -> _Kind:
+    if name not in plain:
+        raise _WrongError(f"its metadata lacks '{name}'")
+    value = plain[name]
+    if type(value) is not kind:
+        raise _WrongError(f"'{name}' in its metadata is of type {type(value).__name__}, not {kind.__name__}")
+    return value
+
+
+def _name(plain: Mapping[str, Any], name: str) -> str:
+    text = _of(plain, name, str)
+    if len(text) > _LONGEST_NAME:
+        raise _WrongError(f"'{name}' in its metadata has {len(text)} characters")
+    return text
+
+
+def _hash(plain: Mapping[str, Any], name: str) -> str:
+    text = _of(plain, name, str)
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise _WrongError(f"'{name}' in its metadata is no SHA-256")
+    return text
+
+
+def _classes(plain: Mapping[str, Any]) -> tuple[str, ...]:
+    names = _of(plain, "classes", list)
+    if not all(isinstance(name, str) for name in names):
+        raise _WrongError("'classes' in its metadata are not all text")
+    return tuple(names)
+
+
+def _backbone(plain: Mapping[str, Any]) -> BackboneFacts:
+    frames = _of(plain, "frames", int)
+    if not 1 <= frames <= _MOST_FRAMES:
+        raise _WrongError(f"'frames' in its metadata is not between 1 and {_MOST_FRAMES}")
+    file = _of(plain, "file", dict) if "file" in plain else None
+    return BackboneFacts(
+        name=_name(plain, "name"),
+        weights=_name(plain, "weights"),
+        frames=frames,
+        digest=_hash(plain, "digest"),
+        file=None if file is None else WeightFile(_of(file, "bytes", int), _hash(file, "sha256")),
+    )
+
+
+def recorded_weights(backbone: BackboneFacts, adapter: str) -> str:
+    """Return the weights that a backbone is created with: a tag, or the path of the very file that was trained on.
+
+    Args:
+        backbone: of the adapter.
+        adapter: its file, for messages.
+
+    Raises:
+        UserError: the weights are random, or a file that has no recorded hash, is not here or has other content.
+    """
+    from vlmodels.clip import tags
+
+    if not backbone.weights:
+        raise UserError(
+            f"{adapter} belongs to a '{backbone.name}' with random weights (digest {backbone.digest[:12]}), "
+            "which cannot be created again; pass that backbone"
+        )
+    if backbone.weights in tags(backbone.name):
+        return backbone.weights
+    path, give = Path(backbone.weights), "give the file that you trust: --weights FILE (in Python: weights=FILE)"
+    if backbone.file is None:
+        raise UserError(
+            f"{adapter} names the weights '{path}', which is no published tag, and a file is opened only by its hash, "
+            f"which is not recorded; {give}"
+        )
+    try:
+        same = path.is_file() and path.stat().st_size == backbone.file.bytes
+        if same and WeightFile.of(path, backbone.file.bytes) == backbone.file:
+            return backbone.weights
+    except (OSError, ValueError) as error:
+        raise UserError(f"{adapter}: its weights '{path}' cannot be read ({error}); {give}") from error
+    state = "have changed since" if path.is_file() else "are not on this machine"
+    raise UserError(f"{adapter}: its weights '{path}' {state} (SHA-256 {backbone.file.sha256[:12]}); {give}")
