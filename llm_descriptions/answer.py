@@ -21,6 +21,8 @@ _MAX_WORDS = 30
 """The prompt asks for 12 words; of 56,000 published phrases three have more than 30. Longer phrases are off topic."""
 
 _MAX_CHARACTERS = 400
+_LONGEST_ANSWER = 200_000
+"""Characters of an answer, without reasoning before it."""
 
 # A refusal can only stand at the start of a phrase, so "a dancer saying i'm sorry" passes. No published phrase matches.
 _REFUSAL = re.compile(
@@ -95,6 +97,8 @@ def read_answer(
 
 def _parse_phrases(text: str) -> list[str]:
     """Parse the JSON object in a reply; a reply without one may be a refusal in plain text."""
+    if len(text) > _LONGEST_ANSWER:
+        raise InvalidAnswerError(f"the answer has {len(text)} characters")
     start, stop = text.find("{"), text.rfind("}")
     if start < 0 or stop < start:
         raise _plain_refusal(text) or InvalidAnswerError("the answer has no JSON object")

@@ -76,6 +76,11 @@ def estimate_completion_tokens(n: int) -> int:
     return _TOKENS_PER_OBJECT + n * _TOKENS_PER_PHRASE
 
 
+def least_tokens(characters: int) -> int:
+    """Return the tokens that a text of so many characters has at least, for servers that count too few."""
+    return characters // (4 * _CHARACTERS_PER_TOKEN)
+
+
 @dataclass(frozen=True, slots=True)
 class AverageCost:
     """The mean cost of a question, over ``answers`` stored answers with the same prompt set, model, server and n."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import re
 import time
@@ -21,12 +20,20 @@ from pydantic import SecretStr
 
 from llm_descriptions import failures
 from llm_descriptions.answer import InvalidAnswerError
-from llm_descriptions.budget import Budget, BudgetError, Usage, estimate_completion_tokens, estimate_prompt_tokens
+from llm_descriptions.budget import (
+    Budget,
+    BudgetError,
+    Usage,
+    estimate_completion_tokens,
+    estimate_prompt_tokens,
+    least_tokens,
+)
 from llm_descriptions.errors import DescriptionError
 from llm_descriptions.failures import AnswerError, LongWaitError, Retry, ServerError
 from llm_descriptions.prompts import MSTA_V1, PromptSet, Question
-from llm_descriptions.reply import Reply, UnreadableError, read_reply
+from llm_descriptions.reply import Reply, UnreadableError, parse_reply
 from llm_descriptions.store import Provenance
+from llm_descriptions.transport import NO_KEY, BoundedClient, refuse_open_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +46,8 @@ _MAX_ANSWERS = 3
 """Answers to one question, until one is valid."""
 _MAX_ATTEMPTS = 6
 """Calls for one answer, until one does not fail."""
+_LEAST_SHARE = 4
+"""The budget is charged at least this part of a prompt's estimated tokens, whatever the server counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +67,14 @@ class DescriptionClient:
         prompts: the prompt set to ask with.
         concurrency: questions open at a time.
         budget: the most that the client may spend in all.
-        timeout_s: seconds to wait for a reply.
+        timeout_s: seconds until a reply must be whole.
         first_delay_s: seconds to wait before the first retry; they double with each further one.
         api_key: the key, if another process has read it; default: ``OPENAI_API_KEY``. Messages never show it.
         too_long: says of a sentence whether to ask the model for a shorter one.
+        allow_http: send a key to another machine without encryption.
 
     Raises:
-        DescriptionError: ``concurrency``, the address or the key is invalid.
+        DescriptionError: ``concurrency``, the address or the key is invalid, or the key would travel in the clear.
     """
 
     def __init__(
@@ -79,6 +89,7 @@ class DescriptionClient:
         first_delay_s: float = 0.5,
         api_key: SecretStr | None = None,
         too_long: Callable[[str], bool] | None = None,
+        allow_http: bool = False,
     ) -> None:
         if concurrency < 1:
             raise DescriptionError(f"concurrency must be at least 1, got {concurrency}")
@@ -88,11 +99,13 @@ class DescriptionClient:
         self.server = failures.server_name(url)
         self.usage = Usage()
         key = api_key or key_from_environment(url)
+        refuse_open_line(url, key, allow_http=allow_http)
         self._failures = failures.Classifier(self.server, model, key)
         self._first_delay_s = first_delay_s
         self._slots = asyncio.Semaphore(concurrency)
         self._gate = _Gate()
         self._budget = budget
+        self._charged = Usage()  # as ``usage``, but a server cannot count less than was plainly sent
         self._largest_question = 0  # tokens, its answer included
         self._open_questions = 0
         self._json_mode = True
@@ -100,7 +113,12 @@ class DescriptionClient:
         self._answered = False
         self._too_long = too_long
         self._openai = openai.AsyncOpenAI(
-            api_key=key.get_secret_value(), base_url=url, timeout=timeout_s, max_retries=0
+            api_key=key.get_secret_value(),
+            base_url=url,
+            timeout=timeout_s,
+            max_retries=0,
+            http_client=BoundedClient(timeout=timeout_s),
+            default_headers={"Accept-Encoding": "identity"},
         )
 
     async def __aenter__(self) -> Self:
@@ -117,10 +135,10 @@ class DescriptionClient:
         Any other reply to the request for the list of models passes: not every compatible server has that list.
         """
         try:
-            await self._openai.models.list(timeout=10.0)
+            await self._openai.models.with_raw_response.list(timeout=10.0)
         except (openai.APIConnectionError, openai.AuthenticationError) as error:
             raise self._failures.final(error) from None
-        except (openai.OpenAIError, json.JSONDecodeError):
+        except openai.OpenAIError:
             return
 
     async def describe(self, question: Question) -> Description:
@@ -166,7 +184,7 @@ class DescriptionClient:
                 ]
         raise AnswerError(
             f"'{question.label}' ({question.kind}): {self.model} at {self.server} gave {_MAX_ANSWERS} unusable "
-            f"answers; the last: {invalid}"
+            f"answers; the last: {self._failures.masked_text(str(invalid))}"
         ) from invalid
 
     async def _reply(self, messages: list[ChatCompletionMessageParam], question: Question, spent: Usage) -> Reply:
@@ -213,9 +231,9 @@ class DescriptionClient:
         prompt_tokens = estimate_prompt_tokens(*(str(message["content"]) for message in messages))
         estimated = (prompt_tokens, estimate_completion_tokens(n))
         self._largest_question = max(self._largest_question, sum(estimated))
-        self._budget.check(self.usage, open_tokens=(self._open_questions + 1) * self._largest_question)
+        self._budget.check(self._charged, open_tokens=(self._open_questions + 1) * self._largest_question)
         self._open_questions += 1
-        for usage in (spent, self.usage):
+        for usage in (spent, self.usage, self._charged):
             usage.calls += 1
         try:
             reply = await self._completion(messages)
@@ -227,27 +245,35 @@ class DescriptionClient:
         finally:
             self._open_questions -= 1
         self._answered = True
-        self._add_tokens(spent, reply.tokens, estimated)
+        self._add_tokens(spent, reply.tokens, estimated, answered=len(reply.content))
         return reply
 
-    def _add_tokens(self, spent: Usage, counted: tuple[int | None, int | None], estimated: tuple[int, int]) -> None:
-        """Add a call's tokens, as the server counted them or else as estimated, to the question's and all usage."""
-        tokens = [guess if count is None else count for count, guess in zip(counted, estimated, strict=True)]
+    def _add_tokens(
+        self, spent: Usage, counted: tuple[int | None, int | None], estimated: tuple[int, int], *, answered: int = 0
+    ) -> None:
+        """Add a call's tokens, as the server counted them or else as estimated, to the question's and all usage.
+
+        The budget is charged at least the tokens that the texts cannot be without; ``answered``: characters of the
+        answer.
+        """
+        prompt, completion = (
+            guess if count is None else count for count, guess in zip(counted, estimated, strict=True)
+        )
         for usage in (spent, self.usage):
-            usage.prompt_tokens += tokens[0]
-            usage.completion_tokens += tokens[1]
-        self._largest_question = max(self._largest_question, sum(tokens))
+            usage.prompt_tokens += prompt
+            usage.completion_tokens += completion
+        self._charged.prompt_tokens += max(prompt, estimated[0] // _LEAST_SHARE)
+        self._charged.completion_tokens += max(completion, least_tokens(answered))
+        self._largest_question = max(self._largest_question, prompt + completion)
 
     async def _completion(self, messages: list[ChatCompletionMessageParam]) -> Reply:
         sent: list[Any] = list(messages)
         if not self._system_role:
             sent[:2] = [{"role": "user", "content": f"{sent[0]['content']}\n\n{sent[1]['content']}"}]
         options: Any = {"response_format": {"type": "json_object"}} if self._json_mode else {}
-        try:
-            reply = await self._openai.chat.completions.create(model=self.model, messages=sent, **options)
-        except json.JSONDecodeError as error:
-            raise UnreadableError(f"a reply that is not valid JSON: {error}") from None
-        return self._failures.masked(read_reply(reply))
+        ask = self._openai.chat.completions.with_raw_response.create
+        response = (await ask(model=self.model, messages=sent, **options)).http_response
+        return self._failures.masked(parse_reply(response.content, response.headers.get("content-type", "")))
 
     async def _back_off(self, retry: Retry, attempt: int) -> None:
         delay = retry.delay(attempt, self._first_delay_s)
@@ -301,4 +327,4 @@ def key_from_environment(base_url: str | None) -> SecretStr:
             f"{DEFAULT_URL} needs a key: set the environment variable OPENAI_API_KEY,"
             " or name another server with --base-url"
         )
-    return SecretStr(key or "no-key-needed")
+    return SecretStr(key or NO_KEY)

@@ -14,6 +14,7 @@ import openai
 
 from llm_descriptions.errors import DescriptionError
 from llm_descriptions.reply import Reply, UnreadableError
+from llm_descriptions.transport import is_secret
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -28,8 +29,8 @@ _NO_CREDIT = re.compile(r"insufficient[ _](quota|balance)|billing|exceeded your 
 _REFUSALS = {400, 415, 422, 500, 501}
 """Statuses that servers use to refuse a part of a request."""
 
-_MIN_KEY_LENGTH = 8
-"""Shorter keys are placeholders such as "EMPTY"; masking them would damage words."""
+_ASCII_ESCAPE = re.compile(r"\\u00([2-7][0-9a-fA-F])")
+"""A character that JSON need not escape."""
 
 
 class ServerError(DescriptionError):
@@ -80,12 +81,16 @@ def server_name(url: str) -> str:
 
 def refuses_json_mode(error: openai.OpenAIError) -> bool:
     """Return whether the server does not support ``response_format``, or not the format ``json_object``."""
-    return _status(error) in _REFUSALS and _NO_FORMAT.search(str(error).lower()) is not None
+    return _status(error) in _REFUSALS and _NO_FORMAT.search(_start(error)) is not None
 
 
 def refuses_system_role(error: openai.OpenAIError) -> bool:
     """Return whether the model's chat template has no system message (Gemma's has none)."""
-    return _status(error) in _REFUSALS and _NO_SYSTEM.search(str(error).lower()) is not None
+    return _status(error) in _REFUSALS and _NO_SYSTEM.search(_start(error)) is not None
+
+
+def _start(error: openai.OpenAIError) -> str:
+    return str(error)[:10_000].lower()
 
 
 def may_cost(error: openai.OpenAIError) -> bool:
@@ -127,6 +132,8 @@ class Classifier:
         no_model = status == 400 and _NO_MODEL.search(message.lower())
         if refuses_key or no_credit or no_model or status == 404:
             raise self.final(error)
+        if 300 <= status < 400:
+            raise self.final(error)
         if status not in {408, 409, 425, 429} and status < 500:
             raise AnswerError(f"'{label}': {self._server} refused the question: {message}")
         after_s = _retry_after(error)
@@ -148,6 +155,9 @@ class Classifier:
             return ServerError(f"cannot reach {where}: {message}; is it running, and is --base-url right?")
         if status in {401, 403}:
             return ServerError(f"{where} refuses the key: {message}; set OPENAI_API_KEY to a valid key")
+        if isinstance(error, openai.APIStatusError) and 300 <= status < 400:
+            target = self.masked_text(error.response.headers.get("location", "elsewhere"))[:200]
+            return ServerError(f"{where} sends on to {target}; if you trust that address, give it with --base-url")
         if status == 402 or _NO_CREDIT.search(message.lower()):
             return ServerError(f"{where} has no credit left: {message}")
         if _NO_MODEL.search(message.lower()):
@@ -155,21 +165,35 @@ class Classifier:
         return ServerError(f"{where} has no chat completions: {message}; does --base-url lack a '/v1'?")
 
     def masked(self, reply: Reply) -> Reply:
-        """Return the reply with the key masked."""
-        return replace(reply, content=self._mask(reply.content), refusal=self._mask(reply.refusal))
+        """Return the reply with the key masked, also where its content, JSON itself, writes it with escapes."""
+        return replace(
+            reply,
+            content=self.masked_text(_ASCII_ESCAPE.sub(_unescaped, reply.content)),
+            refusal=self.masked_text(reply.refusal),
+            finish=self.masked_text(reply.finish),
+            model=self.masked_text(reply.model),
+        )
+
+    def masked_text(self, text: str) -> str:
+        """Return a text with the key masked in any case, and without halves of characters, which no file takes."""
+        key = self._key.get_secret_value()
+        text = text.encode("utf-8", "replace").decode()
+        return re.sub(re.escape(key), "***", text, flags=re.IGNORECASE) if is_secret(self._key) else text
 
     def _message(self, error: openai.OpenAIError) -> str:
         """Return the server's own message on one line, shortened, with the key masked."""
         body = error.body if isinstance(error, openai.APIError) else None
         message = body.get("message") if isinstance(body, dict) else None
         cause = error.__cause__
-        if message is None and cause is not None:
+        if not isinstance(message, str) and cause is not None:
             message = f"{type(cause).__name__}: {cause}".rstrip(": ")
-        return self._mask(" ".join(str(message or error).split()))[:200]
+        text = message if isinstance(message, str) and message else str(error)
+        return self.masked_text(" ".join(text.split()))[:200]
 
-    def _mask(self, text: str) -> str:
-        key = self._key.get_secret_value()
-        return text.replace(key, "***") if len(key) >= _MIN_KEY_LENGTH else text
+
+def _unescaped(escape: re.Match[str]) -> str:
+    character = chr(int(escape[1], 16))
+    return escape[0] if character in '"\\\x7f' else character
 
 
 def _status(error: openai.OpenAIError) -> int:
@@ -192,5 +216,5 @@ def _retry_after(error: openai.OpenAIError) -> float | None:
         pass
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, TypeError, OSError):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llm_descriptions.prompts import PromptSet, Question
+
+_MOST_TOKENS = 100_000_000
+_LONGEST_MODEL = 300
 
 
 class UnreadableError(openai.OpenAIError):
@@ -67,32 +71,48 @@ class Reply:
             raise
 
 
-def read_reply(reply: Any) -> Reply:
-    """Extract the text and the metadata of a reply.
-
-    The client library does not check types: ``content`` may be null or a list of parts (reasoning parts are left out),
-    ``choices`` and ``usage`` may be missing, and an error may come with status 200.
+def parse_reply(body: bytes, kind: str) -> Reply:
+    """Parse the body of a reply with status 200; ``kind`` is its content type.
 
     Raises:
-        UnreadableError: the reply is not a chat completion.
+        UnreadableError: it is not a chat completion in JSON.
     """
-    if isinstance(reply, str):
-        raise UnreadableError("a page instead of a chat completion", page=True)
-    usage = getattr(reply, "usage", None)
-    tokens = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
-    if error := getattr(reply, "error", None):
+    try:
+        plain = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        if not kind.partition(";")[0].strip().lower().endswith("json"):
+            raise UnreadableError("a page instead of a chat completion", page=True) from None
+        raise UnreadableError(f"a reply that is not valid JSON: {str(error)[:200]}") from None
+    return read_reply(plain)
+
+
+def read_reply(plain: Any) -> Reply:
+    """Extract the text and the metadata of a reply from its JSON value; nothing in it is believed unchecked.
+
+    ``content`` may be null or a list of parts (reasoning parts are left out), ``choices`` and ``usage`` may be missing,
+    and an error may come with status 200.
+
+    Raises:
+        UnreadableError: the reply is not a chat completion, or has a count or a name that there cannot be.
+    """
+    if not isinstance(plain, dict):
+        raise UnreadableError("a reply that is no JSON object")
+    tokens = _count(plain.get("usage"), "prompt_tokens"), _count(plain.get("usage"), "completion_tokens")
+    if error := plain.get("error"):
         reason = error.get("message") if isinstance(error, dict) else error
-        raise UnreadableError(f"an error instead of an answer: {reason}", tokens=tokens)
-    choices = getattr(reply, "choices", None)
+        said = reason if isinstance(reason, str) else "it gives no reason"
+        raise UnreadableError(f"an error instead of an answer: {said}", tokens=tokens)
+    choices = plain.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
-    message = getattr(choice, "message", None)
-    if message is None:
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(message, dict):
         raise UnreadableError("a reply without a message", tokens=tokens)
+    finish = choice.get("finish_reason")
     return Reply(
-        content=_text(getattr(message, "content", None)),
-        refusal=_text(getattr(message, "refusal", None)),
-        finish=str(getattr(choice, "finish_reason", None) or ""),
-        model=str(getattr(reply, "model", None) or ""),
+        content=_text(message.get("content")),
+        refusal=_text(message.get("refusal")),
+        finish=finish if isinstance(finish, str) else "",
+        model=_model(plain.get("model")),
         prompt_tokens=tokens[0],
         completion_tokens=tokens[1],
     )
@@ -106,6 +126,21 @@ def _text(content: Any) -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 
+def _model(name: Any) -> str:
+    """Return the server's name of the model; "" if it gives none."""
+    if name is None:
+        return ""
+    if not isinstance(name, str) or len(name) > _LONGEST_MODEL or not name.isprintable():
+        what = f"of {len(name)} characters" if isinstance(name, str) else f"of the type {type(name).__name__}"
+        raise UnreadableError(f"a reply with a model name {what}")
+    return name
+
+
 def _count(usage: Any, name: str) -> int | None:
-    value = getattr(usage, name, None)
-    return value if isinstance(value, int) else None
+    """Return a count of tokens, or None if the server does not count them."""
+    value: Any = usage.get(name) if isinstance(usage, dict) else None
+    if type(value) not in {int, float}:
+        return None
+    if not 0 <= value <= _MOST_TOKENS:  # NaN is neither
+        raise UnreadableError(f"a reply with an impossible count of {name.replace('_', ' ')}")
+    return int(value)

@@ -47,6 +47,7 @@ class Server:
     prompt_id: str = MSTA_V1.id
     budget: Budget = field(default_factory=Budget)
     context: int | None = None
+    allow_http: bool = False
 
     def key(self, question: Question) -> Key:
         """Return the key under which the store has the answer."""
@@ -62,6 +63,7 @@ class Server:
             budget=self.budget,
             api_key=api_key,
             too_long=too_long,
+            allow_http=self.allow_http,
         )
 
 

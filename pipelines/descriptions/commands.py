@@ -15,14 +15,22 @@ if TYPE_CHECKING:
 def ask(store: DescriptionStore, labels: tuple[str, ...], request: DescribeRequest) -> tuple[list[Key], int]:
     """Ask the language model what the store lacks; return the keys of all questions, and how many lack an answer."""
     from llm_descriptions.budget import Budget
-    from llm_descriptions.client import server_url
+    from llm_descriptions.client import key_from_environment, server_url
+    from llm_descriptions.failures import server_name
     from llm_descriptions.prompts import Question
+    from llm_descriptions.transport import is_open_line
     from pipelines.descriptions.ask import AskOutcome, Server, ask_missing, estimate_missing
 
     assert request.model
     budget = Budget(request.max_calls, request.max_tokens)
     server = Server(
-        request.model, server_url(request.base_url), request.concurrency, request.prompt, budget, request.context
+        request.model,
+        server_url(request.base_url),
+        request.concurrency,
+        request.prompt,
+        budget,
+        request.context,
+        request.allow_http,
     )
     questions = [Question(label, kind, request.count) for kind in request.kinds for label in labels]
     keys, held = [server.key(question) for question in questions], set(store.keys())
@@ -35,6 +43,8 @@ def ask(store: DescriptionStore, labels: tuple[str, ...], request: DescribeReque
         print(f"{counted}{len(missing)} to ask")
         _print_estimate(estimate_missing(store, missing, server), server, request)
         return keys, len(missing)
+    if request.allow_http and is_open_line(server.base_url or "", key_from_environment(server.base_url)):
+        print(f"note: OPENAI_API_KEY is sent to {server_name(server.base_url or '')} in the clear", file=sys.stderr)
     outcome = ask_missing(store, missing, server, say=print) if missing else AskOutcome()
     for reason in outcome.failed:
         print(f"failed: {reason}", file=sys.stderr)

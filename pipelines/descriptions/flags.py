@@ -12,7 +12,7 @@ from llm_descriptions.prompts import KINDS, MSTA_V1, PROMPT_SETS
 _Add = Callable[..., argparse.Action]
 """``add_argument`` of a group of flags."""
 _GO_WITH = {
-    "model": ("base_url", "prompt", "concurrency", "context", "max_calls", "max_tokens", "dry_run"),
+    "model": ("base_url", "prompt", "concurrency", "context", "max_calls", "max_tokens", "dry_run", "allow_http"),
     "dry_run": ("price_in", "price_out"),
     "from_published": ("index_labels",),
     "export": ("export_style",),
@@ -47,6 +47,7 @@ class DescribeRequest:
     max_calls: int | None
     max_tokens: int | None
     dry_run: bool
+    allow_http: bool
     price_in: float | None
     price_out: float | None
     from_published: tuple[str, ...]
@@ -112,6 +113,8 @@ def _add_asking(add: _Add) -> None:
     add("--max-calls", type=_positive, metavar="N", help="stop asking after N HTTP calls of this run, repeats included")
     add("--max-tokens", type=_positive, metavar="N", help="stop asking before this run uses N tokens, in and out")
     add("--dry-run", action="store_true", help="ask nothing; print the questions, calls, tokens, cost and time to come")
+    add("--allow-http", action="store_true",
+        help="send OPENAI_API_KEY to another machine without encryption (https never needs this)")  # fmt: skip
     add("--price-in", type=_price, metavar="P", help="with --dry-run: price of a million tokens asked...")
     add("--price-out", type=_price, metavar="P", help="... and answered, in any currency")
 

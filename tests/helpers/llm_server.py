@@ -55,6 +55,24 @@ def sends(body: str, kind: str = "application/json") -> Step:
     return lambda handler, request: handler.send_data(200, body.encode(), {"Content-Type": kind})
 
 
+def raw(data: bytes, **headers: str) -> Step:
+    dashed = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda handler, request: handler.send_data(200, data, {"Content-Type": "application/json", **dashed})
+
+
+def trickle(handler: _Handler, request: Request) -> None:
+    """Send a byte every 20 ms, until the client leaves."""
+    handler.send_response(200)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", "1000000")
+    handler.end_headers()
+    handler.close_connection = True
+    with contextlib.suppress(ConnectionError):
+        for _ in range(500):
+            handler.wfile.write(b" ")
+            time.sleep(0.02)
+
+
 def sentences(*texts: str) -> Step:
     return says(json.dumps({"sentences": texts}))
 
