@@ -1,4 +1,4 @@
-# make demo | test | check | bench | cluster-test; the first call makes .venv from the pins in constraints.txt
+# make demo | test | check | bench | fuzz | cluster-test; the first call makes .venv from the pins in constraints.txt
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test check bench cluster-test clean
+.PHONY: demo test check bench fuzz cluster-test clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python pipelines/demo.py
@@ -30,6 +30,10 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/retrieval_metrics.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/scaling.py
+
+# Damaged files and replies, 2,000 seeded cases; `make test` runs a slice.
+fuzz: $(VENV)/.installed
+	FUZZ_CASES=2000 $(BIN)/python -m pytest tests/fuzz -m 'not ray'
 
 # Two hosts with SSH on this machine, as namespaces; needs Linux and root, and fails with a message elsewhere.
 cluster-test: $(VENV)/.installed

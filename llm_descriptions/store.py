@@ -96,7 +96,7 @@ class DescriptionStore:
         """Return the texts of ``key``, or None."""
         with self._reading() as connection:
             row = None if connection is None else _select(connection, key, "texts")
-        return None if row is None else tuple(json.loads(row[0]))
+        return None if row is None else self._parse(row[0], key)
 
     def provenance(self, key: Key) -> Provenance | None:
         """Return the provenance of the texts of ``key``, or None if there are none."""
@@ -175,6 +175,8 @@ class DescriptionStore:
             if connection is None:
                 return []
             rows = connection.execute("SELECT label, kind, prompt_id, model, n FROM description").fetchall()
+        if not all(isinstance(n, int) and all(isinstance(text, str) for text in names) for *names, n in rows):
+            raise DescriptionError(f"{self.path} is a damaged description store: its keys are not names and a number")
         return sorted(Key(*row) for row in rows)
 
     def sources(
@@ -247,12 +249,24 @@ class DescriptionStore:
         text = json.dumps(bank, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    @staticmethod
-    def _texts(connection: sqlite3.Connection | None, key: Key) -> tuple[str, ...]:
+    def _texts(self, connection: sqlite3.Connection | None, key: Key) -> tuple[str, ...]:
         assert connection is not None
         row = _select(connection, key, "texts")
         assert row is not None
-        return tuple(json.loads(row[0]))
+        return self._parse(row[0], key)
+
+    def _parse(self, texts: Any, key: Key) -> tuple[str, ...]:
+        """Return the texts of a row; raise ``DescriptionError`` if they are not what ``put`` writes."""
+        try:
+            found = json.loads(texts)
+        except (TypeError, ValueError, RecursionError):
+            found = None
+        if not isinstance(found, list) or not found or not all(isinstance(t, str) and t.strip() for t in found):
+            raise DescriptionError(
+                f"{self.path}: the {key.kind} descriptions of '{key.label}' are damaged; move the file away and ask or "
+                "import again"
+            )
+        return tuple(found)
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection | None]:
@@ -303,12 +317,20 @@ class DescriptionStore:
                 f"{self.path} is not a description store of format 1 or {_VERSION} (found {version}); "
                 "move it away or choose another --out"
             )
+        own = {"texts", *(field.name for field in fields(Key))}
+        parts = connection.execute("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite~_%' ESCAPE '~'")
+        columns = {row[1] for row in connection.execute("PRAGMA table_info(description)")}
+        if parts.fetchall() != [("table", "description")] or not own <= columns:
+            raise DescriptionError(  # a view, or a trigger, may run for ever
+                f"{self.path} is not a description store: it has other tables, views or columns; "
+                "move it away or choose another --out"
+            )
 
     @contextmanager
     def _errors(self, verb: str) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeError) as error:
             raise DescriptionError(
                 f"cannot {verb} the description store {self.path}: {error}; "
                 "check the file and the permissions of its folder, or choose another --out"

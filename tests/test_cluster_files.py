@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -210,7 +211,7 @@ def test_job_is_a_command_of_ours_on_as_many_gpus(job, groups):
 
 
 def test_all_pods_run_one_image_and_the_pinned_ray(job, groups):
-    assert {container(group)["image"] for group in groups} == {f"vidadapt:{PROJECT['project']['version']}"}
+    assert {container(group)["image"] for group in groups} == {"REGISTRY/vidadapt@sha256:DIGEST"}  # the user's own
     assert job["rayClusterSpec"]["rayVersion"] == pin("ray")
     assert job["rayClusterSpec"]["authOptions"] == {"mode": "token"}
 
@@ -270,4 +271,37 @@ def test_image_runs_as_the_user_that_pods_run_as(groups):
     assert any(f"--uid {users[0]}" in rest for _, rest in steps)
     assert steps[-1] == ("WORKDIR", "/home/ray")
     least = PROJECT["project"]["requires-python"].removeprefix(">=")
-    assert steps[0] == ("FROM", f"python:{least}-slim")
+    assert steps[:2] == [("ARG", "BASE"), ("FROM", "${BASE}")]
+    assert f"--build-arg BASE=python:{least}-slim@sha256:DIGEST" in (ROOT / "deploy" / "Dockerfile").read_text()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Secrets and rights
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_keys_travel_encrypted_on_kubernetes():
+    text = (ROOT / "deploy" / "kuberay.yaml").read_text()
+    assert "http://" not in text
+    assert text.count("https://") >= 2
+
+
+def test_an_image_is_named_by_its_digest():
+    text = (ROOT / "deploy" / "Dockerfile").read_text()
+    assert re.findall(r"^FROM (.*)$", text, re.MULTILINE) == ["${BASE}"]
+    assert re.search(r"^ARG BASE$", text, re.MULTILINE), "without a default, so a build without a digest fails"
+
+
+def test_the_heads_role_has_the_least_rights():
+    assert "FullAccess" not in CLUSTERS["cluster.yaml"].read_text()
+    policy = json.loads((ROOT / "deploy" / "head-role.json").read_text())
+    actions = [
+        a for s in policy["Statement"] for a in (s["Action"] if isinstance(s["Action"], list) else [s["Action"]])
+    ]
+    assert not [action for action in actions if "*" in action]
+    (passed,) = [s for s in policy["Statement"] if s["Action"] == "iam:PassRole"]
+    assert passed["Resource"] == "arn:aws:iam::ACCOUNT:role/vidadapt-worker"
+    assert passed["Condition"]["StringEquals"] == {"iam:PassedToService": "ec2.amazonaws.com"}
+    ended = next(s for s in policy["Statement"] if "ec2:TerminateInstances" in s["Action"])
+    cluster = yaml.safe_load(CLUSTERS["cluster.yaml"].read_text())["cluster_name"]
+    assert ended["Condition"]["StringEquals"] == {"ec2:ResourceTag/ray-cluster-name": cluster}

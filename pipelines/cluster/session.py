@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from pipelines.cluster.loopback import on_loopback, require_token
 from pipelines.config.schema import ScaleConfig
 from vlmodels.errors import UserError
 
@@ -33,7 +34,8 @@ def connect(num_cpus: int | None = None, *, dashboard: str | None = None) -> str
     """Connect this process to Ray, quietly, unless it is connected.
 
     A cluster is joined only where RAY_ADDRESS names it (``ray job submit`` sets it; by hand: ``RAY_ADDRESS=auto``).
-    Else a local Ray is started, even if another one runs here (docs/RAY.md#a-ray-of-its-own). VIDADAPT_DEBUG shows the
+    Else a local Ray is started, even if another one runs here (docs/RAY.md#a-ray-of-its-own), which listens on loopback
+    and asks for a token. VIDADAPT_DEBUG shows the
     workers' output and Ray's own messages.
 
     Args:
@@ -48,6 +50,9 @@ def connect(num_cpus: int | None = None, *, dashboard: str | None = None) -> str
     """
     debug = bool(os.environ.get("VIDADAPT_DEBUG"))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        require_token()
     import ray
 
     level = logging.INFO if debug else logging.ERROR
@@ -57,11 +62,10 @@ def connect(num_cpus: int | None = None, *, dashboard: str | None = None) -> str
             pass
     if ray.is_initialized():
         return ""
-    address = os.environ.get("RAY_ADDRESS")
     settings = {} if address else _local_settings(num_cpus, dashboard)
     try:
         _check_listening(address or "")
-        with _own_sigterm():
+        with _own_sigterm(), contextlib.nullcontext() if address else on_loopback():
             return str(ray.init(**settings, logging_level=level, log_to_driver=debug).dashboard_url or "")
     except (OSError, ValueError) as error:
         if not address:

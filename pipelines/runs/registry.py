@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from pipelines.records.home import Home
 from pipelines.runs.record import RunResult
 from pipelines.runs.tracking import connect
 from vlmodels.errors import UserError
+
+_NEEDED = ("mlflow", "torch", "torchvision", "open_clip_torch", "safetensors", "einops", "numpy", "av")
+"""What the predictor in ``vlmodels`` imports."""
 
 
 def register_run(
@@ -32,8 +36,9 @@ def register_run(
 def register_model(run_dir: Path, tracking: TrackingConfig, run_id: str | None) -> str:
     """Put a finished run's adapter into the registry and point the alias at it; return ``models:/name@alias``.
 
-    The model is a pyfunc: its code is ``registered_model.py``, its artefact the run's folder (adapter, configuration
-    and class names, not the backbone). If the alias points to this run already, nothing is done.
+    The model is a pyfunc: its code is ``registered_model.py`` and a copy of ``vlmodels``, its artefact the run's folder
+    (adapter, configuration and class names, not the backbone). If the alias points to this run already, nothing is
+    done.
 
     Args:
         run_dir: the run's folder, on this machine.
@@ -85,6 +90,7 @@ def _log_model(run_dir: Path, tracking: TrackingConfig, run_id: str) -> Any:
     """Make a new version of the model; return its number."""
     import mlflow
 
+    import vlmodels
     from pipelines.runs import registered_model
 
     mlflow.set_tracking_uri(tracking.uri)
@@ -96,7 +102,16 @@ def _log_model(run_dir: Path, tracking: TrackingConfig, run_id: str) -> Any:
             name="model",
             python_model=registered_model.__file__,
             artifacts={"run": str(run_dir)},
-            pip_requirements=["vidadapt"],
+            code_paths=[str(Path(vlmodels.__file__).parent)],
+            pip_requirements=needed_packages(),
             registered_model_name=tracking.register,
         )
     return info.registered_model_version
+
+
+def needed_packages() -> list[str]:
+    """Return what a registered model needs beside its own copy of ``vlmodels``, each pinned to the version here.
+
+    ``vidadapt`` itself is not among them: it is on no index, and whoever registers that name there would be installed.
+    """
+    return [f"{name}=={version(name)}" for name in _NEEDED]

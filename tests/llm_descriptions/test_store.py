@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -262,3 +263,57 @@ def test_estimates_use_stored_answers_or_else_the_length_of_questions(store):
         "both questions are open at the same time"
     )
     assert estimate([], MSTA_V1, lambda n: None, 4) == Estimate(0, 0, 0, 0, 0)
+
+
+def make(path, *commands):
+    with closing(sqlite3.connect(path)) as connection:
+        for command in commands:
+            connection.execute(command)
+        connection.commit()
+
+
+ENDLESS = "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r) SELECT"
+VIEW = (
+    f"CREATE VIEW description AS {ENDLESS} 'a' label, 'spatial' kind, 'p' prompt_id, 'm' model, i n, '[]' texts FROM r"
+)
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        [VIEW],
+        ["CREATE TABLE other (x)"],
+        ["CREATE TABLE description (label, kind)"],
+        ["CREATE TABLE description (label, kind, prompt_id, model, n, texts)", "CREATE TABLE more (x)"],
+        ["CREATE TABLE description (label, kind, prompt_id, model, n, texts)",
+         f"CREATE TRIGGER t BEFORE INSERT ON description BEGIN SELECT count(*) FROM ({ENDLESS} i FROM r); END"],
+    ],
+)  # fmt: skip
+def test_a_foreign_schema_is_one_line_and_no_hang(tmp_path, commands):
+    path = tmp_path / "descriptions.sqlite"
+    make(path, *commands, "PRAGMA user_version = 2")
+    store, key = DescriptionStore(path), Key("clap", "spatial", "p", "m", 2)
+    for use in (store.keys, lambda: store.get(key), lambda: store.bank(["clap"], ["spatial"]),
+                lambda: store.put(key, ["a", "b"], Provenance())):  # fmt: skip
+        with pytest.raises(DescriptionError, match=r"descriptions\.sqlite is not a description store"):
+            use()
+
+
+@pytest.mark.parametrize("texts", ["", "x", "[" * 100_000, "{}", "[]", "[1]", '[""]', "null", b"\xff", 7])
+def test_broken_texts_are_one_line_that_names_the_class(tmp_path, texts):
+    store, key = DescriptionStore(tmp_path / "d.sqlite"), Key("clap", "spatial", "p", "m", 2)
+    store.put(key, ["a", "b"], Provenance())
+    with closing(sqlite3.connect(store.path)) as connection:
+        connection.execute("UPDATE description SET texts = ?", (texts,))
+        connection.commit()
+    for read in (lambda: store.get(key), lambda: store.bank(["clap"], ["spatial"])):
+        with pytest.raises(DescriptionError, match=r"d\.sqlite: the spatial descriptions of 'clap' are damaged"):
+            read()
+
+
+def test_keys_of_other_types_are_one_line(tmp_path):
+    store = DescriptionStore(tmp_path / "d.sqlite")
+    store.put(Key("clap", "spatial", "p", "m", 2), ["a", "b"], Provenance())
+    make(store.path, "UPDATE description SET n = 'two'")
+    with pytest.raises(DescriptionError, match="damaged description store"):
+        store.keys()
