@@ -71,6 +71,7 @@ class AdapterFacts:
     classes: tuple[str, ...]
     built_for_classes: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict)
+    tensors: str = ""  # SHA-256 of the tensors (``tensors_digest``); adapters of earlier versions have none
 
     def to_json(self) -> str:
         """Return the text of the metadata."""
@@ -101,6 +102,7 @@ def parse_facts(text: str, source: str) -> AdapterFacts:
             classes=_classes(plain),
             built_for_classes=_of({"built_for_classes": True, **plain}, "built_for_classes", bool),
             extra=_of({"extra": {}, **plain}, "extra", dict),
+            tensors=_hash(plain, "tensors") if "tensors" in plain else "",
         )
     except (ValueError, RecursionError) as error:
         reason = str(error)[:300] if isinstance(error, _WrongError) else "its metadata is not JSON"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -100,7 +101,7 @@ def save_adapter(
         UserError: the file cannot be written.
     """
     spec = method.backbone.spec
-    weights = Path(spec.weights)
+    weights, tensors = Path(spec.weights), method.adapter_state_dict()
     about = AdapterFacts(
         method=method.name,
         config=dataclasses.asdict(method.config),
@@ -114,9 +115,10 @@ def save_adapter(
         classes=tuple(method.trained_classes or classes or method.classes),
         built_for_classes=bool(method.trained_classes),
         extra=dict(extra or {}),
+        tensors=_tensors_digest(tensors),
     )
     path = Path(folder) / ADAPTER
-    save_tensors(path, method.adapter_state_dict(), {_KEY: about.to_json()})
+    save_tensors(path, tensors, {_KEY: about.to_json()})
     return path
 
 
@@ -138,7 +140,7 @@ def load_adapter(folder: Path, backbone: Backbone | None = None, *, weights: str
     if _KEY not in metadata:
         raise UserError(f"{path} is not an adapter of this package: its metadata names no method")
     about = parse_facts(metadata[_KEY], str(path))
-    _refuse_wrong_values(tensors, str(path))
+    _refuse_wrong_values(about, tensors, str(path))
     cls = methods.get(about.method)
     built_for = about.classes if about.built_for_classes else ()
     config = config_from_plain(cls, about.config)
@@ -174,7 +176,7 @@ def load_into(method: Method, adapter: bytes) -> None:
             f"{method.backbone.digest[:12]})"
         )
     tensors = load(adapter)
-    _refuse_wrong_values(tensors, "the adapter to start from")
+    _refuse_wrong_values(about, tensors, "the adapter to start from")
     method.load_adapter_state_dict(tensors)
 
 
@@ -193,8 +195,20 @@ def about_adapter(adapter: bytes, source: str = "the adapter to start from") -> 
     return parse_facts(text, source)
 
 
-def _refuse_wrong_values(tensors: Mapping[str, Tensor], source: str) -> None:
-    """Raise UserError for values that no training leaves: NaN and infinity."""
+def _tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 (hex) of named tensors."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        sha.update(flat.view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+def _refuse_wrong_values(about: AdapterFacts, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise UserError for values that are not those that were saved, or that no training leaves: NaN and infinity."""
+    if about.tensors and about.tensors != _tensors_digest(tensors):
+        raise UserError(f"{source} is damaged: its values have changed since it was saved; copy or train it again")
     if wrong := not_finite(tensors):
         raise UserError(f"{source} {wrong}; copy or train it again")
 
