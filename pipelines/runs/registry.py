@@ -15,7 +15,7 @@ from pipelines.runs.record import RunResult
 from pipelines.runs.tracking import connect
 from vlmodels.errors import UserError
 
-_NEEDED = ("mlflow", "torch", "torchvision", "open_clip_torch", "safetensors", "einops", "numpy", "av")
+_NEEDED = ("mlflow", "torch", "torchvision", "open_clip_torch", "safetensors", "einops", "numpy", "av", "pillow")
 """What the predictor in ``vlmodels`` imports."""
 
 
