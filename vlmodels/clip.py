@@ -113,11 +113,16 @@ def check_weights(name: str, weights: str | Path | None) -> None:
         )
 
 
+def weight_file(name: str, weights: str | Path | None) -> Path | None:
+    """Return the absolute path of weights that are a file; None for a tag, even if a file here is called like it."""
+    if weights is None or str(weights) in tags(name.replace("/", "-")) or not Path(weights).is_file():
+        return None
+    return Path(weights).resolve()
+
+
 def _recorded(name: str, weights: str | Path | None) -> str:
     """Return a tag unchanged and a file's absolute path, with which an adapter finds its backbone from any folder."""
-    if weights is None or str(weights) in tags(name):  # a file may be called like a tag, which comes first
-        return str(weights or "")
-    return str(Path(weights).resolve() if Path(weights).is_file() else weights)
+    return str(weight_file(name, weights) or weights or "")
 
 
 def _toy_path(weights: str | Path | None) -> Path | None:

@@ -67,8 +67,8 @@ def computing_files(root: Path) -> list[str]:
 
 @functools.cache
 def weights_digest(pretrained: str | None) -> str:
-    """Return the SHA-256 of a weight file; a tag as it is."""
+    """Return the SHA-256 of a weight file, which has an absolute path; a tag as it is."""
     from vlmodels.toy import TOY_WEIGHTS
 
     path = TOY_WEIGHTS if pretrained == "toy" else Path(pretrained or "")
-    return file_sha256(path) if path.is_file() else str(pretrained)
+    return file_sha256(path) if path.is_absolute() and path.is_file() else str(pretrained)

@@ -95,15 +95,16 @@ def scoring_of(config: TrainConfig, store: ClipStore) -> Scoring:
 
 def with_absolute_paths(config: TrainConfig, store: ClipStore) -> TrainConfig:
     """Return the configuration with absolute paths: workers run in folders of their own."""
-    weights = config.backbone.pretrained
-    if weights is not None and weights != "toy" and Path(weights).is_file():
-        weights = str(Path(weights).resolve())
+    from vlmodels.clip import weight_file  # open_clip: late
+
+    backbone = config.backbone
+    file = weight_file(backbone.name, backbone.pretrained)
     return replace(
         config,
         data=replace(config.data, dir=store.uri if config.data.dir else ""),
         protocol=replace(config.protocol, tests=tuple(map(_absolute_test, config.protocol.tests))),
         start=str(Path(config.start).resolve()) if config.start and Path(config.start).exists() else config.start,
-        backbone=replace(config.backbone, pretrained=weights),
+        backbone=replace(backbone, pretrained=str(file) if file else backbone.pretrained),
     )
 
 

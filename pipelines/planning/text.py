@@ -44,7 +44,7 @@ def _weights(pretrained: str | None) -> str:
     """Return the weights' name; of a file its size and hash too."""
     if pretrained is None:
         return "random weights"
-    if not Path(pretrained).is_file():
+    if not Path(pretrained).is_absolute():
         return pretrained
     return f"{pretrained}, {Path(pretrained).stat().st_size / 1e6:.1f} MB, sha256 {weights_digest(pretrained)[:12]}"
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from pyarrow import fs
 
-from pipelines.config.schema import DataConfig, ProtocolConfig, TrainConfig
+from pipelines.config.schema import BackboneConfig, DataConfig, ProtocolConfig, TrainConfig
 from pipelines.planning import sources
+from pipelines.planning.identity import weights_digest
 from pipelines.protocols.make_split import make_split
 from pipelines.storage.place import Place
 
@@ -42,3 +45,20 @@ def test_a_plan_names_data_by_what_opens_it_anywhere(here, videos, s3, tmp_path)
     split = make_split(config.protocol, opened[0], 0, tests=opened[1:])
     named = [test.data for test in sources.portable(split, stores).tests]
     assert named == [f"{s3}/k400?region=us-east-1", str(folder)]
+
+
+def test_a_tag_stays_a_tag_where_a_file_is_called_like_it(here, videos, tmp_path, monkeypatch):
+    """A file of that name in the folder of one of two machines would change weights, and the name of the run."""
+    here.ingest(videos, tmp_path / "out")
+    store = sources.open_sources(TrainConfig(data=DataConfig(dir=str(tmp_path / "out"))))[0][0]
+    (tmp_path / "openai").write_bytes(b"weights of another model")
+    (tmp_path / "own.safetensors").write_bytes(b"weights")
+    monkeypatch.chdir(tmp_path)
+
+    def named(weights):
+        config = TrainConfig(backbone=BackboneConfig(name="ViT-B/16", pretrained=weights))
+        return sources.with_absolute_paths(config, store).backbone.pretrained
+
+    assert (named("openai"), weights_digest(named("openai"))) == ("openai", "openai")
+    assert named("own.safetensors") == str(tmp_path / "own.safetensors")
+    assert weights_digest(named("own.safetensors")) == hashlib.sha256(b"weights").hexdigest()
