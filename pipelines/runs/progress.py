@@ -21,6 +21,15 @@ class WorkerUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Checking:
+    """A worker compares shards with the index that its machine has not read since they changed; ``size`` in bytes."""
+
+    rank: int
+    shards: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Fetched:
     """A worker has copied shards from a store."""
 
@@ -92,10 +101,12 @@ class Resized:
     before: int
 
 
-Message = WorkerUp | Fetched | Resumed | StepDone | EpochDone | ScoringStarted | Mistake | Lost | Resized
+Message = WorkerUp | Checking | Fetched | Resumed | StepDone | EpochDone | ScoringStarted | Mistake | Lost | Resized
 Send = Callable[[Message], None]
 EpochListener = Callable[[Mapping[str, float]], None]
 
+SAY_BYTES_FROM = 2 << 30
+"""Bytes of shards from which their check is reported: about two seconds."""
 SAY_STEPS_FROM = 200
 """Steps of an epoch from which its steps are reported too."""
 
@@ -162,8 +173,8 @@ class Progress:
         match message:
             case WorkerUp():
                 self._worker_up(message)
-            case Fetched(rank, shards, seconds):
-                self.note(f"rank {rank} has fetched {plural(shards, 'shard')} in {seconds:.0f} s")
+            case Checking() | Fetched():
+                self._reading(message)
             case Resumed(epoch):
                 self.note(f"continuing after epoch {epoch}")
                 self._first_epoch = None
@@ -183,6 +194,13 @@ class Progress:
                 self._resized(workers, before)
             case _:
                 assert_never(message)
+
+    def _reading(self, message: Checking | Fetched) -> None:
+        shards = plural(message.shards, "shard")
+        if isinstance(message, Fetched):
+            self.note(f"rank {message.rank} has fetched {shards} in {message.seconds:.0f} s")
+        elif message.size >= SAY_BYTES_FROM:
+            self.note(f"rank {message.rank} reads {shards} ({message.size / 1e9:.1f} GB) once, to find damage")
 
     def _worker_up(self, worker: WorkerUp) -> None:
         if worker.rank == 0:
