@@ -258,8 +258,8 @@ def integrity() -> None:
     epoch = timed(step, wall)[0] * len(ids) / 4
     print(
         f"integrity   {size / 1e9:.1f} GB read once from a cold disk in {seconds[0]:.2f} s "
-        f"({size / seconds[0] / 1e9:.2f} GB/s), later {1000 * seconds[1]:.0f} ms; of an epoch on these {len(ids)} clips, "
-        f"{epoch:.0f} s: first {seconds[0] / epoch:.2%}, later {seconds[1] / epoch:.3%}"
+        f"({size / seconds[0] / 1e9:.2f} GB/s), later {1000 * seconds[1]:.0f} ms; an epoch on {len(ids)} clips takes "
+        f"{epoch:.0f} s: {seconds[0] / epoch:.2%} of the first, {seconds[1] / epoch:.3%} of others"
     )
 
 
