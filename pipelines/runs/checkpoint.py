@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from pipelines.records.kept import DamagedCheckpointError
 from pipelines.records.run_file import PREDICTIONS
 
 if TYPE_CHECKING:
@@ -126,7 +127,11 @@ class Checkpoints:
             return kept is not None and (kept / OUTCOME).is_file()
 
     def restore(self, method: Method, optimizer: torch.optim.Optimizer, device: torch.device) -> TrainingState:
-        """Load the last epoch that was kept into method and optimizer; return its state, a new one if none was."""
+        """Load the last epoch that was kept into method and optimizer; return its state, a new one if none was.
+
+        Raises:
+            DamagedCheckpointError: it cannot be used.
+        """
         import torch
 
         from vlmodels.checkpoint import load_tensors
@@ -135,9 +140,15 @@ class Checkpoints:
             if kept is None:
                 return TrainingState()
             shutil.copytree(kept, self._folder, dirs_exist_ok=True)
-        method.load_adapter_state_dict(load_tensors(self._folder / ADAPTER))
-        optimizer.load_state_dict(torch.load(self._folder / OPTIMIZER, map_location=device, weights_only=True))
-        return TrainingState.read(self._folder)
+        try:
+            method.load_adapter_state_dict(load_tensors(self._folder / ADAPTER))
+            optimizer.load_state_dict(torch.load(self._folder / OPTIMIZER, map_location=device, weights_only=True))
+            return TrainingState.read(self._folder)
+        except Exception as error:  # whatever a foreign or half-written file makes of torch's readers
+            raise DamagedCheckpointError(
+                f"the run's checkpoint cannot be used ({type(error).__name__}: {str(error).strip()[:200]}); "
+                "start the run over with --fresh"
+            ) from error
 
     def save_best(self, method: Method) -> None:
         """Write the adapter of the best epoch, to be kept with the next ``save``."""

@@ -40,9 +40,10 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """Training continues after ``epoch``, the last one that was kept."""
+    """Training continues after ``epoch``, the last one that was kept; ``damaged`` names checkpoints passed over."""
 
     epoch: int
+    damaged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +176,10 @@ class Progress:
                 self._worker_up(message)
             case Checking() | Fetched():
                 self._reading(message)
-            case Resumed(epoch):
-                self.note(f"continuing after epoch {epoch}")
-                self._first_epoch = None
-            case StepDone(epoch, step, steps):
-                if steps >= SAY_STEPS_FROM:
-                    self.note(f"epoch {epoch}, step {step}/{steps}")
+            case Resumed():
+                self._resumed(message)
+            case StepDone():
+                self._step_done(message)
             case EpochDone(metrics):
                 self._epoch_done(metrics)
             case ScoringStarted(name, videos):
@@ -194,6 +193,16 @@ class Progress:
                 self._resized(workers, before)
             case _:
                 assert_never(message)
+
+    def _resumed(self, message: Resumed) -> None:
+        for line in message.damaged:
+            self.note(f"{line}; going back to the checkpoint before")
+        self.note(f"continuing after epoch {message.epoch}")
+        self._first_epoch = None
+
+    def _step_done(self, message: StepDone) -> None:
+        if message.steps >= SAY_STEPS_FROM:
+            self.note(f"epoch {message.epoch}, step {message.step}/{message.steps}")
 
     def _reading(self, message: Checking | Fetched) -> None:
         shards = plural(message.shards, "shard")

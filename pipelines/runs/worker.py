@@ -95,6 +95,7 @@ def work(job: Job, context: WorkerContext, send: Send) -> WorkerEnd:
     is not finite. A mistake later on (a full disk) is reported to the driver and raised, so that Ray frees the other
     ranks from their collectives, tries again, and keeps what was trained.
     """
+    from pipelines.records.kept import DamagedCheckpointError
     from pipelines.training.errors import DivergedError
 
     worker = None
@@ -110,6 +111,8 @@ def work(job: Job, context: WorkerContext, send: Send) -> WorkerEnd:
         worker.run()
     except DivergedError as error:
         return WorkerEnd(str(error), diverged=True)
+    except DamagedCheckpointError as error:
+        return WorkerEnd(str(error))
     except UserError as error:
         send(Mistake(str(error)))
         raise
@@ -177,7 +180,7 @@ class _Worker:
         loop = self._make_loop()
         self.state = self.checkpoints.restore(self.method, loop.optimizer, self.device)
         if self.state.epoch and self.rank == 0:
-            self.send(Resumed(self.state.epoch))
+            self.send(Resumed(self.state.epoch, tuple(self.context.damaged)))
         loop.run(self._on_epoch, start_epoch=self.state.epoch)
 
     def _make_loop(self) -> Loop:

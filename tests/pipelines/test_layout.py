@@ -34,7 +34,7 @@ DOORS = {
     "protocols": "make_split split paper_views save",
     "training": "batches parts loop build pairs errors",
     "evaluation": "scorer reading metrics cost",
-    "records": "run_file home find summary ledger",
+    "records": "run_file home kept find summary ledger",
     "reports": "run_page ledger_page model_card attention page score_plots",
     "descriptions": "flags commands",
     "planning": "training_flags plan text identity start",
