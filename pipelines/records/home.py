@@ -127,6 +127,25 @@ class Home:
         place = f"{SCRATCH}/{name}"
         return Kept(self.filesystem, f"{self.root}/{place}", f"{self.uri}/{place}", self.local)
 
+    def remember(self, file: str, text: str) -> None:
+        """Write a small file about a run, beside the checkpoints."""
+        self.filesystem.create_dir(self.scratch, recursive=True)
+        with self.filesystem.open_output_stream(f"{self.scratch}/{file}") as stream:
+            stream.write(text.encode())
+
+    def recall(self, file: str) -> str | None:
+        """Return what :meth:`remember` wrote; None if there is no such file."""
+        path = f"{self.scratch}/{file}"
+        if self.filesystem.get_file_info(path).type != fs.FileType.File:
+            return None
+        with self.filesystem.open_input_stream(path) as stream:
+            return str(stream.read(), "utf-8", "replace")
+
+    def forget(self, file: str) -> None:
+        """Remove what :meth:`remember` wrote, if it is there."""
+        if self.filesystem.get_file_info(f"{self.scratch}/{file}").type == fs.FileType.File:
+            self.filesystem.delete_file(f"{self.scratch}/{file}")
+
     def holds(self, name: str, file: str) -> bool:
         """Return whether the folder of the run ``name`` has a file."""
         return bool(self.filesystem.get_file_info(f"{self.root}/{name}/{file}").type == fs.FileType.File)
