@@ -248,6 +248,12 @@ class Attempt:
         with self.home.local_copy(record.name) as folder:
             self._deliver(record, folder, known)
 
+    def mistake(self, cause: Exception) -> UserError:
+        """Return the user's mistake that ended a worker while it worked, and what to do then."""
+        mistake = UserError(f"{self.progress.mistake}; what was trained is kept, the same command continues there")
+        mistake.__cause__ = cause
+        return mistake
+
     def fail(self, error: BaseException) -> None:
         """End the attempt, and its tracked run, with an error; what a sweep stopped is forgotten."""
         with self._beginning:  # what is being opened is there to be closed

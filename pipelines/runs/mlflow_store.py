@@ -96,14 +96,14 @@ def wait_for_answer(uri: str, say: Say = print, *, patience_s: float = PATIENCE_
     """
     began, told = time.monotonic(), False
     while not answers(uri):
+        if not told:
+            say(f"MLflow at {redacted(uri)} does not answer; trying for {patience_s:.0f} s")
+            told = True
         left = patience_s - (time.monotonic() - began)
         if left <= 0:
             raise UserError(
                 f"MLflow at {redacted(uri)} does not answer; start it, or correct --mlflow (none: no tracking)"
             )
-        if not told:
-            say(f"MLflow at {redacted(uri)} does not answer; trying for {patience_s:.0f} s")
-            told = True
         time.sleep(min(_PAUSE_S, left))
 
 
