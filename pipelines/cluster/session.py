@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from pipelines.cluster.local_start import check_temp_dir, start_patiently
 from pipelines.config.schema import ScaleConfig
 from vlmodels.errors import UserError
 
@@ -44,7 +45,7 @@ def connect(num_cpus: int | None = None, *, dashboard: str | None = None) -> str
         The address of Ray's dashboard, "" if there is none.
 
     Raises:
-        UserError: RAY_ADDRESS names no running Ray.
+        UserError: RAY_ADDRESS names no running Ray, or a local one does not start.
     """
     debug = bool(os.environ.get("VIDADAPT_DEBUG"))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -59,10 +60,17 @@ def connect(num_cpus: int | None = None, *, dashboard: str | None = None) -> str
         return ""
     address = os.environ.get("RAY_ADDRESS")
     settings = {} if address else _local_settings(num_cpus, dashboard)
+
+    def start() -> str:
+        return str(ray.init(**settings, logging_level=level, log_to_driver=debug).dashboard_url or "")
+
     try:
         _check_listening(address or "")
         with _own_sigterm():
-            return str(ray.init(**settings, logging_level=level, log_to_driver=debug).dashboard_url or "")
+            if not address:
+                check_temp_dir()
+                return start_patiently(start, ray.shutdown)
+            return start()
     except (OSError, ValueError) as error:
         if not address:
             raise

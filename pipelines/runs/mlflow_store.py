@@ -101,9 +101,7 @@ def wait_for_answer(uri: str, say: Say = print, *, patience_s: float = PATIENCE_
             told = True
         left = patience_s - (time.monotonic() - began)
         if left <= 0:
-            raise UserError(
-                f"MLflow at {redacted(uri)} does not answer; start it, or correct --mlflow"
-            )
+            raise UserError(f"MLflow at {redacted(uri)} does not answer; start it, or correct --mlflow")
         time.sleep(min(_PAUSE_S, left))
 
 

@@ -42,3 +42,43 @@ def test_a_plan_names_data_by_what_opens_it_anywhere(here, videos, s3, tmp_path)
     split = make_split(config.protocol, opened[0], 0, tests=opened[1:])
     named = [test.data for test in sources.portable(split, stores).tests]
     assert named == [f"{s3}/k400?region=us-east-1", str(folder)]
+
+
+@pytest.mark.parametrize("name", ["base", "ucf101/val2", "my data", "a.b-c_d", "données", "test"])
+def test_names_of_test_sets_that_can_be_used_everywhere(name):
+    assert sources.name_problem(name) == ""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "my data (1)",
+        "../x",
+        "a $b$",
+        "",
+        ".",
+        "..",
+        "a/../b",
+        "/a",
+        "a/",
+        "select",
+        "hm",
+        "a@b",
+        "a\nb",
+        " a",
+        "a:b",
+        "x" * 101,
+    ],
+)
+def test_names_of_test_sets_that_fail_late_are_refused(name):
+    assert sources.name_problem(name).startswith(f"test set {name!r}: its name ")
+
+
+@pytest.mark.parametrize("name", ["my data (1)", "a $b$", "../x"])
+def test_they_are_refused_in_the_plan(here, videos, tmp_path, name):
+    here.ingest(videos, tmp_path / "data")
+    config = TrainConfig(protocol=ProtocolConfig(name="zero_shot", tests=(f"{name}={tmp_path}/data",)))
+    problems = []
+    assert sources.open_data(config, problems) is None
+    assert "NAME=DIR" in problems[0]
+    assert name in problems[0]
