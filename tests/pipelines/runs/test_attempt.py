@@ -16,6 +16,14 @@ from tests.helpers import small_runs
 from vlmodels.errors import UserError
 
 
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch):
+    """MLflow leaves its stores in the environment when a model is registered."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return small_runs.make_data(tmp_path_factory.mktemp("data"))
