@@ -19,6 +19,9 @@ from vlmodels.errors import UserError
 Announce = Callable[[int, int], None]
 """Gets the number of shards that are about to be read, and their bytes."""
 
+_IDENTITY = ("clip_id", "label", "group", "split", "sha256", "decoder", "n_frames", "status")
+"""Columns of a clip that are in the digest of data; the first version had the decoder among them."""
+
 
 @dataclass(frozen=True)
 class ShardCheck:
@@ -92,8 +95,12 @@ def check_content(index: Index, manifest: pa.Table, folder: Path, known: KnownDi
 
 
 def _content_digest(index: Index, manifest: pa.Table) -> str:
-    """Return the digest that ingests recorded before indexes had a hash."""
-    identity = ("clip_id", "label", "group", "split", "sha256", "decoder", "n_frames", "status")
-    columns: Sequence[list[object]] = [manifest.column(name).to_pylist() for name in identity]
-    content = [dict(index.decode), index.classes, list(zip(*columns, strict=True))]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    """Return the digest of the content, as ingests record it now or did before, whichever the index has."""
+    found = ""
+    for names in (_IDENTITY, [name for name in _IDENTITY if name != "decoder"]):
+        columns: Sequence[list[object]] = [manifest.column(name).to_pylist() for name in names]
+        content = [dict(index.decode), index.classes, list(zip(*columns, strict=True))]
+        found = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        if found == index.digest:
+            break
+    return found
