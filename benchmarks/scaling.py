@@ -3,6 +3,7 @@
   driver      work of the driver and of each worker for a manifest of 10, 100 and 500 thousand rows
   loader      clips per second and core, read, and read and augmented; two processes against one
   parts       clips from a cold disk, in the order of the shards and in random order
+  integrity   the first reading of 2 GB of shards, to find damage, against an epoch on them; and a later one
   compute     GMAC/s per core in training, with few and many class prompts
   checkpoint  size and time of the files written after an epoch: adapter, optimizer
 
@@ -233,6 +234,48 @@ def forget(data: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+# ------------------------------------------------------------------------------------------------------- integrity
+
+
+def integrity() -> None:
+    """Print the time of checking shards as a part of an epoch of MSTA on ViT-B/32, of which one step is measured."""
+    from pipelines.shards.clip_store import ClipStore
+
+    wall, said = time.perf_counter, []
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        data = make(Path(folder) / "data", train=512, test=2, classes=2, filled=True)
+        seconds = []
+        for cold in (True, False):
+            store, ids = _store(data)
+            if cold:
+                forget(data)
+            seconds.append(timed(lambda i=ids, s=store: s.check(i, lambda *numbers: said.append(numbers)), wall)[0])
+        assert len(said) == 1  # the second time nothing was read
+        ClipStore(data).verify()
+    size = said[0][1]
+    step = _msta_step(clips=4)
+    step()
+    epoch = timed(step, wall)[0] * len(ids) / 4
+    print(
+        f"integrity   {size / 1e9:.1f} GB read once from a cold disk in {seconds[0]:.2f} s "
+        f"({size / seconds[0] / 1e9:.2f} GB/s), later {1000 * seconds[1]:.0f} ms; an epoch on {len(ids)} clips takes "
+        f"{epoch:.0f} s: {seconds[0] / epoch:.2%} of the first, {seconds[1] / epoch:.3%} of others"
+    )
+
+
+def _msta_step(clips: int) -> Callable[[], None]:
+    import torch
+
+    from vlmodels import methods
+    from vlmodels.clip import create
+
+    cls = methods.get("msta")
+    method = cls(create("ViT-B-32-quickgelu", weights=None, num_frames=8), cls.Config(alpha=0.0)).train()
+    method.set_classes([f"doing thing {number}" for number in range(20)])
+    video, labels = torch.randn(clips, 8, 3, 224, 224), torch.arange(clips)
+    return lambda: sum(method.losses(method(video, labels), labels).values()).backward()
+
+
 # --------------------------------------------------------------------------------------------------------- compute
 
 
@@ -298,7 +341,14 @@ def checkpoint() -> None:
         )
 
 
-PARTS = {"driver": driver, "loader": loader, "parts": parts, "compute": compute, "checkpoint": checkpoint}
+PARTS = {
+    "driver": driver,
+    "loader": loader,
+    "parts": parts,
+    "integrity": integrity,
+    "compute": compute,
+    "checkpoint": checkpoint,
+}
 
 if __name__ == "__main__":
     main()

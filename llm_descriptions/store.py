@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 FILE_NAME = "descriptions.sqlite"
 _VERSION = 2
 _LOCK_TIMEOUT_S = 60.0
+_READ_LIMIT_S = 120.0
+"""A view or a trigger of a foreign file may have no end; a store is read within seconds."""
+_STEPS = 100_000  # of SQLite's machine between two looks at the clock
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS description (
     label TEXT NOT NULL, kind TEXT NOT NULL, prompt_id TEXT NOT NULL, model TEXT NOT NULL, n INTEGER NOT NULL,
@@ -33,6 +36,11 @@ CREATE TABLE IF NOT EXISTS description (
     PRIMARY KEY (label, kind, prompt_id, model, n)
 ) WITHOUT ROWID
 """
+_COLUMNS = {"label", "kind", "prompt_id", "model", "n", "texts", "origin", "created", "host"} | {
+    "prompt_tokens",
+    "completion_tokens",
+}
+_REMEDY = "move it away or choose another --out"
 # Columns that format 1 lacks; a write adds them.
 _NEW_COLUMNS = {
     "served_model": "TEXT NOT NULL DEFAULT ''",
@@ -96,7 +104,7 @@ class DescriptionStore:
         """Return the texts of ``key``, or None."""
         with self._reading() as connection:
             row = None if connection is None else _select(connection, key, "texts")
-        return None if row is None else self._parse(row[0], key)
+        return None if row is None else self._parsed(row[0], key)
 
     def provenance(self, key: Key) -> Provenance | None:
         """Return the provenance of the texts of ``key``, or None if there are none."""
@@ -175,8 +183,9 @@ class DescriptionStore:
             if connection is None:
                 return []
             rows = connection.execute("SELECT label, kind, prompt_id, model, n FROM description").fetchall()
-        if not all(isinstance(n, int) and all(isinstance(text, str) for text in names) for *names, n in rows):
-            raise DescriptionError(f"{self.path} is a damaged description store: its keys are not names and a number")
+        for row in rows:
+            if [type(value) for value in row] != [str, str, str, str, int]:
+                raise DescriptionError(f"{self.path} is damaged: a row has the key {row!r:.200}; {_REMEDY}")
         return sorted(Key(*row) for row in rows)
 
     def sources(
@@ -253,20 +262,17 @@ class DescriptionStore:
         assert connection is not None
         row = _select(connection, key, "texts")
         assert row is not None
-        return self._parse(row[0], key)
+        return self._parsed(row[0], key)
 
-    def _parse(self, texts: Any, key: Key) -> tuple[str, ...]:
-        """Return the texts of a row; raise ``DescriptionError`` if they are not what ``put`` writes."""
+    def _parsed(self, content: Any, key: Key) -> tuple[str, ...]:
+        """Return the texts in a column of JSON."""
         try:
-            found = json.loads(texts)
-        except (TypeError, ValueError, RecursionError):
-            found = None
-        if not isinstance(found, list) or not found or not all(isinstance(t, str) and t.strip() for t in found):
-            raise DescriptionError(
-                f"{self.path}: the {key.kind} descriptions of '{key.label}' are damaged; move the file away and ask or "
-                "import again"
-            )
-        return tuple(found)
+            texts = json.loads(content)
+        except (ValueError, TypeError, RecursionError):
+            texts = None
+        if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t.strip() for t in texts):
+            raise DescriptionError(f"{self.path} is damaged: the texts of '{key.label:.100}' cannot be read; {_REMEDY}")
+        return tuple(texts)
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection | None]:
@@ -308,23 +314,19 @@ class DescriptionStore:
             connection.execute(f"PRAGMA user_version = {_VERSION}")
 
     def _connect(self, uri: str) -> sqlite3.Connection:
-        return sqlite3.connect(uri, uri=True, timeout=_LOCK_TIMEOUT_S, isolation_level=None)
+        connection = sqlite3.connect(uri, uri=True, timeout=_LOCK_TIMEOUT_S, isolation_level=None)
+        deadline = time.monotonic() + _READ_LIMIT_S
+        connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
+        return connection
 
     def _check_version(self, connection: sqlite3.Connection) -> None:
         version = _version(connection)
         if not 1 <= version <= _VERSION:
             raise DescriptionError(
-                f"{self.path} is not a description store of format 1 or {_VERSION} (found {version}); "
-                "move it away or choose another --out"
+                f"{self.path} is not a description store of format 1 or {_VERSION} (found {version}); {_REMEDY}"
             )
-        own = {"texts", *(field.name for field in fields(Key))}
-        parts = connection.execute("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite~_%' ESCAPE '~'")
-        columns = {row[1] for row in connection.execute("PRAGMA table_info(description)")}
-        if parts.fetchall() != [("table", "description")] or not own <= columns:
-            raise DescriptionError(  # a view, or a trigger, may run for ever
-                f"{self.path} is not a description store: it has other tables, views or columns; "
-                "move it away or choose another --out"
-            )
+        if problem := _foreign(connection):
+            raise DescriptionError(f"{self.path} is not a description store ({problem}); {_REMEDY}")
 
     @contextmanager
     def _errors(self, verb: str) -> Iterator[None]:
@@ -335,6 +337,20 @@ class DescriptionStore:
                 f"cannot {verb} the description store {self.path}: {error}; "
                 "check the file and the permissions of its folder, or choose another --out"
             ) from error
+
+
+def _foreign(connection: sqlite3.Connection) -> str:
+    """Return what in a file is not of a store; "" if nothing is. Nothing but the list of its parts is read."""
+    parts = connection.execute("SELECT type, sql FROM sqlite_master WHERE tbl_name = 'description'").fetchall()
+    tables = [sql for kind, sql in parts if kind == "table"]
+    if len(tables) != 1 or not str(tables[0]).upper().startswith("CREATE TABLE"):
+        return "it has no table of descriptions"
+    if others := sorted({kind for kind, _ in parts} - {"table", "index"}):
+        return f"it has a {others[0]}"
+    columns = {name for _, name, *_ in connection.execute("PRAGMA table_info(description)")}
+    wanted = _COLUMNS | (_NEW_COLUMNS.keys() if _version(connection) >= _VERSION else set())
+    missing = sorted(wanted - columns)
+    return f"its table has no column {missing[0]}" if missing else ""
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -16,7 +16,8 @@ video) stay together in every split, and the split column holds train, val or te
 
 In a cluster whose machines share no disk, --out and the videos lie in a store: s3://, gs://, abfs://, hdfs://.
 
-A rerun ingests only videos that are missing or changed; the same command completes an interrupted ingest. Undecodable
+A rerun ingests only videos that are missing or changed, or whose shard is damaged; the same command completes an
+interrupted ingest. A shard is read once on each machine after each change of its file; --verify reads all. Undecodable
 videos are set aside in the manifest with the reason. Exit code: 0 if clips were stored; 2 with one line of error if
 nothing could be stored, or if more than --max-bad of the videos were set aside (the decoded ones are then stored all
 the same, and a rerun with a higher --max-bad accepts them at once).
@@ -49,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     add("--reader", default="auto", metavar="NAME", help="auto, pyav, decord or torchcodec: same frames, other speed")
     add("--max-bad", type=float, default=50, metavar="PERCENT", help="videos that may be set aside (default: 50)")
     add("--retry", action="store_true", help="try videos again that an earlier run set aside")
+    add("--verify", action="store_true", help="read all shards again, and make those anew that are damaged")
     add("--overwrite", action="store_true", help="start over in --out, also with other settings")
     return parser
 
@@ -82,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         time_limit=args.timeout,
         overwrite=args.overwrite,
         retry=args.retry,
+        verify=args.verify,
         say=say,
     )
     print(summary(report), flush=True)

@@ -17,6 +17,8 @@ from urllib.parse import quote
 SCHEMA = "dc11669786a5"
 """The revision of MLflow's tables that is read here: that of MLflow 3.17."""
 
+ARTIFACTS = "mlartifacts"
+"""Folder of the artefacts, beside a SQLite store that this project made."""
 _PLAIN = re.compile(r"models:/(?P<name>[^/@:?;#%]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@:?;#%]+))")
 _VERSION_OF_ALIAS = """
     SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ? AND workspace = 'default'"""
@@ -47,9 +49,16 @@ def local_model_folder(uri: str) -> Path | None:
         location = _location(file, **wanted.groupdict())
     except (sqlite3.Error, OverflowError):  # no such table or number, or a held file: MLflow waits, or says it better
         return None
-    folder = Path((location or "").removeprefix("file://"))
-    plain = folder.is_absolute() and "%" not in str(folder)
-    return folder if plain and folder.is_dir() else None
+    for folder in (_beside(file, location or ""), Path((location or "").removeprefix("file://"))):
+        if folder.is_absolute() and "%" not in str(folder) and folder.is_dir():
+            return folder
+    return None
+
+
+def _beside(file: Path, location: str) -> Path:
+    """Return the place of artefacts that lay in ``ARTIFACTS`` beside the store, which may have been moved since."""
+    _, found, rest = location.partition(f"/{ARTIFACTS}/")
+    return file.resolve().parent / ARTIFACTS / rest if found else Path()
 
 
 def _location(file: Path, name: str, version: str | None, alias: str | None) -> str | None:

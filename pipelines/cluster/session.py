@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from pipelines.cluster.local_start import check_temp_dir, start_patiently
 from pipelines.cluster.loopback import on_loopback, require_token
 from pipelines.config.schema import ScaleConfig
 from vlmodels.errors import UserError
@@ -34,9 +35,8 @@ def connect(num_cpus: int | None = None, *, dashboard: str | None = None) -> str
     """Connect this process to Ray, quietly, unless it is connected.
 
     A cluster is joined only where RAY_ADDRESS names it (``ray job submit`` sets it; by hand: ``RAY_ADDRESS=auto``).
-    Else a local Ray is started, even if another one runs here (docs/RAY.md#a-ray-of-its-own), which listens on loopback
-    and asks for a token. VIDADAPT_DEBUG shows the
-    workers' output and Ray's own messages.
+    Else a local Ray is started, which listens on loopback and asks for a token, even if another one runs here
+    (docs/RAY.md#a-ray-of-its-own). VIDADAPT_DEBUG shows the workers' output and Ray's own messages.
 
     Args:
         num_cpus: of a local Ray; those of this machine by default.
@@ -46,7 +46,7 @@ def connect(num_cpus: int | None = None, *, dashboard: str | None = None) -> str
         The address of Ray's dashboard, "" if there is none.
 
     Raises:
-        UserError: RAY_ADDRESS names no running Ray.
+        UserError: RAY_ADDRESS names no running Ray, or a local one does not start.
     """
     debug = bool(os.environ.get("VIDADAPT_DEBUG"))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -63,10 +63,18 @@ def connect(num_cpus: int | None = None, *, dashboard: str | None = None) -> str
     if ray.is_initialized():
         return ""
     settings = {} if address else _local_settings(num_cpus, dashboard)
+
+    def start() -> str:
+        return str(ray.init(**settings, logging_level=level, log_to_driver=debug).dashboard_url or "")
+
     try:
         _check_listening(address or "")
-        with _own_sigterm(), contextlib.nullcontext() if address else on_loopback():
-            return str(ray.init(**settings, logging_level=level, log_to_driver=debug).dashboard_url or "")
+        with _own_sigterm():
+            if address:
+                return start()
+            check_temp_dir()
+            with on_loopback():
+                return start_patiently(start, ray.shutdown)
     except (OSError, ValueError) as error:
         if not address:
             raise

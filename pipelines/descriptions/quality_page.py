@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 mpl.use("Agg")
+mpl.rcParams["text.parse_math"] = False  # names of users are not formulas
 
 _SHOWN = 8
 _MOST_NAMES = 60

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -36,11 +38,13 @@ def decode_row(rows: pa.Table, destination: Destination, request: DecodeRequest)
     problem = _missing_here(batch, destination)
     if problem:
         return to_table([ClipFacts.fatal(problem)])
-    return to_table(decode_batch(batch, destination, worker_decoder(request)))
+    return to_table(decode_batch(batch, destination, worker_decoder(request), request.settings.to_json()))
 
 
-def decode_batch(batch: Batch, destination: Destination, decoder: IsolatedDecoder) -> list[ClipFacts]:
-    """Decode a batch into shard files and a part; return the facts of its clips.
+def decode_batch(
+    batch: Batch, destination: Destination, decoder: IsolatedDecoder, settings: Mapping[str, Any] | None = None
+) -> list[ClipFacts]:
+    """Decode a batch into shard files and a part, which records ``settings``; return the facts of its clips.
 
     If the output cannot be written or no decoder can run, no unfinished file stays, and the one fact that is returned
     is fatal and has the reason.
@@ -53,7 +57,7 @@ def decode_batch(batch: Batch, destination: Destination, decoder: IsolatedDecode
                     _store(source, paths[number], decoded, writer)
                     for number, (source, decoded) in enumerate(zip(batch.sources, decoder(paths), strict=True))
                 ]
-                Part(facts, writer.close()).write(folder, batch.name)
+                Part(facts, writer.close(), settings).write(folder, batch.name)
             finally:
                 writer.abort()
             destination.upload_batch(folder)

@@ -2,43 +2,109 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import pyarrow.parquet as pq
+from typing import Any
 
 from pipelines.ingestion.clip_facts import ClipFacts, FileStat
 from pipelines.ingestion.destination import OUR_SHARD
-from pipelines.ingestion.parts import read_parts
-from pipelines.shards.index import MANIFEST, SHARDS, Index
-from pipelines.shards.manifest import FACTS
+from pipelines.ingestion.fact_files import DamagedFileError, FactFile, read_facts
+from pipelines.ingestion.parts import part_files, read_parts
+from pipelines.shards.index import (
+    INDEX,
+    MANIFEST,
+    PARTS,
+    SHARDS,
+    DamagedIndexError,
+    Index,
+    decode_listed,
+    shards_listed,
+)
 from pipelines.shards.shard_file import Shard
+from pipelines.storage.files import file_sha256
 from pipelines.videos.inputs import Input, Inputs
+
+SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """Facts that earlier ingests found, by clip, and shards that they left, by name."""
+    """Facts that earlier ingests found, by clip, shards that they left, by name, and a line for each damaged file."""
 
     facts: dict[str, ClipFacts]
     shards: dict[str, Shard]
+    damaged: tuple[str, ...] = ()
 
 
 def read_earlier(folder: Path) -> Earlier:
-    """Read manifest, index and parts in the folder of an ingest, finished or not."""
+    """Read manifest, index and parts in the folder of an ingest, finished or not; what is damaged is passed over."""
+    damaged: list[str] = []
     facts: dict[str, ClipFacts] = {}
     shards: dict[str, Shard] = {}
-    index = Index.read(folder)
-    if (folder / MANIFEST).exists():
-        rows = pq.read_table(folder / MANIFEST, columns=FACTS.names).to_pylist()
-        facts = {row["clip_id"]: ClipFacts.from_row(row) for row in rows}
+    index = read_index(folder, damaged)
+    if (manifest := _read_manifest(folder, index, damaged)) is not None:
+        facts = {one.clip_id: one for one in manifest.facts}
         # The manifest may be newer than the index (killed between the two): its shards are then in the parts.
-        shards = {shard.file: shard for shard in index.shards} if index else {}
-    for part in read_parts(folder):
-        shards |= {shard.file: shard for shard in part.shards}
+        shards = {shard.file: shard for shard in index.shards} if index else shards_listed(folder)
+        shards |= {shard.file: shard for shard in manifest.shards or ()}
+    for part in read_parts(folder, damaged):
+        shards |= {shard.file: shard for shard in part.shards or ()}
         facts |= {fact.clip_id: fact for fact in part.facts if _is_better(fact, facts.get(fact.clip_id))}
-    return Earlier(facts, shards)
+    return Earlier(facts, shards, tuple(damaged))
+
+
+def read_index(folder: Path, damaged: list[str]) -> Index | None:
+    """Return the index of ``folder``; None, with a line in ``damaged``, if it is damaged, or if there is none."""
+    try:
+        return Index.read(folder)
+    except DamagedIndexError as error:
+        damaged.append(str(error).rpartition(";")[0])
+        return None
+
+
+def _read_manifest(folder: Path, index: Index | None, damaged: list[str]) -> FactFile | None:
+    path = folder / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        manifest = read_facts(path)
+    except DamagedFileError as error:
+        damaged.append(f"{path} is damaged ({error})")
+        return None
+    # Without a hash of its own it is known by its hash, unless an ingest was cut off before it wrote the index.
+    if manifest.shards is None and index and not part_files(folder) and file_sha256(path) != index.manifest_sha256:
+        damaged.append(f"{path} is damaged (its SHA-256 is not that of {INDEX})")
+        return None
+    return manifest
+
+
+def earlier_settings(folder: Path, damaged: list[str]) -> Mapping[str, Any] | None:
+    """Return the settings with which the clips in a folder were decoded; None if nothing says so."""
+    if index := read_index(folder, damaged):
+        return index.decode
+    unfinished = _unfinished_settings(folder, damaged)
+    for path in (folder / MANIFEST, *part_files(folder)):
+        with contextlib.suppress(DamagedFileError):
+            if path.exists() and (settings := read_facts(path).settings):
+                return settings
+    return unfinished if unfinished is not None else decode_listed(folder)
+
+
+def _unfinished_settings(folder: Path, damaged: list[str]) -> Mapping[str, Any] | None:
+    path = folder / PARTS / SETTINGS
+    try:
+        settings = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        settings = str(error)
+    if isinstance(settings, dict) and settings.get("segments"):
+        return settings
+    damaged.append(f"{path} is damaged")
+    return None
 
 
 def _is_better(fact: ClipFacts, known: ClipFacts | None) -> bool:
@@ -54,7 +120,7 @@ def still_valid(
     Args:
         earlier: what earlier ingests found.
         stats: of each clip, the state of its file now; None if there is no file.
-        shard_sizes: bytes of the shard files that are there, by name.
+        shard_sizes: bytes of the shard files that are there and not known to be damaged, by name.
         retry: whether to leave out clips that could not be decoded.
     """
     whole = {name for name, shard in earlier.shards.items() if shard_sizes.get(name) == shard.bytes}

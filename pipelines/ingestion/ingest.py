@@ -18,14 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.ingestion.batches import RunBatches, plan_batches, run_on_ray
 from pipelines.ingestion.claim import claimed
 from pipelines.ingestion.clip_facts import ClipFacts, FileStat
 from pipelines.ingestion.decode import DECODER, DecodeRequest, DecodeSettings
 from pipelines.ingestion.destination import Destination
-from pipelines.ingestion.earlier import read_earlier, remove_shards, stat_of, still_valid
+from pipelines.ingestion.earlier import SETTINGS, earlier_settings, read_earlier, remove_shards, stat_of, still_valid
+from pipelines.ingestion.fact_files import write_facts
+from pipelines.ingestion.parts import part_files
+from pipelines.ingestion.whole_shards import whole_shards
 from pipelines.shards.index import INDEX, MANIFEST, PARTS, Index
 from pipelines.shards.manifest import SCHEMA
 from pipelines.shards.shard_file import Shard
@@ -33,8 +35,6 @@ from pipelines.storage.files import file_sha256, write_whole
 from pipelines.videos.inputs import Input, Inputs
 from pipelines.videos.kept_lists import keep_lists
 from vlmodels.errors import UserError
-
-SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ def ingest(
     time_limit: float = 60.0,
     overwrite: bool = False,
     retry: bool = False,
+    verify: bool = False,
     say: Callable[[str], None] = print,
     decode: str = DECODER,
     run_batches: RunBatches = run_on_ray,
@@ -90,6 +91,7 @@ def ingest(
         time_limit: seconds for each video.
         overwrite: remove what ``out`` holds, also if it was decoded with other settings.
         retry: try again the videos that an earlier ingest set aside. Others are kept if their file is unchanged.
+        verify: read every shard again, also those that this machine has read before; what is damaged is made again.
         say: prints a line of progress.
         decode: ``module:function`` that decodes a video.
         run_batches: decodes planned batches.
@@ -104,7 +106,7 @@ def ingest(
     with claimed(out if isinstance(out, Destination) else Destination(out)) as destination:
         _prepare(destination, settings, overwrite=overwrite, say=say)
         stats = {video.clip_id: stat_of(inputs, video) for video in inputs.videos}
-        kept = _kept_facts(inputs, destination, stats, retry=retry)
+        kept = _kept_facts(inputs, destination, stats, retry=retry, verify=verify, say=say)
         pending = [video for video in inputs.videos if video.clip_id not in kept]
         decoded: dict[str, ClipFacts] = {}
         if pending:
@@ -134,7 +136,7 @@ def _prepare(
     destination.refresh()
     if overwrite:
         _empty_folder(destination.folder)
-    _check_settings(destination.folder, settings)
+    _check_settings(destination.folder, settings, say)
     destination.take_over(say)
     if overwrite:
         destination.empty()
@@ -149,11 +151,19 @@ def _empty_folder(folder: Path) -> None:
     remove_shards(folder, set())
 
 
-def _check_settings(folder: Path, settings: DecodeSettings) -> None:
-    """Record the settings in the folder; refuse to mix them with others."""
+def _check_settings(folder: Path, settings: DecodeSettings, say: Callable[[str], None]) -> None:
+    """Record the settings in the folder; refuse to mix them with others, and drop what has unknown ones."""
     wanted = settings.to_json()
-    found = _settings_in(folder) or wanted
-    if found != wanted:
+    damaged: list[str] = []
+    found = earlier_settings(folder, damaged)
+    for line in damaged:
+        say(f"{line}; it is written again")
+    if found is None:
+        if damaged:
+            say("nothing says with which settings the videos were decoded: all are decoded again")
+        for path in (folder / MANIFEST, *part_files(folder)):
+            path.unlink(missing_ok=True)
+    elif found != wanted:
         differences = ", ".join(
             f"{name} {found.get(name)} instead of {value}" for name, value in wanted.items() if found.get(name) != value
         )
@@ -164,24 +174,21 @@ def _check_settings(folder: Path, settings: DecodeSettings) -> None:
     write_whole(folder / PARTS / SETTINGS, lambda path: path.write_text(json.dumps(wanted)))
 
 
-def _settings_in(folder: Path) -> Mapping[str, Any] | None:
-    """Return the settings of a folder's finished or unfinished ingest; None if there is none."""
-    index = Index.read(folder)
-    if index:
-        return index.decode
-    unfinished = folder / PARTS / SETTINGS
-    if unfinished.exists():
-        settings: dict[str, Any] = json.loads(unfinished.read_text())
-        return settings
-    return None
-
-
 def _kept_facts(
-    inputs: Inputs, destination: Destination, stats: Mapping[str, FileStat | None], *, retry: bool
+    inputs: Inputs,
+    destination: Destination,
+    stats: Mapping[str, FileStat | None],
+    *,
+    retry: bool,
+    verify: bool,
+    say: Callable[[str], None],
 ) -> dict[str, ClipFacts]:
     """Return the facts, by clip, of videos that need no decoding: done earlier, or missing."""
     earlier = read_earlier(destination.folder)
-    kept = still_valid(earlier, stats, destination.shard_sizes(), retry=retry)
+    for line in earlier.damaged:
+        if not line.startswith(str(destination.folder / INDEX)):  # that of the index is out already
+            say(f"{line}; what it held is made again")
+    kept = still_valid(earlier, stats, whole_shards(destination, earlier.shards, verify=verify, say=say), retry=retry)
     for video in inputs.videos:
         if not video.path:
             kept[video.clip_id] = ClipFacts.quarantined(video.clip_id, f"missing: {video.reason}")
@@ -198,8 +205,8 @@ def _finish(inputs: Inputs, facts: Mapping[str, ClipFacts], destination: Destina
     folder = destination.folder
     rows = [_manifest_row(video, facts[video.clip_id]) for video in inputs.videos]
     keep_lists(folder, inputs.lists, inputs.dataset)
-    write_whole(folder / MANIFEST, lambda path: pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path))
     used = [shards[name] for name in sorted({row["shard"] for row in rows} - {""})]
+    write_facts(folder / MANIFEST, pa.Table.from_pylist(rows, schema=SCHEMA), used, settings.to_json())
     digest = _digest(rows, inputs.classes, settings)
     if used:
         _index(inputs, used, folder, settings, digest).write(folder)

@@ -6,47 +6,45 @@ has one is done, whatever happens to the rest of the run.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.ingestion.clip_facts import ClipFacts
+from pipelines.ingestion.fact_files import DamagedFileError, FactFile, read_facts, write_facts
 from pipelines.shards.index import PARTS
 from pipelines.shards.manifest import FACTS
 from pipelines.shards.shard_file import Shard
-from pipelines.storage.files import write_whole
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The facts of a batch's clips, and its shards."""
+    """The facts of a batch's clips, its shards, and the settings with which it was decoded."""
 
     facts: Sequence[ClipFacts]
     shards: Sequence[Shard]
+    settings: Mapping[str, Any] | None = None
 
     def write(self, folder: Path, name: str) -> None:
         """Write the part of the batch ``name`` into an ingested folder."""
-        shards = json.dumps([shard.to_json() for shard in self.shards])
-        table = to_table(self.facts).replace_schema_metadata({"shards": shards})
-        write_whole(folder / PARTS / f"{name}.parquet", lambda path: pq.write_table(table, path))
-
-    @classmethod
-    def read(cls, path: Path) -> Part:
-        """Read the part in a file."""
-        table = pq.read_table(path)
-        shards = json.loads(table.schema.metadata[b"shards"])
-        facts = [ClipFacts.from_row(row) for row in table.to_pylist()]
-        return cls(facts, [Shard.from_json(entry) for entry in shards])
+        write_facts(folder / PARTS / f"{name}.parquet", to_table(self.facts), self.shards, self.settings)
 
 
-def read_parts(folder: Path) -> Iterator[Part]:
-    """Yield the parts in an ingested folder, in the order of their names."""
-    for path in sorted((folder / PARTS).glob("*.parquet")):
-        yield Part.read(path)
+def part_files(folder: Path) -> list[Path]:
+    """Return the part files in an ingested folder, in the order of their names."""
+    return sorted((folder / PARTS).glob("*.parquet"))
+
+
+def read_parts(folder: Path, damaged: list[str]) -> Iterator[FactFile]:
+    """Yield what the parts in an ingested folder hold; those that cannot be read are named in ``damaged``."""
+    for path in part_files(folder):
+        try:
+            yield read_facts(path)
+        except DamagedFileError as error:
+            damaged.append(f"{path} is damaged ({error})")
 
 
 def to_table(facts: Sequence[ClipFacts]) -> pa.Table:

@@ -27,6 +27,8 @@ SHOWS = {
     "pipelines/runs/group.py": "starts workers, which compute the same however they were started",
     "pipelines/runs/launch.py": "starts workers, which compute the same however they were started",
     "pipelines/runs/lost_workers.py": "reports lost workers; Ray restarts them",
+    "pipelines/runs/mlflow_store.py": "opens MLflow's stores, and waits for them",
+    "pipelines/runs/owner.py": "keeps a second process from training the same run",
     "pipelines/runs/pages.py": "draws the report of a finished run",
     "pipelines/runs/progress.py": "shows a run's progress; the worker itself writes the numbers",
     "pipelines/runs/protocol_script.py": "parses flags into a configuration, which has its own digest",

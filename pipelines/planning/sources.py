@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,11 @@ from pipelines.storage.place import is_uri
 from pipelines.videos.kept_lists import LISTS
 from pipelines.videos.list_folder import kept_dataset
 from vlmodels.errors import noted, refuse
+
+RESERVED = ("select", "hm", "cost")
+"""What a run's metrics hold beside the test sets."""
+LONGEST_NAME = 100
+_NAME = re.compile(r"[\w.-]([\w. -]*[\w.-])?")
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ def open_data(config: TrainConfig, problems: list[str]) -> PlannedData | None:
             return None
         data, *tests = sources if config.data.dir else [NOTHING, *sources]
         split = make_split(config.protocol, data, config.seed, tests=tests, scoring=scoring_of(config, stores[0]))
+        refuse([name_problem(test.name) for test in split.tests if name_problem(test.name)])
         return PlannedData(config, tuple(stores), portable(split, stores))
     return None
 
@@ -72,6 +79,18 @@ def open_sources(config: TrainConfig) -> tuple[list[ClipStore], list[Source]]:
     problems += [f"two data sets are called {name}: write NAME=DIR" for name in set(names) if names.count(name) > 1]
     refuse(problems)
     return stores, sources
+
+
+def name_problem(name: str) -> str:
+    """Return why a test set cannot be called so in MLflow, in files and in pictures, with the remedy; "" if it can."""
+    parts = name.split("/")
+    if name in RESERVED:
+        problem = "is the name of another score"
+    elif not all(_NAME.fullmatch(part) and part.strip(" .") for part in parts) or len(name) > LONGEST_NAME:
+        problem = f"must be letters, digits, spaces and . _ - alone, at most {LONGEST_NAME}"
+    else:
+        return ""
+    return f"test set {name!r}: its name {problem}; give another (--test NAME=DIR), or rename the folder or list"
 
 
 def portable(split: Split, stores: Sequence[ClipStore]) -> Split:

@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyarrow import fs
 
-from pipelines.records.run_file import RECORD, RunRecord, read
+from pipelines.records.kept import Kept, copy_in, local_copy
+from pipelines.records.run_file import ADAPTER, RECORD, RunRecord, read
+from pipelines.storage.files import file_sha256
 from pipelines.storage.place import SCRATCH, Place, check_writable
 from vlmodels.errors import UserError
 
@@ -51,16 +52,29 @@ class Home:
         """Return the record of a finished run, or None.
 
         Raises:
-            UserError: the record is damaged.
+            UserError: the record, or a file beside it, is damaged.
         """
         path = f"{self.root}/{name}/{RECORD}"
         if self.filesystem.get_file_info(path).type != fs.FileType.File:
             return None
         with self.filesystem.open_input_stream(path) as stream:
             try:
-                return read(stream, self.path(name))
+                record = read(stream, self.path(name))
             except UserError as error:
                 raise UserError(f"{error}; repeat the run with --fresh") from error
+        if problem := self._problem(record, name):
+            raise UserError(f"{self.path(name)}/{problem}; copy the run again, or repeat it with --fresh")
+        return record
+
+    def _problem(self, record: RunRecord, name: str) -> str:
+        """Return which file of a finished run is missing or has changed; "" if none. A store's are not read."""
+        for file in record.files or (ADAPTER,):
+            if not self.holds(name, file):
+                return f"{file} is missing"
+            wanted = record.files.get(file)
+            if wanted and self.local and file_sha256(f"{self.root}/{name}/{file}") != wanted:
+                return f"{file} is damaged: its SHA-256 is not the recorded one"
+        return ""
 
     def unfinished(self, name: str) -> bool:
         """Return whether there is a checkpoint to continue this run from."""
@@ -86,7 +100,7 @@ class Home:
         record = folder / RECORD
         content = record.read_bytes()
         record.unlink()
-        self._copy_in(folder, target)
+        copy_in(self.filesystem, folder, target)
         temporary = f"{target}/.{RECORD}"
         with self.filesystem.open_output_stream(temporary) as stream:
             stream.write(content)
@@ -94,42 +108,43 @@ class Home:
         self.give_up(name)
 
     def keep(self, folder: Path, name: str) -> None:
-        """Keep a copy of ``folder`` as the checkpoint to continue from, in place of the one before."""
-        place = f"{self.root}/{SCRATCH}/{name}"
-        before = self._latest(name)
-        target = f"checkpoint-{int(before.rpartition('-')[2]) + 1 if before else 1}"
-        if self.filesystem.get_file_info(f"{place}/{target}").type == fs.FileType.Directory:  # copying it was cut off
-            self.filesystem.delete_dir(f"{place}/{target}")
-        self._copy_in(folder, f"{place}/{target}")
-        with self.filesystem.open_output_stream(f"{place}/.latest") as stream:
-            stream.write(target.encode())
-        self.filesystem.move(f"{place}/.latest", f"{place}/latest")
-        if before:
-            self.filesystem.delete_dir(f"{place}/{before}")
+        """Keep a copy of ``folder`` as the checkpoint to continue from; the one before stays in case it is damaged."""
+        self._kept(name).add(folder)
 
-    def _copy_in(self, folder: Path, target: str) -> None:
-        self.filesystem.create_dir(target, recursive=True)
-        fs.copy_files(
-            str(folder), target, source_filesystem=fs.LocalFileSystem(), destination_filesystem=self.filesystem
-        )
+    def kept(
+        self, name: str, damaged: Callable[[str], object] = lambda _: None
+    ) -> contextlib.AbstractContextManager[Path | None]:
+        """Provide the last whole folder that :meth:`keep` kept, on this machine; None without one.
 
-    @contextlib.contextmanager
-    def kept(self, name: str) -> Iterator[Path | None]:
-        """Provide the folder that :meth:`keep` kept last, on this machine; None without one."""
-        latest = self._latest(name)
-        if latest is None:
-            yield None
-            return
-        with self._local(f"{SCRATCH}/{name}/{latest}") as folder:
-            yield folder
+        ``damaged`` gets a line for each that is not whole.
 
-    def _latest(self, name: str) -> str | None:
-        path = f"{self.root}/{SCRATCH}/{name}/latest"
+        Raises:
+            DamagedCheckpointError: there are some, but none is whole.
+        """
+        return self._kept(name).newest(damaged)
+
+    def _kept(self, name: str) -> Kept:
+        place = f"{SCRATCH}/{name}"
+        return Kept(self.filesystem, f"{self.root}/{place}", f"{self.uri}/{place}", self.local)
+
+    def remember(self, file: str, text: str) -> None:
+        """Write a small file about a run, beside the checkpoints."""
+        self.filesystem.create_dir(self.scratch, recursive=True)
+        with self.filesystem.open_output_stream(f"{self.scratch}/{file}") as stream:
+            stream.write(text.encode())
+
+    def recall(self, file: str) -> str | None:
+        """Return what :meth:`remember` wrote; None if there is no such file."""
+        path = f"{self.scratch}/{file}"
         if self.filesystem.get_file_info(path).type != fs.FileType.File:
             return None
         with self.filesystem.open_input_stream(path) as stream:
-            latest: str = stream.read().decode()
-        return latest
+            return str(stream.read(), "utf-8", "replace")
+
+    def forget(self, file: str) -> None:
+        """Remove what :meth:`remember` wrote, if it is there."""
+        if self.filesystem.get_file_info(f"{self.scratch}/{file}").type == fs.FileType.File:
+            self.filesystem.delete_file(f"{self.scratch}/{file}")
 
     def holds(self, name: str, file: str) -> bool:
         """Return whether the folder of the run ``name`` has a file."""
@@ -141,27 +156,11 @@ class Home:
             return
         target = f"{self.root}/{name}/{path.name}"
         if path.is_dir():
-            self._copy_in(path, target)
+            copy_in(self.filesystem, path, target)
         else:
             with self.filesystem.open_output_stream(target) as stream:
                 stream.write(path.read_bytes())
 
     def local_copy(self, name: str) -> contextlib.AbstractContextManager[Path]:
         """Provide the run's folder on this machine: itself, or a copy that is deleted afterwards."""
-        return self._local(name)
-
-    @contextlib.contextmanager
-    def _local(self, path: str) -> Iterator[Path]:
-        if self.local:
-            yield Path(self.root) / path
-            return
-        with tempfile.TemporaryDirectory(prefix="vidadapt-") as scratch:
-            target = Path(scratch) / Path(path).name
-            target.mkdir()
-            fs.copy_files(
-                f"{self.root}/{path}",
-                str(target),
-                source_filesystem=self.filesystem,
-                destination_filesystem=fs.LocalFileSystem(),
-            )
-            yield target
+        return local_copy(self.filesystem, f"{self.root}/{name}", local=self.local)

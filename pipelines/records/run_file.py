@@ -16,11 +16,14 @@ from pydantic import Field, StrictBool, StrictInt, ValidationError, model_valida
 from pipelines.config.plain import flatten
 from pipelines.config.protocols import PROTOCOLS
 from pipelines.records.part import JsonPart, Number, first_problem
+from pipelines.storage.files import file_sha256
 from vlmodels.errors import UserError
 
 RECORD = "run.json"
 PREDICTIONS = "predictions.npz"
 """Scores and features of a run's test sets, beside its record."""
+ADAPTER = "adapter.safetensors"
+"""The trained parameters, beside the record."""
 SCHEMA = 2
 """Version of ``run.json``; raised when a field changes its meaning."""
 
@@ -95,6 +98,12 @@ def make(values: Mapping[str, Any], name: str) -> RunRecord:
 def write(folder: Path, record: RunRecord) -> None:
     """Write ``run.json`` into a run's folder."""
     (folder / RECORD).write_text(json.dumps(record.to_json(), indent=2) + "\n")
+
+
+def with_files(record: RunRecord, folder: Path) -> RunRecord:
+    """Return the record with the hashes of the files in its folder."""
+    files = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.name != RECORD}
+    return RunRecord.model_validate({**record.to_json(), "files": files})
 
 
 def numbers_of(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -321,7 +330,8 @@ class RunRecord(JsonPart):
     """A finished run: what it was, what it scored, what it cost, what it met.
 
     ``classes`` has the names of each test set's classes (none for retrieval), ``unscored`` the videos of each that
-    could not be decoded, with the reason, ``workers`` the machine of each rank (of old runs an empty list).
+    could not be decoded, with the reason, ``workers`` the machine of each rank (of old runs an empty list), ``files``
+    the SHA-256 of the files beside it (of old runs none).
     """
 
     version: StrictInt = Field(alias="schema")
@@ -349,6 +359,7 @@ class RunRecord(JsonPart):
     workers: Mapping[str, str] | tuple[str, ...] = {}
     finished: str
     tracking: Tracking = Tracking()
+    files: Mapping[str, str] = {}
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -18,6 +18,7 @@ from pipelines.records.summary import Column, Scores, headings
 from pipelines.storage.files import write_whole
 
 mpl.use("Agg")
+mpl.rcParams["text.parse_math"] = False  # names of users are not formulas
 
 BASE, NOVEL, MEAN = "#3b6ea5", "#d98032", "#7a7a7a"
 _COLOURS = (BASE, NOVEL, MEAN, "#5a9367", "#a5527b", "#8a6d3b", "#4c9aa8", "#b04a4a")

@@ -5,20 +5,22 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.records.run_file import RunRecord, numbers_of
+from pipelines.records.run_file import RunRecord, numbers_of, write
 from pipelines.runs.board import JobEnded, WorkerEnd
 from pipelines.runs.checkpoint import Outcome
+from pipelines.runs.mlflow_store import first_line
 from pipelines.runs.pages import draw_pages
 from pipelines.runs.progress import EpochListener, Message, Progress, Send
 from pipelines.runs.record import RunResult, assemble, facts_of, record_of
 from pipelines.runs.registry import register_run
 from pipelines.runs.tracking import EpochLog, Tracker
 from pipelines.runs.worker import Job
+from pipelines.storage.place import why
 from pipelines.training.errors import DivergedError
 from vlmodels.errors import UserError
 
@@ -75,10 +77,13 @@ class Attempt:
         self.begun = False  # whether the tracked run is open
         self._beginning = threading.Lock()
         self._watch = watch
-        title, parent = (watch.title, watch.parent) if watch else ("", None)
-        self._tracker = Tracker(plan.config.tracking, title=title, parent=parent)
-        self._log = EpochLog(self._tracker, self.note)
         self._say = say
+        title, parent = (watch.title, watch.parent) if watch else ("", None)
+        self._tracker = Tracker(plan.config.tracking, title=title, parent=parent, say=self.note)
+        self._delivery = (
+            f"{plan.name}.undelivered"  # a note, beside the checkpoints, that MLflow has not all of the run
+        )
+        self._log = EpochLog(self._tracker, self.note)
         on_epoch: list[EpochListener] = [self._log, watch.on_epoch] if watch else [self._log]
         epochs = plan.config.optim.epochs
         self.progress = Progress(plan.name, epochs, say, on_epoch=on_epoch, on_message=on_message)
@@ -103,13 +108,22 @@ class Attempt:
         return self.result
 
     def complete(self) -> None:
-        """Draw what is still to be drawn of a finished run, unless a sweep follows it, and register its model."""
+        """Draw what is still to be drawn of a finished run, unless a sweep follows it, and register its model.
+
+        What MLflow has missed of a run that had finished before is delivered first.
+
+        Raises:
+            UserError: the model cannot be registered.
+        """
         if self.result is None:
             return
         tracking = self.plan.config.tracking
+        if self.result.reused and tracking.uri is not None and self.home.recall(self._delivery) is not None:
+            self._deliver_again(self.result.record)
         if not self.watched:
             try:
-                draw_pages(self.result, tracking, self.home, say=self._say)
+                if not draw_pages(self.result, tracking, self.home, say=self._say):
+                    self.home.remember(self._delivery, self.result.record.tracking.run_id or "")
             except Exception as error:  # noqa: BLE001 - the run is whole without
                 self.note(
                     f"its report could not be drawn ({type(error).__name__}: {error}); the same command tries again"
@@ -148,7 +162,7 @@ class Attempt:
 
     def _begin(self) -> None:
         self._facts = facts_of(self.plan)
-        self._tracker.start(self.plan.config, self.name, self._facts)
+        self._tracker.start(self.plan.config, self.name, self._facts, self.home.path(self.name))
         self._started = time.time()
         self.progress.begin()
 
@@ -170,7 +184,7 @@ class Attempt:
 
         Raises:
             DivergedError: the loss or a score is not finite.
-            UserError: a mistake in the set-up.
+            UserError: a mistake in the set-up, or a full disk.
         """
         if end.error:
             raise (DivergedError if end.diverged else UserError)(end.error)
@@ -178,7 +192,6 @@ class Attempt:
             if folder is None:
                 raise RuntimeError(f"{self.name}: the workers ended without a result")
             outcome = Outcome.read(folder)
-            self._log.complete(outcome.history)
             record = record_of(
                 self.plan,
                 outcome,
@@ -187,16 +200,59 @@ class Attempt:
                 seconds=time.time() - self._started,
                 progress=self.progress,
             )
-            self._publish(record, folder)
-        self.result = RunResult(self.home.path(self.name), record, reused=False)
+            with tempfile.TemporaryDirectory(prefix="vidadapt-") as scratch:
+                record = self._publish(record, folder, Path(scratch))
+                self.result = RunResult(self.home.path(self.name), record, reused=False)
+                self._deliver(record, Path(scratch))
 
-    def _publish(self, record: RunRecord, checkpoint: Path) -> None:
-        """Track the final numbers, and put the run's folder together in its place."""
-        self._tracker.results(numbers_of(record.metrics.to_json()) | numbers_of({"cost": record.cost.to_json()}))
-        with tempfile.TemporaryDirectory(prefix="vidadapt-") as scratch:
-            assemble(Path(scratch), checkpoint, record)
-            self._tracker.finish(Path(scratch))
-            self.home.publish(Path(scratch), record.name)
+    def _publish(self, record: RunRecord, checkpoint: Path, scratch: Path) -> RunRecord:
+        """Put the run's folder together in ``scratch`` and in its place; return the record as it is there.
+
+        Raises:
+            UserError: the disk is full, or the place cannot be written.
+        """
+        try:
+            record = assemble(scratch, checkpoint, record)
+            if record.tracking.run_id is not None:
+                self.home.remember(self._delivery, record.tracking.run_id)
+            self.home.publish(scratch, record.name)
+            write(scratch, record)
+        except OSError as error:
+            raise UserError(
+                f"{self.home.path(self.name)} cannot be written ({why(error)}); free some space, what was trained is "
+                "kept, the same command finishes the run"
+            ) from error
+        return record
+
+    def _deliver(self, record: RunRecord, folder: Path, known: Collection[float] = ()) -> None:
+        """Give MLflow the final numbers and the folder; the same command delivers later what it does not take now."""
+        try:
+            self._log.complete([epoch.to_json() for epoch in record.history], known=known)
+            self._tracker.results(numbers_of(record.metrics.to_json()) | numbers_of({"cost": record.cost.to_json()}))
+            self._tracker.finish(folder)
+            self.home.forget(self._delivery)
+        except Exception as error:  # noqa: BLE001 - the run is whole and in its place
+            self.note(
+                f"MLflow did not take the end of the run ({first_line(error)[:200]}); the run is whole in "
+                f"{self.home.path(self.name)}, and the same command delivers it"
+            )
+
+    def _deliver_again(self, record: RunRecord) -> None:
+        if record.tracking.run_id is None:
+            return
+        try:
+            known = self._tracker.resume(record.tracking.run_id)
+        except Exception as error:  # noqa: BLE001 - as above
+            self.note(f"MLflow has not all of the run, and cannot be given it now ({first_line(error)[:200]})")
+            return
+        with self.home.local_copy(record.name) as folder:
+            self._deliver(record, folder, known)
+
+    def mistake(self, cause: Exception) -> UserError:
+        """Return the user's mistake that ended a worker while it worked, and what to do then."""
+        mistake = UserError(f"{self.progress.mistake}; what was trained is kept, the same command continues there")
+        mistake.__cause__ = cause
+        return mistake
 
     def fail(self, error: BaseException) -> None:
         """End the attempt, and its tracked run, with an error; what a sweep stopped is forgotten."""

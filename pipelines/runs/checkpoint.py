@@ -6,15 +6,20 @@ An epoch's checkpoint holds ``state.json``, ``adapter.safetensors``, ``optimizer
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from pipelines.records.kept import DamagedCheckpointError
 from pipelines.records.run_file import PREDICTIONS
+from pipelines.storage.place import why
+from vlmodels.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,7 +131,11 @@ class Checkpoints:
             return kept is not None and (kept / OUTCOME).is_file()
 
     def restore(self, method: Method, optimizer: torch.optim.Optimizer, device: torch.device) -> TrainingState:
-        """Load the last epoch that was kept into method and optimizer; return its state, a new one if none was."""
+        """Load the last epoch that was kept into method and optimizer; return its state, a new one if none was.
+
+        Raises:
+            DamagedCheckpointError: it cannot be used.
+        """
         import torch
 
         from vlmodels.checkpoint import load_tensors
@@ -134,16 +143,24 @@ class Checkpoints:
         with self._context.checkpoint() as kept:
             if kept is None:
                 return TrainingState()
-            shutil.copytree(kept, self._folder, dirs_exist_ok=True)
-        method.load_adapter_state_dict(load_tensors(self._folder / ADAPTER))
-        optimizer.load_state_dict(torch.load(self._folder / OPTIMIZER, map_location=device, weights_only=True))
-        return TrainingState.read(self._folder)
+            with disk_errors(str(self._folder)):
+                shutil.copytree(kept, self._folder, dirs_exist_ok=True)
+        try:
+            method.load_adapter_state_dict(load_tensors(self._folder / ADAPTER))
+            optimizer.load_state_dict(torch.load(self._folder / OPTIMIZER, map_location=device, weights_only=True))
+            return TrainingState.read(self._folder)
+        except Exception as error:  # whatever a foreign or half-written file makes of torch's readers
+            raise DamagedCheckpointError(
+                f"the run's checkpoint cannot be used ({type(error).__name__}: {str(error).strip()[:200]}); "
+                "start the run over with --fresh"
+            ) from error
 
     def save_best(self, method: Method) -> None:
         """Write the adapter of the best epoch, to be kept with the next ``save``."""
         from vlmodels.checkpoint import save_tensors
 
-        save_tensors(self._folder / BEST, method.adapter_state_dict())
+        with disk_errors(str(self._folder)):
+            save_tensors(self._folder / BEST, method.adapter_state_dict())
 
     def load_best(self, method: Method) -> None:
         """Load the adapter of the best epoch."""
@@ -158,10 +175,11 @@ class Checkpoints:
         from vlmodels.checkpoint import save_tensors
 
         if self._context.rank == 0:
-            save_tensors(self._folder / ADAPTER, method.adapter_state_dict())
-            torch.save(optimizer.state_dict(), self._folder / OPTIMIZER)
-            state.write(self._folder)
-        self._context.report(self._folder)
+            with disk_errors(str(self._folder)):
+                save_tensors(self._folder / ADAPTER, method.adapter_state_dict())
+                torch.save(optimizer.state_dict(), self._folder / OPTIMIZER)
+                state.write(self._folder)
+        self._report(self._folder)
 
     def write_model(self, method: Method, classes: Sequence[str], predictions: Mapping[str, np.ndarray]) -> None:
         """Begin the finished folder, on rank 0, with the adapter and the predictions."""
@@ -171,13 +189,41 @@ class Checkpoints:
 
         final = self._folder / "final"
         final.mkdir()
-        save_adapter(final, method, classes=classes)
-        np.savez_compressed(final / PREDICTIONS, allow_pickle=False, **predictions)
+        with disk_errors(str(final)):
+            save_adapter(final, method, classes=classes)
+            np.savez_compressed(final / PREDICTIONS, allow_pickle=False, **predictions)
 
     def write_outcome(self, outcome: Outcome) -> None:
         """Complete the finished folder, on rank 0: with its outcome it is whole."""
-        outcome.write(self._folder / "final")
+        with disk_errors(str(self._folder)):
+            outcome.write(self._folder / "final")
 
     def keep_final(self) -> None:
         """Keep the finished folder."""
-        self._context.report(self._folder / "final")
+        self._report(self._folder / "final")
+
+    def _report(self, folder: Path) -> None:
+        with disk_errors("the folder of the runs"):
+            self._context.report(folder)
+
+
+@contextlib.contextmanager
+def disk_errors(where: str) -> Iterator[None]:
+    """Turn the errors of a disk that is full, or cannot be written, into a message.
+
+    Raises:
+        UserError: something cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(_unwritten(where, why(error))) from error
+    except Exception as error:
+        # torch and safetensors have errors of their own for a file that cannot be written.
+        if not re.search(r"No space left|File too large|quota exceeded|I/O ?error|inline_container", str(error)):
+            raise
+        raise UserError(_unwritten(where, str(error).strip().splitlines()[0][:120])) from error
+
+
+def _unwritten(where: str, reason: str) -> str:
+    return f"{where} cannot be written: {reason}; free some space (TMPDIR names the folder for temporary files)"

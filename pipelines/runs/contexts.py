@@ -21,12 +21,14 @@ class WorkerContext(Protocol):
         world: number of workers.
         host: name or address of the machine.
         own_process: whether the process does nothing but runs, one after the other.
+        damaged: a line for each checkpoint that was passed over.
     """
 
     rank: int
     world: int
     host: str
     own_process: bool
+    damaged: dict[str, None]
 
     def device(self) -> torch.device:
         """Return the device that is the worker's own."""
@@ -46,6 +48,7 @@ class _KeptAtHome:
     def __init__(self, home: Home, name: str) -> None:
         self._home = home
         self._name = name
+        self.damaged: dict[str, None] = {}
 
     def report(self, folder: Path) -> None:
         """Keep a copy of rank 0's folder."""
@@ -53,8 +56,8 @@ class _KeptAtHome:
             self._home.keep(folder, self._name)
 
     def checkpoint(self) -> contextlib.AbstractContextManager[Path | None]:
-        """Open the copy that was kept last."""
-        return self._home.kept(self._name)
+        """Open the copy that was kept last, or the one before if that is damaged."""
+        return self._home.kept(self._name, self.damaged.setdefault)
 
 
 class RayContext(_KeptAtHome):

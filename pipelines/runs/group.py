@@ -14,7 +14,6 @@ from pipelines.cluster.view import CONNECTED
 from pipelines.runs.board import Board, JobEnded, Jobs
 from pipelines.runs.progress import Message
 from pipelines.runs.worker import train_worker
-from vlmodels.errors import UserError
 
 if TYPE_CHECKING:
     from pipelines.config.schema import ScaleConfig
@@ -111,10 +110,7 @@ class Group:
         """End the attempt at which workers failed, unless others (``alone`` is False) may have spent their failures."""
         limit = failed.plan.config.scale.max_failures
         if failed.progress.mistake:
-            kept = "what was trained is kept, the same command continues there"
-            mistake = UserError(f"{failed.progress.mistake}; {kept}")
-            mistake.__cause__ = error
-            self._give_up(failed, mistake)
+            self._give_up(failed, failed.mistake(error))
         elif alone or failed.progress.losses > limit:
             self._give_up(failed, _given_up(failed, error, f" (scale.max_failures={limit})"))
         else:

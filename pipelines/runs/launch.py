@@ -12,6 +12,7 @@ from pipelines.config.plain import digest_of
 from pipelines.runs.contexts import LocalContext
 from pipelines.runs.group import Group, KeptGroup
 from pipelines.runs.worker import work
+from vlmodels.errors import UserError
 
 if TYPE_CHECKING:
     from pipelines.runs.attempt import Attempt
@@ -33,6 +34,8 @@ def in_process(attempt: Attempt, *, own_process: bool) -> None:
         with LocalContext(attempt.home, attempt.name, gpu=gpu, own_process=own_process) as context:
             end = work(attempt.job(), context, attempt.progress.hear)
         attempt.end(end)
+    except UserError as error:
+        attempt.fail(attempt.mistake(error) if attempt.progress.mistake else error)
     except BaseException as error:
         attempt.fail(error)
         if not isinstance(error, Exception):

@@ -21,6 +21,15 @@ class WorkerUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Checking:
+    """A worker compares shards with the index that its machine has not read since they changed; ``size`` in bytes."""
+
+    rank: int
+    shards: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Fetched:
     """A worker has copied shards from a store."""
 
@@ -31,9 +40,10 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """Training continues after ``epoch``, the last one that was kept."""
+    """Training continues after ``epoch``, the last one that was kept; ``damaged`` names checkpoints passed over."""
 
     epoch: int
+    damaged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +102,12 @@ class Resized:
     before: int
 
 
-Message = WorkerUp | Fetched | Resumed | StepDone | EpochDone | ScoringStarted | Mistake | Lost | Resized
+Message = WorkerUp | Checking | Fetched | Resumed | StepDone | EpochDone | ScoringStarted | Mistake | Lost | Resized
 Send = Callable[[Message], None]
 EpochListener = Callable[[Mapping[str, float]], None]
 
+SAY_BYTES_FROM = 2 << 30
+"""Bytes of shards from which their check is reported: about two seconds."""
 SAY_STEPS_FROM = 200
 """Steps of an epoch from which its steps are reported too."""
 
@@ -162,14 +174,12 @@ class Progress:
         match message:
             case WorkerUp():
                 self._worker_up(message)
-            case Fetched(rank, shards, seconds):
-                self.note(f"rank {rank} has fetched {plural(shards, 'shard')} in {seconds:.0f} s")
-            case Resumed(epoch):
-                self.note(f"continuing after epoch {epoch}")
-                self._first_epoch = None
-            case StepDone(epoch, step, steps):
-                if steps >= SAY_STEPS_FROM:
-                    self.note(f"epoch {epoch}, step {step}/{steps}")
+            case Checking() | Fetched():
+                self._reading(message)
+            case Resumed():
+                self._resumed(message)
+            case StepDone():
+                self._step_done(message)
             case EpochDone(metrics):
                 self._epoch_done(metrics)
             case ScoringStarted(name, videos):
@@ -183,6 +193,23 @@ class Progress:
                 self._resized(workers, before)
             case _:
                 assert_never(message)
+
+    def _resumed(self, message: Resumed) -> None:
+        for line in message.damaged:
+            self.note(f"{line}; going back to the checkpoint before")
+        self.note(f"continuing after epoch {message.epoch}")
+        self._first_epoch = None
+
+    def _step_done(self, message: StepDone) -> None:
+        if message.steps >= SAY_STEPS_FROM:
+            self.note(f"epoch {message.epoch}, step {message.step}/{message.steps}")
+
+    def _reading(self, message: Checking | Fetched) -> None:
+        shards = plural(message.shards, "shard")
+        if isinstance(message, Fetched):
+            self.note(f"rank {message.rank} has fetched {shards} in {message.seconds:.0f} s")
+        elif message.size >= SAY_BYTES_FROM:
+            self.note(f"rank {message.rank} reads {shards} ({message.size / 1e9:.1f} GB) once, to find damage")
 
     def _worker_up(self, worker: WorkerUp) -> None:
         if worker.rank == 0:

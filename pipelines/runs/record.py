@@ -18,19 +18,21 @@ from pipelines.evaluation.metrics import harmonic_mean
 from pipelines.planning.identity import code_version
 from pipelines.planning.plan import Plan
 from pipelines.planning.start import about_start
-from pipelines.records.run_file import SCHEMA, Facts, Metrics, RunRecord, make, write
+from pipelines.records.run_file import SCHEMA, Facts, Metrics, RunRecord, make, with_files, write
 from pipelines.runs.checkpoint import OUTCOME, Outcome
 from pipelines.runs.progress import Progress
 
 
-def assemble(folder: Path, checkpoint: Path, record: RunRecord) -> None:
-    """Write adapter, predictions, configuration, classes and record to ``folder``."""
+def assemble(folder: Path, checkpoint: Path, record: RunRecord) -> RunRecord:
+    """Write adapter, predictions, configuration, classes and record to ``folder``; return the record as it is there."""
     for path in checkpoint.iterdir():
         if path.name != OUTCOME:
             shutil.copy2(path, folder / path.name)
     (folder / "config.json").write_text(json.dumps(record.config.to_json(), indent=2) + "\n")
     (folder / "classes.json").write_text(json.dumps(dict(record.classes), indent=2, ensure_ascii=False) + "\n")
+    record = with_files(record, folder)
     write(folder, record)
+    return record
 
 
 def git_state() -> str:

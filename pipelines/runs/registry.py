@@ -11,8 +11,8 @@ from typing import Any
 from pipelines.config.record import redacted
 from pipelines.config.schema import TrackingConfig, TrainConfig
 from pipelines.records.home import Home
+from pipelines.runs.mlflow_store import connect, first_line, patiently
 from pipelines.runs.record import RunResult
-from pipelines.runs.tracking import connect
 from vlmodels.errors import UserError
 
 _NEEDED = ("mlflow", "torch", "torchvision", "open_clip_torch", "safetensors", "einops", "numpy", "av", "pillow")
@@ -27,13 +27,24 @@ def register_run(
     Raises:
         UserError: see ``register_model``.
     """
-    with (home or Home.at(config.out)).local_copy(result.record.name) as folder:
-        model = register_model(folder, config.tracking, result.record.tracking.run_id)
-    say(f"{result.record.name}: registered as {model}")
+    name = result.record.name
+    try:
+        with (home or Home.at(config.out)).local_copy(name) as folder:
+            model = register_model(folder, config.tracking, result.record.tracking.run_id, say)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{name} is whole in {result.run_dir}, but MLflow at {redacted(config.tracking.uri or '')} did not "
+            f"register it ({first_line(error)[:200]}); the same command tries again"
+        ) from error
+    say(f"{name}: registered as {model}")
     return model
 
 
-def register_model(run_dir: Path, tracking: TrackingConfig, run_id: str | None) -> str:
+def register_model(
+    run_dir: Path, tracking: TrackingConfig, run_id: str | None, say: Callable[[str], None] = print
+) -> str:
     """Put a finished run's adapter into the registry and point the alias at it; return ``models:/name@alias``.
 
     The model is a pyfunc: its code is ``registered_model.py`` and a copy of ``vlmodels``, its artefact the run's folder
@@ -44,6 +55,7 @@ def register_model(run_dir: Path, tracking: TrackingConfig, run_id: str | None) 
         run_dir: the run's folder, on this machine.
         tracking: URI, name and alias.
         run_id: MLflow's id of the run.
+        say: gets a line while MLflow is waited for.
 
     Raises:
         UserError: no tracking URI, no name, or a run that this store does not track.
@@ -52,7 +64,7 @@ def register_model(run_dir: Path, tracking: TrackingConfig, run_id: str | None) 
         raise UserError(
             "registering needs --register NAME and a run that MLflow tracks (--mlflow URI; --fresh repeats)"
         )
-    client = connect(tracking.uri)
+    client = connect(tracking.uri, say)
     model = f"models:/{tracking.register}@{tracking.alias}"
     if _aliased_run(client, tracking) == run_id:
         return model
@@ -60,7 +72,7 @@ def register_model(run_dir: Path, tracking: TrackingConfig, run_id: str | None) 
 
     from pipelines.reports.model_card import description
 
-    version = _log_model(run_dir, tracking, run_id)
+    version = patiently(lambda: _log_model(run_dir, tracking, run_id), tracking.uri, say)
     client.set_registered_model_alias(tracking.register, tracking.alias, version)
     client.update_model_version(tracking.register, str(version), description(run_dir))
     return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 from pipelines.cluster.session import fits_here
@@ -9,8 +10,10 @@ from pipelines.planning.plan import Plan
 from pipelines.records.home import Home
 from pipelines.runs import launch
 from pipelines.runs.attempt import Attempt, Watch
+from pipelines.runs.owner import owned
 from pipelines.runs.progress import Send
 from pipelines.runs.record import RunResult
+from vlmodels.errors import UserError
 
 __all__ = ["Watch", "run_plans", "run_training"]
 
@@ -73,8 +76,8 @@ def run_plans(
         home = Home.at(plan.config.out)
         attempt = Attempt(plan, home, say=say, watch=watch, on_message=on_message)
         attempts[plan.config.out, plan.name] = attempt
-        if not fresh and (record := home.finished(plan.name)) is not None:
-            attempt.result = RunResult(home.path(plan.name), record, reused=True)
+        if not fresh:
+            _reuse(attempt)
     _run(list(attempts.values()), fresh=fresh, say=say)
     ended = [attempts[plan.config.out, plan.name] for plan in plans]
     results = [attempt.outcome for attempt in ended]
@@ -91,7 +94,8 @@ def _run(attempts: Sequence[Attempt], *, fresh: bool, say: Callable[[str], None]
     for attempt in attempts:
         scale = attempt.plan.config.scale
         if attempt.ended:
-            attempt.note(f"unchanged, finished before; reusing {attempt.home.path(attempt.name)}")
+            if attempt.result is not None:
+                attempt.note(f"unchanged, finished before; reusing {attempt.home.path(attempt.name)}")
         elif fits_here(scale) or (attempt.watched and scale.workers == 1):
             local.append(attempt)
         else:
@@ -99,12 +103,38 @@ def _run(attempts: Sequence[Attempt], *, fresh: bool, say: Callable[[str], None]
     for group in groups.values():  # before anything is deleted, or MLflow has a run that could not start
         for note in launch.check_machines(group):
             say(note)
-    for attempt in [*local, *(attempt for group in groups.values() for attempt in group)]:
-        if fresh:
-            attempt.home.discard(attempt.name)
-        elif attempt.home.unfinished(attempt.name):
-            attempt.note("found an unfinished run with the same settings; continuing it (--fresh starts over)")
-    for attempt in local:
-        launch.in_process(attempt, own_process=not attempt.watched)
-    for group in groups.values():
-        launch.on_ray(group)
+    with contextlib.ExitStack() as stack:
+        for attempt in [*local, *(attempt for group in groups.values() for attempt in group)]:
+            _take(attempt, stack, fresh=fresh)
+        for attempt in local:
+            if not attempt.ended:
+                launch.in_process(attempt, own_process=not attempt.watched)
+        for group in groups.values():
+            if left := [attempt for attempt in group if not attempt.ended]:
+                launch.on_ray(left)
+
+
+def _reuse(attempt: Attempt) -> None:
+    """Take the result of a run that has finished before; a damaged one ends the attempt with its error."""
+    try:
+        record = attempt.home.finished(attempt.name)
+    except UserError as error:
+        attempt.fail(error)
+        return
+    if record is not None:
+        attempt.result = RunResult(attempt.home.path(attempt.name), record, reused=True)
+
+
+def _take(attempt: Attempt, stack: contextlib.ExitStack, *, fresh: bool) -> None:
+    """Own a run until ``stack`` ends, and make it ready; it ends here if another process trains it, or has by now."""
+    try:
+        stack.enter_context(owned(attempt.home, attempt.name, attempt.note))
+    except UserError as error:
+        attempt.fail(error)
+        return
+    if fresh:
+        attempt.home.discard(attempt.name)
+        return
+    _reuse(attempt)
+    if not attempt.ended and attempt.home.unfinished(attempt.name):
+        attempt.note("found an unfinished run with the same settings; continuing it (--fresh starts over)")

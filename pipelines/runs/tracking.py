@@ -6,10 +6,8 @@ left open is closed when the same run starts again.
 
 from __future__ import annotations
 
-import logging
-import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,16 @@ from pipelines.config.plain import flatten
 from pipelines.config.record import redacted, shown
 from pipelines.config.schema import TrackingConfig, TrainConfig
 from pipelines.records.run_file import Facts
+from pipelines.runs.mlflow_store import ARTIFACTS, Say, answers, connect, first_line, patiently, sqlite_file
 from vlmodels.errors import UserError
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
+__all__ = ["PARENT", "RUN", "EpochLog", "Tracker", "connect", "experiment_of", "params_of"]
 
 RUN = "vidadapt.run"
 """Tag that holds the name of a run's folder."""
+
+PLACE = "vidadapt.place"
+"""Tag that holds where that folder is: the same run may be trained elsewhere."""
 
 PARENT = "mlflow.parentRunId"
 """MLflow's own tag for the parent of a run."""
@@ -36,39 +37,59 @@ class Tracker:
         config: tracking URI and experiment.
         title: the run's name in MLflow, if not its own.
         parent: the MLflow run that it is a child of.
+        say: gets a line while MLflow is waited for.
 
     Attributes:
         run_id: MLflow's, once the run is started.
     """
 
-    def __init__(self, config: TrackingConfig, *, title: str = "", parent: str | None = None) -> None:
+    def __init__(self, config: TrackingConfig, *, title: str = "", parent: str | None = None, say: Say = print) -> None:
         self.run_id: str | None = None
         self._config = config
         self._title = title
         self._parent = parent
+        self._say = say
         self._client: Any = None
 
-    def start(self, config: TrainConfig, name: str, facts: Facts) -> None:
-        """Open a run called ``name`` and log the whole resolved configuration and ``facts``.
+    def start(self, config: TrainConfig, name: str, facts: Facts, place: str = "") -> None:
+        """Open a run called ``name``, kept at ``place``, and log the whole resolved configuration and ``facts``.
 
         Raises:
             UserError: the tracking store cannot be reached or written.
         """
-        if self._config.uri is None:
+        uri = self._config.uri
+        if uri is None:
             return
         try:
-            self._client = connect(self._config.uri)
-            experiment = experiment_of(self._client, self._config)
-            for earlier in self._client.search_runs([experiment], f"tags.\"{RUN}\" = '{name}'"):
-                if earlier.info.status == "RUNNING":
-                    self._client.set_terminated(earlier.info.run_id, "KILLED")
-            tags = {RUN: name} | ({PARENT: self._parent} if self._parent else {})
-            self.run_id = self._client.create_run(experiment, run_name=self._title or name, tags=tags).info.run_id
-            self._client.log_batch(self.run_id, params=params_of({**shown(config), "facts": facts.to_json()}))
+            self._client = connect(uri, self._say)
+            self.run_id = patiently(lambda: self._open(name, place), uri, self._say)
+            params = params_of({**shown(config), "facts": facts.to_json()})
+            patiently(lambda: self._client.log_batch(self.run_id, params=params), uri, self._say)
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"MLflow at {redacted(self._config.uri)} cannot be used: {_first_line(error)}") from error
+            raise UserError(f"MLflow at {redacted(uri)} cannot be used: {first_line(error)}") from error
+
+    def _open(self, name: str, place: str) -> str:
+        experiment = experiment_of(self._client, self._config)
+        for earlier in self._client.search_runs([experiment], f"tags.\"{RUN}\" = '{name}'"):
+            if earlier.info.status == "RUNNING" and earlier.data.tags.get(PLACE, place) == place:
+                self._client.set_terminated(earlier.info.run_id, "KILLED")
+        tags = {RUN: name, PLACE: place} | ({PARENT: self._parent} if self._parent else {})
+        return str(self._client.create_run(experiment, run_name=self._title or name, tags=tags).info.run_id)
+
+    def resume(self, run_id: str) -> set[float]:
+        """Take up a run that MLflow has not whole; return the epochs that it has.
+
+        Raises:
+            UserError: the store cannot be reached.
+            Exception: of MLflow's, such as for a run that it does not know.
+        """
+        if self._config.uri is None:
+            return set()
+        self._client, self.run_id = connect(self._config.uri, self._say), run_id
+        self._client.get_run(run_id)
+        return {float(metric.step) for metric in self._client.get_metric_history(run_id, "loss")}
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Log the numbers of one epoch (1-based step)."""
@@ -81,6 +102,7 @@ class Tracker:
     def _metrics(self, metrics: Mapping[str, float], step: int) -> None:
         if self._client is None:
             return
+        self._probe()
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -90,17 +112,24 @@ class Tracker:
         """Attach the run's folder and end the run."""
         if self._client is None:
             return
-        self._client.log_artifacts(self.run_id, str(run_dir))
-        self._client.set_terminated(self.run_id, "FINISHED")
+        uri = self._config.uri or ""
+        patiently(lambda: self._client.log_artifacts(self.run_id, str(run_dir)), uri, self._say)
+        patiently(lambda: self._client.set_terminated(self.run_id, "FINISHED"), uri, self._say)
         self._client = None
 
     def fail(self, reason: str, *, stopped: bool = False) -> None:
         """End the run as failed, or as stopped on purpose, with the reason as a tag."""
         if self._client is None or self.run_id is None:
             return
+        self._probe()
         self._client.set_tag(self.run_id, "outcome" if stopped else "error", reason[:5000])
         self._client.set_terminated(self.run_id, "KILLED" if stopped else "FAILED")
         self._client = None
+
+    def _probe(self) -> None:
+        """Raise ConnectionError if the server does not answer soon: MLflow itself would try for minutes."""
+        if not answers(self._config.uri or ""):
+            raise ConnectionError(f"MLflow at {redacted(self._config.uri or '')} does not answer")
 
 
 class EpochLog:
@@ -124,8 +153,12 @@ class EpochLog:
         except Exception as error:  # noqa: BLE001 - training continues; the numbers are in run.json too
             self._note(f"MLflow did not take epoch {epoch} ({type(error).__name__}); training continues")
 
-    def complete(self, history: Iterable[Mapping[str, float]]) -> None:
-        """Log the epochs that are missing: those of an earlier driver, or of the time when MLflow was away."""
+    def complete(self, history: Iterable[Mapping[str, float]], *, known: Collection[float] = ()) -> None:
+        """Log the epochs that are missing: those of an earlier driver, or of the time when MLflow was away.
+
+        MLflow has the epochs ``known``.
+        """
+        self._logged |= set(known)
         for metrics in history:
             if metrics["epoch"] not in self._logged:
                 self._log(metrics)
@@ -135,29 +168,22 @@ class EpochLog:
         self._logged.add(metrics["epoch"])
 
 
-def connect(uri: str) -> Any:
-    """Return a client of the store at ``uri``.
-
-    A new SQLite store is created here, with its tables: docs/RAY.md#mlflow-on-sqlite.
-    """
-    from mlflow import MlflowClient
-
-    for name in ("mlflow", "alembic"):  # after the import, which sets levels of its own
-        logging.getLogger(name).setLevel(logging.WARNING)
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
 def experiment_of(client: Any, config: TrackingConfig) -> str:
     """Return the experiment's id; it is created if there is none."""
+    from mlflow.exceptions import MlflowException
+
     found = client.get_experiment_by_name(config.experiment)
     if found is not None:
         return str(found.experiment_id)
-    artifacts = None
-    if config.uri is not None and config.uri.startswith("sqlite:///"):
-        artifacts = (Path(config.uri.removeprefix("sqlite:///")).parent / "mlartifacts").resolve().as_uri()
-    return str(client.create_experiment(config.experiment, artifact_location=artifacts))
+    file = sqlite_file(config.uri or "")
+    artifacts = (file.parent / ARTIFACTS).resolve().as_uri() if file else None
+    try:
+        return str(client.create_experiment(config.experiment, artifact_location=artifacts))
+    except MlflowException:
+        found = client.get_experiment_by_name(config.experiment)  # another process was faster
+        if found is None:
+            raise
+        return str(found.experiment_id)
 
 
 def params_of(config: Mapping[str, Any]) -> list[Any]:
@@ -165,8 +191,3 @@ def params_of(config: Mapping[str, Any]) -> list[Any]:
     from mlflow.entities import Param
 
     return [Param(key, str(value)[:6000]) for key, value in flatten(config).items()]
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, TypeVar
 from pipelines.cluster.node_facts import Versions, differences
 from pipelines.runs.board import WorkerEnd
 from pipelines.runs.checkpoint import Checkpoints, Outcome, TrainingState
-from pipelines.runs.progress import EpochDone, Fetched, Mistake, Resumed, ScoringStarted, Send, StepDone, WorkerUp
+from pipelines.runs.progress import (
+    Checking,
+    EpochDone,
+    Fetched,
+    Mistake,
+    Resumed,
+    ScoringStarted,
+    Send,
+    StepDone,
+    WorkerUp,
+)
 from vlmodels.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,6 +38,7 @@ if TYPE_CHECKING:
     from pipelines.runs.board import Jobs
     from pipelines.runs.contexts import WorkerContext
     from pipelines.shards.clip_store import ClipStore
+    from pipelines.shards.integrity import Announce
     from pipelines.training.build import Descriptions
     from pipelines.training.loop import Epoch, Loop
     from pipelines.training.parts import Parts
@@ -84,6 +95,7 @@ def work(job: Job, context: WorkerContext, send: Send) -> WorkerEnd:
     is not finite. A mistake later on (a full disk) is reported to the driver and raised, so that Ray frees the other
     ranks from their collectives, tries again, and keeps what was trained.
     """
+    from pipelines.records.kept import DamagedCheckpointError
     from pipelines.training.errors import DivergedError
 
     worker = None
@@ -99,6 +111,8 @@ def work(job: Job, context: WorkerContext, send: Send) -> WorkerEnd:
         worker.run()
     except DivergedError as error:
         return WorkerEnd(str(error), diverged=True)
+    except DamagedCheckpointError as error:
+        return WorkerEnd(str(error))
     except UserError as error:
         send(Mistake(str(error)))
         raise
@@ -133,6 +147,7 @@ class _Worker:
         self.device = _prepare_device(context, job.config)
         send(WorkerUp(self.rank, self.world, os.getpid(), context.host))
         self.stores = _open_stores(job)
+        _check_shards(job, self.stores, lambda shards, size: send(Checking(self.rank, shards, size)))
         self.method = _build(job, self.stores[""], self.device)
         self.scorer = Scorer(
             self.method,
@@ -165,7 +180,7 @@ class _Worker:
         loop = self._make_loop()
         self.state = self.checkpoints.restore(self.method, loop.optimizer, self.device)
         if self.state.epoch and self.rank == 0:
-            self.send(Resumed(self.state.epoch))
+            self.send(Resumed(self.state.epoch, tuple(self.context.damaged)))
         loop.run(self._on_epoch, start_epoch=self.state.epoch)
 
     def _make_loop(self) -> Loop:
@@ -276,6 +291,14 @@ def _open_stores(job: Job) -> dict[str, ClipStore]:
     stores = {"": ClipStore(job.config.data.dir or job.split.tests[0].data)}
     others = {test.data for test in job.split.tests} - {""}
     return stores | {folder: ClipStore(folder) for folder in sorted(others)}
+
+
+def _check_shards(job: Job, stores: dict[str, ClipStore], announce: Announce) -> None:
+    """Find damaged shards before training, of all clips that the run reads."""
+    tests = job.split.tests if job.config.test else ()
+    read = [("", job.split.train), ("", job.split.select), *((test.data, test.examples) for test in tests)]
+    for data, store in stores.items():
+        store.check([one.clip_id for folder, examples in read if folder == data for one in examples], announce)
 
 
 def _build(job: Job, store: ClipStore, device: torch.device) -> Method:

@@ -12,8 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.shards.index import INDEX, MANIFEST, SHARDS, Index
+from pipelines.shards.integrity import Announce, ShardCheck, check_content
+from pipelines.shards.manifest import problem_of
 from pipelines.shards.shard_cache import ShardCache
 from pipelines.shards.shard_file import Shard
+from pipelines.storage.digests import KnownDigests
 from pipelines.storage.files import file_sha256
 from pipelines.storage.place import Place, is_uri
 from vlmodels.errors import UserError
@@ -52,8 +55,8 @@ class ClipStore:
         sampling: "segments" or "dense"; dense frames are ``stride`` apart.
 
     Raises:
-        UserError: ``folder`` holds no finished ingest, one of its shards is missing or truncated, or the store cannot
-            be read.
+        UserError: ``folder`` holds no finished ingest, its index or manifest is damaged, one of its shards is missing
+            or truncated, or the store cannot be read.
     """
 
     def __init__(self, folder: str | Path, open_shards: int = OPEN_SHARDS) -> None:
@@ -75,12 +78,15 @@ class ClipStore:
         self.sampling: Sampling = pool.sampling
         self.stride: int = pool.stride
         self.offsets: tuple[float, ...] = pool.offsets
+        self._known = KnownDigests(self.folder)
         self.manifest: pa.Table = self._read_manifest()
         self._clips = _stored_clips(self.manifest)
         self._check_shards()
         # Not a method: a cache that refers to its owner would keep the files open until the next collection.
-        self._file = self._cache.ready if self._cache else (self.folder / SHARDS).joinpath
-        self._reader = functools.lru_cache(open_shards)(functools.partial(_open_shard, self._file))
+        self._check = ShardCheck(
+            {shard.file: shard for shard in self.index.shards}, self.folder / SHARDS, self._known, self._cache
+        )
+        self._reader = functools.lru_cache(open_shards)(functools.partial(_open_shard, self._check.whole))
 
     def __reduce__(self) -> tuple[type[ClipStore], tuple[str, int]]:
         return (ClipStore, (self.uri, self._open_shards))
@@ -133,17 +139,29 @@ class ClipStore:
         """Return how many frames the video of a decoded clip has."""
         return self._clips[clip_id].n_frames
 
+    def check(self, clips: Iterable[str], announce: Announce) -> None:
+        """Compare the shards of clips with the index, unless this machine has read them since they changed last.
+
+        ``frames`` does the same for one shard at a time; this finds damage before a long work begins.
+
+        Args:
+            clips: decoded clips.
+            announce: gets number and bytes of the shards that are about to be read, if there are any.
+
+        Raises:
+            UserError: naming the first shard that is damaged.
+        """
+        self._check.check({self._clips[clip].shard for clip in clips}, announce)
+
     def verify(self) -> None:
-        """Read every shard and compare its SHA-256 with the index.
+        """Read every shard, also those that this machine has read before, and compare its SHA-256 with the index.
 
         Raises:
             UserError: naming the first shard that differs.
         """
-        remedy = "it will be fetched again" if self._cache else "ingest again"
-        for shard in self.index.shards:
-            path = self._file(shard.file)
-            if file_sha256(path) != shard.sha256:
-                raise UserError(f"{path} is damaged; remove it and {remedy}")
+        names = [shard.file for shard in self.index.shards]
+        self.fetch(names)
+        self._check.check(names, lambda *_: None, again=True)
 
     def _read_index(self) -> Index:
         index = self._cache.index if self._cache else Index.read(self.folder)
@@ -156,7 +174,11 @@ class ClipStore:
         if not path.exists() or file_sha256(path) != self.index.manifest_sha256:
             raise UserError(self._unfinished())
         with pq.ParquetFile(path) as file:  # read_table imports pyarrow.dataset and, with it, pandas: 1.5 s
-            return file.read()
+            manifest = file.read()
+        problem = problem_of(manifest) or check_content(self.index, manifest, self.folder, self._known)
+        if problem:
+            raise UserError(f"{problem}; run the same pipelines/ingest.py command again")
+        return manifest
 
     def _unfinished(self) -> str:
         if not self.folder.is_dir():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from pipelines.shards.index import MANIFEST
+
 FACTS = pa.schema(
     [
         ("clip_id", pa.string()),  # sha256(uri)[:16]
@@ -37,3 +39,14 @@ SCHEMA = pa.schema(
     ]
 )
 """Columns of ``manifest.parquet``, in order."""
+
+
+def problem_of(manifest: pa.Table) -> str:
+    """Return which column of a manifest is missing or has another type; "" if all are as they must be."""
+    for field in SCHEMA:
+        if field.name not in manifest.schema.names:
+            return f"{MANIFEST} has no column {field.name}"
+        found = manifest.schema.field(field.name).type
+        if found != field.type:
+            return f"{MANIFEST}: column {field.name} has the type {found}, not {field.type}"
+    return ""

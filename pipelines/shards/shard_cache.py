@@ -25,7 +25,7 @@ from pipelines.storage.cache import (
     reading,
     writing,
 )
-from pipelines.storage.files import write_whole
+from pipelines.storage.files import file_sha256, write_whole
 from pipelines.storage.place import QUICK, Place
 from pipelines.videos.kept_lists import LISTS
 from vlmodels.errors import UserError
@@ -71,8 +71,10 @@ class ShardCache:
         self._register_use()
         self._fetch_manifest()
         mirror(self.place, self.folder, {"json", "csv"}, inside=[LISTS], skip=[INDEX])
+        kept = self.folder / INDEX
         with writing(self.folder):
-            write_whole(self.folder / INDEX, lambda path: path.write_bytes(content))
+            if not kept.exists() or kept.read_bytes() != content:  # else its state stays: ``integrity``
+                write_whole(kept, lambda path: path.write_bytes(content))
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes (bytes) of the shards in the store, by name; it takes one listing."""
@@ -117,8 +119,9 @@ class ShardCache:
     def _fetch_manifest(self) -> None:
         manifest = self.place / MANIFEST
         path = self.folder / MANIFEST
-        if path.exists():
+        if path.exists() and file_sha256(path) == self.index.manifest_sha256:
             return
+        path.unlink(missing_ok=True)  # damaged on this machine
         with reading(self.place):
             size = manifest.size()
         StoredFile(manifest, path, size or 0, self.index.manifest_sha256).fetch()

@@ -29,6 +29,8 @@ _MEANINGS = {
     "SIGNATURE_DOES_NOT_MATCH": "the secret key is wrong; see AWS_SECRET_ACCESS_KEY",
     "NETWORK_CONNECTION": "the store cannot be reached; see AWS_ENDPOINT_URL and the network",
     "No space left": "the disk is full",
+    "File too large": "a file may not be so large here, see 'ulimit -f'",
+    "Disk quota exceeded": "the quota is used up",
 }
 
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
+
 from pipelines.config.resolve import resolve
 from pipelines.config.schema import TrainConfig
+from pipelines.ingestion.decode import DECODER, DecodeSettings
+from pipelines.toyworld.world import write_video
+from tests.helpers.ingesting import in_process
 
 SETTINGS = (
     "method.layers=3-4",
@@ -31,6 +36,20 @@ def config_of(data, out, *overrides, workers=2, method="msta"):
     )
     settings = SETTINGS if method == "msta" else SETTINGS[4:]
     return resolve(method=method, preset=None, base=base, overrides=[*settings, *overrides])
+
+
+def make_data(root):
+    """Ingest drawn videos, as ``small_data`` does, but without Ray; return the folder."""
+    for number, name in enumerate(("driving car", "flying kite", "lifting box", "picking flower")):
+        folder = root / "videos" / name
+        folder.mkdir(parents=True)
+        for clip in range(6):
+            colour = torch.tensor([60 * number, 200 - 50 * number, 40 * clip])
+            noise = torch.randint(50, (8, 64, 64, 3), generator=torch.Generator().manual_seed(10 * number + clip))
+            write_video((noise + colour).clamp(0, 255).to(torch.uint8), folder / f"{clip}.mp4")
+    with in_process() as runner:
+        runner.ingest(root / "videos", root / "data", DecodeSettings(frames=4, size=48, pool=1), decode=DECODER)
+    return root / "data"
 
 
 def losses(result):

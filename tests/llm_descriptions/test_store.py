@@ -202,6 +202,54 @@ def test_a_file_that_is_not_a_store_is_refused(tmp_path, store):
         DescriptionStore(path / "below" / "s.sqlite").put(key(), ["a", "b"], SERVER)
 
 
+ENDLESS = "WITH RECURSIVE up(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM up) SELECT n AS label, n AS kind FROM up"
+FOREIGN = {
+    "no table": f"CREATE VIEW description AS {ENDLESS};",
+    "a trigger": "{V1} CREATE TRIGGER t BEFORE INSERT ON description BEGIN SELECT 1; END;",
+    "no column": "CREATE TABLE description (label TEXT, n INTEGER);",
+}
+
+
+@pytest.mark.parametrize("found", FOREIGN)
+def test_a_file_of_a_foreign_schema_is_refused(store, found):
+    """Also one whose view has no end."""
+    store.path.parent.mkdir()
+    with sqlite3.connect(store.path) as connection:
+        connection.executescript(FOREIGN[found].replace("{V1}", V1) + "PRAGMA user_version = 1;")
+    connection.close()
+    acts = (lambda s: s.keys(), lambda s: s.get(key()), lambda s: s.put(key(), ["a", "b"], SERVER))
+    for act in acts:
+        with pytest.raises(DescriptionError, match=rf"is not a description store \(it.* {found}.*; move it away"):
+            act(store)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[", '"a"', "null", "{}", "[]", "[1]", "[" * 5000, b"\xff\xfe", 7])
+def test_texts_that_are_damaged_are_named(store, content):
+    fill(store, ["clap"])
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("UPDATE description SET texts = ?", (content,))
+    connection.close()
+    for act in (
+        lambda s: s.get(key()),
+        lambda s: s.bank(["clap"], ["spatial"]),
+        lambda s: s.digest(["clap"], ["spatial"]),
+    ):
+        with pytest.raises(
+            DescriptionError, match=r"descriptions\.sqlite is damaged: the texts of 'clap'.*; move it away"
+        ):
+            act(store)
+
+
+@pytest.mark.parametrize(("column", "value"), [("n", "many"), ("model", b"\x00"), ("label", b"clap")])
+def test_a_key_that_is_damaged_is_named(store, column, value):
+    fill(store, ["clap", "run"])
+    with sqlite3.connect(store.path) as connection:
+        connection.execute(f"UPDATE description SET {column} = ? WHERE label = 'run'", (value,))
+    connection.close()
+    with pytest.raises(DescriptionError, match=r"descriptions\.sqlite is damaged: a row has the key"):
+        store.keys()
+
+
 def test_a_store_in_a_read_only_folder_can_be_read(store, monkeypatch):
     fill(store, ["run"])
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != store.path.parent)

@@ -24,17 +24,17 @@ LONGEST_SCRIPT = 120  # lines; demo.py is a program
 # From the bottom to the top: a subpackage imports from those above it in this table only, and only through their doors.
 DOORS = {
     "config": "schema protocols resolve check values plain record text",
-    "storage": "place files cache scratch",
+    "storage": "place files cache scratch digests",
     "cluster": "session capacity preflight view ask_nodes node_facts process_group",
     "videos": "inputs list_choice list_folder list_files kept_lists catalog captions caveats locate remote flags "
     "split_names class_names label_check uris",
     "toyworld": "world",
-    "shards": "clip_store shard_cache shard_file index manifest views prefetch",
+    "shards": "clip_store shard_cache shard_file index manifest integrity views prefetch",
     "ingestion": "ingest decode destination presence presence_report summary",
     "protocols": "make_split split paper_views save",
     "training": "batches parts loop build pairs errors",
     "evaluation": "scorer reading metrics cost",
-    "records": "run_file home find summary ledger",
+    "records": "run_file home kept find summary ledger",
     "reports": "run_page ledger_page model_card attention page score_plots",
     "descriptions": "flags commands",
     "planning": "training_flags plan text identity start",

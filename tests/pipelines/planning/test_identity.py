@@ -19,9 +19,11 @@ WORKER = "pipelines/runs/worker.py"
 EXEMPT = {
     "pipelines/cluster/node_facts.py": "refuses a machine that differs; computes nothing",
     "pipelines/records/home.py": "moves checkpoints whole; what is in them is written and read by runs/ and vlmodels/",
+    "pipelines/records/kept.py": "copies checkpoints whole, and finds those that are damaged",
     "pipelines/records/part.py": "the form of a finished run's record; numbers go through it unchanged",
     "pipelines/records/run_file.py": "reads and writes a finished run's record; numbers go through it unchanged",
     "pipelines/storage/cache.py": "moves files, checked by SHA-256 or by size and time",
+    "pipelines/storage/digests.py": "remembers which files were hashed; changes none",
     "pipelines/storage/files.py": "writes files whole, and hashes them",
     "pipelines/storage/place.py": "moves bytes; ingested data are checked by SHA-256",
     "pipelines/videos/catalog.py": "describes data sets; what is made of them, the split, is in the name",

@@ -62,3 +62,43 @@ def test_a_tag_stays_a_tag_where_a_file_is_called_like_it(here, videos, tmp_path
     assert (named("openai"), weights_digest(named("openai"))) == ("openai", "openai")
     assert named("own.safetensors") == str(tmp_path / "own.safetensors")
     assert weights_digest(named("own.safetensors")) == hashlib.sha256(b"weights").hexdigest()
+
+
+@pytest.mark.parametrize("name", ["base", "ucf101/val2", "my data", "a.b-c_d", "données", "test"])
+def test_names_of_test_sets_that_can_be_used_everywhere(name):
+    assert sources.name_problem(name) == ""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "my data (1)",
+        "../x",
+        "a $b$",
+        "",
+        ".",
+        "..",
+        "a/../b",
+        "/a",
+        "a/",
+        "select",
+        "hm",
+        "a@b",
+        "a\nb",
+        " a",
+        "a:b",
+        "x" * 101,
+    ],
+)
+def test_names_of_test_sets_that_fail_late_are_refused(name):
+    assert sources.name_problem(name).startswith(f"test set {name!r}: its name ")
+
+
+@pytest.mark.parametrize("name", ["my data (1)", "a $b$", "../x"])
+def test_they_are_refused_in_the_plan(here, videos, tmp_path, name):
+    here.ingest(videos, tmp_path / "data")
+    config = TrainConfig(protocol=ProtocolConfig(name="zero_shot", tests=(f"{name}={tmp_path}/data",)))
+    problems = []
+    assert sources.open_data(config, problems) is None
+    assert "NAME=DIR" in problems[0]
+    assert name in problems[0]

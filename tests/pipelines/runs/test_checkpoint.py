@@ -30,6 +30,7 @@ class FolderContext:
     def __init__(self, folder, rank=0):
         self.rank = rank
         self.reported = []
+        self.damaged = {}
         self._folder = folder / "kept"
 
     def device(self):
