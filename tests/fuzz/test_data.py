@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +15,6 @@ from tests.fuzz.damage import changed, damaged, deadline, seeded
 from tests.helpers.ingesting import in_process
 from vlmodels.errors import UserError
 
-FOLDER = Path(tempfile.mkdtemp(prefix="vidadapt-fuzz-"))
-pytestmark = pytest.mark.xfail(reason="index, manifest and shards are validated elsewhere at the moment", strict=False)
-
 
 def read_all(folder):
     store = ClipStore(folder)
@@ -28,14 +23,15 @@ def read_all(folder):
 
 
 @pytest.fixture(scope="module")
-def whole():
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
     for name in ("wave", "clap"):
-        (FOLDER / "videos" / name).mkdir(parents=True)
+        (folder / "videos" / name).mkdir(parents=True)
         for number in range(2):
-            (FOLDER / "videos" / name / f"{number}.mp4").write_bytes(f"{name} {number}".encode())
+            (folder / "videos" / name / f"{number}.mp4").write_bytes(f"{name} {number}".encode())
     with in_process() as runner:
-        runner.ingest(FOLDER / "videos", FOLDER / "data")
-    return FOLDER / "data", read_all(FOLDER / "data")
+        runner.ingest(folder / "videos", folder / "data")
+    return folder / "data", read_all(folder / "data")
 
 
 @pytest.mark.parametrize("kind", ["index", "index bytes", "manifest", "shard"])
@@ -43,7 +39,7 @@ def whole():
 @given(data=st.data())
 def test_ingested_data(whole, kind, data):
     source, expected = whole
-    case = FOLDER / "case"
+    case = source.parent / "case"
     shutil.rmtree(case, ignore_errors=True)
     shutil.copytree(source, case)
     path = {"manifest": case / "manifest.parquet", "shard": next((case / "shards").iterdir())}.get(

@@ -223,7 +223,7 @@ def test_a_file_of_a_foreign_schema_is_refused(store, found):
             act(store)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[", '"a"', "null", "{}", "[]", "[1]", "[" * 5000, b"\xff\xfe", 7])
+@pytest.mark.parametrize("content", ["", "{", '"a"', "null", "{}", "[]", "[1]", '[""]', "[" * 100_000, b"\xff\xfe", 7])
 def test_texts_that_are_damaged_are_named(store, content):
     fill(store, ["clap"])
     with sqlite3.connect(store.path) as connection:
@@ -345,23 +345,3 @@ def test_a_foreign_schema_is_one_line_and_no_hang(tmp_path, commands):
                 lambda: store.put(key, ["a", "b"], Provenance())):  # fmt: skip
         with pytest.raises(DescriptionError, match=r"descriptions\.sqlite is not a description store"):
             use()
-
-
-@pytest.mark.parametrize("texts", ["", "x", "[" * 100_000, "{}", "[]", "[1]", '[""]', "null", b"\xff", 7])
-def test_broken_texts_are_one_line_that_names_the_class(tmp_path, texts):
-    store, key = DescriptionStore(tmp_path / "d.sqlite"), Key("clap", "spatial", "p", "m", 2)
-    store.put(key, ["a", "b"], Provenance())
-    with closing(sqlite3.connect(store.path)) as connection:
-        connection.execute("UPDATE description SET texts = ?", (texts,))
-        connection.commit()
-    for read in (lambda: store.get(key), lambda: store.bank(["clap"], ["spatial"])):
-        with pytest.raises(DescriptionError, match=r"d\.sqlite: the spatial descriptions of 'clap' are damaged"):
-            read()
-
-
-def test_keys_of_other_types_are_one_line(tmp_path):
-    store = DescriptionStore(tmp_path / "d.sqlite")
-    store.put(Key("clap", "spatial", "p", "m", 2), ["a", "b"], Provenance())
-    make(store.path, "UPDATE description SET n = 'two'")
-    with pytest.raises(DescriptionError, match="damaged description store"):
-        store.keys()
