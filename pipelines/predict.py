@@ -5,6 +5,9 @@ Examples:
   python pipelines/predict.py clip.mp4 --model models:/msta-b2n@champion --labels '"kick, then run",walking'
   python pipelines/predict.py clip.mp4 --model models:/msta-b2n@champion --labels labels.csv
 
+  python pipelines/predict.py match.mp4 --start 3 --end 8.5 --model models:/msta-b2n@champion      # these seconds alone
+  python pipelines/predict.py frames/v1 --model models:/msta-b2n@champion                # a folder of numbered pictures
+
 --labels is read as CSV: a name that holds commas goes between double quotes. A file is a label CSV (id,name), or has a
 name on each line.
 """
@@ -27,10 +30,15 @@ def parser() -> argparse.ArgumentParser:
         prog="predict.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("videos", nargs="+", metavar="VIDEO", help="video files")
+    add("videos", nargs="+", metavar="VIDEO", help="video files, or folders of numbered pictures")
     add("--model", required=True, metavar="URI|DIR", help="models:/NAME@ALIAS, or a run's folder")
     add("--weights", metavar="FILE", help="weight file of the backbone, where the model's own is elsewhere")
     add("--labels", metavar='"A,B,C"|FILE', help="class names to choose from (default: the trained ones)")
+    add("--start", metavar="S", help="look at the video from here on: seconds or HH:MM:SS (default: its start)")
+    add("--end", metavar="S", help="and up to here (default: its end)")
+    add(
+        "--fps", type=float, default=0, metavar="F", help="frames per second of folders of pictures, for --start, --end"
+    )
     add("--topk", type=int, default=5, metavar="K", help="classes to print (default: 5)")
     add("--mlflow", metavar="URI", help="tracking URI (default: $MLFLOW_TRACKING_URI, else runs/)")
     add("--json", action="store_true", help="print a JSON object for each video")
@@ -49,9 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from pipelines.videos.class_names import cut_names, read_names
     from vlmodels import load
     from vlmodels.errors import UserError
+    from vlmodels.predictor import span_of
+    from vlmodels.span import seconds_of
 
     if stored := next((video for video in args.videos if is_uri(video)), None):
         raise UserError(f"{stored}: videos to predict have to be local; copy it to this machine first")
+    start, end = (None if text is None else seconds_of(text) for text in (args.start, args.end))
+    span = span_of(start, end)
     labels = read_names(args.labels) if args.labels is not None else None
     os.environ["MLFLOW_TRACKING_URI"] = registry_uri(args.mlflow, args.model)
     predictor = load(local_run(args.model), weights=args.weights)
@@ -60,15 +72,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed = 0
     for video in args.videos:
         try:
-            found = predictor(Path(video), labels=labels, topk=args.topk)
+            found = predictor(Path(video), labels, args.topk, start=start, end=end, fps=args.fps)
         except UserError as error:
             failed += 1
             print(f"error: {error}", file=sys.stderr)
             continue
         if args.json:
-            print(json.dumps({"video": video, "predictions": {p.label: round(p.probability, 6) for p in found}}))
+            times = {} if span is None else {"start": start, "end": end}
+            scores = {p.label: round(p.probability, 6) for p in found}
+            print(json.dumps({"video": video, **times, "predictions": scores}))
         else:
-            print(video)
+            print(span.after(video) if span else video)
             print("\n".join(f"  {100 * p.probability:5.1f} %  {p.label}" for p in found))
     return 1 if failed else 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -12,11 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from vlmodels.checkpoint import ADAPTER, load_adapter
+from vlmodels.cuts import read_cut
 from vlmodels.errors import UserError
 from vlmodels.local_registry import local_model_folder, registry_file
 from vlmodels.preprocess import CROPS, eval_views
 from vlmodels.resize import resize_cover, storage_shape, stored_short_side
 from vlmodels.sampling import Indices, Sampling, view_indices
+from vlmodels.span import Span
 from vlmodels.video import read_clip
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
     from vlmodels.backbone import Backbone
     from vlmodels.methods.base import Method
+    from vlmodels.readers.clip import ChooseIndices, Transform, VideoInfo
 
 Frames = NDArray[np.uint8]
 _MOST_VIEWS = 10_000  # a count, or a distance in frames
@@ -104,35 +108,52 @@ class Predictor:
 
     @torch.inference_mode()
     def __call__(
-        self, video: str | Path | Frames | torch.Tensor, labels: Sequence[str] | None = None, topk: int = 5
+        self,
+        video: str | Path | Frames | torch.Tensor,
+        labels: Sequence[str] | None = None,
+        topk: int = 5,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        fps: float = 0.0,
     ) -> list[Prediction]:
         """Return the ``topk`` most probable of ``labels`` (default: the training classes), best first.
 
         Args:
-            video: a file, or uint8 RGB frames (any number, H, W, 3) in order.
+            video: a file, a folder of numbered pictures, or uint8 RGB frames (any number, H, W, 3) in order.
             labels: class names to choose from.
             topk: number of predictions, at most one per label.
+            start: seconds of the video from which on it is looked at; None for its start.
+            end: seconds up to which it is looked at; None for its end.
+            fps: frames per second of a folder of pictures, of which a part is to be looked at.
 
         Raises:
-            UserError: the video cannot be read, the frames have another type or shape, or there are fewer than two
-                labels.
+            UserError: the video cannot be read or has no such part, the frames have another type or shape, or there are
+                fewer than two labels.
         """
         if isinstance(labels, str):
             raise UserError(f"labels must be a list of class names, not the text '{labels}'")
         names = tuple(labels) if labels is not None else self.classes
         if names != self.method.classes:
             self.method.set_classes(names)
-        clips = torch.from_numpy(self.read_views(video)).to(self.device)
+        clips = torch.from_numpy(self.read_views(video, span_of(start, end), fps)).to(self.device)
         views = eval_views(clips, self.method.backbone.spec, crops=self.crops)
         probabilities = self.method(views).logits.softmax(dim=-1).mean(dim=0)
         values, indices = probabilities.topk(min(topk, len(names)))
         return [Prediction(names[i], p) for i, p in zip(indices.tolist(), values.tolist(), strict=True)]
 
-    def read_views(self, video: str | Path | Frames | torch.Tensor) -> Frames:
+    def read_views(
+        self, video: str | Path | Frames | torch.Tensor, span: Span | None = None, fps: float = 0.0
+    ) -> Frames:
         """Return the uint8 frames (clips,T,H,W,3) of a video's temporal views, in the size that ingest stores.
 
+        Args:
+            video: as for ``__call__``.
+            span: the part of it to look at.
+            fps: frames per second of a folder of pictures.
+
         Raises:
-            UserError: the video cannot be read, or the frames have another type or shape.
+            UserError: the video cannot be read or has no such part, or the frames have another type or shape.
         """
         spec = self.method.backbone.spec
 
@@ -144,15 +165,36 @@ class Predictor:
             return resize_cover(frames, *storage_shape(width, height, stored_short_side(min(spec.image_size))))
 
         if isinstance(video, (str, Path)):
-            kept, info = read_clip(video, lambda count: np.unique(choose(count)), shrink)
+            kept, info = _read(video, span, lambda count: np.unique(choose(count)), shrink, fps)
             wanted = choose(info.n_frames)
         else:
+            if span is not None:
+                raise UserError("frames have no times: cut them yourself, or pass the file with start and end")
             frames = video.cpu().numpy() if isinstance(video, torch.Tensor) else video
             if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
                 raise UserError(f"frames must be uint8 (frames, H, W, 3), not {frames.dtype} {tuple(frames.shape)}")
             wanted = choose(len(frames))
             kept = shrink(frames[np.unique(wanted)])
         return kept[np.searchsorted(np.unique(wanted), wanted)]
+
+
+def span_of(start: float | None, end: float | None) -> Span | None:
+    """Return the span between two times (s) of a video; None for all of it.
+
+    Raises:
+        UserError: see ``Span``.
+    """
+    if start is None and end is None:
+        return None
+    return Span(0.0 if start is None else start, math.inf if end is None else end)
+
+
+def _read(
+    video: str | Path, span: Span | None, indices: ChooseIndices, shrink: Transform, fps: float
+) -> tuple[Frames, VideoInfo]:
+    if span is None:
+        return read_clip(video, indices, shrink, fps=fps)
+    return read_cut(video, span, indices, shrink, fps=fps)
 
 
 def load(

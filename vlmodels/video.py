@@ -1,4 +1,4 @@
-"""Reader of chosen frames of a video file, with a clear reason where a file cannot be read.
+"""Reader of chosen frames of a video file or frame folder, with a clear reason where it cannot be read.
 
 PyAV reads every file, and alone is enough. torchcodec and decord are used where they are installed, where seeking can
 skip frames, and where we found their frames equal to those of a plain decode: of some files they return wrong frames
@@ -11,7 +11,8 @@ around it, as ``pipelines.ingestion.isolation`` has.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,12 +20,22 @@ import av
 import numpy as np
 
 from vlmodels.errors import UserError, nearest
-from vlmodels.readers import decord_reader, pyav_reader, torchcodec_reader, webp
-from vlmodels.readers.clip import ChooseIndices, ClipJob, Frames, Transform, VideoError, VideoInfo
+from vlmodels.readers import decord_reader, picture_folder, pyav_reader, torchcodec_reader, webp
+from vlmodels.readers.clip import ChooseIndices, ClipJob, Frames, Header, Transform, VideoError, VideoInfo
 from vlmodels.readers.header import read_header
 from vlmodels.readers.impostor import impostor
 
-__all__ = ["Frames", "Reader", "VideoError", "VideoInfo", "impostor", "probe", "read_clip", "require_reader"]
+__all__ = [
+    "Frames",
+    "Reader",
+    "VideoError",
+    "VideoInfo",
+    "choose_readers",
+    "impostor",
+    "probe",
+    "read_clip",
+    "require_reader",
+]
 
 Reader = Literal["auto", "pyav", "decord", "torchcodec"]
 
@@ -48,11 +59,12 @@ def read_clip(
     threads: int = 1,
     sparse: int = SPARSE,
     block_bytes: int = BLOCK_BYTES,
+    fps: float = 0.0,
 ) -> tuple[Frames, VideoInfo]:
     """Return the frames ``[P, H, W, 3]`` (uint8, RGB, upright) at ``indices(number of frames)``, and facts.
 
     Args:
-        path: video file.
+        path: video file, or a folder of numbered pictures.
         indices: returns the wanted frame numbers, ascending, perhaps repeated.
         transform: for instance a resize; it gets blocks of frames as they are decoded, each frame once, so that the
             full-size frames are never all in memory.
@@ -60,6 +72,7 @@ def read_clip(
         threads: threads of the decoder.
         sparse: least frames per wanted frame from which "auto" uses another reader than PyAV.
         block_bytes: size of the blocks.
+        fps: frames per second of a folder of pictures.
 
     Raises:
         VideoError: the file is missing, no video, truncated or damaged, or its pictures are too large.
@@ -68,19 +81,30 @@ def read_clip(
     path = Path(path)
     if webp.is_webp(path):
         return webp.read(path, indices, transform or _unchanged)
+    if os.path.isdir(path):  # noqa: PTH112 - a name that is too long is no error here
+        return picture_folder.read(path, indices, transform or _unchanged, fps)
     header = read_header(path)
     job = ClipJob(path, header, indices, transform or _unchanged, threads, block_bytes)
+    choices = choose_readers(reader, header, lambda: len(set(indices(max(1, header.shown)).tolist())), sparse)
+    return read_with(job, choices)
+
+
+def choose_readers(reader: Reader, header: Header, count: Callable[[], int], sparse: int = SPARSE) -> Sequence[Reader]:
+    """Return the readers to try before PyAV, for ``count()`` wanted frames.
+
+    Raises:
+        UserError: the reader is not installed.
+    """
     if reader == "auto":
-        can_skip = header.shown >= sparse * len(set(indices(max(1, header.shown)).tolist()))
-        choices = AUTOMATIC if can_skip else ()
-    else:
-        require_reader(reader)
-        choices = (reader,)
-    return _read(job, choices)
+        return AUTOMATIC if header.shown >= sparse * count() else ()
+    require_reader(reader)
+    return (reader,)
 
 
-def _read(job: ClipJob, choices: Sequence[Reader]) -> tuple[Frames, VideoInfo]:
-    """Read with the first choice that is installed and right for the file; with PyAV if it fails."""
+def read_with(
+    job: ClipJob, choices: Sequence[Reader], otherwise: Callable[[ClipJob], tuple[Frames, VideoInfo]] = pyav_reader.read
+) -> tuple[Frames, VideoInfo]:
+    """Read with the first choice that is installed and right for the file; with PyAV (``otherwise``) if it fails."""
     for name in choices:
         module = SEEKING.get(name)
         if module is None or name not in job.header.right_readers:
@@ -93,7 +117,7 @@ def _read(job: ClipJob, choices: Sequence[Reader]) -> tuple[Frames, VideoInfo]:
         except Exception:  # noqa: BLE001 - RuntimeError and the readers' own; PyAV then finds the cause
             break
         return result
-    return pyav_reader.read(job)
+    return otherwise(job)
 
 
 def require_reader(reader: Reader) -> None:
@@ -113,6 +137,8 @@ def probe(path: str | Path) -> VideoInfo:
     path = Path(path)
     if webp.is_webp(path):
         return webp.read(path, lambda _: np.zeros(1, np.int64), _unchanged)[1]
+    if os.path.isdir(path):  # noqa: PTH112 - a name that is too long is no error here
+        return picture_folder.read(path, lambda _: np.zeros(1, np.int64), _unchanged)[1]
     header = read_header(path)
     try:
         first = next(pyav_reader.decode(path, header, threads=1))

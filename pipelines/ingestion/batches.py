@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from pipelines.ingestion.claim import CLAIM, SHARE_OUT
 from pipelines.ingestion.clip_facts import FATAL, ClipFacts, FileStat
 from pipelines.ingestion.decode import DecodeRequest
 from pipelines.ingestion.destination import Destination
-from pipelines.ingestion.earlier import read_earlier, remove_shards
+from pipelines.ingestion.earlier import rate_of, read_earlier, remove_shards
 from pipelines.videos.inputs import Input, Inputs
 from vlmodels.errors import UserError
 
@@ -66,28 +67,45 @@ def plan_batches(
 ) -> list[Batch]:
     """Cut the videos into batches, named after their content: the same work gives files of the same names."""
     size = max(SMALLEST_BATCH, min(LARGEST_BATCH, len(inputs.videos) // BATCHES))
-    batches = []
-    for start in range(0, len(pending), size):
-        videos = pending[start : start + size]
-        batches.append(
-            Batch(
-                name=_batch_name(videos, stats, settings_digest),
-                videos=inputs.store.where if inputs.store else str(inputs.root),
-                sources=tuple(
-                    VideoSource(video.clip_id, video.path, stats[video.clip_id] if inputs.store else None)
-                    for video in videos
-                ),
-                token=token,
-            )
+    return [
+        Batch(
+            name=_batch_name(videos, stats, settings_digest),
+            videos=inputs.store.where if inputs.store else str(inputs.root),
+            sources=tuple(_source(inputs, video, stats[video.clip_id]) for video in videos),
+            token=token,
         )
-    return batches
+        for videos in _in_batches(pending, size)
+    ]
+
+
+def _source(inputs: Inputs, video: Input, found: FileStat | None) -> VideoSource:
+    listed = found if inputs.store else None
+    return VideoSource(video.clip_id, video.path, listed, video.span, video.fps and rate_of(inputs, video))
+
+
+def _in_batches(pending: Sequence[Input], size: int) -> Iterator[list[Input]]:
+    """Yield the videos in batches of ``size``; the parts of one file, up to ``LARGEST_BATCH``, stay together."""
+    if not any(video.span for video in pending):  # nearly always
+        yield from (list(pending[start : start + size]) for start in range(0, len(pending), size))
+        return
+    batch: list[Input] = []
+    for _, same in itertools.groupby(pending, key=lambda video: video.path if video.span else video.uri):
+        parts = list(same)
+        while parts:
+            if batch and len(batch) + min(len(parts), LARGEST_BATCH) > size:
+                yield batch
+                batch = []
+            batch += parts[:LARGEST_BATCH]
+            parts = parts[LARGEST_BATCH:]
+    if batch:
+        yield batch
 
 
 def _batch_name(videos: Sequence[Input], stats: Mapping[str, FileStat | None], settings_digest: str) -> str:
     content = []
     for video in videos:
         stat = stats[video.clip_id]
-        content.append((video.uri, video.path, asdict(stat) if stat else None))
+        content.append((video.uri, video.path, asdict(stat) if stat else None, *([video.fps] if video.fps else [])))
     return hashlib.sha256(json.dumps([settings_digest, content]).encode()).hexdigest()[:16]
 
 
@@ -156,7 +174,7 @@ def check_machines(
         UserError: naming the machines that do not.
     """
     claims = [] if destination.uri else [str(destination.folder / CLAIM)]
-    videos = [] if batch.is_stored else [str(Path(batch.videos, batch.sources[0].path))]
+    videos = [] if batch.is_stored else [_file_of(Path(batch.videos, batch.sources[0].path))]
     blind = blind_nodes([*claims, *videos])
     for nodes in blind[: len(claims)]:
         if nodes:
@@ -164,6 +182,11 @@ def check_machines(
     for path, nodes in zip(videos, blind[len(claims) :], strict=True):
         if nodes:
             raise UserError(f"{path} is not there, or another file, on {', '.join(nodes)}; {SHARE_VIDEOS}")
+
+
+def _file_of(video: Path) -> str:
+    """Return the path of a video's file; of a frame folder, of a file in it."""
+    return str(min(video.iterdir(), default=video)) if video.is_dir() else str(video)
 
 
 def workers_for(wanted: int | None, batches: int, room: CpuRoom) -> int:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
 
+from vlmodels.cuts import read_cuts
 from vlmodels.errors import UserError, nearest
 from vlmodels.resize import WIDEST, Frames, resize_cover, storage_shape, stored_short_side
 from vlmodels.sampling import Indices, Sampling, dense_pool_indices, pool_indices, pool_offsets, pool_starts
-from vlmodels.video import Reader, VideoInfo, read_clip
+from vlmodels.span import Cuts
+from vlmodels.video import Reader, VideoError, VideoInfo, read_clip
 
 DECODE_VERSION = 1
 """To be raised when the same file and settings give other frames, and the manifest (``n_frames``) does not show it."""
@@ -118,18 +121,38 @@ def decode_clip(path: str, settings: DecodeSettings) -> tuple[Frames, VideoInfo]
     Raises:
         VideoError: the file cannot be read as a video (``vlmodels.video.read_clip``).
     """
+    if settings.sampling == "segments":
+        return read_clip(path, settings.indices, to_storage(settings), reader=settings.reader)
+    frames, info = read_clip(path, _each_once(settings), to_storage(settings), reader=settings.reader)
+    return _in_order(frames, info, settings)
+
+
+def decode_cuts(path: str, settings: DecodeSettings, cuts: Cuts) -> list[tuple[Frames, VideoInfo] | VideoError]:
+    """Return the stored frames and the facts of parts of a video, or why there is no such part; it is decoded once.
+
+    Raises:
+        VideoError: the file cannot be read as a video (``vlmodels.cuts.read_cuts``).
+    """
+    shrink = to_storage(settings)
+    found = read_cuts(path, cuts.spans, _each_once(settings), shrink, reader=settings.reader, fps=cuts.fps)
+    return [one if isinstance(one, VideoError) else _in_order(*one, settings) for one in found]
+
+
+def to_storage(settings: DecodeSettings) -> Callable[[Frames], Frames]:
+    """Return the resize of frames to the size in which they are stored."""
     short = stored_short_side(settings.size)
 
-    def to_storage(frames: Frames) -> Frames:
+    def resized(frames: Frames) -> Frames:
         height, width = storage_shape(frames.shape[2], frames.shape[1], short)
         return resize_cover(frames, height, width)
 
-    if settings.sampling == "segments":
-        return read_clip(path, settings.indices, to_storage, reader=settings.reader)
+    return resized
 
-    def each_once(n_frames: int) -> Indices:
-        return np.unique(settings.indices(n_frames))  # ascending
 
-    frames, info = read_clip(path, each_once, to_storage, reader=settings.reader)
+def _each_once(settings: DecodeSettings) -> Callable[[int], Indices]:
+    return lambda n_frames: np.unique(settings.indices(n_frames))  # ascending, which dense ones are not
+
+
+def _in_order(frames: Frames, info: VideoInfo, settings: DecodeSettings) -> tuple[Frames, VideoInfo]:
     wanted = settings.indices(info.n_frames)
     return frames[np.searchsorted(np.unique(wanted), wanted)], info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,13 +17,14 @@ from pipelines.ingestion.decode import DecodeRequest
 from pipelines.ingestion.destination import unwritable_cache
 from pipelines.ingestion.isolation import Decoded, worker_decoder
 from vlmodels.errors import UserError
+from vlmodels.span import Cuts
 
 COLUMNS = pa.schema([("path", pa.string()), ("error", pa.string())])
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """A video, by its path below the root, and why it cannot be used: "" if it can.
+    """A video, by its path below the root with its span behind it, and why it cannot be used: "" if it can.
 
     Without a path, it stands for a batch that could not be checked.
     """
@@ -34,8 +36,8 @@ class CheckResult:
 class Decode(Protocol):
     """A decoder; tests make up their results."""
 
-    def __call__(self, paths: Sequence[str]) -> Iterable[Decoded]:
-        """Return the result for each path, in order."""
+    def __call__(self, paths: Sequence[str], cuts: Sequence[Cuts | None]) -> Iterable[Decoded]:
+        """Return the result for each path and each of its cuts, in order."""
 
 
 class RunChecks(Protocol):
@@ -110,12 +112,18 @@ def check_batch(batch: Batch, decoder: Decode) -> Iterator[CheckResult]:
         UserError: the decoder cannot run, or the store cannot be read.
         OSError: a copy cannot be written.
     """
-    with batch.local_files() as files:
-        for number, (source, decoded) in enumerate(zip(batch.sources, decoder(files), strict=True)):
+    sources = batch.files()
+    with batch.local_files(sources) as files:
+        decoded = iter(decoder(files, [file.cuts for file in sources]))
+        for number, file in enumerate(sources):
+            first = next(decoded)
             problem = ""
-            if source.listed:
+            if listed := file.sources[0].listed:
                 copy = Path(files[number])
-                problem = copy_problem(copy, source.listed)
-                if problem != GONE:
-                    copy.unlink()
-            yield CheckResult(source.path, problem or decoded.error)
+                problem = copy_problem(copy, listed)
+            clips = [first, *itertools.islice(decoded, len(file.sources) - 1)]
+            if listed and problem != GONE:
+                copy.unlink()
+            yield from (
+                CheckResult(one.name, problem or clip.error) for one, clip in zip(file.sources, clips, strict=True)
+            )

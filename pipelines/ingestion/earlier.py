@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from pipelines.shards.index import (
 from pipelines.shards.shard_file import Shard
 from pipelines.storage.files import file_sha256
 from pipelines.videos.inputs import Input, Inputs
+from vlmodels.readers import picture_folder
+from vlmodels.video import VideoError
 
 SETTINGS = "settings.json"
 
@@ -125,26 +128,52 @@ def still_valid(
     """
     whole = {name for name, shard in earlier.shards.items() if shard_sizes.get(name) == shard.bytes}
     valid = {}
-    for clip_id, stat in stats.items():
+    for clip_id, now in stats.items():
         facts = earlier.facts.get(clip_id)
-        if facts is None or stat is None or facts.stat != stat:
+        if facts is None or now is None or facts.stat != now:
             continue
         if (facts.is_ok and facts.shard in whole) or (not facts.is_ok and not retry):
             valid[clip_id] = facts
     return valid
 
 
-def stat_of(inputs: Inputs, video: Input) -> FileStat | None:
-    """Return size and time of change of a video's file; None if there is no file."""
-    if not video.path:
+def stats_of(inputs: Inputs) -> dict[str, FileStat | None]:
+    """Return size and time of change of each video's file, by clip; None if there is no file."""
+    known: dict[str, FileStat | None] = {}
+    found = {}
+    for video in inputs.videos:
+        if video.span is None:
+            found[video.clip_id] = _stat_of(inputs, video.path)
+        else:
+            if video.path not in known:
+                known[video.path] = _stat_of(inputs, video.path)
+            found[video.clip_id] = known[video.path]
+    return found
+
+
+def _stat_of(inputs: Inputs, path: str) -> FileStat | None:
+    if not path:
         return None
     if inputs.store:
-        return FileStat(*inputs.store.stats[video.path])
+        return FileStat(*inputs.store.stats[path])
     try:
-        stat = (inputs.root / video.path).stat()
-    except OSError:
+        found = (inputs.root / path).stat()
+        if stat.S_ISDIR(found.st_mode):
+            return FileStat(*picture_folder.state_of(inputs.root / path))
+    except (OSError, VideoError):
         return None
-    return FileStat(stat.st_size, stat.st_mtime_ns)
+    return FileStat(found.st_size, found.st_mtime_ns)
+
+
+def rate_of(inputs: Inputs, video: Input) -> float:
+    """Return the frames per second that the user says, if the video is a frame folder; else 0."""
+    return video.fps if video.fps and not inputs.store and (inputs.root / video.path).is_dir() else 0.0
+
+
+def has_other_rate(inputs: Inputs, video: Input, facts: ClipFacts) -> bool:
+    """Return whether a frame folder was decoded, or set aside, with other frames per second than the user says now."""
+    rate = rate_of(inputs, video)
+    return bool(rate) and facts.fps != rate
 
 
 def remove_shards(folder: Path, keep: set[str]) -> None:

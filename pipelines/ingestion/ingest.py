@@ -24,7 +24,15 @@ from pipelines.ingestion.claim import claimed
 from pipelines.ingestion.clip_facts import ClipFacts, FileStat
 from pipelines.ingestion.decode import DECODER, DecodeRequest, DecodeSettings
 from pipelines.ingestion.destination import Destination
-from pipelines.ingestion.earlier import SETTINGS, earlier_settings, read_earlier, remove_shards, stat_of, still_valid
+from pipelines.ingestion.earlier import (
+    SETTINGS,
+    earlier_settings,
+    has_other_rate,
+    read_earlier,
+    remove_shards,
+    stats_of,
+    still_valid,
+)
 from pipelines.ingestion.fact_files import write_facts
 from pipelines.ingestion.parts import part_files
 from pipelines.ingestion.whole_shards import whole_shards
@@ -35,6 +43,7 @@ from pipelines.storage.files import file_sha256, write_whole
 from pipelines.videos.inputs import Input, Inputs
 from pipelines.videos.kept_lists import keep_lists
 from vlmodels.errors import UserError
+from vlmodels.span import Span
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,7 @@ def ingest(
     request = DecodeRequest(settings, workers, time_limit, decode)
     with claimed(out if isinstance(out, Destination) else Destination(out)) as destination:
         _prepare(destination, settings, overwrite=overwrite, say=say)
-        stats = {video.clip_id: stat_of(inputs, video) for video in inputs.videos}
+        stats = stats_of(inputs)
         kept = _kept_facts(inputs, destination, stats, retry=retry, verify=verify, say=say)
         pending = [video for video in inputs.videos if video.clip_id not in kept]
         decoded: dict[str, ClipFacts] = {}
@@ -192,6 +201,10 @@ def _kept_facts(
     for video in inputs.videos:
         if not video.path:
             kept[video.clip_id] = ClipFacts.quarantined(video.clip_id, f"missing: {video.reason}")
+        elif video.reason:
+            kept[video.clip_id] = ClipFacts.quarantined(video.clip_id, video.reason)
+        elif video.clip_id in kept and has_other_rate(inputs, video, kept[video.clip_id]):
+            del kept[video.clip_id]
     return kept
 
 
@@ -204,7 +217,7 @@ def _finish(inputs: Inputs, facts: Mapping[str, ClipFacts], destination: Destina
     shards = read_earlier(destination.folder).shards
     folder = destination.folder
     rows = [_manifest_row(video, facts[video.clip_id]) for video in inputs.videos]
-    keep_lists(folder, inputs.lists, inputs.dataset)
+    keep_lists(folder, inputs.lists, inputs.dataset, inputs.times)
     used = [shards[name] for name in sorted({row["shard"] for row in rows} - {""})]
     write_facts(folder / MANIFEST, pa.Table.from_pylist(rows, schema=SCHEMA), used, settings.to_json())
     digest = _digest(rows, inputs.classes, settings)
@@ -220,6 +233,7 @@ def _finish(inputs: Inputs, facts: Mapping[str, ClipFacts], destination: Destina
 
 def _manifest_row(video: Input, facts: ClipFacts) -> dict[str, Any]:
     """Return a row of the columns ``SCHEMA``."""
+    start, end = _seconds(video.span, facts.fps or 0.0) if video.span else (None, None)
     return {
         **facts.to_row(),
         "uri": video.uri,
@@ -227,9 +241,16 @@ def _manifest_row(video: Input, facts: ClipFacts) -> dict[str, Any]:
         "label": video.label,
         "group": video.group,
         "split": video.split,
-        "start_s": None,
-        "end_s": None,
+        "start_s": start,
+        "end_s": end,
     }
+
+
+def _seconds(span: Span, fps: float) -> tuple[float | None, float | None]:
+    """Return start and end of a part in seconds; of frames by the mean rate, if that is known."""
+    if span.unit == "seconds":
+        return span.start, span.end
+    return (span.start / fps, span.end / fps) if fps else (None, None)
 
 
 def _digest(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], settings: DecodeSettings) -> str:

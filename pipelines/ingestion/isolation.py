@@ -10,6 +10,7 @@ import contextlib
 import faulthandler
 import functools
 import importlib
+import itertools
 import mmap
 import os
 import resource
@@ -18,14 +19,15 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from vlmodels.errors import UserError
+from vlmodels.span import Cuts
 from vlmodels.video import Frames, VideoError, VideoInfo
 
 if TYPE_CHECKING:
@@ -35,6 +37,10 @@ START_LIMIT_S = 300.0
 IDLE_LIMIT_S = 60.0
 """A child without work ends: Ray may keep its worker, and so the child, long after an ingest."""
 SLOTS = 2
+CUTS_DECODER = "pipelines.ingestion.decode:decode_cuts"
+"""``module:function`` of a function ``(path, settings, Cuts) -> [(frames, info) or VideoError for each span]``."""
+CUT_BYTES = 512 << 20
+"""Bytes of the frames that a child holds of one file's spans."""
 MEMORY_LIMIT = 4 << 30
 """Bytes that a child may allocate, its frames not counted; 67 million pixels (``MAX_PIXELS``) need about 1.5 GB."""
 
@@ -46,6 +52,23 @@ class Decoded:
     frames: Frames | None
     info: VideoInfo | None
     error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A clip that a child is asked for.
+
+    Attributes:
+        path: of the file.
+        cuts: what is taken from it; None for the whole file.
+        number: which of the cuts.
+        slot: where its frames go.
+    """
+
+    path: str
+    cuts: Cuts | None
+    number: int
+    slot: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,27 +118,54 @@ class IsolatedDecoder:
         """Process number of the child; None if there is none."""
         return self._child.pid if self._child else None
 
-    def __call__(self, paths: Sequence[str]) -> Iterator[Decoded]:
-        """Yield the result for each path, in order; frames are valid until the next one is asked for.
+    def __call__(
+        self, paths: Sequence[str], cuts: Sequence[Cuts | None] | None = None
+    ) -> Generator[Decoded, None, None]:
+        """Yield the result for each path and each of its cuts, in order; frames are valid until the next is asked for.
+
+        Args:
+            paths: files; a path is asked for once, when it is needed.
+            cuts: of each file, what is taken from it: None for all of it, by the function ``decode``.
 
         Raises:
             UserError: the child does not start, or there is no room for its frames.
         """
-        asked = answered = 0
+        questions = self._questions(paths, cuts)
+        asked: _Question | None = next(questions, None)
+        outstanding = False
         try:
-            for number, path in enumerate(paths):
-                if number == asked:
-                    self._ask(path, number % SLOTS)
-                    asked += 1
+            if asked is not None:
+                self._ask(asked)
+                outstanding = True
+            while asked is not None:
                 reply = self._answer()
-                answered += 1
-                if asked < len(paths):
-                    self._ask(paths[asked], asked % SLOTS)
-                    asked += 1
-                yield self._decoded(reply, number % SLOTS)
+                outstanding = False
+                answered, asked = asked, next(questions, None)
+                lost = [reply] if self._child is None else []
+                while lost and asked is not None and asked.cuts is answered.cuts is not None and asked.number:
+                    lost.append(reply)  # of the same file, whose decoder has just ended
+                    asked = next(questions, None)
+                if asked is not None:
+                    self._ask(asked)
+                    outstanding = True
+                for one in lost or [reply]:
+                    yield self._decoded(one, answered.slot)
         finally:
-            if asked != answered:  # left early: the outstanding answer must not meet the next question
+            if outstanding:  # left early: the outstanding answer must not meet the next question
                 self.close()
+
+    def _questions(self, paths: Sequence[str], cuts: Sequence[Cuts | None] | None) -> Iterator[_Question]:
+        at_once = max(1, CUT_BYTES // self._job.slot_bytes)
+        slots = itertools.cycle(range(SLOTS))
+        for number, file_cuts in enumerate(cuts or [None] * len(paths)):
+            path = paths[number]
+            if file_cuts is None:
+                yield _Question(path, None, 0, next(slots))
+                continue
+            for start in range(0, len(file_cuts.spans), at_once):
+                some = replace(file_cuts, spans=file_cuts.spans[start : start + at_once])
+                for place in range(len(some.spans)):
+                    yield _Question(path, some, place, next(slots))
 
     def close(self) -> None:
         """End the child."""
@@ -123,14 +173,14 @@ class IsolatedDecoder:
             self._child.kill()
             self._child = None
 
-    def _ask(self, path: str, slot: int) -> None:
+    def _ask(self, question: _Question) -> None:
         if self._file is None:
             self._file = _mapped_file(SLOTS * self._job.slot_bytes)
             self._memory = np.frombuffer(mmap.mmap(self._file.fileno(), SLOTS * self._job.slot_bytes), np.uint8)
         if self._child is None or self._child.has_ended():
             self._child = _Child(self._file.fileno(), self._job)
         with contextlib.suppress(OSError):  # it died between two clips: the answer will say so
-            self._child.connection.send((path, slot))
+            self._child.connection.send(question)
 
     def _answer(self) -> _Reply:
         assert self._child is not None
@@ -215,8 +265,7 @@ def serve(connection_fd: int, memory_fd: int) -> None:
     connection = Connection(connection_fd)
     job: _Job = connection.recv()
     _limit_memory(MEMORY_LIMIT + 3 * job.slot_bytes)
-    module, name = job.decode.split(":")
-    function: Callable[[str, Any], tuple[Frames, VideoInfo]] = getattr(importlib.import_module(module), name)
+    decoder = _Decoder(_function(job.decode), _function(CUTS_DECODER), job.settings)
     memory = np.frombuffer(mmap.mmap(memory_fd, SLOTS * job.slot_bytes), np.uint8)
     silence = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
@@ -226,12 +275,12 @@ def serve(connection_fd: int, memory_fd: int) -> None:
         try:
             if not connection.poll(IDLE_LIMIT_S):
                 return
-            path, slot = connection.recv()
+            question: _Question = connection.recv()
         except (EOFError, OSError):
             return
         # If the parent has died, nothing else would end a child that hangs: this timer works even if Python does not.
         faulthandler.dump_traceback_later(2 * job.time_limit_s + 1, exit=True)
-        reply = _reply(function, path, job, memory[slot * job.slot_bytes :])
+        reply = _reply(decoder, question, memory[question.slot * job.slot_bytes :])
         faulthandler.cancel_dump_traceback_later()
         connection.send(reply)
 
@@ -243,12 +292,43 @@ def _limit_memory(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
-def _reply(
-    function: Callable[[str, Any], tuple[Frames, VideoInfo]], path: str, job: _Job, slot_memory: Frames
-) -> _Reply:
-    """Decode one file into a slot."""
+def _function(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found
+
+
+class _Decoder:
+    """Decodes in the child: a whole file, or all cuts of a file at once, which are then handed out one by one."""
+
+    def __init__(self, whole: Callable[..., Any], cuts: Callable[..., Any], settings: Any) -> None:
+        self._whole, self._cuts, self._settings = whole, cuts, settings
+        self._held_for: tuple[str, Cuts] | None = None
+        self._held: list[tuple[Frames, VideoInfo] | VideoError] = []
+
+    def __call__(self, question: _Question) -> tuple[Frames, VideoInfo]:
+        if question.cuts is None:
+            self._held_for, self._held = None, []
+            whole: tuple[Frames, VideoInfo] = self._whole(question.path, self._settings)
+            return whole
+        wanted = (question.path, question.cuts)
+        if not question.number or self._held_for != wanted:
+            self._held_for, self._held = None, []
+            try:
+                self._held = self._cuts(question.path, self._settings, question.cuts)
+            except VideoError as error:
+                self._held = [error] * len(question.cuts.spans)
+            self._held_for = wanted
+        found = self._held[question.number]
+        if isinstance(found, VideoError):
+            raise found
+        return found
+
+
+def _reply(decoder: _Decoder, question: _Question, slot_memory: Frames) -> _Reply:
+    """Decode a clip into a slot."""
     try:
-        frames, info = function(path, job.settings)
+        frames, info = decoder(question)
         slot_memory[: frames.size] = frames.reshape(-1)
     except VideoError as error:
         return _Reply(error=error.cause)

@@ -14,11 +14,13 @@ from pipelines.ingestion.batch import GONE, Batch, VideoSource
 from pipelines.ingestion.clip_facts import FileStat
 from pipelines.ingestion.decode import DECODER, DecodeRequest, DecodeSettings
 from pipelines.ingestion.decode_check import CheckResult, RunChecks, check_on_ray
+from pipelines.ingestion.earlier import rate_of
 from pipelines.storage.place import Place, why
 from pipelines.videos.inputs import Input, Inputs
 from pipelines.videos.locate import difference
 from pipelines.videos.uris import uri_of
 from vlmodels.errors import UserError
+from vlmodels.span import split_name
 
 Status = Literal["present", "renamed", "missing", "corrupt"]
 STATUSES: tuple[Status, ...] = ("present", "renamed", "missing", "corrupt")
@@ -99,10 +101,13 @@ def check(inputs: Inputs, *, broken: Mapping[str, str] | None = None) -> Presenc
 def _checked(video: Input, root: str, broken: Mapping[str, str]) -> Checked:
     if not video.path:
         return Checked(video, "missing", video.reason)
-    if video.path in broken:
-        reason = broken[video.path]
+    if video.reason:
+        return Checked(video, "corrupt", video.reason)
+    name = video.span.after(video.path) if video.span else video.path
+    if reason := broken.get(name) or broken.get(video.path, ""):
         return Checked(video, "missing" if reason == GONE else "corrupt", reason)
-    other = difference(video.uri.removeprefix(f"{uri_of(root)}/"), video.path)
+    listed = split_name(video.uri)[0]
+    other = difference(listed.removeprefix(f"{uri_of(root)}/"), video.path)
     if other:
         return Checked(video, "renamed", f"other {other}: {video.path}")
     return Checked(video, "present")
@@ -117,7 +122,7 @@ def first_bytes(inputs: Inputs, *, say: Callable[[str], None] = print) -> dict[s
     Raises:
         UserError: the store with the files cannot be read.
     """
-    paths = _found(inputs)
+    paths = sorted({video.path for video in inputs.videos if video.path})
     look = partial(_look_in_store, Place.open(inputs.store.where)) if inputs.store else partial(_look, inputs.root)
     bad = {}
     with ThreadPoolExecutor(THREADS) as threads:
@@ -129,16 +134,19 @@ def first_bytes(inputs: Inputs, *, say: Callable[[str], None] = print) -> dict[s
     return bad
 
 
-def _found(inputs: Inputs) -> list[str]:
-    return sorted({video.path for video in inputs.videos if video.path})
-
-
 def _look(root: Path, path: str) -> str | None:
-    from vlmodels.video import impostor
+    from vlmodels.readers.picture_folder import list_pictures
+    from vlmodels.video import VideoError, impostor
 
+    place = root / path
     try:
-        with (root / path).open("rb") as file:
+        if place.is_dir():
+            list_pictures(place)
+            return None
+        with place.open("rb") as file:
             return impostor(file)
+    except VideoError as error:
+        return error.cause
     except OSError as error:
         return f"cannot be read: {error.strerror}"
 
@@ -180,17 +188,33 @@ def undecodable(
         run_checks: decodes batches.
 
     Returns:
-        The reason for each of them, by its path below the root.
+        The reason for each of them, by its path below the root, with its span behind it.
 
     Raises:
         UserError: the decoder cannot run at all, or the store cannot be read.
     """
-    paths = [path for path in _found(inputs) if path not in known]
-    if not paths:
+    sources = sorted(_sources(inputs, known), key=lambda source: source.name)
+    if not sources:
         return {}
-    say(f"decoding {len(paths)} videos{_to_fetch(inputs, paths)}")
-    checked = run_checks(_batches(inputs, paths), DecodeRequest(CHECKED, workers, time_limit, decode))
-    return _problems(checked, len(paths), say)
+    say(f"decoding {len(sources)} videos{_to_fetch(inputs, {source.path for source in sources})}")
+    checked = run_checks(_batches(inputs, sources), DecodeRequest(CHECKED, workers, time_limit, decode))
+    return _problems(checked, len(sources), say)
+
+
+def _sources(inputs: Inputs, known: Collection[str]) -> set[VideoSource]:
+    """Return the videos and parts of videos that were found, each once, but for the ``known`` files."""
+    stats = inputs.store.stats if inputs.store else {}
+    return {
+        VideoSource(
+            "",
+            video.path,
+            FileStat(*stats[video.path]) if inputs.store else None,
+            video.span,
+            rate_of(inputs, video),
+        )
+        for video in inputs.videos
+        if video.path and not video.reason and video.path not in known
+    }
 
 
 def _to_fetch(inputs: Inputs, paths: Iterable[str]) -> str:
@@ -214,9 +238,8 @@ def _problems(checked: Iterable[Sequence[CheckResult]], count: int, say: Callabl
     return bad
 
 
-def _batches(inputs: Inputs, paths: list[str]) -> list[Batch]:
+def _batches(inputs: Inputs, sources: Sequence[VideoSource]) -> list[Batch]:
     videos = inputs.store.where if inputs.store else str(inputs.root)
-    sources = [VideoSource("", path, FileStat(*inputs.store.stats[path]) if inputs.store else None) for path in paths]
     return [
         Batch(name=str(start // BATCH), videos=videos, sources=tuple(sources[start : start + BATCH]))
         for start in range(0, len(sources), BATCH)

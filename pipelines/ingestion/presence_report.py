@@ -184,7 +184,8 @@ def _filtered(inputs: Inputs, usable: Sequence[Input]) -> _Lists:
     uris = {video.uri for video in usable}
     lists = _Lists({}, label_names(inputs.lists))
     for one in inputs.lists:
-        lists.add(one.name, ((line.path, line.label) for line in one.lines if uri_of(line.path) in uris))
+        lines = ((line.cut.after(uri_of(line.path)), line) for line in one.lines)
+        lists.add(one.name, ((line.name, line.label) for uri, line in lines if uri in uris))
         lists.files[lists.labels[one.name]] = one.labels_path.read_bytes()
     return lists
 

@@ -12,6 +12,7 @@ from pipelines.videos.list_folder import VideoList
 from pipelines.videos.locate import known_folders, may_be
 from pipelines.videos.uris import uri_of
 from vlmodels.errors import UserError
+from vlmodels.span import split_name
 
 
 class Finder:
@@ -25,8 +26,7 @@ class Finder:
         self._labels = {clip.label for clip in clips} - {""}
         names: dict[str, list[Clip]] = defaultdict(list)
         for clip in clips:
-            name = clip.uri.rsplit("/", 1)[-1]
-            for key in {name, _stem(name)}:
+            for key in _keys(clip.uri.rsplit("/", 1)[-1]):
                 names[key].append(clip)
         self._by_name = {name: found[0] for name, found in names.items() if len(found) == 1}
 
@@ -34,8 +34,8 @@ class Finder:
         """Return the clip that ``path`` names, or None; ``label`` and ``known`` folders as in ``locate.may_be``."""
         if path in self._by_uri or (path := uri_of(path)) in self._by_uri:
             return self._by_uri[path]
-        name = path.rsplit("/", 1)[-1]
-        clip = self._by_name.get(name) or self._by_name.get(_stem(name))
+        found = (self._by_name.get(key) for key in _keys(path.rsplit("/", 1)[-1]))
+        clip = next((clip for clip in found if clip is not None), None)
         return clip if clip is not None and may_be(path, clip.uri, known, label) else None
 
     def listed(self, videos: VideoList) -> list[Clip]:
@@ -50,9 +50,9 @@ class Finder:
         absent: list[str] = []
         for line in videos.lines:
             label = videos.classes[line.label]
-            clip = self(line.path, label, known)
+            clip = self(line.name, label, known)
             if clip is None:
-                absent.append(line.path)
+                absent.append(line.name)
             else:
                 as_ingested = as_ingested and clip.label == label
                 clips.append(replace(clip, label=label))
@@ -73,8 +73,13 @@ class Finder:
         check_labels(labelled, videos.classes, "ingest with these lists if the folders' names are wrong")
 
 
-def _stem(name: str) -> str:
-    return name.rpartition(".")[0] or name
+def _keys(name: str) -> tuple[str, ...]:
+    """Return a file's name, and without its suffix; behind both, the part of the video that it names."""
+    file, span = split_name(name)
+    stem = file.rpartition(".")[0]
+    if not stem:
+        return (name,)
+    return (name, stem if span is None else span.after(stem))
 
 
 def usable(listed: Sequence[Clip], videos: VideoList) -> tuple[list[Clip], list[str]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pipelines.config.plain import digest_of
 from vlmodels.errors import UserError
+from vlmodels.span import split_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +26,7 @@ class Clip:
     split: str
     ok: bool
     error: str
-    sha256: str = ""  # of the video file
+    sha256: str = ""  # of the video file; of a part of it, with the part behind it
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +142,14 @@ def clips_of(manifest: pa.Table) -> tuple[Clip, ...]:
     names = ("clip_id", "uri", "label", "group", "split", "status", "error", "sha256")
     rows = zip(*(manifest.column(name).to_pylist() for name in names), strict=True)
     return tuple(
-        Clip(clip_id, uri, label, group, split, status == "ok", error or "", sha256 or "")
+        Clip(clip_id, uri, label, group, split, status == "ok", error or "", _content(sha256 or "", uri))
         for clip_id, uri, label, group, split, status, error, sha256 in rows
     )
+
+
+def _content(sha256: str, uri: str) -> str:
+    span = split_name(uri)[1] if sha256 else None
+    return sha256 if span is None else span.after(sha256)
 
 
 def examples(clips: Iterable[Clip], classes: Sequence[str]) -> tuple[Example, ...]:

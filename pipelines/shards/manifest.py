@@ -15,7 +15,7 @@ FACTS = pa.schema(
         ("width", pa.int32()),  # as displayed
         ("height", pa.int32()),
         ("fps", pa.float64()),
-        ("n_frames", pa.int64()),
+        ("n_frames", pa.int64()),  # of the clip
         ("decoder", pa.string()),
         ("status", pa.string()),  # "ok" or "quarantined"
         ("error", pa.string()),  # "" if ok
@@ -28,12 +28,12 @@ FACTS = pa.schema(
 SCHEMA = pa.schema(
     [
         ("clip_id", pa.string()),
-        ("uri", pa.string()),  # as the list or folder names it, below the root
+        ("uri", pa.string()),  # as the list or folder names it, below the root; of a part, with its span behind it
         ("path", pa.string()),  # path of the file below the root; "" if it is missing
         ("label", pa.string()),  # class name; "" if unlabelled
         ("group", pa.string()),  # clips of one source video share it
         ("split", pa.string()),  # list names or train/val/test folder, joined by "|"; "" if none
-        ("start_s", pa.float64()),
+        ("start_s", pa.float64()),  # part of the video that the clip is, in seconds; null for all of it
         ("end_s", pa.float64()),
         *(field for field in FACTS if field.name != "clip_id"),
     ]

@@ -1,7 +1,8 @@
 """Read captions of videos for text-video retrieval: published files as they are, and our own two forms.
 
 Own captions are ``captions.json``, ``{"train": {video: [caption, ...]}, "test": {...}}``, or a CSV with the header
-``video,caption`` or ``video,caption,split``, a line for each caption. Without splits, all are in the split ``all``.
+``video,caption`` or ``video,caption,split``, a line for each caption, perhaps with columns of times (``time_columns``).
+Without splits, all are in the split ``all``.
 
 Names of videos stay as they are written: a path, a file name, or (MSR-VTT, MSVD, LSMDC) a file name without its suffix.
 To find the files, compare whole names before stems: LSMDC's names hold dots.
@@ -20,12 +21,13 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.storage.files import write_whole
+from pipelines.videos.time_columns import WHOLE, Cut, read_cuts, time_columns
 from vlmodels.errors import UserError, nearest
 
 Captions = dict[str, dict[str, tuple[str, ...]]]
@@ -251,19 +253,41 @@ def _own(path: Path) -> Captions:
 
 def _own_csv(path: Path) -> Captions:
     found: dict[str, dict[str, list[str]]] = {}
-    for where, row in _table(path, ("video", "caption")):
+    rows = list(_table(path, ("video", "caption")))
+    for (where, row), cut in zip(rows, _cuts(path, rows), strict=True):
         videos = found.setdefault(row.get("split") or UNSPLIT, {})
-        videos.setdefault(_field(row, "video", where), []).append(_field(row, "caption", where))
+        videos.setdefault(cut.after(_field(row, "video", where)), []).append(_field(row, "caption", where))
     return {split: _frozen(videos) for split, videos in found.items()}
+
+
+def _cuts(path: Path, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Cut]:
+    """Return which part of its video each row captions, by its cells of times, if there are such columns.
+
+    Raises:
+        UserError: times that are wrong, or of an uncertain unit.
+    """
+    columns = time_columns(list(dict.fromkeys(name for _, row in rows for name in row)), str(path))
+    if columns is None:
+        return [WHOLE] * len(rows)
+    texts = [
+        ["" if row.get(name) is None else str(row[name]) for name in (columns.start, columns.end)] for _, row in rows
+    ]
+    cuts, _ = read_cuts(columns, [(start, end) for start, end in texts], None, str(path))
+    for (where, _), cut in zip(rows, cuts, strict=True):
+        if cut.problem:
+            raise UserError(f"{where}: {cut.problem} ({cut.text})")
+    return cuts
 
 
 def _listed_videos(path: Path, content: Any) -> dict[str, tuple[str, ...]]:
     """Return the captions in ``[{"video": ..., "caption": ...}]``, where a caption is one string or a list of them."""
     videos: dict[str, list[str]] = {}
-    for where, item in _entries(path, content):
+    entries = list(_entries(path, content))
+    for (where, item), cut in zip(entries, _cuts(path, entries), strict=True):
         captions = item.get("caption")
+        name = cut.after(_field(item, "video", where))
         for caption in captions if isinstance(captions, list) else [captions]:
-            videos.setdefault(_field(item, "video", where), []).append(_field({"caption": caption}, "caption", where))
+            videos.setdefault(name, []).append(_field({"caption": caption}, "caption", where))
     return _frozen(videos)
 
 

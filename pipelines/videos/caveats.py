@@ -35,7 +35,7 @@ def leaks(inputs: Inputs) -> list[str]:
     sources: dict[str, set[str]] = defaultdict(set)
     for video in inputs.videos:
         for name in video.split.split("|"):
-            videos[name].add(video.path or video.uri)
+            videos[name].add(video.span.after(video.path) if video.span else video.path or video.uri)
             sources[name].add(video.group)
     trains = [name for name in videos if "train" in name.lower()]
     tests = [name for name in videos if name not in trains and any(word in name.lower() for word in ("val", "test"))]

@@ -6,8 +6,8 @@ It opens no file whose suffix is a video's, and asks for the state of links only
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,7 +49,8 @@ class FileTree:
         damaged: paths that cannot be opened, and why (links that lead nowhere, names that are not text).
         passed_over: files that are no videos, and folders that were not entered, the most frequent kind first.
         without_videos: topmost folders that hold no video at any depth.
-        frame_folders: folders that hold nothing but numbered pictures.
+        frame_folders: folders that hold nothing but numbered pictures; where there are no video files,
+            they are the ``videos``.
         counts: number of videos, damaged ones included, of each folder that holds some.
     """
 
@@ -85,12 +86,12 @@ def tree_of(paths: Iterable[str]) -> FileTree:
             files.pass_over(f"in {min(system)}", path)
         elif suffix in VIDEO_SUFFIXES:
             videos.append(path)
+        elif suffix in PICTURE_SUFFIXES:
+            files.see_pictures(folder, [name])
         else:
             files.pass_over(_kind(name, suffix), path)
-            if suffix in PICTURE_SUFFIXES:
-                files.see_picture(folder, name)
     folders = {folder for path in paths for folder in _above(path)}
-    return _tree(videos, files, folders)
+    return _tree(videos, files, folders, take_frames=False)
 
 
 @dataclass
@@ -100,32 +101,35 @@ class _Files:
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     pictures: Counter[str] = field(default_factory=Counter)
+    kinds: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    first_picture: dict[tuple[str, str], str] = field(default_factory=dict)
     others: set[str] = field(default_factory=set)
     damaged: list[tuple[str, str]] = field(default_factory=list)
 
-    def pass_over(self, kind: str, path: str) -> None:
-        self.counts[kind] += 1
+    def pass_over(self, kind: str, path: str, count: int = 1) -> None:
+        self.counts[kind] += count
         if path < self.examples.setdefault(kind, path):
             self.examples[kind] = path
 
-    def pass_over_pictures(self, folder: str, names: Sequence[str]) -> None:
+    def see_pictures(self, folder: str, names: Sequence[str]) -> None:
         """Count the pictures of a folder, and whether all of them are numbered."""
         if not names:
             return
-        before = f"{folder}/" if folder else ""
         for suffix, number in Counter([name[name.rfind(".") :].lower() for name in names]).items():
-            self.pass_over(suffix, before + min(name for name in names if name.lower().endswith(suffix)))
-            self.counts[suffix] += number - 1
+            first = min(name for name in names if name.lower().endswith(suffix))
+            self.kinds[folder][suffix] += number
+            self.first_picture[folder, suffix] = min(first, self.first_picture.get((folder, suffix), first))
         numbered = sum([name[name.rfind(".") - 1].isdecimal() for name in names])
         self.pictures[folder] += numbered
         if numbered < len(names):
             self.others.add(folder)
 
-    def see_picture(self, folder: str, name: str) -> None:
-        if name.rpartition(".")[0][-1:].isdecimal():
-            self.pictures[folder] += 1
-        else:
-            self.others.add(folder)
+    def pass_over_pictures(self, but: Collection[str]) -> None:
+        """Count the pictures of all folders, ``but`` of those that are videos, as passed over."""
+        for folder in self.kinds.keys() - set(but):
+            for suffix, number in self.kinds[folder].items():
+                example = "/".join(filter(None, (folder, self.first_picture[folder, suffix])))
+                self.pass_over(suffix, example, number)
 
 
 class _Walk:
@@ -183,7 +187,7 @@ class _Walk:
                 pictures.append(name)  # or these, where frames are files
             elif self._is_folder(entry, path):
                 inner.append((path, entry.is_symlink()))
-        self.files.pass_over_pictures(below, pictures)
+        self.files.see_pictures(below, pictures)
         return inner
 
     def _is_folder(self, entry: os.DirEntry[str], path: str) -> bool:
@@ -232,9 +236,10 @@ class _Walk:
         return found
 
     def _leave(self, path: str, name: str, suffix: str) -> None:
-        self.files.pass_over(_kind(name, suffix), path)
         if suffix in PICTURE_SUFFIXES:
-            self.files.see_picture(path.rpartition("/")[0], name)
+            self.files.see_pictures(path.rpartition("/")[0], [name])
+        else:
+            self.files.pass_over(_kind(name, suffix), path)
 
 
 def shown(path: str) -> str:
@@ -270,13 +275,18 @@ def _above(path: str) -> Iterator[str]:
         folder = folder.rpartition("/")[0]
 
 
-def _tree(videos: Iterable[str], files: _Files, folders: Iterable[str]) -> FileTree:
+def _tree(videos: Iterable[str], files: _Files, folders: Iterable[str], *, take_frames: bool = True) -> FileTree:
     videos = sorted(videos)
+    with_files = {path.rpartition("/")[0] for path in (*videos, *(path for path, _ in files.damaged))}
+    frames = sorted(
+        folder for folder, number in files.pictures.items() if number and folder not in files.others | with_files
+    )
+    taken = [] if with_files or not take_frames else [folder for folder in frames if folder and _is_text_name(folder)]
+    files.pass_over_pictures(taken)
+    videos += taken
     counts = Counter([path.rpartition("/")[0] for path in videos])
     counts.update(path.rpartition("/")[0] for path, _ in files.damaged)
-    used = {above for folder in counts for above in (folder, *_above(folder))} | {""}
-    numbered = {folder for folder, number in files.pictures.items() if number}
-    frames = sorted(numbered - files.others - counts.keys())
+    used = {above for folder in counts for above in (folder, *_above(folder))} | {"", *taken}
     without = [folder for folder in folders if folder not in used and folder.rpartition("/")[0] in used]
     kinds = sorted(files.counts.items(), key=lambda one: (-one[1], one[0]))
     passed = (PassedOver(kind, count, shown(files.examples[kind])) for kind, count in kinds)

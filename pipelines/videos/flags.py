@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.config.protocols import PROTOCOLS
 from pipelines.videos.folder_reading import LAYOUTS
+from pipelines.videos.time_columns import TIMES
 
 if TYPE_CHECKING:
     from pipelines.videos.inputs import Inputs
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 def _layouts() -> str:
     ways = "; ".join(f"{name}: {what}" for name, what in LAYOUTS.items())
     return f"{ways} (default: what fits; two readings that fit are refused)"
+
+
+def _times() -> str:
+    ways = "; ".join(f"{name}: {what}" for name, what in TIMES.items())
+    return f"{ways} (default: what their names or cells say; whole numbers that may be either are refused)"
 
 
 def add_input_flags(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +41,8 @@ def add_input_flags(parser: argparse.ArgumentParser) -> None:
     add("--protocol", choices=with_lists, help="take only the lists that it needs (default: all that are there)")
     add("--root", metavar="DIR|URI", help="where videos of lists are (default: the lists' folder, or its videos/)")
     add("--layout", choices=tuple(LAYOUTS), metavar="HOW", help=f"how to read what --videos names: {_layouts()}")
+    add("--times", choices=tuple(TIMES), metavar="HOW", help=f"columns of start and end in lists: {_times()}")
+    add("--fps", type=float, default=0, metavar="F", help="frames per second of folders of numbered pictures")
     add("--workers", type=int, metavar="N", help="decoding processes (default: one for each CPU)")
     add("--timeout", type=float, default=60, metavar="S", help="seconds for one video (default: 60)")
 
@@ -55,17 +63,20 @@ def inputs_from(args: argparse.Namespace, exclude: Path | None = None, *, scan: 
         value = getattr(args, name)
         if value is not None and not value > 0:
             raise UserError(f"--{name} {value:g}: it must be more than 0")
+    if not 0 <= args.fps < 1000:
+        raise UserError(f"--fps {args.fps:g}: it must be between 0 and 1000")
+    how: dict[str, Any] = {"scan": scan, "layout": args.layout, "times": args.times, "fps": args.fps}
     if bool(args.videos) == bool(args.lists):
         raise UserError("say either --videos (a folder, lists or a CSV) or --lists (a folder of lists), not both")
     if args.videos:
         if args.dataset or args.protocol:
             raise UserError("--dataset and --protocol choose among the lists of a folder: --lists DIR")
-        return find_inputs(args.videos, args.labels, args.root, exclude, scan=scan, layout=args.layout)
+        return find_inputs(args.videos, args.labels, args.root, exclude, **how)
     if args.labels:
         raise UserError("--labels goes with --videos; the lists of --lists have their label files in the same folder")
     folder = ListFolder.open(args.lists, args.dataset)
     stems, _ = wanted_lists(folder, args.protocol)
-    return find_listed(folder, stems, args.root, scan=scan, layout=args.layout)
+    return find_listed(folder, stems, args.root, **how)
 
 
 def local_only(args: argparse.Namespace, *names: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +15,16 @@ from pipelines.videos.folder_reading import FOLDER_LAYOUTS, Layout
 from pipelines.videos.label_check import Labelled, check_labels
 from pipelines.videos.list_files import is_table, list_stem, read_labels, read_list, read_videos, unused_columns
 from pipelines.videos.list_folder import ListFolder, VideoList
+from pipelines.videos.listed_parts import FoundPart, ListedPart, check_groups, find_part, part_notes
 from pipelines.videos.locate import Locator, is_windows_path, known_folders, loosely
 from pipelines.videos.remote import StoredVideos
 from pipelines.videos.split_names import PART_NAMES, split_of_folder
+from pipelines.videos.time_columns import WHOLE, Times
 from pipelines.videos.understanding import Understanding, count, understand_folder, understand_lists
 from pipelines.videos.uris import clip_id, group_of, uri_of
 from pipelines.videos.video_files import VIDEO_SUFFIXES
 from vlmodels.errors import UserError, nearest
+from vlmodels.span import Span, split_name
 
 _SPLITS = tuple(name for names in PART_NAMES.values() for name in names)
 
@@ -35,7 +39,9 @@ class Input:
         label: class name, "" if unlabelled.
         split: lists or split folders that hold it, joined by "|".
         source: the video that it was cut from, if the list has a column for it.
-        reason: why it was not found.
+        reason: why it was not found, or cannot be cut.
+        span: the part of the file; None for all of it.
+        fps: frames per second of a frame folder, if the user says them; else 0.
     """
 
     uri: str
@@ -44,6 +50,8 @@ class Input:
     split: str
     source: str = ""
     reason: str = ""
+    span: Span | None = None
+    fps: float = 0.0
 
     @property
     def clip_id(self) -> str:
@@ -53,7 +61,7 @@ class Input:
     @property
     def group(self) -> str:
         """The source video of the clip, as listed or by the names that data sets use."""
-        return self.source or group_of(self.uri)
+        return self.source or group_of(split_name(self.uri)[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,7 @@ class Inputs:
         files: every video below the root, if the tree was scanned.
         store: the folder of a store that holds them, if they are not on this machine.
         understanding: how the folder or the lists were read.
+        times: how the user wants columns of times to be read.
     """
 
     root: Path
@@ -79,6 +88,7 @@ class Inputs:
     files: frozenset[str] = frozenset()
     store: StoredVideos | None = None
     understanding: Understanding | None = None
+    times: Times | None = None
 
     @property
     def place(self) -> str:
@@ -94,6 +104,8 @@ def find_inputs(
     *,
     scan: bool = False,
     layout: Layout | None = None,
+    times: Times | None = None,
+    fps: float = 0.0,
 ) -> Inputs:
     """Read a folder of videos, one or more lists, or own data in CSV or JSON that name classes.
 
@@ -106,6 +118,8 @@ def find_inputs(
         exclude: a folder to leave out.
         scan: list all files below the root, too.
         layout: how to read a folder; None to find out. For lists, "list" takes labels that folder names contradict.
+        times: how to read columns of times; None to find out.
+        fps: frames per second of frame folders, where no list says them.
 
     Raises:
         UserError: naming what is wrong and the remedy.
@@ -124,13 +138,14 @@ def find_inputs(
         label_files = [read_labels(path) for path in labels]
         if stores:
             return _find_in_store(stores[0], label_files, layout)
-        return _find_in_folder(folders[0], label_files, exclude, layout)
+        return _with_fps(_find_in_folder(folders[0], label_files, exclude, layout), fps)
     for path in paths:
         if path.suffix.lower() in VIDEO_SUFFIXES:
             raise UserError(f"{path} is a video; --videos takes its folder, or a list of 'path label' lines")
+    how = _How(scan, layout, times)
     if not labels and all(is_table(path) for path in paths):
-        return _find_own(paths, root, scan=scan, layout=layout)
-    return _find_labelled(paths, labels, root, scan=scan, layout=layout)
+        return _with_fps(_find_own(paths, root, how), fps)
+    return _with_fps(_find_labelled(paths, labels, root, how), fps)
 
 
 def find_listed(
@@ -140,11 +155,30 @@ def find_listed(
     *,
     scan: bool = False,
     layout: Layout | None = None,
+    times: Times | None = None,
+    fps: float = 0.0,
 ) -> Inputs:
     """Read the lists ``stems`` of a folder, with the label files that belong to them; else as :func:`find_inputs`."""
-    lists = [folder.read(stem) for stem in stems]
-    found = _find_videos(lists, _root_of([folder.place], root), scan=scan, layout=layout)
+    lists = [folder.read(stem, times) for stem in stems]
+    how = _How(scan, layout, folder.times(times))
+    found = _with_fps(_find_videos(lists, _root_of([folder.place], root), how), fps)
     return replace(found, lists=tuple(lists), dataset=folder.dataset.name if folder.dataset else None)
+
+
+@dataclass(frozen=True, slots=True)
+class _How:
+    """How lists are read (see ``find_inputs``); ``in_order`` sorts the classes by name."""
+
+    scan: bool
+    layout: Layout | None
+    times: Times | None
+    in_order: bool = False
+
+
+def _with_fps(inputs: Inputs, fps: float) -> Inputs:
+    if not fps:
+        return inputs
+    return replace(inputs, videos=tuple(replace(video, fps=video.fps or fps) for video in inputs.videos))
 
 
 # --------------------------------------------------------------------------------------------------- folders
@@ -193,41 +227,38 @@ def _match_folders(folders: set[str], classes: Sequence[str]) -> dict[str, str]:
 # ----------------------------------------------------------------------------------------------------- lists
 
 
-def _find_labelled(
-    paths: Sequence[Path], labels: Sequence[str | Path], root: str | Path | None, *, scan: bool, layout: Layout | None
-) -> Inputs:
+def _find_labelled(paths: Sequence[Path], labels: Sequence[str | Path], root: str | Path | None, how: _How) -> Inputs:
     """Read lists whose labels are numbers that label files explain."""
     if not labels:
         raise UserError(f"{paths[0]}: the labels of a list are numbers; --labels CSV says which classes they are")
     if len(labels) not in {1, len(paths)}:
         raise UserError(f"{len(labels)} label files for {len(paths)} lists; give one, or one for each list")
     files = [Path(path) for path in labels] * (len(paths) if len(labels) == 1 else 1)
-    lists = [_read(path, names) for path, names in zip(paths, files, strict=True)]
+    lists = [_read(path, names, how.times) for path, names in zip(paths, files, strict=True)]
     twice = [one.name for i, one in enumerate(lists) if one.name in {other.name for other in lists[:i]}]
     if twice:
         raise UserError(f"two lists are called {twice[0]}; rename one, because their names tell them apart")
-    found = _find_videos(lists, _root_of([path.resolve().parent for path in paths], root), scan=scan, layout=layout)
+    found = _find_videos(lists, _root_of([path.resolve().parent for path in paths], root), how)
     return replace(found, lists=tuple(lists))
 
 
-def _read(path: Path, labels: Path) -> VideoList:
+def _read(path: Path, labels: Path, times: Times | None) -> VideoList:
     classes = read_labels(labels)
-    return VideoList(list_stem(path), path, labels, tuple(classes), tuple(read_list(path, classes=classes)))
+    lines = read_list(path, classes=classes, times=times)
+    return VideoList(list_stem(path), path, labels, tuple(classes), tuple(lines))
 
 
-def _find_own(paths: Sequence[Path], root: str | Path | None, *, scan: bool, layout: Layout | None) -> Inputs:
+def _find_own(paths: Sequence[Path], root: str | Path | None, how: _How) -> Inputs:
     """Read CSV or JSON files that label videos by class name."""
     lists = []
     for path in paths:
-        classes, lines = read_videos(path)
+        classes, lines = read_videos(path, how.times)
         name = list_stem(path) if len(paths) > 1 else ""
         lists.append(VideoList(name, path, path, tuple(classes), tuple(lines)))
     for line in (line for one in lists for line in one.lines):
         if line.split and split_of_folder(line.split) is None:
             raise UserError(f"{line.where}: split '{line.split}'{nearest(line.split, _SPLITS)}; use train or test")
-    return _find_videos(
-        lists, _root_of([path.resolve().parent for path in paths], root), scan=scan, layout=layout, in_order=True
-    )
+    return _find_videos(lists, _root_of([path.resolve().parent for path in paths], root), replace(how, in_order=True))
 
 
 def _root_of(folders: Sequence[Path], root: str | Path | None) -> Path | StoredVideos:
@@ -244,42 +275,42 @@ def _root_of(folders: Sequence[Path], root: str | Path | None) -> Path | StoredV
     return Path(root).resolve()
 
 
-def _find_videos(
-    lists: Sequence[VideoList],
-    root: Path | StoredVideos,
-    *,
-    scan: bool,
-    layout: Layout | None = None,
-    in_order: bool = False,
-) -> Inputs:
-    """Join the videos of lists, by uri, and find them below ``root``; ``in_order`` sorts the classes by name."""
-    if layout in FOLDER_LAYOUTS:
-        raise UserError(f"--layout {layout} says how to read a folder; for lists there is --layout list")
-    videos = _joined(lists)
+def _find_videos(lists: Sequence[VideoList], root: Path | StoredVideos, how: _How) -> Inputs:
+    """Join the videos of lists, by uri, and find them below ``root``."""
+    if how.layout in FOLDER_LAYOUTS:
+        raise UserError(f"--layout {how.layout} says how to read a folder; for lists there is --layout list")
+    videos, parts = _joined(lists)
     whole_first = sorted(lists, key=lambda one: bool(part_of(one.name)))
     classes = _union([one.classes for one in whole_first])
-    locate = Locator(root, known_folders(videos, classes))
-    if scan:
+    locate = Locator(root, known_folders((parts[uri].file if uri in parts else uri for uri in videos), classes))
+    if how.scan:
         locate.scan()
     found = []
+    places: dict[str, FoundPart] = {}
+    folder = root if isinstance(root, Path) else None
     for uri, video in sorted(videos.items()):
-        path, reason = locate(uri, video.label)
-        found.append(replace(video, path=path, reason=reason))
+        if uri in parts:
+            place = places[uri] = find_part(parts[uri], video.label, locate, folder)
+            found.append(replace(video, path=place.path, reason=place.reason, span=place.span))
+        else:
+            path, reason = locate(uri, video.label)
+            found.append(replace(video, path=path, reason=reason))
     if not any(video.path for video in found):
         windows = ", a path with a drive or server of Windows" if is_windows_path(found[0].uri) else ""
         raise UserError(
             f"none of the {len(found)} listed videos is below {root} (for instance {found[0].uri}{windows}); set --root"
         )
-    notes = [*_repeats(lists), *_windows_notes(found, str(root)), *_label_notes(found, classes, layout)]
-    unused = {one.name: unused_columns(one.path) for one in lists}
-    shown = sorted(classes) if in_order else classes
+    notes = [*_repeats(lists), *_windows_notes(found, str(root)), *_label_notes(found, classes, how.layout)]
+    notes += part_notes([(parts[uri], place) for uri, place in places.items()])
+    unused = {one.name: unused_columns(one.path, how.times) for one in lists}
+    shown = sorted(classes) if how.in_order else classes
     said = understand_lists(str(root), shown, (video.split for video in found), unused, notes)
-    inputs = Inputs(Path(), tuple(shown), tuple(found), files=locate.files, understanding=said)
+    inputs = Inputs(Path(), tuple(shown), tuple(found), files=locate.files, understanding=said, times=how.times)
     return replace(inputs, root=root) if isinstance(root, Path) else replace(inputs, store=root)
 
 
 def _repeats(lists: Sequence[VideoList]) -> list[str]:
-    repeated = sum(len(one.lines) - len({line.path for line in one.lines}) for one in lists)
+    repeated = sum(len(one.lines) - len({line.name for line in one.lines}) for one in lists)
     return [f"{count(repeated, 'line')} with a video that the same list names before"] if repeated else []
 
 
@@ -296,22 +327,34 @@ def _windows_notes(videos: Sequence[Input], root: str) -> list[str]:
 def _label_notes(videos: Sequence[Input], classes: Sequence[str], layout: Layout | None) -> list[str]:
     if layout == "list":
         return []
-    return check_labels((Labelled(video.path or video.uri, video.label) for video in videos if video.label), classes)
+    labels: dict[str, set[str]] = defaultdict(set)
+    for video in videos:
+        if video.span is not None:  # the parts of a video may be of other classes than its folder
+            labels[video.path].add(video.label)
+    said = (video for video in videos if video.label and (video.span is None or len(labels[video.path]) == 1))
+    return check_labels((Labelled(video.path or video.uri, video.label) for video in said), classes)
 
 
-def _joined(lists: Sequence[VideoList]) -> dict[str, Input]:
-    """Return the videos of all lists by uri, each with all the splits that name it and no path yet."""
+def _joined(lists: Sequence[VideoList]) -> tuple[dict[str, Input], dict[str, ListedPart]]:
+    """Return the videos of all lists by uri, each with all the splits that name it and no path yet.
+
+    Those of which the list names a part, or the number of frames, have a second entry that says so.
+    """
     videos: dict[str, Input] = {}
+    parts: dict[str, ListedPart] = {}
     first_seen: dict[str, str] = {}
     for one in lists:
         default_split = "" if any(line.split for line in one.lines) else one.name
         for line in one.lines:
-            label, uri = one.classes[line.label], uri_of(line.path)
+            label, file = one.classes[line.label], uri_of(line.path)
+            uri = file if line.cut is WHOLE else line.cut.after(file)
             split = line.split.lower() or default_split
             known = videos.get(uri)
             if known is None:
-                videos[uri] = Input(uri, "", label, split, line.group)
+                videos[uri] = Input(uri, "", label, split, line.group, "", None, line.fps)
                 first_seen[uri] = line.where
+                if line.cut is not WHOLE or line.n_frames:
+                    parts[uri] = ListedPart(file, line.cut, line.n_frames)
             elif known.label != label:
                 raise UserError(
                     f"{line.where}: {uri} is '{label}' here but '{known.label}' in {first_seen[uri]}; "
@@ -319,7 +362,8 @@ def _joined(lists: Sequence[VideoList]) -> dict[str, Input]:
                 )
             elif split not in known.split.split("|"):
                 videos[uri] = replace(known, split="|".join(filter(None, (known.split, split))))
-    return videos
+    check_groups([(part.file, videos[uri].source) for uri, part in parts.items()])
+    return videos, parts
 
 
 def _union(label_files: Iterable[Sequence[str]]) -> list[str]:

@@ -10,28 +10,29 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pipelines.videos.list_folder import KEPT, KeptIndex, VideoList
+from pipelines.videos.time_columns import Times
 from vlmodels.errors import UserError
 
 LISTS = "lists"
 """Folder of kept lists in an ingested data set."""
 
 
-def keep_lists(out: Path, lists: Sequence[VideoList], dataset: str | None) -> None:
+def keep_lists(out: Path, lists: Sequence[VideoList], dataset: str | None, times: Times | None = None) -> None:
     """Replace ``out/lists`` by byte copies of these lists and of their label files; without lists, remove it.
 
-    ``lists.json`` in the same folder names the data set, and the label file of each list.
+    ``lists.json`` in the same folder names the data set, the label file of each list, and how their times are read.
     """
     place = out / LISTS
     files = {one.path.name: one.path for one in lists}
     labels = label_names(lists)
     files |= {labels[one.name]: one.labels_path for one in lists}
     content = {name: path.read_bytes() for name, path in files.items()}
-    swap_in(place, content | kept_file(dataset, labels) if content else {}, KEPT)
+    swap_in(place, content | kept_file(dataset, labels, times) if content else {}, KEPT)
 
 
-def kept_file(dataset: str | None, labels: dict[str, str]) -> dict[str, bytes]:
-    """Return ``lists.json`` by its name: the data set of the lists, and the label file of each."""
-    return {KEPT: KeptIndex(dataset, labels).to_bytes()}
+def kept_file(dataset: str | None, labels: dict[str, str], times: Times | None = None) -> dict[str, bytes]:
+    """Return ``lists.json`` by its name: the data set of the lists, the label file of each, how times are read."""
+    return {KEPT: KeptIndex(dataset, labels, times).to_bytes()}
 
 
 def label_names(lists: Sequence[VideoList]) -> dict[str, str]:

@@ -14,7 +14,9 @@ from typing import Literal
 
 from pipelines.storage.files import file_sha256, is_folder
 from pipelines.videos.catalog import Dataset, dataset, dataset_of_folder, part_of
-from pipelines.videos.list_files import ListLine, is_list, is_table, list_stem, read_labels, read_list
+from pipelines.videos.list_entries import ListLine
+from pipelines.videos.list_files import is_list, is_table, list_stem, read_labels, read_list
+from pipelines.videos.time_columns import Times
 from vlmodels.errors import UserError, nearest
 
 KEPT = "lists.json"
@@ -49,10 +51,12 @@ class KeptIndex:
     Attributes:
         dataset: the published data set that the lists belong to; None for own lists.
         labels: the name of each list's label file.
+        times: how the lists' columns of times were read, if the user said so.
     """
 
     dataset: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    times: Times | None = None
 
     @classmethod
     def read(cls, folder: Path) -> KeptIndex:
@@ -63,7 +67,7 @@ class KeptIndex:
         """
         try:
             plain = json.loads((folder / KEPT).read_text())
-            return cls(plain.get("dataset") or None, plain.get("labels", {}))
+            return cls(plain.get("dataset") or None, plain.get("labels", {}), plain.get("times"))
         except FileNotFoundError:
             return cls()
         except (OSError, ValueError, AttributeError) as error:
@@ -73,7 +77,8 @@ class KeptIndex:
 
     def to_bytes(self) -> bytes:
         """Return the content of the file."""
-        return json.dumps({"dataset": self.dataset, "labels": self.labels}, indent=1).encode()
+        times = {"times": self.times} if self.times else {}
+        return json.dumps({"dataset": self.dataset, "labels": self.labels, **times}, indent=1).encode()
 
 
 @dataclass(frozen=True)
@@ -134,8 +139,12 @@ class ListFolder:
         path = self._find(stem)
         return path is not None and is_list(path)
 
-    def read(self, stem: str) -> VideoList:
-        """Return the list ``stem`` with its classes.
+    def times(self, given: Times | None = None) -> Times | None:
+        """Return how columns of times are read: as given, else as those of kept lists were."""
+        return given or KeptIndex.read(self.place).times
+
+    def read(self, stem: str, times: Times | None = None) -> VideoList:
+        """Return the list ``stem`` with its classes; ``times`` says how to read columns of times.
 
         Raises:
             UserError: no such list or no label file for it; a line or label that is wrong (file and line).
@@ -149,7 +158,8 @@ class ListFolder:
             )
         labels_path = self._labels_of(stem)
         classes = self._corrected(read_labels(labels_path))
-        return VideoList(stem, path, labels_path, tuple(classes), tuple(read_list(path, classes=classes)))
+        lines = read_list(path, classes=classes, times=self.times(times))
+        return VideoList(stem, path, labels_path, tuple(classes), tuple(lines))
 
     def _find(self, stem: str) -> Path | None:
         return next(

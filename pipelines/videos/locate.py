@@ -52,9 +52,10 @@ class LocalTree:
     root: Path
 
     def has(self, path: str) -> bool:
-        """Return whether there is a file at ``path`` below the root; the path may lead out of it."""
+        """Return whether there is a file or frame folder at ``path`` below the root; it may lead out of it."""
+        place = self.root / path
         try:
-            return (self.root / path).is_file()
+            return place.is_file() or (place.is_dir() and _is_frame_folder(place))
         except OSError:  # a name or path that is too long
             return False
 
@@ -70,7 +71,7 @@ class LocalTree:
         place = self.root / path
         try:
             if place.is_dir():
-                return "it is a folder, not a video file"
+                return "it is a folder, not a video file, and holds no numbered pictures"
             if place.is_symlink():
                 return "it is a link that leads nowhere"
             started = [f"{path}{suffix}" for suffix in UNFINISHED if (self.root / f"{path}{suffix}").is_file()]
@@ -230,6 +231,12 @@ def _folders_of(folder: str) -> _Folders:
 def is_windows_path(path: str) -> bool:
     """Return whether a path begins with a drive or a server of Windows; backslashes may be slashes by now."""
     return re.match(r"[A-Za-z]:[\\/]|\\\\|//", path) is not None
+
+
+def _is_frame_folder(folder: Path) -> bool:
+    from vlmodels.readers.picture_folder import is_picture_folder  # numpy: late
+
+    return is_picture_folder(folder)
 
 
 def _windows_hint(uri: str) -> str:

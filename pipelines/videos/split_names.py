@@ -16,7 +16,11 @@ PART_NAMES: Mapping[Part, tuple[str, ...]] = {
 }
 """Words by which folders and lists name a part of the data."""
 
-_MORE_NAMES: Mapping[Part, tuple[str, ...]] = {"train": (), "validation": ("dev",), "test": ("eval", "evaluation")}
+_MORE_NAMES: Mapping[Part, tuple[str, ...]] = {
+    "train": (),
+    "validation": ("dev", "validate"),
+    "test": ("eval", "evaluation"),
+}
 """Words that do so where they stand alone; in the name of a list they may mean something else."""
 
 _DECORATION = (

@@ -181,9 +181,11 @@ def _with_part(name: str) -> str:
 def _nothing_in(tree: FileTree) -> str:
     if tree.frame_folders:
         folders = listed([f"{folder or '.'}/" for folder in tree.frame_folders])
+        if tree.frame_folders == ("",):
+            return "it holds the numbered pictures of one video; name the folder around it, or a list of such folders"
         return (
-            f"no videos, but {count(len(tree.frame_folders), 'folder')} of numbered pictures ({folders}); frames as "
-            "pictures are not read: join those of each folder to a video file"
+            f"no videos, but {count(len(tree.frame_folders), 'folder')} of numbered pictures ({folders}); of a store, "
+            "frames as pictures are not read: copy the folders to this machine"
         )
     found = f"; passed over: {_kinds(tree.passed_over)}" if tree.passed_over else ""
     return (
@@ -244,4 +246,8 @@ def _tree_notes(tree: FileTree) -> Iterator[str]:
         yield f"{count(len(tree.damaged), 'video')} set aside ({path}: {reason})"
     if tree.frame_folders:
         folders = listed([f"{folder or '.'}/" for folder in tree.frame_folders])
-        yield f"{count(len(tree.frame_folders), 'folder')} of numbered pictures not read ({folders})"
+        what = f"{count(len(tree.frame_folders), 'folder')} of numbered pictures"
+        if tree.frame_folders[-1] in tree.videos:
+            yield f"{what}, each taken as a video"
+        else:
+            yield f"{what} not taken beside video files ({folders}): list them to take them"

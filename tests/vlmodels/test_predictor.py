@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import vlmodels
 from tests.helpers.tiny_clip import CLASSES, disturb
@@ -18,6 +19,7 @@ from vlmodels.errors import UserError
 from vlmodels.methods.msta import MSTA
 from vlmodels.predictor import Predictor, load
 from vlmodels.preprocess import eval_views
+from vlmodels.span import Span
 
 
 @pytest.fixture(scope="module")
@@ -210,3 +212,25 @@ def test_damaged_views_are_one_line(run, tmp_path, content):
     (tmp_path / "run" / "run.json").write_text("[" * 100_000)
     with pytest.raises(UserError, match="is damaged"):
         load(tmp_path / "run")
+
+
+def test_a_part_of_a_video_is_predicted_as_its_frames(run, tmp_path):
+    path = write_video(tmp_path / "a.mp4", frames=100, options={"qp": "0"})
+    predictor = load(run)
+    assert numbers(predictor.read_views(path, Span(1, 3))[0]) == [31, 43, 56, 68]
+    assert predictor(path, start=1, end=3) != predictor(path)
+    assert (predictor.read_views(path, Span(3)) == predictor.read_views(path, Span(3, 4))).all()
+    with pytest.raises(UserError, match="its times end after it"):
+        predictor(path, end=9)
+    with pytest.raises(UserError, match="is not after its start"):
+        predictor(path, start=3, end=2)
+    with pytest.raises(UserError, match="frames have no times"):
+        predictor(frames(), start=1)
+
+
+def test_a_folder_of_pictures_is_predicted_like_its_frames(run, tmp_path):
+    for number, frame in enumerate(frames(12)):
+        Image.fromarray(frame).save(tmp_path / f"{number + 1}.png")
+    predictor = load(run)
+    assert predictor(tmp_path) == predictor(frames(12))
+    assert predictor(tmp_path, start=0.5, fps=10) == predictor(frames(12)[5:])

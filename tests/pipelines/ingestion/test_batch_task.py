@@ -40,7 +40,7 @@ def out(tmp_path):
     return tmp_path / "out"
 
 
-def painted(paths):
+def painted(paths, _):
     for path in paths:
         yield Decoded(*paint(path, SETTINGS)) if "07" not in path else Decoded(None, None, "bad")
 
@@ -58,8 +58,8 @@ def test_a_full_disk_leaves_nothing_half_written(videos, out, shape):
 
 
 def test_a_disk_that_fills_up_while_clips_are_written(videos, out):
-    def decoder(paths):
-        for number, result in enumerate(painted(paths)):
+    def decoder(paths, cuts):
+        for number, result in enumerate(painted(paths, cuts)):
             if number == 12:  # both shards are begun
                 assert len(list((out / "shards").iterdir())) == 2
                 raise OSError(28, os.strerror(28))
@@ -76,7 +76,7 @@ def test_a_copy_that_cannot_be_looked_at_costs_one_clip(here, out, tmp_path):
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         (Place.open(memory) / name).write(name.encode())
 
-    def decoder(paths):
+    def decoder(paths, _):
         for path in paths:
             result = Decoded(*paint(path, SETTINGS))
             if "b.mp4" in path:  # a link to itself, which can be neither followed nor opened

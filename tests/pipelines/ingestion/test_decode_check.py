@@ -20,7 +20,7 @@ def test_a_few_copies_lie_here_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setenv("VIDADAPT_CACHE", str(tmp_path / "cache"))
     memory = f"memory://{tmp_path.name}"
 
-    def copies_here(files):
+    def copies_here(files, _):
         for file in files:
             yield Decoded(None, None, str(len(list(Path(file).parent.iterdir()))))
 
@@ -37,7 +37,7 @@ def test_a_few_copies_lie_here_at_a_time(tmp_path, monkeypatch):
 def test_local_files_stay(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"x")
     batch = Batch("0", str(tmp_path), (VideoSource("", "a.mp4"),))
-    (result,) = check_batch(batch, lambda files: [Decoded(None, None, files[0])])
+    (result,) = check_batch(batch, lambda files, _: [Decoded(None, None, files[0])])
     assert (result.path, result.error) == ("a.mp4", str(tmp_path / "a.mp4"))
     assert (tmp_path / "a.mp4").exists()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from pipelines.ingestion.claim import claimed
 from pipelines.ingestion.decode import DECODER, DecodeSettings
@@ -25,7 +26,7 @@ from pipelines.storage.files import file_sha256
 from pipelines.videos.inputs import find_inputs
 from tests.helpers import fake_decoders
 from tests.helpers.ingesting import SETTINGS
-from tests.helpers.videofiles import numbers, write_video
+from tests.helpers.videofiles import numbers, picture, write_video
 from vlmodels.errors import UserError
 from vlmodels.sampling import pool_indices
 from vlmodels.video import require_reader
@@ -357,3 +358,79 @@ def test_shards_are_the_same_with_every_reader(here, tmp_path):
         shards[reader] = report.digest, [(shard.sha256, shard.bytes) for shard in Index.read(out).shards]
     assert len(shards) > 1 or pytest.skip("PyAV is the only reader on this machine")
     assert all(found == shards["pyav"] for found in shards.values())
+
+
+def listed(folder, text):
+    path = folder / "list.csv"
+    path.write_text(text)
+    return find_inputs([path], root=folder / "v")
+
+
+def test_parts_of_a_video_are_clips_of_their_own(here, tmp_path):
+    write_video(tmp_path / "v" / "a.mp4", frames=100)
+    write_video(tmp_path / "v" / "b.mp4", frames=50)
+    text = "path,label,start_s,end_s\na.mp4,x,0,1\na.mp4,x,2.0,3.0\na.mp4,y,3.5,9\nb.mp4,y,,\nb.mp4,y,2,1\n"
+    settings = DecodeSettings(frames=2, size=16, pool=1)
+    inputs = listed(tmp_path, text)
+    report = here.ingest(inputs, tmp_path / "out", settings, decode=DECODER)
+    assert (report.ok, report.decoded, report.total) == (3, 4, 5)
+    found = rows(tmp_path / "out")
+    assert {uri: (row["start_s"], row["end_s"], row["n_frames"], row["error"][:20]) for uri, row in found.items()} == {
+        "a.mp4 [0.0-1.0 s]": (0.0, 1.0, 25, ""),
+        "a.mp4 [2.0-3.0 s]": (2.0, 3.0, 25, ""),
+        "a.mp4 [3.5-9.0 s]": (3.5, 9.0, None, "its times end after "),
+        "b.mp4": (None, None, 50, ""),
+        "b.mp4 [2-1]": (None, None, None, "its times: its end 1"),
+    }
+    assert {row["group"] for uri, row in found.items() if uri.startswith("a")} == {"a"}
+    again = here.ingest(inputs, tmp_path / "out", settings, decode=DECODER)
+    assert (again.decoded, again.digest) == (0, report.digest)
+
+
+def test_a_part_is_stored_like_a_file_that_is_cut_to_it(here, tmp_path):
+    write_video(tmp_path / "v" / "a.mp4", frames=100, options={"qp": "0"})
+    settings = DecodeSettings(frames=4, size=32, pool=2)
+    here.ingest(listed(tmp_path, "path,label,start_s,end_s\na.mp4,x,1,3\n"), tmp_path / "out", settings, decode=DECODER)
+    (row,) = rows(tmp_path / "out").values()
+    shard = pa.ipc.open_file(pa.memory_map(str(tmp_path / "out" / "shards" / row["shard"])))
+    stored = shard.get_batch(row["row"]).column("frames").to_numpy_ndarray()[0]
+    assert numbers(stored) == (25 + pool_indices(50, 4, settings.offsets)).tolist()
+
+
+def test_parts_of_a_video_stay_in_one_batch(here, tmp_path):
+    write_video(tmp_path / "v" / "a.mp4", frames=100)
+    write_video(tmp_path / "v" / "b.mp4", frames=100)
+    lines = [f"{name}.mp4,x,{start / 10},{start / 10 + 1}\n" for name in "ab" for start in range(20)]
+    here.ingest(listed(tmp_path, "path,label,start_s,end_s\n" + "".join(lines)), tmp_path / "out", decode=DECODER)
+    assert here.batch_sizes == [[20, 20]]
+
+
+def test_a_broken_video_costs_its_parts_and_is_tried_once(here, tmp_path):
+    write_video(tmp_path / "v" / "a.mp4", frames=100)
+    (tmp_path / "v" / "b.mp4").write_bytes(b"no video")
+    text = "path,label,start_s,end_s\na.mp4,x,0,1\nb.mp4,x,0,1\nb.mp4,x,1,2\nb.mp4,x,2,3\n"
+    report = here.ingest(listed(tmp_path, text), tmp_path / "out", decode=DECODER)
+    assert report.ok == 1
+    assert len({reason for _, reason in report.quarantined}) == 1
+
+
+def test_frame_folders_are_videos(here, tmp_path):
+    for folder, count in (("x/v1", 12), ("x/v2", 12), ("y/v1", 12)):
+        (tmp_path / "v" / folder).mkdir(parents=True)
+        for number in range(count):
+            Image.fromarray(picture(number, 64, 48)).save(tmp_path / "v" / folder / f"{number}.png")
+    (tmp_path / "v" / "y" / "v1" / "7.png").unlink()
+    settings = DecodeSettings(frames=2, size=16, pool=1)
+    inputs = find_inputs([tmp_path / "v"])
+    report = here.ingest(inputs, tmp_path / "out", settings, decode=DECODER)
+    assert report.quarantined == (("y/v1", "a gap in its pictures: none is between 6.png and 8.png"),)
+    found = rows(tmp_path / "out")
+    assert {(row["n_frames"], row["fps"], row["decoder"]) for row in found.values() if not row["error"]} == {
+        (12, 0.0, "pictures")
+    }
+    assert here.ingest(inputs, tmp_path / "out", settings, decode=DECODER).digest == report.digest
+    Image.fromarray(picture(3, 64, 48)).save(tmp_path / "v" / "y" / "v1" / "7.png")
+    mended = here.ingest(inputs, tmp_path / "out", settings, decode=DECODER)
+    assert (mended.decoded, mended.ok) == (1, 3)
+    here.ingest(find_inputs([tmp_path / "v"], fps=10), tmp_path / "out", settings, decode=DECODER)
+    assert {row["fps"] for row in rows(tmp_path / "out").values()} == {10.0}

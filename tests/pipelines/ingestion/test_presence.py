@@ -10,10 +10,11 @@ import time
 
 import fsspec
 import pytest
+from PIL import Image
 from pyarrow import fs
 
 from pipelines import check_data
-from pipelines.ingestion import presence
+from pipelines.ingestion import presence, presence_report
 from pipelines.ingestion.batch import CHANGED, GONE
 from pipelines.ingestion.presence_report import summary
 from pipelines.planning.training_flags import config_from, training_parser
@@ -377,3 +378,42 @@ def test_what_was_understood_is_printed_and_written(tmp_path, capsys):
     assert lines[1].startswith(
         "1 file passed over: .json 1 (val_256/jump/2.json); 1 video without a class (test/3.mp4)"
     )
+
+
+def test_parts_of_videos_are_checked_and_listed_again(tmp_path, here, capsys):
+    write_video(tmp_path / "v" / "a.mp4", frames=50)
+    write_video(tmp_path / "v" / "b.mp4", frames=50)
+    mine = tmp_path / "l.csv"
+    rows = "a.mp4,x,0,1\na.mp4,x,1,9\na.mp4,y,1.5,2\nb.mp4,y,2,1\nb.mp4,y,0,1\n"
+    mine.write_text(f"path,label,start_s,end_s\n{rows}")
+    inputs = find_inputs([mine], root=tmp_path / "v", scan=True)
+    broken = presence.undecodable(inputs, say=lambda _: None, run_checks=here.run_checks)
+    assert list(broken) == ["a.mp4 [1.0-9.0 s]"]
+    found = {checked.video.uri: checked.status for checked in presence.check(inputs, broken=broken).videos}
+    assert found == {
+        "a.mp4 [0.0-1.0 s]": "present",
+        "a.mp4 [1.0-9.0 s]": "corrupt",
+        "a.mp4 [1.5-2.0 s]": "present",
+        "b.mp4 [2-1]": "corrupt",
+        "b.mp4 [0.0-1.0 s]": "present",
+    }
+    checked = presence.check(inputs, broken=broken)
+    presence_report.write(tmp_path / "check", inputs, checked, presence_report.CheckRun(True, 0.0, ()))
+    lists = ListFolder.open(tmp_path / "check" / "lists")
+    again = find_listed(lists, ["all"], tmp_path / "v")
+    assert [video.uri for video in again.videos] == [
+        uri for uri, status in sorted(found.items()) if status == "present"
+    ]
+
+
+def test_frame_folders_are_checked(tmp_path, here):
+    for name in ("v1", "v2"):
+        (tmp_path / "x" / name).mkdir(parents=True)
+        for number in (1, 2, 3):
+            Image.new("RGB", (16, 16)).save(tmp_path / "x" / name / f"{number}.png")
+    (tmp_path / "x" / "v2" / "2.png").unlink()
+    inputs = find_inputs([tmp_path], scan=True)
+    assert presence.first_bytes(inputs) == {"x/v2": "a gap in its pictures: none is between 1.png and 3.png"}
+    (tmp_path / "x" / "v1" / "2.png").write_bytes(b"no picture")
+    broken = presence.undecodable(inputs, known=["x/v2"], say=lambda _: None, run_checks=here.run_checks)
+    assert broken == {"x/v1": "its picture 2.png is damaged"}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.config.protocols import PROTOCOLS
 from pipelines.protocols.make_split import make_split
-from pipelines.protocols.split import Scoring, Source
+from pipelines.protocols.split import Scoring, Source, clips_of
 from tests.helpers.fakes import clip, folder_clips
 from tests.helpers.protocol_cases import NAMES, config, source
 
@@ -71,3 +72,20 @@ def test_the_digest_stays_if_nothing_that_is_scored_changes(digest, name, folder
     data = Source(name, folder, tuple(folder_clips() + unlabelled), NAMES)
     assert digest() == digest(data=data)
     assert digest() == digest(allow_leak=True, hmdb_names="corrected")
+
+
+# --------------------------------------------------------------------------------------------- parts of videos
+
+
+def manifest(uris):
+    count = len(uris)
+    same = {name: [""] * count for name in ("label", "group", "split", "error")}
+    return pa.table({"clip_id": uris, "uri": uris, **same, "status": ["ok"] * count, "sha256": ["f"] * count})
+
+
+def test_the_content_of_a_part_is_its_file_and_its_times():
+    parts = clips_of(manifest(["a.mp4 [0.0-2.0 s]", "a.mp4 [2.0-4.0 s]", "a.mp4", "b.mp4 [0.0-2.0 s]"]))
+    first, second, whole, copy = (clip.sha256 for clip in parts)
+    assert len({first, second, whole}) == 3  # no copies of each other
+    assert first == copy
+    assert whole == "f"

@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.scripts import run_copy
+from tests.helpers.videofiles import write_video
+from vlmodels.checkpoint import save_adapter
+from vlmodels.clip import create
 from vlmodels.errors import UserError
+from vlmodels.methods.zeroshot import ZeroShot
 
 
 def test_predict_from_a_registry_that_is_not_there_makes_none(tmp_path):
@@ -32,6 +36,23 @@ def test_mistakes_in_class_names_are_one_line(tmp_path, labels, message):
     done = run_copy("predict", "a.mp4", "--model", "models:/x@champion", "--labels", labels, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert message in done.stderr
+
+
+def test_seconds_of_a_video_are_named_in_the_answer(tmp_path, capsys):
+    from pipelines import predict
+
+    save_adapter(tmp_path, ZeroShot(create("toy", weights="toy", num_frames=4), ZeroShot.Config()))
+    video = str(write_video(tmp_path / "a.mp4", frames=100))
+    arguments = ["--model", str(tmp_path), "--labels", "red car, sailing boat"]
+    assert predict.main([video, *arguments, "--start", "1", "--end", "00:00:02.5"]) == 0
+    assert capsys.readouterr().out.startswith(f"{video} [1.0-2.5 s]\n")
+    assert predict.main([video, *arguments, "--start", "1", "--end", "2.5", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["start"], found["end"]) == (1, 2.5)
+    assert predict.main([video, *arguments, "--end", "9"]) == 1
+    assert "its times end after it: they are 0.0-9.0 s, it ends at 4.0 s" in capsys.readouterr().err
+    with pytest.raises(UserError, match="'x' is no time"):
+        predict.main([video, *arguments, "--start", "x"])
 
 
 @pytest.mark.ray

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.videos.captions import paragraphs, read_captions, write_captions
+from tests.helpers.list_files import put
 from vlmodels.errors import UserError
 
 
@@ -291,3 +292,15 @@ def test_places_without_captions(tmp_path):
     refused(tmp_path, "it should hold captions.json, captions.csv, MSRVTT_train.9k.csv")
     refused(tmp_path / "no", "no: no such file or folder")
     refused(tmp_path, "unknown data set 'msrvt' of captions (did you mean 'msrvtt'?)", "msrvt")
+
+
+def test_captions_of_parts_of_videos(tmp_path):
+    csv_file = put(tmp_path / "c.csv", "video,caption,start_s,end_s\na.mp4,one,0,2\na.mp4,two,2,4.5\nb.mp4,whole,,\n")
+    assert read_captions(csv_file) == {
+        "all": {"a.mp4 [0.0-2.0 s]": ("one",), "a.mp4 [2.0-4.5 s]": ("two",), "b.mp4": ("whole",)}
+    }
+    entries = [{"video": "a.mp4", "caption": ["one", "uno"], "time_start": 0, "time_end": 2}]
+    json_file = put(tmp_path / "j.json", json.dumps(entries))
+    assert read_captions(json_file) == {"all": {"a.mp4 [0.0-2.0 s]": ("one", "uno")}}
+    with pytest.raises(UserError, match=r"c\.csv:2: its times: its end 1 is not after"):
+        read_captions(put(tmp_path / "c.csv", "video,caption,start_s,end_s\na.mp4,one,2,1\n"))

@@ -208,9 +208,9 @@ def test_labels_that_start_at_1_are_refused_and_a_flag_takes_them(tmp_path):
 
 def test_columns_that_are_not_used_are_said(tmp_path):
     put(tmp_path / "a.mp4")
-    mine = put(tmp_path / "mine.csv", "path,label,fps,note,split\na.mp4,run,25,,train_256\n")
+    mine = put(tmp_path / "mine.csv", "path,label,size,note,split\na.mp4,run,25,,train_256\n")
     inputs = find_inputs([mine])
-    assert inputs.understanding.lines()[1] == "columns not used: fps, note"
+    assert inputs.understanding.lines()[1] == "columns not used: size, note"
     mine.write_text("path,label\na.mp4,run\na.mp4,run\n")
     assert find_inputs([mine]).understanding.lines()[1] == "1 line with a video that the same list names before"
     assert inputs.videos[0].split == "train_256"

@@ -144,9 +144,9 @@ def test_mistakes_in_lists_name_their_place(tmp_path, file, content, message):
     ("file", "content", "unused"),
     [
         ("l.csv", "path,label,group,split\na.mp4,x,,\n", ()),
-        ("l.csv", "fps;Path;label;Note;\n25;a.mp4;x;;\n", ("fps", "Note", "(unnamed)")),
+        ("l.csv", "Size;Path;label;Note;\n25;a.mp4;x;;\n", ("Size", "Note", "(unnamed)")),
         ("l.csv", "path,video,class,label\na,b,c,d\n", ("video", "class")),
-        ("l.json", '[{"path": "a", "label": 1}, {"path": "b", "label": 1, "fps": 25}]', ("fps",)),
+        ("l.json", '[{"path": "a", "label": 1}, {"path": "b", "label": 1, "size": 25}]', ("size",)),
         ("l.json", '{"a.mp4": "x"}', ()),
         ("l.txt", "a.mp4 0\n", ()),
         ("l.csv", "a.mp4 0\n", ()),

@@ -115,7 +115,8 @@ def test_listed_names_that_cannot_be_opened_have_a_reason(tmp_path):
     assert locate("loop.mp4").reason == "it is a link that leads nowhere"
     tree(tmp_path, "late.mp4.part")
     assert locate("late.mp4").reason == "its download is not finished (late.mp4.part)"
-    assert locate("wave/v1").reason == "it is a folder, not a video file"
+    assert locate("wave").reason == "it is a folder, not a video file, and holds no numbered pictures"
+    assert locate("wave/v1").path == "wave/v1"
 
 
 def test_paths_of_windows_are_found_by_their_names(tmp_path):
