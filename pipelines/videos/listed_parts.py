@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from pipelines.videos.locate import Found, stem_of
 from pipelines.videos.time_columns import Cut
+from pipelines.videos.understanding import count
 from vlmodels.errors import UserError
 from vlmodels.span import Span
 
@@ -130,18 +131,23 @@ def part_notes(parts: Sequence[tuple[ListedPart, FoundPart]]) -> list[str]:
         parts: of each such row, what it says, and what was found.
     """
     notes = []
-    for unit, how in (("seconds", "seconds"), ("frames", "frame numbers, from 0 and the end excluded")):
+    for unit, how in (("seconds", "seconds"), ("frames", "frames, counted from 0, the end excluded")):
         found = [one.path or part.file for part, one in parts if one.span is not None and one.span.unit == unit]
         if found:
-            notes.append(f"{len(found)} clips are parts of {len(set(found))} videos, by {how} (--times)")
+            videos = count(len(set(found)), "video")
+            notes.append(f"{count(len(found), 'clip')} cut from {videos} by times in {how} (--times)")
+    if counted := sum(bool(part.n_frames) for part, _ in parts):
+        notes.append(f"{count(counted, 'line')} with a number of frames before the label")
     already = [one.path for part, one in parts if one.path and part.cut.span is not None and one.span is None]
     if already:
-        notes.append(f"{len(already)} files are cut already, by their names ({already[0]}), and taken whole")
+        notes.append(f"{count(len(already), 'file')} cut already, by their names ({already[0]}), and taken whole")
     if others := [one.count_note for _, one in parts if one.count_note]:
-        notes.append(f"{len(others)} frame folders have another number of pictures than listed ({others[0]})")
+        notes.append(f"{count(len(others), 'frame folder')} with other numbers of pictures than listed ({others[0]})")
     if wrong := [part for part, _ in parts if part.cut.problem]:
         first = wrong[0]
-        notes.append(f"{len(wrong)} rows have wrong times ({first.cut.after(first.file)}: {first.cut.problem})")
+        notes.append(
+            f"{count(len(wrong), 'row')} with wrong times ({first.cut.after(first.file)}: {first.cut.problem})"
+        )
     return notes
 
 

@@ -19,6 +19,7 @@ from pipelines.ingestion.isolation import Decoded
 from pipelines.storage.place import Place
 from tests.helpers.fake_decoders import paint
 from tests.helpers.ingesting import PAINT, SETTINGS
+from vlmodels.span import Cuts, Span
 
 NAME = "0123456789abcdef"
 REQUEST = DecodeRequest(SETTINGS, time_limit_s=20, decode=PAINT)
@@ -88,6 +89,26 @@ def test_a_copy_that_cannot_be_looked_at_costs_one_clip(here, out, tmp_path):
     facts = decode_batch(Batch(NAME, memory, sources), Destination(out), decoder)
     assert [fact.status for fact in facts] == ["ok", "quarantined", "ok"]
     assert facts[1].error.startswith("missing: it was in the store")
+
+
+def test_a_stored_video_is_fetched_once_for_its_parts(here, out, tmp_path):
+    memory = f"memory://{tmp_path.name}"
+    for name in ("a.mp4", "b.mp4"):
+        (Place.open(memory) / name).write(name.encode())
+    asked = []
+
+    def decoder(paths, cuts):
+        for path, some in zip(paths, cuts, strict=True):
+            asked.append((len(list(Path(path).parent.glob("*-a.mp4"))), some))
+            for _ in some.spans if some else (None,):
+                yield Decoded(*paint(path, SETTINGS))
+
+    spans = (Span(0, 1), Span(1, 2))
+    sources = [VideoSource(span.after("a.mp4"), "a.mp4", FileStat(5, 0), span) for span in spans]
+    sources.append(VideoSource("b.mp4", "b.mp4", FileStat(5, 0)))
+    facts = decode_batch(Batch(NAME, memory, tuple(sources)), Destination(out), decoder)
+    assert [(fact.clip_id, fact.status) for fact in facts] == [(source.clip_id, "ok") for source in sources]
+    assert asked == [(1, Cuts(spans)), (0, None)]
 
 
 def test_a_batch_that_cannot_be_delivered_ends_the_run(here, videos, s3, s3_server, tmp_path):

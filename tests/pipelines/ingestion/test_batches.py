@@ -16,6 +16,7 @@ from pipelines.videos.inputs import find_inputs
 from tests.helpers.fake_cluster import FakeCluster, machine
 from tests.helpers.ingesting import PAINT, SETTINGS
 from vlmodels.errors import UserError
+from vlmodels.span import Span
 
 
 @pytest.mark.parametrize(
@@ -88,6 +89,9 @@ def test_over_ray_more_workers_than_cpus_where_machines_may_come(ray_session, vi
 
 
 def test_a_batch_travels_in_a_table():
+    sources = (VideoSource("1", "a [x].mp4", None, Span(0, 1.5)), VideoSource("2", "f", None, None, 25.0))
+    parts = Batch("name", "/v", sources)
+    assert Batch.from_row(parts.to_row()) == parts
     local = Batch("name", "/videos", (VideoSource("1", "a.mp4"), VideoSource("2", "b.mp4")), token="t")
     stored = Batch("name", "s3://b/v", (VideoSource("1", "a.mp4", FileStat(3, 4)),))
     for batch in (local, stored):

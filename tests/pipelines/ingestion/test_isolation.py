@@ -15,6 +15,7 @@ from tests.helpers import fake_decoders
 from tests.helpers.videofiles import numbers, write_video
 from vlmodels.errors import UserError
 from vlmodels.sampling import pool_indices
+from vlmodels.span import Cuts, Span
 
 SETTINGS = DecodeSettings(frames=2, size=16, pool=1)
 
@@ -133,3 +134,19 @@ def test_a_real_clip_through_the_child(tmp_path):
     assert np.array_equal(result.frames, frames)
     assert result.info == info
     isolated.close()
+
+
+def test_a_file_whose_decoder_ends_costs_its_parts_once(decoder, tmp_path):
+    video = write_video(tmp_path / "a.mp4")
+    isolated = decoder("paint", time_limit=1e-6)
+    cuts = [Cuts((Span(0, 1), Span(1), None)), Cuts((Span(0, 1),))]
+    found = list(isolated([str(video), str(video)], cuts))
+    assert [one.error for one in found] == ["decoding takes more than 1e-06 s"] * 4
+
+
+def test_parts_come_in_order_among_whole_files(decoder, tmp_path):
+    video = str(write_video(tmp_path / "a.mp4", frames=50))
+    isolated = decoder("paint")
+    cuts = [None, Cuts((Span(0, 1), Span(1.5, 2), Span(5, 6))), Cuts((None,)), None]
+    found = [one.info.n_frames if one.info else one.error[:20] for one in isolated([video] * 4, cuts)]
+    assert found == [40, 25, 12, "its times end after ", 50, 40]

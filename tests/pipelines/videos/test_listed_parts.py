@@ -28,7 +28,7 @@ def test_every_row_is_a_clip_of_its_own(tmp_path):
     assert {video.group for video in inputs.videos} == {"wave/a"}  # they stay together in own splits
     said = inputs.understanding.lines()[1]
     assert "columns not used: note" in said
-    assert "2 clips are parts of 1 videos, by seconds" in said
+    assert "2 clips cut from 1 video by times in seconds" in said
 
 
 def test_times_may_be_ignored(tmp_path):
@@ -65,7 +65,7 @@ def test_official_lists_of_kinetics(tmp_path):
     assert videos["-bbbbbbbbb-"].span == Span(5, 15)
     assert videos["ccccccccccc"].path == ""  # names of YouTube differ in case
     assert "no such file" in videos["ddddddddddd"].reason
-    assert "1 files are cut already, by their names" in inputs.understanding.lines()[1]
+    assert "1 file cut already, by their names" in inputs.understanding.lines()[1]
 
 
 @pytest.mark.parametrize(("times", "cut"), [("10,20", None), ("0,10", Span(0, 10)), ("2,5", Span(2, 5))])
@@ -114,7 +114,7 @@ def test_a_list_of_frame_folders(tmp_path):
         ("wave/v 1", "wave/v 1", ""),
     ]
     said = inputs.understanding.lines()[1]
-    assert "1 frame folders have another number of pictures than listed (jump/v2: its list says 21 frames" in said
+    assert "1 frame folder with other numbers of pictures than listed (jump/v2: its list says 21 frames" in said
 
 
 def test_a_list_of_parts_of_frame_folders(tmp_path):
