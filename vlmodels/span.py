@@ -111,6 +111,8 @@ def seconds_of(text: str) -> float:
         if plain.endswith(unit):
             plain = plain.removesuffix(unit).strip()
             break
+    if re.fullmatch(r"\d+,\d{1,2}", plain):  # a decimal comma; with three digits it may be one of thousands
+        plain = plain.replace(",", ".")
     if _NUMBER.fullmatch(plain) and math.isfinite(value := float(plain)):
         return round(value, MICRO)
     raise UserError(f"'{text}' is no time; write seconds (75.5) or hours:minutes:seconds (00:01:15.5)")

@@ -20,6 +20,8 @@ LABEL_COLUMNS = ("label", "class")
 COUNT_COLUMNS = ("n_frames", "num_frames", "total_frames")
 OTHER_COLUMNS = ("group", "split", "fps")
 """Columns that a list may have besides those of path and label, times and numbers of frames."""
+PAIRS = ("segment", "timestamps", "interval", "span")
+"""Keys of an entry in JSON that may hold start and end together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +231,7 @@ def _json_entries(path: Path, text: str, times: Times | None) -> Iterator[Entry]
         content = [{"path": video, "label": label} for video, label in content.items()]
     if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
         raise UserError(f'{path}: a list in JSON is [{{"path": ..., "label": ...}}, ...] or {{path: label}}')
+    content = [with_ends(item) for item in content]
     names = list(dict.fromkeys(str(name) for item in content for name in item))
     rows = ((f"{path}, entry {number}", _texts(item)) for number, item in enumerate(content, start=1))
     for where, row, cut in _with_cuts(rows, names, times, str(path)):
@@ -236,6 +239,15 @@ def _json_entries(path: Path, text: str, times: Times | None) -> Iterator[Entry]
         label = next((name for name in LABEL_COLUMNS if name in row), LABEL_COLUMNS[0])
         count = next((name for name in COUNT_COLUMNS if name in row), "")
         yield _Columns(video, label, count, f" ({label})").entry(row, where, cut)
+
+
+def with_ends(item: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry with the two ends of its ``segment: [3.0, 8.5]`` (ActivityNet), if it has one, as start and end."""
+    for name in PAIRS:
+        pair = item.get(name)
+        if isinstance(pair, list) and len(pair) == 2 and not any(isinstance(end, (list, dict)) for end in pair):
+            return {key: value for key, value in item.items() if key != name} | {"start": pair[0], "end": pair[1]}
+    return item
 
 
 def _texts(item: Mapping[str, Any]) -> dict[str, str]:

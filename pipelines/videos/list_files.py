@@ -23,6 +23,7 @@ from pipelines.videos.list_entries import (
     read_entries,
     table_rows,
     whole_number,
+    with_ends,
 )
 from pipelines.videos.text_file import read_text
 from pipelines.videos.time_columns import Times, time_columns
@@ -116,7 +117,7 @@ def unused_columns(path: str | Path, times: Times | None = None) -> tuple[str, .
     if kind == "json":
         content = parse_json(path, text)
         items = content if isinstance(content, list) else []
-        names = dict.fromkeys(str(name) for item in items if isinstance(item, dict) for name in item)
+        names = dict.fromkeys(str(name) for item in items if isinstance(item, dict) for name in with_ends(item))
     elif kind == "csv" and mark:
         names = dict.fromkeys(cell.strip() for cell in next(table_rows(path, text, mark), ("", []))[1])
     else:

@@ -137,7 +137,7 @@ def _shows_seconds(cell: str, *, has_gaps: bool) -> bool:
     """Return whether a number has a point; where cells are empty, pandas writes whole numbers as 30.0, too."""
     if re.fullmatch(r"\d+(?:\.\d+)?\s*s(?:ec)?", cell.strip().lower()):
         return True
-    _, point, rest = cell.strip().partition(".")
+    _, point, rest = cell.strip().replace(",", ".").partition(".")
     return bool(point) and rest.isdecimal() and (not has_gaps or bool(rest.strip("0")))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from pipelines.videos.inputs import find_inputs
@@ -151,3 +153,15 @@ def test_frame_folders_beside_video_files_are_named(tmp_path):
     inputs = find_inputs([tmp_path])
     assert [video.uri for video in inputs.videos] == ["wave/a.mp4"]
     assert "1 folder of numbered pictures not taken beside video files" in inputs.understanding.lines()[1]
+
+
+def test_both_ends_in_one_value_of_json(tmp_path):
+    """As in the lists of ActivityNet."""
+    put(tmp_path / "a.mp4")
+    entries = [
+        {"path": "a.mp4", "label": "wave", "segment": [0.5, 2]},
+        {"path": "a.mp4", "label": "x", "segment": [3, 9]},
+    ]
+    inputs = find_inputs([put(tmp_path / "l.json", json.dumps(entries))])
+    assert [video.span for video in inputs.videos] == [Span(0.5, 2), Span(3, 9)]
+    assert "not used" not in inputs.understanding.lines()[1]

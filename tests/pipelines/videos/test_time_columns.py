@@ -45,7 +45,9 @@ def test_milliseconds_are_seconds():
     assert cuts_of("start_ms,end_ms", ("1500", "2250"))[0].span == Span(1.5, 2.25)
 
 
-@pytest.mark.parametrize("cells", [("3.5", "8"), ("00:00:03", "00:00:08"), ("3.0", "8.0"), ("3s", "8s")])
+@pytest.mark.parametrize(
+    "cells", [("3.5", "8"), ("00:00:03", "00:00:08"), ("3.0", "8.0"), ("3s", "8s"), ("3,0", "8,0")]
+)
 def test_cells_may_show_that_they_are_seconds(cells):
     both = cuts_of("start,end", cells, ("1", "2"))
     assert both[1].span == Span(1, 2)
