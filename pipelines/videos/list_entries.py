@@ -242,7 +242,7 @@ def _json_entries(path: Path, text: str, times: Times | None) -> Iterator[Entry]
 
 
 def with_ends(item: dict[str, Any]) -> dict[str, Any]:
-    """Return an entry with the two ends of its ``segment: [3.0, 8.5]`` (ActivityNet), if it has one, as start and end."""
+    """Return an entry with the ends of its ``segment: [3.0, 8.5]`` (ActivityNet), if it has one, as start and end."""
     for name in PAIRS:
         pair = item.get(name)
         if isinstance(pair, list) and len(pair) == 2 and not any(isinstance(end, (list, dict)) for end in pair):
