@@ -4,7 +4,7 @@ Examples:
   python pipelines/ingest.py --videos DIR --out DATA              # DIR/CLASS/*.mp4, DIR/train/CLASS/*.mp4 or DIR/*.mp4
   python pipelines/ingest.py --videos mine.csv --root VIDEOS --out DATA      # path,label[,group][,split]: class names
   python pipelines/ingest.py --videos cuts.csv --root VIDEOS --out DATA           # path,label,start_s,end_s: parts
-  python pipelines/ingest.py --videos list.txt --labels labels.csv --root FRAMES --out DATA  # path n_frames label: frames
+  python pipelines/ingest.py --videos list.txt --labels labels.csv --root FRAMES --out DATA     # path n_frames label
   python pipelines/ingest.py --dataset hmdb51 --lists REPO --root VIDEOS --protocol b2n --out DATA  # published lists
   python pipelines/ingest.py --videos val.txt --labels labels.csv --root VIDEOS --out DATA          # any list
   python pipelines/ingest.py --videos base.txt novel.txt --labels base.csv novel.csv --out DATA

@@ -118,7 +118,7 @@ def form_of(path: Path, text: str) -> tuple[str, str | None]:
 def _text_entries(path: Path, text: str) -> Iterator[Entry]:
     name = str(path)
     lines = text.split("\n")
-    numbers = min((_numbers_before_label(line.split()) for line in lines if line.strip()), default=0)
+    numbers = _numbers_before_labels(lines)
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -135,11 +135,15 @@ def _text_entries(path: Path, text: str) -> Iterator[Entry]:
             yield Entry(video, label[0], where, at)
 
 
-def _numbers_before_label(words: Sequence[str]) -> int:
-    """Return how many numbers, at most two, stand between a path and the label."""
-    if len(words) < 3 or not words[-2].isdecimal():
-        return 0
-    return 2 if len(words) > 3 and words[-3].isdecimal() else 1
+def _numbers_before_labels(lines: Sequence[str]) -> int:
+    """Return how many numbers, at most two, all lines have between path and label."""
+    least = 2
+    for words in filter(None, map(str.split, lines)):
+        if len(words) < 3 or not words[-2].isdecimal():
+            return 0
+        if len(words) < 4 or not words[-3].isdecimal():
+            least = 1
+    return least
 
 
 def _frames_entry(video: str, *numbers: str, label: str, where: str, label_at: str) -> Entry:
