@@ -293,8 +293,8 @@ def _find_videos(lists: Sequence[VideoList], root: Path | StoredVideos, how: _Ho
             place = places[uri] = find_part(parts[uri], video.label, locate, folder)
             found.append(replace(video, path=place.path, reason=place.reason, span=place.span))
         else:
-            path, reason = locate(uri, video.label)
-            found.append(replace(video, path=path, reason=reason))
+            path, reason = locate(uri, video.label)  # ``replace`` would take longer than all else here
+            found.append(Input(uri, path, video.label, video.split, video.source, reason, None, video.fps))
     if not any(video.path for video in found):
         windows = ", a path with a drive or server of Windows" if is_windows_path(found[0].uri) else ""
         raise UserError(
