@@ -12,6 +12,7 @@ from typing import Any
 
 from pipelines.videos.text_file import read_text
 from pipelines.videos.time_columns import WHOLE, Cut, Times, read_cuts, time_columns
+from pipelines.videos.video_files import VIDEO_SUFFIXES, suffix_of
 from vlmodels.errors import UserError
 from vlmodels.span import Span, split_name
 
@@ -147,7 +148,16 @@ def _numbers_before_labels(lines: Sequence[str]) -> int:
 
 
 def _frames_entry(video: str, *numbers: str, label: str, where: str, label_at: str) -> Entry:
-    """Return the line of a frame folder: its number of frames, perhaps after the first of them."""
+    """Return the line of a frame folder: its number of frames, perhaps after the first of them.
+
+    Raises:
+        UserError: it names a video file, whose numbers may be labels as well.
+    """
+    if suffix_of(video) in VIDEO_SUFFIXES:
+        raise UserError(
+            f"{where}: more than one number behind '{video}': lists of video files are 'path label' lines; for parts "
+            "of them write a CSV with start_frame,end_frame"
+        )
     if len(numbers) == 1:
         return Entry(video, label, where, label_at, n_frames=numbers[0])
     start, count = map(whole_number, numbers)

@@ -33,6 +33,7 @@ EXEMPT = {
     "pipelines/videos/list_folder.py": "reads lists, of which the split is made, and that is in the name",
     "pipelines/videos/text_file.py": "reads lists, of which the split is made, and that is in the name",
     "pipelines/videos/time_columns.py": "reads lists, of which the split is made, and that is in the name",
+    "pipelines/videos/video_files.py": "says which suffixes are videos'; what is read of a list is in the name",
 }
 
 

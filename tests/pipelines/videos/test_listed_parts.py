@@ -165,3 +165,10 @@ def test_both_ends_in_one_value_of_json(tmp_path):
     inputs = find_inputs([put(tmp_path / "l.json", json.dumps(entries))])
     assert [video.span for video in inputs.videos] == [Span(0.5, 2), Span(3, 9)]
     assert "not used" not in inputs.understanding.lines()[1]
+
+
+@pytest.mark.parametrize("line", ["a.mp4 3 1", "a.mp4 0 3 1"])
+def test_several_numbers_behind_a_video_file_may_be_labels_and_are_refused(tmp_path, line):
+    put(tmp_path / "a.mp4")
+    with pytest.raises(UserError, match=r"l\.txt:1: more than one number behind 'a\.mp4'"):
+        found(put(tmp_path / "l.txt", f"{line}\n"), labels=[put(tmp_path / "labels.csv", LABELS)])
