@@ -67,12 +67,16 @@ def _examples(found: Sequence[Checked], status: str) -> list[str]:
     if not found:
         return []
     lines = ["", f"{status}: {len(found)}"]
-    kinds = Counter(checked.reason.split(": ")[0].split(" (")[0] for checked in found)
-    for kind, count in kinds.most_common():
-        examples = [checked for checked in found if checked.reason.startswith(kind)][:EXAMPLES]
+    for kind, count in Counter(map(_kind, found)).most_common():
+        examples = [checked for checked in found if _kind(checked) == kind][:EXAMPLES]
         lines += [f"  {count} x {kind}", *(f"      {_example(one, kind)}" for one in examples)]
         lines += _more(count, EXAMPLES, "      ")
     return lines
+
+
+def _kind(checked: Checked) -> str:
+    """Return the reason without what differs from video to video."""
+    return checked.reason.split(": ")[0].split(" (")[0]
 
 
 def _example(checked: Checked, kind: str) -> str:

@@ -89,8 +89,8 @@ def _unless_cut(path: str, span: Span) -> FoundPart:
         return FoundPart(path, "", span)
     return FoundPart(
         path,
-        f"its times: by its name the file holds {start}-{end} s of a longer video, its list says {span.text}; are "
-        "these counted from the file's start? Then rename the file",
+        f"times and name disagree: by its name the file holds {start}-{end} s of a longer video, its list says "
+        f"{span.text}; are these counted from the file's start? Then rename the file",
         span,
     )
 

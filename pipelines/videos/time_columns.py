@@ -151,13 +151,13 @@ def _cut(start: str, end: str, unit: str) -> Cut:
     text = f"{start.strip() or '?'}-{end.strip() or '?'}"
     if not _is_given(start) or not _is_given(end):
         return Cut(
-            problem=f"its times: {'a start without an end' if _is_given(start) else 'an end without a start'}",
+            problem=f"wrong times: {'a start without an end' if _is_given(start) else 'an end without a start'}",
             text=text,
         )
     try:
         return Cut(_span(start, end, unit))
     except UserError as error:
-        return Cut(problem=f"its times: {error}", text=text)
+        return Cut(problem=f"wrong times: {error}", text=text)
 
 
 def _span(start: str, end: str, unit: str) -> Span:

@@ -91,10 +91,10 @@ def test_the_whole_video_may_be_among_the_parts(tmp_path):
 @pytest.mark.parametrize(
     ("span", "cause"),
     [
-        (Span(1, 3), "its times end after it: they are 1.0-3.0 s, it ends at 2.0 s"),
-        (Span(5, 9), "its times end after it"),
-        (Span(1.001, 1.002), "no frame in its times: 1.001-1.002 s"),
-        (Span(10, 51, "frames"), "it ends at frame 50"),
+        (Span(1, 3), "times after the video's end: they are 1.0-3.0 s, the video ends at 2.0 s"),
+        (Span(5, 9), "times after the video's end"),
+        (Span(1.001, 1.002), "no frame between its times: 1.001-1.002 s"),
+        (Span(10, 51, "frames"), "the video ends at frame 50"),
     ],
 )
 def test_a_part_that_the_video_has_not_is_an_error_of_this_part(tmp_path, span, cause):

@@ -220,7 +220,7 @@ def test_a_part_of_a_video_is_predicted_as_its_frames(run, tmp_path):
     assert numbers(predictor.read_views(path, Span(1, 3))[0]) == [31, 43, 56, 68]
     assert predictor(path, start=1, end=3) != predictor(path)
     assert (predictor.read_views(path, Span(3)) == predictor.read_views(path, Span(3, 4))).all()
-    with pytest.raises(UserError, match="its times end after it"):
+    with pytest.raises(UserError, match="times after the video's end"):
         predictor(path, end=9)
     with pytest.raises(UserError, match="is not after its start"):
         predictor(path, start=3, end=2)

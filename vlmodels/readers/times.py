@@ -72,7 +72,7 @@ class Times:
         found = range(self._first_at(span.start), last)
         if not found:
             raise SpanError(
-                f"no frame in its times: {span.text}, and it ends at {seconds_text(round(float(ends), 3))} s"
+                f"no frame between its times: {span.text}, the video ends at {seconds_text(round(float(ends), 3))} s"
             )
         return found
 
@@ -93,7 +93,7 @@ def _exact(seconds: float) -> Fraction:
 
 def _too_long(span: str, end: str) -> str:
     remedy = "if the file is cut already, leave the times out"
-    return f"its times end after it: they are {span}, it ends at {end}; {remedy}"
+    return f"times after the video's end: they are {span}, the video ends at {end}; {remedy}"
 
 
 def read_times(path: Path, header: Header) -> Times:

@@ -378,9 +378,9 @@ def test_parts_of_a_video_are_clips_of_their_own(here, tmp_path):
     assert {uri: (row["start_s"], row["end_s"], row["n_frames"], row["error"][:20]) for uri, row in found.items()} == {
         "a.mp4 [0.0-1.0 s]": (0.0, 1.0, 25, ""),
         "a.mp4 [2.0-3.0 s]": (2.0, 3.0, 25, ""),
-        "a.mp4 [3.5-9.0 s]": (3.5, 9.0, None, "its times end after "),
+        "a.mp4 [3.5-9.0 s]": (3.5, 9.0, None, "times after the vide"),
         "b.mp4": (None, None, 50, ""),
-        "b.mp4 [2-1]": (None, None, None, "its times: its end 1"),
+        "b.mp4 [2-1]": (None, None, None, "wrong times: its end"),
     }
     assert {row["group"] for uri, row in found.items() if uri.startswith("a")} == {"a"}
     again = here.ingest(inputs, tmp_path / "out", settings, decode=DECODER)

@@ -50,7 +50,7 @@ def test_seconds_of_a_video_are_named_in_the_answer(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert (found["start"], found["end"]) == (1, 2.5)
     assert predict.main([video, *arguments, "--end", "9"]) == 1
-    assert "its times end after it: they are 0.0-9.0 s, it ends at 4.0 s" in capsys.readouterr().err
+    assert "times after the video's end: they are 0.0-9.0 s, the video ends at 4.0 s" in capsys.readouterr().err
     with pytest.raises(UserError, match="'x' is no time"):
         predict.main([video, *arguments, "--start", "x"])
 

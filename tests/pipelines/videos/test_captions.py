@@ -302,5 +302,5 @@ def test_captions_of_parts_of_videos(tmp_path):
     entries = [{"video": "a.mp4", "caption": ["one", "uno"], "time_start": 0, "time_end": 2}]
     json_file = put(tmp_path / "j.json", json.dumps(entries))
     assert read_captions(json_file) == {"all": {"a.mp4 [0.0-2.0 s]": ("one", "uno")}}
-    with pytest.raises(UserError, match=r"c\.csv:2: its times: its end 1 is not after"):
+    with pytest.raises(UserError, match=r"c\.csv:2: wrong times: its end 1 is not after"):
         read_captions(put(tmp_path / "c.csv", "video,caption,start_s,end_s\na.mp4,one,2,1\n"))

@@ -44,7 +44,7 @@ def test_a_wrong_row_is_set_aside_alone(tmp_path):
     mine = put(tmp_path / "l.csv", "path,label,start_s,end_s\na.mp4,wave,8,3\na.mp4,wave,3,8\na.mp4,wave,,\n")
     videos = found(mine)
     assert {uri: video.reason for uri, video in videos.items()} == {
-        "a.mp4 [8-3]": "its times: its end 3 is not after its start 8",
+        "a.mp4 [8-3]": "wrong times: its end 3 is not after its start 8",
         "a.mp4 [3.0-8.0 s]": "",
         "a.mp4": "",
     }
