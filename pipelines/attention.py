@@ -30,10 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from pipelines.shards.clip_store import ClipStore
     from vlmodels.errors import UserError
+    from vlmodels.paths import is_there
 
     if args.clips < 1:
         raise UserError(f"--clips {args.clips}: draw at least 1")
-    if args.out.exists() and not args.out.is_dir():
+    if is_there(args.out) and not args.out.is_dir():
         raise UserError(f"--out {args.out} is a file; name a folder")
     tested = targets_of(args.run)
     store = ClipStore(args.data)

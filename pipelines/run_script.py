@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import errno
 import os
+import select
 import signal
 import sys
 import threading
 from collections.abc import Callable
+
+_PIPE_CLOSED = 128 + signal.SIGPIPE
+"""Exit code of a program whose reader has ended (``| head``), as of the shell's own tools: no error of anyone."""
+_IMPOSSIBLE_NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
+"""Too long, or a link that leads to itself."""
 
 
 def run_script(main: Callable[[], int | None]) -> None:
@@ -35,6 +43,15 @@ def run_script(main: Callable[[], int | None]) -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         code = 2
+    except BrokenPipeError:
+        if not _reader_has_ended():
+            raise
+        code = _PIPE_CLOSED
+    except OSError as error:
+        if error.errno not in _IMPOSSIBLE_NAMES:
+            raise
+        print(f"error: {str(error.filename)[:200]}: {error.strerror}; choose another name", file=sys.stderr)
+        code = 2
     _leave(code)
 
 
@@ -42,10 +59,22 @@ def _on_sigterm(*_: object) -> None:
     sys.exit(143)  # as an exception, so that what runs is ended and recorded as stopped
 
 
+def _reader_has_ended() -> bool:
+    """Return whether nobody reads the output any more; else the broken pipe is that of a server or a process."""
+    outputs = select.poll()
+    for output in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # no file, or closed
+            outputs.register(output, 0)
+    return any(state & (select.POLLERR | select.POLLHUP) for _, state in outputs.poll(0))
+
+
 def _leave(code: int) -> None:
     """End the process without taking torch apart object by object, which takes seconds."""
     threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - as the end of the interpreter does: it
     atexit._run_exitfuncs()  # noqa: SLF001 - ends executors and waits for threads, then calls what is registered
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        code = _PIPE_CLOSED
     os._exit(code)

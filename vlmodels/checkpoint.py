@@ -22,6 +22,7 @@ from vlmodels.adapter_facts import AdapterFacts, BackboneFacts, WeightFile, pars
 from vlmodels.clip import create
 from vlmodels.errors import UserError
 from vlmodels.methods.base import config_from_plain
+from vlmodels.paths import is_file
 from vlmodels.weights import not_finite
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"there is no {path.name} in {path.parent}")
     try:
         with safe_open(path, framework="pt") as file:
@@ -135,7 +136,7 @@ def load_adapter(folder: Path, backbone: Backbone | None = None, *, weights: str
         UserError: the file is missing, damaged or not an adapter; the backbone has other weights or cannot be created.
     """
     folder = Path(folder)
-    path = folder if folder.is_file() else folder / ADAPTER
+    path = folder if is_file(folder) else folder / ADAPTER
     tensors, metadata = _read(path)
     if _KEY not in metadata:
         raise UserError(f"{path} is not an adapter of this package: its metadata names no method")

@@ -15,6 +15,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from vlmodels import viclip
 from vlmodels.backbone import Backbone
 from vlmodels.errors import UserError, nearest
+from vlmodels.paths import absolute, is_file
 from vlmodels.toy import TOY_WEIGHTS, build_toy_clip, toy_tokenizer
 from vlmodels.weights import from_vificlip, is_vificlip, key_differences, read_weights
 
@@ -106,7 +107,7 @@ def check_weights(name: str, weights: str | Path | None) -> None:
     if not known_name:
         raise UserError(f"unknown backbone '{name}'{nearest(name, names())}; {_HOW_TO_LIST}")
     known = tags(name)
-    if weights is not None and str(weights) not in known and not Path(weights).is_file():
+    if weights is not None and str(weights) not in known and not is_file(weights):
         raise UserError(
             f"no weights '{weights}' for {name}: neither a file nor one of its pretrained tags"
             f"{nearest(str(weights), known)}, which are {', '.join(known) or 'none'}"
@@ -115,9 +116,9 @@ def check_weights(name: str, weights: str | Path | None) -> None:
 
 def weight_file(name: str, weights: str | Path | None) -> Path | None:
     """Return the absolute path of weights that are a file; None for a tag, even if a file here is called like it."""
-    if weights is None or str(weights) in tags(name.replace("/", "-")) or not Path(weights).is_file():
+    if weights is None or str(weights) in tags(name.replace("/", "-")) or not is_file(weights):
         return None
-    return Path(weights).resolve()
+    return absolute(weights)
 
 
 def _recorded(name: str, weights: str | Path | None) -> str:

@@ -16,6 +16,7 @@ from vlmodels.checkpoint import ADAPTER, load_adapter
 from vlmodels.cuts import read_cut
 from vlmodels.errors import UserError
 from vlmodels.local_registry import local_model_folder, registry_file
+from vlmodels.paths import is_there
 from vlmodels.preprocess import CROPS, eval_views
 from vlmodels.resize import resize_cover, storage_shape, stored_short_side
 from vlmodels.sampling import Indices, Sampling, view_indices
@@ -244,7 +245,7 @@ def model_folder(source: str | Path) -> Path:
         UserError: the model or folder does not exist.
     """
     folder = _download(str(source)) if str(source).startswith("models:") else Path(source)
-    if not folder.exists():
+    if not is_there(folder):
         raise UserError(f"there is no {folder}; give a run's folder or models:/NAME@ALIAS")
     return folder
 

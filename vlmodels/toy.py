@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from vlmodels.errors import UserError
+from vlmodels.paths import is_file
 from vlmodels.weights import not_finite
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ _REMEDY = "python -m pipelines.toyworld.pretrain"
 
 def _read(weights: Path) -> tuple[dict[str, torch.Tensor], list[int]]:
     """Read the tensors, and the token ids of the rows of the token table."""
-    if not weights.is_file():
+    if not is_file(weights):
         raise UserError(f"no toy CLIP weights at {weights}; make them with {_REMEDY}")
     try:
         with safe_open(weights, framework="pt") as file:

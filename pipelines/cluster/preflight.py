@@ -17,6 +17,7 @@ from pipelines.cluster.view import CONNECTED, ClusterView, RayNode
 from pipelines.config.schema import ScaleConfig, TrainConfig
 from pipelines.storage.place import SCRATCH, is_uri, without_secrets
 from vlmodels.errors import UserError, refuse
+from vlmodels.paths import absolute, is_file
 
 _COPY = "copy the ingested folder of this machine there, or put it in a store or shared folder"
 
@@ -94,7 +95,7 @@ def _request(config: TrainConfig, data: Sequence[str]) -> Request:
     weights = config.backbone.pretrained or ""
     return {
         "data": list(data),
-        "weights": weights if Path(weights).is_file() else "",
+        "weights": weights if is_file(weights) else "",
         "out": config.out if is_uri(config.out) else str(_local(config.out)),
         "shared": "",
         "sources": "",
@@ -104,7 +105,7 @@ def _request(config: TrainConfig, data: Sequence[str]) -> Request:
 
 
 def _local(out: str) -> Path:
-    return Path(out.removeprefix("file://")).resolve()
+    return absolute(out.removeprefix("file://"))
 
 
 def _check_own_data(here: MachineFacts) -> None:

@@ -17,6 +17,7 @@ from pipelines.storage.cache import local_file
 from pipelines.training.batches import batch_problems
 from pipelines.training.build import Descriptions, build_method
 from vlmodels.errors import UserError, noted
+from vlmodels.paths import is_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,7 +135,7 @@ def find_descriptions(config: TrainConfig, method: Method, split: Split) -> Desc
     from llm_descriptions.store import DescriptionStore
 
     path = local_file(config.text.descriptions)
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"--descriptions {config.text.descriptions}: no such file; pipelines/describe.py makes one")
     store = DescriptionStore(path)
     text = config.text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from pipelines.config.plain import digest_of
 from pipelines.config.schema import TrainConfig
@@ -16,6 +15,7 @@ from pipelines.storage.place import is_uri
 from pipelines.videos.kept_lists import LISTS
 from pipelines.videos.list_folder import kept_dataset
 from vlmodels.errors import noted, refuse
+from vlmodels.paths import absolute, is_folder, is_there
 
 RESERVED = ("select", "hm", "cost")
 """What a run's metrics hold beside the test sets."""
@@ -122,7 +122,7 @@ def with_absolute_paths(config: TrainConfig, store: ClipStore) -> TrainConfig:
         config,
         data=replace(config.data, dir=store.uri if config.data.dir else ""),
         protocol=replace(config.protocol, tests=tuple(map(_absolute_test, config.protocol.tests))),
-        start=str(Path(config.start).resolve()) if config.start and Path(config.start).exists() else config.start,
+        start=str(absolute(config.start)) if config.start and is_there(config.start) else config.start,
         backbone=replace(backbone, pretrained=str(file) if file else backbone.pretrained),
     )
 
@@ -130,10 +130,10 @@ def with_absolute_paths(config: TrainConfig, store: ClipStore) -> TrainConfig:
 def named_test(item: str) -> tuple[str, str]:
     """Return name ("" if none is given) and folder or URI of ``NAME=DIR`` or ``DIR``."""
     name, equals, folder = item.partition("=")
-    return ("", item) if not equals or is_uri(name) or Path(item).is_dir() else (name, folder)
+    return ("", item) if not equals or is_uri(name) or is_folder(item) else (name, folder)
 
 
 def _absolute_test(item: str) -> str:
     name, folder = named_test(item)
-    place = folder if is_uri(folder) else str(Path(folder).resolve())
+    place = folder if is_uri(folder) else str(absolute(folder))
     return f"{name}={place}" if name else place

@@ -25,6 +25,7 @@ from pipelines.config.schema import (
 )
 from pipelines.config.values import whole_numbers
 from vlmodels.errors import UserError
+from vlmodels.paths import absolute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,5 +290,5 @@ def tracking_uri(given: str | None, out: str) -> str:
         return given
     if chosen := os.environ.get("MLFLOW_TRACKING_URI"):
         return chosen
-    folder = Path("runs" if is_uri(out) else out.removeprefix("file://")).resolve()
+    folder = absolute("runs" if is_uri(out) else out.removeprefix("file://"))
     return f"sqlite:///{folder}/mlflow.db"

@@ -20,6 +20,7 @@ from pipelines.storage.digests import KnownDigests
 from pipelines.storage.files import file_sha256
 from pipelines.storage.place import Place, is_uri
 from vlmodels.errors import UserError
+from vlmodels.paths import is_folder
 from vlmodels.resize import Frames
 from vlmodels.sampling import Sampling
 
@@ -181,9 +182,9 @@ class ClipStore:
         return manifest
 
     def _unfinished(self) -> str:
-        if not self.folder.is_dir():
+        if not is_folder(self.folder):
             return f"{self.folder}: no such folder; pipelines/ingest.py makes it"
-        if not (self.folder / SHARDS).is_dir():
+        if not is_folder(self.folder / SHARDS):
             return f"{self.folder}: no {INDEX} in it; pipelines/ingest.py makes one"
         return (
             f"{self.folder}: the ingest is unfinished (no {INDEX} that fits {MANIFEST}); "

@@ -12,6 +12,7 @@ from typing import Any
 from pipelines.shards.shard_file import Shard
 from pipelines.storage.files import write_whole
 from vlmodels.errors import UserError
+from vlmodels.paths import IMPOSSIBLE
 from vlmodels.sampling import Sampling, Starts
 
 FORMAT = 1
@@ -92,6 +93,8 @@ class Index:
         except FileNotFoundError:
             return None
         except OSError as error:
+            if error.errno in IMPOSSIBLE:
+                return None
             raise DamagedIndexError(_damaged(str(folder / INDEX), str(error.strerror or error))) from error
         return cls.parse(content, str(folder / INDEX))
 

@@ -24,13 +24,3 @@ def file_sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def is_there(path: str | Path) -> bool:
-    """Return whether there is a file or folder; False also for names that no file can have (too long)."""
-    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises OSError for such names
-
-
-def is_folder(path: str | Path) -> bool:
-    """Return whether there is a folder; False also for names that no folder can have (too long)."""
-    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises OSError for such names

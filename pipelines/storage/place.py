@@ -13,6 +13,7 @@ from pyarrow import fs
 
 from pipelines.storage.files import write_whole
 from vlmodels.errors import UserError
+from vlmodels.paths import absolute
 
 PATIENT = 12
 """Attempts of S3's standard retries that outlast a store that is away for minutes."""
@@ -62,7 +63,7 @@ class Place:
         text = str(where)
         if not is_uri(text):
             path = unquote(text.removeprefix("file://")) if text.startswith("file://") else text
-            root = str(Path(path).resolve())
+            root = str(absolute(path))
             return cls(fs.LocalFileSystem(), root, root, local=True)
         address = urlsplit(text)
         uri = without_secrets(text)

@@ -19,6 +19,7 @@ from pipelines.storage.files import write_whole
 from pipelines.storage.place import Place, is_uri, why
 from pipelines.sweeps.records import STARTED, SweepRecord, TrialRecord, WinnerRecord, from_json, to_json
 from vlmodels.errors import UserError
+from vlmodels.paths import absolute
 
 Record = TypeVar("Record", SweepRecord, TrialRecord, WinnerRecord)
 
@@ -32,7 +33,7 @@ class SweepFolder:
     @classmethod
     def at(cls, out: str, name: str) -> Self:
         """Return the folder of the sweep ``name``: below ``out``, or below runs/ here where ``out`` is a URI."""
-        return cls(Path("runs" if is_uri(out) else out).resolve() / "sweeps" / name)
+        return cls(absolute("runs" if is_uri(out) else out) / "sweeps" / name)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

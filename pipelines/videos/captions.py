@@ -29,6 +29,7 @@ from typing import Any
 from pipelines.storage.files import write_whole
 from pipelines.videos.time_columns import WHOLE, Cut, read_cuts, time_columns
 from vlmodels.errors import UserError, nearest
+from vlmodels.paths import is_there
 
 Captions = dict[str, dict[str, tuple[str, ...]]]
 """Split -> video -> its captions, in the files' order."""
@@ -71,7 +72,7 @@ def read_captions(place: str | Path, dataset: str | None = None) -> Captions:
             entry), a pickle.
     """
     place = Path(place)
-    if not place.exists():
+    if not is_there(place):
         raise UserError(f"{place}: no such file or folder of captions")
     name = dataset.lower().replace("-", "") if dataset else None
     if name is not None and name not in _PUBLISHED:

@@ -10,6 +10,7 @@ from pipelines.videos.list_files import is_table, read_labels
 from pipelines.videos.locate import loosely
 from pipelines.videos.text_file import read_text
 from vlmodels.errors import UserError
+from vlmodels.paths import is_file
 
 
 def read_names(given: str) -> list[str]:
@@ -21,7 +22,7 @@ def read_names(given: str) -> list[str]:
         UserError: no such file, no names in it, a quote that is left open.
     """
     file = Path(given)
-    if _is_file(file):
+    if is_file(file):
         names = read_labels(file) if is_table(file) else [line.strip() for line in read_text(file).split("\n")]
     elif is_table(file) or given.lower().endswith(".txt"):
         raise UserError(f"--labels {given}: no such file")
@@ -40,13 +41,6 @@ def cut_names(names: Sequence[str], known: Sequence[str]) -> Iterator[str]:
         starts = range(len(pieces) - len(parts) + 1)
         if len(parts) > 1 and any(pieces[start : start + len(parts)] == parts for start in starts):
             yield name
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # longer than a file name
-        return False
 
 
 def _typed(text: str) -> list[str]:

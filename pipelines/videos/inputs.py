@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipelines.storage.files import is_folder, is_there
 from pipelines.storage.place import is_uri
 from pipelines.videos.catalog import part_of
 from pipelines.videos.file_tree import FileTree, read_tree
@@ -24,6 +23,7 @@ from pipelines.videos.understanding import Understanding, count, understand_fold
 from pipelines.videos.uris import clip_id, group_of, uri_of
 from pipelines.videos.video_files import VIDEO_SUFFIXES
 from vlmodels.errors import UserError, nearest
+from vlmodels.paths import is_folder, is_there
 from vlmodels.span import Span, split_name
 
 _SPLITS = tuple(name for names in PART_NAMES.values() for name in names)

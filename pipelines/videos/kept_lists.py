@@ -12,6 +12,7 @@ from pathlib import Path
 from pipelines.videos.list_folder import KEPT, KeptIndex, VideoList
 from pipelines.videos.time_columns import Times
 from vlmodels.errors import UserError
+from vlmodels.paths import absolute
 
 LISTS = "lists"
 """Folder of kept lists in an ingested data set."""
@@ -58,7 +59,7 @@ def swap_in(place: Path, files: dict[str, bytes], marker: str) -> None:
         UserError: there is a folder of other files.
         OSError: the files cannot be written; the old folder is back in its place.
     """
-    place = place.resolve()  # "." has no name
+    place = absolute(place)  # "." has no name
     there = place.exists()
     if there and not (place / marker).exists() and (place.is_file() or any(place.iterdir())):
         if not files:

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pipelines.storage.files import file_sha256, is_folder
+from pipelines.storage.files import file_sha256
 from pipelines.videos.catalog import Dataset, dataset, dataset_of_folder, part_of
 from pipelines.videos.list_entries import ListLine
 from pipelines.videos.list_files import is_list, is_table, list_stem, read_labels, read_list
 from pipelines.videos.time_columns import Times
 from vlmodels.errors import UserError, nearest
+from vlmodels.paths import is_file, is_folder
 
 KEPT = "lists.json"
 """The file that ``ingest`` adds to the lists that it keeps (:class:`KeptIndex`)."""
@@ -183,7 +184,7 @@ class ListFolder:
         part = part_of(stem)
         if self.labels and part in self.labels:
             path = Path(self.labels[part])
-            if not path.is_file():
+            if not is_file(path):
                 raise UserError(f"no label file {path}; it was named for the list {stem}")
             return path
         names = self._label_names(stem, part)

@@ -73,6 +73,12 @@ def test_an_unknown_tag_lists_the_known_ones():
         create("ViT-B-16-quickgelu", weights="openay")
 
 
+@pytest.mark.parametrize("name", ["toy", "ViT-B-16"])
+def test_weights_with_a_name_that_no_file_can_have(name):
+    with pytest.raises(UserError, match="neither a file nor"):
+        clip.check_weights(name, "X" * 300)
+
+
 def test_weights_that_cannot_be_fetched_name_the_remedy(monkeypatch):
     def offline(*_args, **_kwargs):
         raise RuntimeError("Failed to download weights for tag 'openai': no network")

@@ -100,6 +100,13 @@ def test_a_folder_without_an_adapter(tmp_path):
         load(tmp_path / "missing")
 
 
+@pytest.mark.parametrize("name", ["loop", "X" * 300])
+def test_a_folder_with_a_name_that_none_can_have(tmp_path, name):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match="there is no"):
+        load(tmp_path / name)
+
+
 def test_from_the_registry(run, tmp_path):
     import mlflow
 

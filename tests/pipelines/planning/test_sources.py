@@ -12,6 +12,7 @@ from pipelines.planning import sources
 from pipelines.planning.identity import weights_digest
 from pipelines.protocols.make_split import make_split
 from pipelines.storage.place import Place
+from vlmodels.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,13 @@ from pipelines.storage.place import Place
 )
 def test_names_of_tested_data(item, named):
     assert sources.named_test(item) == named
+
+
+@pytest.mark.parametrize("item", ["X" * 300 + "=DATA", "NAME=" + "X" * 300, "X" * 300])
+def test_names_longer_than_a_file_can_have(item, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="no such folder"):
+        sources.open_sources(TrainConfig(protocol=ProtocolConfig(tests=(item,))))
 
 
 def test_a_plan_names_data_by_what_opens_it_anywhere(here, videos, s3, tmp_path):

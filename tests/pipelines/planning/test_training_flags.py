@@ -83,6 +83,8 @@ def test_tracking_is_given_or_the_environments_or_a_file_of_the_runs(monkeypatch
     assert tracking_uri(None, "out") == f"sqlite:///{Path('out').resolve()}/mlflow.db"
     assert tracking_uri(None, f"file://{tmp_path}/out") == f"sqlite:///{tmp_path}/out/mlflow.db"
     assert tracking_uri(None, "s3://bucket/out") == f"sqlite:///{Path('runs').resolve()}/mlflow.db"
+    Path("loop").symlink_to("loop")
+    assert tracking_uri(None, "loop") == f"sqlite:///{tmp_path}/loop/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
     assert tracking_uri(None, "out") == "http://server"
     assert tracking_uri("http://other", "out") == "http://other"

@@ -35,6 +35,27 @@ def test_exit_codes(line, code, error):
     assert (done.returncode, done.stderr) == (code, error)
 
 
+@pytest.mark.parametrize("flush", [True, False])
+def test_a_reader_that_has_ended_is_no_error(flush):
+    code = FRAME.format(f"[print('line', flush={flush}) for _ in range(3)]")
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()  # long before the first line is printed
+    assert (process.stderr.read(), process.wait(timeout=60)) == (b"", 141)
+
+
+def test_the_broken_pipe_of_something_else_shows_where():
+    done = run("raise BrokenPipeError(32, 'Broken pipe')")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("name", ["loop", "X" * 300])
+def test_names_that_no_file_can_have_are_one_line(name, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    done = run(f"open({str(tmp_path / name)!r})")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: /")
+
+
 def test_a_mistake_of_ours_shows_where():
     done = run("raise ValueError('ours')")
     assert done.returncode == 1

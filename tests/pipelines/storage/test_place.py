@@ -45,6 +45,13 @@ def test_a_local_folder(tmp_path, monkeypatch):
     check_files(place)
 
 
+@pytest.mark.parametrize("name", ["loop", "X" * 300])
+def test_runs_cannot_be_written_to_names_that_no_folder_can_have(tmp_path, name):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match="pass another --out"):
+        check_writable(str(tmp_path / name))
+
+
 def test_a_local_write_is_whole_or_not_at_all(tmp_path):
     place = Place.open(tmp_path / "a")
     place.write(b"before")
