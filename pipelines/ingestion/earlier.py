@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from pipelines.ingestion.clip_facts import ClipFacts, FileStat
 from pipelines.ingestion.destination import OUR_SHARD
 from pipelines.ingestion.fact_files import DamagedFileError, FactFile, read_facts
@@ -24,7 +26,9 @@ from pipelines.shards.index import (
     decode_listed,
     shards_listed,
 )
+from pipelines.shards.integrity import check_content
 from pipelines.shards.shard_file import Shard
+from pipelines.storage.digests import KnownDigests
 from pipelines.storage.files import file_sha256
 from pipelines.videos.inputs import Input, Inputs
 from vlmodels.readers import picture_folder
@@ -77,6 +81,10 @@ def _read_manifest(folder: Path, index: Index | None, damaged: list[str]) -> Fac
     except DamagedFileError as error:
         damaged.append(f"{path} is damaged ({error})")
         return None
+    foreign = index and manifest.shards and not any((folder / SHARDS / one.file).exists() for one in manifest.shards)
+    if foreign and index and file_sha256(path) != index.manifest_sha256:
+        damaged.append(f"{path} is of another ingest (it names other shards)")
+        return None
     # Without a hash of its own it is known by its hash, unless an ingest was cut off before it wrote the index.
     if manifest.shards is None and index and not part_files(folder) and file_sha256(path) != index.manifest_sha256:
         damaged.append(f"{path} is damaged (its SHA-256 is not that of {INDEX})")
@@ -87,6 +95,7 @@ def _read_manifest(folder: Path, index: Index | None, damaged: list[str]) -> Fac
 def earlier_settings(folder: Path, damaged: list[str]) -> Mapping[str, Any] | None:
     """Return the settings with which the clips in a folder were decoded; None if nothing says so."""
     if index := read_index(folder, damaged):
+        damaged += filter(None, [_other_content(folder, index)])
         return index.decode
     unfinished = _unfinished_settings(folder, damaged)
     for path in (folder / MANIFEST, *part_files(folder)):
@@ -94,6 +103,14 @@ def earlier_settings(folder: Path, damaged: list[str]) -> Mapping[str, Any] | No
             if path.exists() and (settings := read_facts(path).settings):
                 return settings
     return unfinished if unfinished is not None else decode_listed(folder)
+
+
+def _other_content(folder: Path, index: Index) -> str:
+    """Return what is wrong with an index without a hash of its own whose manifest is whole; "" if it fits."""
+    path = folder / MANIFEST
+    if index.hashed or not path.exists() or file_sha256(path) != index.manifest_sha256:
+        return ""
+    return check_content(index, pq.read_table(path), folder, KnownDigests(folder))
 
 
 def _unfinished_settings(folder: Path, damaged: list[str]) -> Mapping[str, Any] | None:

@@ -33,12 +33,15 @@ def whole_shards(
         destination: of the ingest.
         shards: that the earlier ingest left, by name.
         verify: read all, also those of a store.
-        say: gets a line for each shard that is damaged.
+        say: gets a line for each shard that is damaged, and one for those that are missing or cut.
 
     Raises:
         UserError: the store cannot be read.
     """
     sizes = destination.shard_sizes()
+    if lines := _lost(shards, sizes):
+        shown = ", ".join(lines[:3]) + (f" and {plural(len(lines) - 3, 'more')}" if len(lines) > 3 else "")
+        say(f"{destination.address(SHARDS)}: {shown}; their clips are decoded again")
     if destination.uri and not verify:
         return sizes
     there = [shard for name, shard in shards.items() if sizes.get(name) == shard.bytes]
@@ -52,6 +55,16 @@ def whole_shards(
         else:
             say(f"{destination.address(SHARDS)}/{shard.file} is damaged; its clips are decoded again")
     return whole
+
+
+def _lost(shards: Mapping[str, Shard], sizes: Mapping[str, int]) -> list[str]:
+    """Return a text for each shard whose file is missing or has another size."""
+    missing = [f"{name} is missing" for name in sorted(shards.keys() - sizes.keys())]
+    return missing + [
+        f"{name} has {sizes[name]} bytes instead of {shard.bytes}"
+        for name, shard in sorted(shards.items())
+        if name in sizes and sizes[name] != shard.bytes
+    ]
 
 
 def _in_folder(

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.shards.index import INDEX, MANIFEST, SHARDS, Index
+from pipelines.shards.index import INDEX, MANIFEST, PARTS, SHARDS, Index
 from pipelines.shards.integrity import Announce, ShardCheck, check_content
 from pipelines.shards.manifest import problem_of
 from pipelines.shards.shard_cache import ShardCache
@@ -173,6 +173,10 @@ class ClipStore:
     def _read_manifest(self) -> pa.Table:
         path = self.folder / MANIFEST
         if not path.exists() or file_sha256(path) != self.index.manifest_sha256:
+            if path.exists() and not any((self.folder / PARTS).glob("*")):
+                raise UserError(
+                    f"{path} is damaged or of another ingest; run the same pipelines/ingest.py command again"
+                )
             raise UserError(self._unfinished())
         with pq.ParquetFile(path) as file:  # read_table imports pyarrow.dataset and, with it, pandas: 1.5 s
             manifest = file.read()

@@ -13,6 +13,9 @@ from pipelines.videos.time_columns import TIMES
 if TYPE_CHECKING:
     from pipelines.videos.inputs import Inputs
 
+_WRITTEN_FOLDERS = ("shards", "lists", ".parts")
+"""Folders that an ingest, or a check, makes anew in its output folder."""
+
 
 def _layouts() -> str:
     ways = "; ".join(f"{name}: {what}" for name, what in LAYOUTS.items())
@@ -71,12 +74,35 @@ def inputs_from(args: argparse.Namespace, exclude: Path | None = None, *, scan: 
     if args.videos:
         if args.dataset or args.protocol:
             raise UserError("--dataset and --protocol choose among the lists of a folder: --lists DIR")
+        if exclude is not None and len(args.videos) == 1:
+            _refuse_among_videos(exclude, args.videos[0])
         return find_inputs(args.videos, args.labels, args.root, exclude, **how)
     if args.labels:
         raise UserError("--labels goes with --videos; the lists of --lists have their label files in the same folder")
     folder = ListFolder.open(args.lists, args.dataset)
     stems, _ = wanted_lists(folder, args.protocol)
     return find_listed(folder, stems, args.root, **how)
+
+
+def _refuse_among_videos(out: Path, videos: str) -> None:
+    """Refuse an output folder that has videos to ingest in it, or would put its files among them."""
+    from pipelines.storage.place import is_uri
+    from pipelines.videos.file_tree import read_tree
+    from vlmodels.errors import UserError
+    from vlmodels.paths import absolute, is_folder
+
+    if is_uri(videos) or not is_folder(videos):
+        return
+    place, root = absolute(out), absolute(videos)
+    if place == root:
+        problem = "is the videos' own folder"
+    elif root in place.parents and is_folder(place) and read_tree(place).videos:
+        problem = f"lies in the videos' folder {videos} and holds videos itself"
+    elif place in root.parents and root.relative_to(place).parts[0] in _WRITTEN_FOLDERS:
+        problem = f"would write into the videos' folder {videos}"
+    else:
+        return
+    raise UserError(f"--out {out} {problem}; choose another folder")
 
 
 def local_only(args: argparse.Namespace, *names: str) -> None:

@@ -26,6 +26,7 @@ from pipelines.storage.files import file_sha256
 from pipelines.videos.inputs import find_inputs
 from tests.helpers import fake_decoders
 from tests.helpers.ingesting import SETTINGS
+from tests.helpers.list_files import put
 from tests.helpers.videofiles import numbers, picture, write_video
 from vlmodels.errors import UserError
 from vlmodels.sampling import pool_indices
@@ -126,9 +127,34 @@ def test_a_shard_that_is_lost_or_cut_is_made_again(here, videos, tmp_path):
     lost, cut, *_ = Index.read(out).shards
     (out / "shards" / lost.file).unlink()
     os.truncate(out / "shards" / cut.file, cut.bytes // 2)
-    again = here.ingest(videos, out)
+    said = []
+    again = here.ingest(videos, out, say=said.append)
     assert again.decoded == lost.rows + cut.rows
     assert again.digest == first.digest
+    cut_to = f"{cut.file} has {cut.bytes // 2} bytes instead of {cut.bytes}"
+    assert said == [f"{out}/shards: {lost.file} is missing, {cut_to}; their clips are decoded again"]
+
+
+def test_a_manifest_of_another_ingest_is_named(here, videos, tmp_path):
+    out, other, said = tmp_path / "out", tmp_path / "other", []
+    first = here.ingest(videos, out)
+    put(tmp_path / "others" / "class 0" / "x.mp4", b"x")
+    here.ingest(tmp_path / "others", other)
+    (out / "manifest.parquet").write_bytes((other / "manifest.parquet").read_bytes())
+    again = here.ingest(videos, out, say=said.append)
+    assert (again.decoded, again.digest) == (20, first.digest)
+    assert said[0].startswith(f"{out}/manifest.parquet is of another ingest")
+
+
+def test_an_index_without_hash_whose_classes_have_changed_is_named(here, videos, tmp_path):
+    out, said = tmp_path / "out", []
+    first = here.ingest(videos, out)
+    as_before(out)
+    plain = json.loads((out / "index.json").read_text())
+    (out / "index.json").write_text(json.dumps(plain | {"classes": plain["classes"][::-1]}))
+    again = here.ingest(videos, out, say=said.append)
+    assert (again.decoded, again.digest) == (0, first.digest)
+    assert [line.split(":")[0] for line in said] == [f"{out}/index.json is damaged"]
 
 
 def flip(path):

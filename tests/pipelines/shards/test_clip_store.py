@@ -106,6 +106,12 @@ def test_no_or_unfinished_ingest(folder, tmp_path):
     with pytest.raises(UserError, match=r"no index.json in it"):
         ClipStore(tmp_path / "empty")
     (folder / "manifest.parquet").write_bytes((folder / "manifest.parquet").read_bytes() + b"x")
+    with pytest.raises(
+        UserError, match=r"damaged or of another ingest; run the same pipelines/ingest.py command again"
+    ):
+        ClipStore(folder)
+    (folder / ".parts").mkdir()
+    (folder / ".parts" / "settings.json").write_text("{}")
     with pytest.raises(UserError, match=r"unfinished .*; run the same pipelines/ingest.py command again"):
         ClipStore(folder)
     (folder / "index.json").unlink()
