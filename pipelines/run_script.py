@@ -37,11 +37,11 @@ def run_script(main: Callable[[], int | None]) -> None:
             raise
     except ValueError as error:
         from llm_descriptions.errors import DescriptionError
-        from vlmodels.errors import UserError
+        from vlmodels.errors import UserError, with_short_words
 
         if not isinstance(error, (UserError, DescriptionError)):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {with_short_words(str(error))}", file=sys.stderr)
         code = 2
     except BrokenPipeError:
         if not _reader_has_ended():

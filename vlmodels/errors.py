@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 
@@ -24,6 +25,17 @@ def noted(problems: list[str]) -> Iterator[None]:
         yield
     except UserError as error:
         problems.append(str(error))
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """Return a text of a user for a message: its start and its end, if it is longer than ``most`` characters."""
+    kept = most // 2 - 2
+    return text if len(text) <= most else f"{text[:kept]}...{text[-kept:]}"
+
+
+def with_short_words(message: str, most: int = 200) -> str:
+    """Return a message in which paths and other words are at most ``most`` characters long."""
+    return re.sub(rf"\S{{{most + 1},}}", lambda word: shortened(word.group(), most), message)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -135,6 +135,8 @@ class Predictor:
         if isinstance(labels, str):
             raise UserError(f"labels must be a list of class names, not the text '{labels}'")
         names = tuple(labels) if labels is not None else self.classes
+        if not names:
+            raise UserError("this model has no classes of its own; name some (labels, or predict.py --labels)")
         if names != self.method.classes:
             self.method.set_classes(names)
         clips = torch.from_numpy(self.read_views(video, span_of(start, end), fps)).to(self.device)

@@ -57,6 +57,7 @@ def open_data(config: TrainConfig, problems: list[str]) -> PlannedData | None:
 def open_sources(config: TrainConfig) -> tuple[list[ClipStore], list[Source]]:
     """Open the ingested data sets: the one that trains first (if there is one), then those that are only scored."""
     named = [("", config.data.dir)] if config.data.dir else []
+    refuse([f"--test {item}: a name is missing before '='" for item in config.protocol.tests if item[:1] == "="])
     named += [named_test(item) for item in config.protocol.tests]
     stores = [ClipStore(folder) for _, folder in named]
     sources: list[Source] = []

@@ -10,7 +10,7 @@ from pipelines.videos.list_files import is_table, read_labels
 from pipelines.videos.locate import loosely
 from pipelines.videos.text_file import read_text
 from vlmodels.errors import UserError
-from vlmodels.paths import is_file
+from vlmodels.paths import is_file, is_folder
 
 
 def read_names(given: str) -> list[str]:
@@ -26,6 +26,8 @@ def read_names(given: str) -> list[str]:
         names = read_labels(file) if is_table(file) else [line.strip() for line in read_text(file).split("\n")]
     elif is_table(file) or given.lower().endswith(".txt"):
         raise UserError(f"--labels {given}: no such file")
+    elif given and is_folder(given):
+        raise UserError(f"--labels {given}: it is a folder; give a file of class names, or the names with commas")
     else:
         names = _typed(given)
     if not any(names):

@@ -18,6 +18,7 @@ from pipelines.videos.listed_parts import FoundPart, ListedPart, check_groups, f
 from pipelines.videos.locate import Locator, is_windows_path, known_folders, loosely
 from pipelines.videos.remote import StoredVideos
 from pipelines.videos.split_names import PART_NAMES, split_of_folder
+from pipelines.videos.text_file import read_text
 from pipelines.videos.time_columns import WHOLE, Times
 from pipelines.videos.understanding import Understanding, count, understand_folder, understand_lists
 from pipelines.videos.uris import clip_id, group_of, uri_of
@@ -230,6 +231,7 @@ def _match_folders(folders: set[str], classes: Sequence[str]) -> dict[str, str]:
 def _find_labelled(paths: Sequence[Path], labels: Sequence[str | Path], root: str | Path | None, how: _How) -> Inputs:
     """Read lists whose labels are numbers that label files explain."""
     if not labels:
+        read_text(paths[0])  # says what it is if it is no text
         raise UserError(f"{paths[0]}: the labels of a list are numbers; --labels CSV says which classes they are")
     if len(labels) not in {1, len(paths)}:
         raise UserError(f"{len(labels)} label files for {len(paths)} lists; give one, or one for each list")
@@ -257,7 +259,7 @@ def _find_own(paths: Sequence[Path], root: str | Path | None, how: _How) -> Inpu
         lists.append(VideoList(name, path, path, tuple(classes), tuple(lines)))
     for line in (line for one in lists for line in one.lines):
         if line.split and split_of_folder(line.split) is None:
-            raise UserError(f"{line.where}: split '{line.split}'{nearest(line.split, _SPLITS)}; use train or test")
+            raise UserError(f"{line.where}: split '{line.split}'{nearest(line.split, _SPLITS)}; use train, val or test")
     return _find_videos(lists, _root_of([path.resolve().parent for path in paths], root), replace(how, in_order=True))
 
 

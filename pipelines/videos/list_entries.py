@@ -13,7 +13,7 @@ from typing import Any
 from pipelines.videos.text_file import read_text
 from pipelines.videos.time_columns import WHOLE, Cut, Times, read_cuts, time_columns
 from pipelines.videos.video_files import VIDEO_SUFFIXES, suffix_of
-from vlmodels.errors import UserError
+from vlmodels.errors import UserError, shortened
 from vlmodels.span import Span, split_name
 
 PATH_COLUMNS = ("path", "video", "file", "youtube_id", "video_id")
@@ -21,6 +21,8 @@ LABEL_COLUMNS = ("label", "class")
 COUNT_COLUMNS = ("n_frames", "num_frames", "total_frames")
 OTHER_COLUMNS = ("group", "split", "fps")
 """Columns that a list may have besides those of path and label, times and numbers of frames."""
+LONGEST_LABEL = 300
+"""Characters of a class name: what is longer is a description, or a quote that was left open."""
 PAIRS = ("segment", "timestamps", "interval", "span")
 """Keys of an entry in JSON that may hold start and end together."""
 
@@ -103,11 +105,18 @@ def read_entries(path: Path, times: Times | None = None) -> Iterator[Entry]:
             raise UserError(f"{entry.where}: a video without a path")
         if not entry.label:
             raise UserError(f"{entry.label_at}: no label for '{entry.path}'")
+        if len(entry.label) > LONGEST_LABEL and not entry.label.isdecimal():
+            raise UserError(f"{entry.label_at}: {too_long(entry.label)}")
         if entry.path[-1] == "]" and (found := split_name(entry.path))[1] is not None:
             entry = replace(entry, path=found[0], cut=Cut(found[1]))  # noqa: PLW2901 - the same line
         yield entry
     if empty:
         raise UserError(f"{path}: no videos in this list")
+
+
+def too_long(label: str) -> str:
+    """Return the message that a class name is a text."""
+    return f"a class name of {len(label)} characters ('{shortened(label, 60)}'); at most {LONGEST_LABEL} are allowed"
 
 
 def form_of(path: Path, text: str) -> tuple[str, str | None]:

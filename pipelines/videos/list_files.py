@@ -15,6 +15,7 @@ from pathlib import Path
 from pipelines.videos.list_entries import (
     COUNT_COLUMNS,
     LABEL_COLUMNS,
+    LONGEST_LABEL,
     OTHER_COLUMNS,
     PATH_COLUMNS,
     ListLine,
@@ -22,6 +23,7 @@ from pipelines.videos.list_entries import (
     parse_json,
     read_entries,
     table_rows,
+    too_long,
     whole_number,
     with_ends,
 )
@@ -52,6 +54,8 @@ def read_labels(path: str | Path) -> list[str]:
             raise UserError(f"{where}: id '{number}' where {len(names)} should follow; ids count 0, 1, 2, ...")
         if not name or name in names:
             raise UserError(f"{where}: class name '{name}' is {'there twice' if name else 'empty'}")
+        if len(name) > LONGEST_LABEL:
+            raise UserError(f"{where}: {too_long(name)}")
         names.append(name)
     if not names:
         raise UserError(f"{path}: no classes in it")

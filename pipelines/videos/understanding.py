@@ -10,7 +10,7 @@ from pipelines.videos.file_tree import FileTree, PassedOver
 from pipelines.videos.folder_reading import FOLDER_LAYOUTS, READ_AS, Layout, Meaning, Reading, plausible, read_as
 from pipelines.videos.locate import loosely
 from pipelines.videos.split_names import split_in_name
-from vlmodels.errors import UserError
+from vlmodels.errors import UserError, shortened
 
 SHOWN = 5
 """Names or splits that a line lists before it says how many more there are."""
@@ -51,10 +51,15 @@ class Understanding:
     def lines(self) -> tuple[str, str]:
         """Return what is taken, and what is not, in a line each."""
         return (
-            f"{count(self.videos, 'video')} of {count(len(self.classes), 'class', 'classes')} in {self.place}, "
+            f"{count(self.videos, 'video')} of {self._classes_text()} in {self.place}, "
             f"read as {self._reading()}: {self._splits_text()}",
             "; ".join(self._remarks()) or "no file passed over",
         )
+
+    def _classes_text(self) -> str:
+        """Return the number of classes, and the name of a single one: it may be a folder that is no class."""
+        number = count(len(self.classes), "class", "classes")
+        return f"{number} ('{shortened(self.classes[0])}')" if len(self.classes) == 1 else number
 
     def _reading(self) -> str:
         if self.layout == "splits" and not self.classes:
@@ -224,11 +229,12 @@ def _in_words(reading: Reading) -> str:
 
 
 def _doubles(names: Collection[str]) -> list[str]:
-    """Return pairs of names that only case, spaces, underscores or the form of accents tell apart."""
+    """Return groups of names that only case, spaces, underscores or the form of accents tell apart."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in names:
         alike[loosely(name)].append(name)
-    return [f"'{found[0]}' and '{found[1]}'" for found in alike.values() if len(found) > 1]
+    several = ([f"'{name}'" for name in found] for found in alike.values() if len(found) > 1)
+    return [" and ".join([listed(found[:-1]), found[-1]]) for found in several]
 
 
 def _refuse_doubles(names: Collection[str], place: str) -> None:

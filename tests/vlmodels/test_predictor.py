@@ -17,6 +17,7 @@ from vlmodels.checkpoint import save_adapter
 from vlmodels.clip import create
 from vlmodels.errors import UserError
 from vlmodels.methods.msta import MSTA
+from vlmodels.methods.zeroshot import ZeroShot
 from vlmodels.predictor import Predictor, load
 from vlmodels.preprocess import eval_views
 from vlmodels.span import Span
@@ -148,6 +149,12 @@ def test_predictor_keeps_to_its_device_and_mode(run):
     predictor = Predictor.from_run(run)
     assert not predictor.method.training
     assert predictor.classes == CLASSES
+
+
+def test_a_model_without_classes_asks_for_some(tmp_path):
+    save_adapter(tmp_path, ZeroShot(create("toy", weights="toy", num_frames=4), ZeroShot.Config()))
+    with pytest.raises(UserError, match=r"no classes of its own; .*--labels"):
+        load(tmp_path)(tmp_path / "a.mp4")
 
 
 def test_labels_are_a_list(run):

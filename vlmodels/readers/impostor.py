@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import BinaryIO
 
 START_BYTES = 4096
@@ -12,11 +13,21 @@ PLAYLISTS = (
     (b"v=0\r\no=", "an SDP session description"),
     (b"v=0\no=", "an SDP session description"),
     (b"[playlist]", "a PLS playlist"),
-    (b"<asx", "an ASX playlist"),
     (b"[reference]", "an ASX playlist"),
-    (b"<smil", "a SMIL playlist"),
 )
 """Text files that name other files to play; to follow them could read any file, or the network."""
+XML_PLAYLISTS = {
+    b"mpd": "a DASH manifest",
+    b"smoothstreamingmedia": "a Smooth Streaming manifest",
+    b"compositionplaylist": "an IMF playlist",
+    b"packinglist": "an IMF packing list",
+    b"assetmap": "an IMF asset map",
+    b"playlist": "an XSPF playlist",
+    b"smil": "a SMIL playlist",
+    b"asx": "an ASX playlist",
+}
+"""Those in XML, by the name of the outermost element."""
+_XML_ROOT = re.compile(rb"(?:\s|<\?.*?\?>|<!--.*?-->|<!doctype[^>]*>)*<(?:[\w.-]+:)?([\w.-]+)", re.DOTALL)
 PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml")
 PICTURES = (
     (b"\x89png\r\n\x1a\n", "a PNG picture"),
@@ -34,9 +45,11 @@ def impostor(file: BinaryIO) -> str | None:
         return "the file is empty"
     if not start.strip(b"\0"):
         return "the file holds only zeros (an unfinished download?)"
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):  # as Smooth Streaming's manifests are often written
+        start = start.decode("utf-16", "ignore").encode()
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if b"<mpd" in text and text.startswith((b"<?xml", b"<mpd", b"<!--")):
-        return "a DASH manifest, not a video"
+    if (root := _XML_ROOT.match(text)) and root.group(1) in XML_PLAYLISTS:
+        return f"{XML_PLAYLISTS[root.group(1)]}, not a video"
     for magic, name in PLAYLISTS:
         if text.startswith(magic):
             return f"{name}, not a video"

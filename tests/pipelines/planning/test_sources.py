@@ -35,6 +35,11 @@ def test_names_longer_than_a_file_can_have(item, tmp_path, monkeypatch):
         sources.open_sources(TrainConfig(protocol=ProtocolConfig(tests=(item,))))
 
 
+def test_a_name_that_is_missing_before_the_equals_sign(tmp_path):
+    with pytest.raises(UserError, match=f"--test ={tmp_path}: a name is missing"):
+        sources.open_sources(TrainConfig(protocol=ProtocolConfig(tests=(f"={tmp_path}",))))
+
+
 def test_a_plan_names_data_by_what_opens_it_anywhere(here, videos, s3, tmp_path):
     folder, uri = tmp_path / "out", f"{s3}/data set"
     here.ingest(videos, folder)

@@ -28,6 +28,11 @@ def run(*lines):
         ("raise KeyboardInterrupt", 130, ""),
         ("from llm_descriptions.errors import DescriptionError; raise DescriptionError('so')", 2, "error: so\n"),
         ("from vlmodels.errors import UserError; raise UserError('so')", 2, "error: so\n"),
+        (
+            "from vlmodels.errors import UserError; raise UserError('a' * 999 + ' so')",
+            2,
+            f"error: {'a' * 98}...{'a' * 98} so\n",
+        ),
     ],
 )
 def test_exit_codes(line, code, error):

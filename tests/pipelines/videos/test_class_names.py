@@ -47,6 +47,11 @@ def test_mistakes(given, message):
         read_names(given)
 
 
+def test_a_folder_is_no_file_of_names(tmp_path):
+    with pytest.raises(UserError, match="it is a folder"):
+        read_names(str(tmp_path))
+
+
 def test_a_known_name_in_pieces_is_found():
     known = (PUTTING, "wave", "sit, stand")
     assert list(cut_names(["putting something", "something and something on the table", "wave"], known)) == [PUTTING]

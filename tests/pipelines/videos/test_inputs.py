@@ -56,6 +56,12 @@ def test_mistakes_with_lists(world, tmp_path):
         find_inputs([val, val, val], [labels, labels])
     with pytest.raises(UserError, match="--labels CSV"):
         find_inputs([val])
+    for name, content, what in (("36.zip", b"PK\x03\x04", "zip"), ("l.csv.bz2", b"BZh91AY", "bzip2")):
+        with pytest.raises(UserError, match=f"{name}: .*{what}"):
+            find_inputs([put(world / name, content)])
+    own = put(world / "own.csv", "path,label,split\n-b.avi,Typing,foo\n")
+    with pytest.raises(UserError, match=r"split 'foo'.*; use train, val or test"):
+        find_inputs([own])
     with pytest.raises(UserError, match="no such folder or list"):
         find_inputs([world / "nowhere"])
     with pytest.raises(UserError, match="is a video"):

@@ -33,6 +33,7 @@ def test_label_files(world, tmp_path):
         (b"id,name\n0,\xff\xfe\n", "not a text file in UTF-8"),
         ('id,name\n0,"a\n1,b\n', ":2: not CSV .* is a quote left open"),
         ('id,name\n0,"a\n1,"b"\n', ":2: not CSV"),
+        (f"id,name\n0,{'a' * 301}\n", ":2: a class name of 301 characters .* at most 300"),
     ],
 )
 def test_wrong_label_files(tmp_path, content, message):
@@ -160,6 +161,11 @@ def test_columns_that_nothing_reads_are_known(tmp_path, file, content, unused):
     ("file", "content", "message"),
     [
         ("l.csv", "path,label,label\na.mp4,0,1\n", "l.csv:1: two columns are called 'label'"),
+        (
+            "l.csv",
+            f"path,label\na.mp4,{'long ' * 4000}\n",
+            "l.csv:2.*: a class name of 19999 characters .{5,90}; at most",
+        ),
         ("l.json", "[" * 100_000, "l.json: JSON that is no list of videos"),
         ("l.json", '[{"path": "a.mp4", "label": ' + "9" * 5000 + "}]", "l.json: JSON that is no list of videos"),
         ("l.txt", f"a.mp4 {'9' * 5000}\n", r"l.txt:1:7: label 9+ is out of range"),

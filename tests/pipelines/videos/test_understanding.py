@@ -155,6 +155,16 @@ def test_two_lines_say_what_is_taken_and_what_is_not(tmp_path):
     )
 
 
+def test_a_single_class_is_named_as_its_folder_may_be_none():
+    said = understand("train/videos/1.mp4 test/videos/2.mp4").lines()[0]
+    assert said.startswith("2 videos of 1 class ('videos') in ROOT, read as split folders")
+
+
+def test_all_spellings_of_a_class_are_named():
+    said = understand_lists("ROOT", ("JUMP", "Jump", "jump", "wave"), ["train"], {}, ()).lines()[1]
+    assert said.endswith("alone: 'JUMP', 'Jump' and 'jump'")
+
+
 def test_a_tree_without_videos_says_what_is_there():
     with pytest.raises(UserError, match=r"no videos here or in its folders; .*; passed over: \.txt 1 \(a/b\.txt\)"):
         understand("a/b.txt")

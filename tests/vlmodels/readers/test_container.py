@@ -42,6 +42,9 @@ PLAYLISTS = {
     "an HLS playlist": HLS,
     "a DASH manifest": DASH,
     "an SDP session description": SDP,
+    "a Smooth Streaming manifest": '<?xml version="1.0"?>\n<SmoothStreamingMedia MajorVersion="2" Duration="0"/>',
+    "an IMF playlist": '<?xml version="1.0"?><!-- a --><cpl:CompositionPlaylist xmlns:cpl="http://x"/>',
+    "an ASX playlist": '<asx version="3.0"><entry><ref href="sibling.mp4"/></entry></asx>',
     "a PLS playlist": "[playlist]\nFile1=sibling.mp4\n",
 }
 
