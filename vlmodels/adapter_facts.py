@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vlmodels.errors import UserError
+from vlmodels.errors import UserError, unprintable
 
 FORMAT = 1
 _LONGEST_NAME = 1000
@@ -126,6 +126,8 @@ def _name(plain: Mapping[str, Any], name: str) -> str:
     text = _of(plain, name, str)
     if len(text) > _LONGEST_NAME:
         raise _WrongError(f"'{name}' in its metadata has {len(text)} characters")
+    if character := unprintable(text):
+        raise _WrongError(f"'{name}' in its metadata holds the character {character}")
     return text
 
 
@@ -140,6 +142,9 @@ def _classes(plain: Mapping[str, Any]) -> tuple[str, ...]:
     names = _of(plain, "classes", list)
     if not all(isinstance(name, str) for name in names):
         raise _WrongError("'classes' in its metadata are not all text")
+    for number, name in enumerate(names, 1):
+        if character := unprintable(name):
+            raise _WrongError(f"the name of class {number} in its metadata holds the character {character}")
     return tuple(names)
 
 
