@@ -373,8 +373,8 @@ class RunRecord(JsonPart):
         return self
 
     def _problems(self) -> Iterator[str]:
-        if not self.name or self.name.startswith(".") or {"/", "\\"} & set(self.name) or unprintable(self.name):
-            yield f"its name {ascii(self.name)[:100]} is none of a folder"
+        if character := unprintable(self.name):
+            yield f"its name {ascii(self.name)[:100]} holds the character {character}"
         if self.protocol not in PROTOCOLS:
             yield f"its protocol is '{self.protocol}', none of {', '.join(PROTOCOLS)}"
         if self.selection not in SELECTIONS:

@@ -34,9 +34,9 @@ def test_a_run_with_its_own_record_is_finished(keep):
     ("values", "said"),
     [
         (record_json(name="b"), r"a: its run\.json is of the run 'b'"),
-        (record_json(name="evil/../x"), r"its name 'evil/../x' is none of a folder"),
-        (record_json(name="a\n"), r"its name 'a\\n' is none of a folder"),
-        (record_json(name=""), "its name '' is none of a folder"),
+        (record_json(name="evil/../x"), r"is of the run 'evil/\.\./x'"),
+        (record_json(name="a\n"), r"its name 'a\\n' holds the character U\+000A"),
+        (record_json(name=""), "is of the run ''"),
         (record_json(name="a", classes={}), "has no test set"),
         (record_json(name="a", seconds={"total": float("nan")}), "NaN"),
         ({}, r"damaged, or written by an older version \(run\.json has no schema, this version reads 2\)"),
