@@ -93,7 +93,7 @@ def read_reply(plain: Any) -> Reply:
     and an error may come with status 200.
 
     Raises:
-        UnreadableError: the reply is not a chat completion, or has a count or a name that there cannot be.
+        UnreadableError: the reply is not a chat completion, or has a model name that there cannot be.
     """
     if not isinstance(plain, dict):
         raise UnreadableError("a reply that is no JSON object")
@@ -130,17 +130,20 @@ def _model(name: Any) -> str:
     """Return the server's name of the model; "" if it gives none."""
     if name is None:
         return ""
-    if not isinstance(name, str) or len(name) > _LONGEST_MODEL or not name.isprintable():
-        what = f"of {len(name)} characters" if isinstance(name, str) else f"of the type {type(name).__name__}"
-        raise UnreadableError(f"a reply with a model name {what}")
+    if not isinstance(name, str):
+        raise UnreadableError(f"a reply with a model name of the type {type(name).__name__}")
+    if len(name) > _LONGEST_MODEL:
+        raise UnreadableError(f"a reply with a model name of {len(name)} characters")
+    if unprintable := [character for character in name if not character.isprintable()]:
+        raise UnreadableError(f"a reply with a model name that holds the character U+{ord(unprintable[0]):04X}")
     return name
 
 
 def _count(usage: Any, name: str) -> int | None:
-    """Return a count of tokens, or None if the server does not count them."""
+    """Return a count of tokens, or None if the server does not count them, or counts what cannot be.
+
+    An answer that is paid for is not thrown away for its count.
+    """
     value: Any = usage.get(name) if isinstance(usage, dict) else None
-    if type(value) not in {int, float}:
-        return None
-    if not 0 <= value <= _MOST_TOKENS:  # NaN is neither
-        raise UnreadableError(f"a reply with an impossible count of {name.replace('_', ' ')}")
-    return int(value)
+    possible = type(value) in {int, float} and 0 <= value <= _MOST_TOKENS  # NaN is neither
+    return int(value) if possible else None

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import stat
 import time
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from llm_descriptions.budget import AverageCost
 from llm_descriptions.errors import DescriptionError
 from llm_descriptions.prompts import check_kind
+from llm_descriptions.rows import wrong_count, wrong_key
 from llm_descriptions.sources import TextSource, choose_sources
 
 if TYPE_CHECKING:
@@ -103,8 +105,8 @@ class DescriptionStore:
     def get(self, key: Key) -> tuple[str, ...] | None:
         """Return the texts of ``key``, or None."""
         with self._reading() as connection:
-            row = None if connection is None else _select(connection, key, "texts")
-        return None if row is None else self._parsed(row[0], key)
+            row = None if connection is None else _select(connection, key, "texts, origin")
+        return None if row is None else self._parsed(row[0], row[1], key)
 
     def provenance(self, key: Key) -> Provenance | None:
         """Return the provenance of the texts of ``key``, or None if there are none."""
@@ -184,8 +186,8 @@ class DescriptionStore:
                 return []
             rows = connection.execute("SELECT label, kind, prompt_id, model, n FROM description").fetchall()
         for row in rows:
-            if [type(value) for value in row] != [str, str, str, str, int]:
-                raise DescriptionError(f"{self.path} is damaged: a row has the key {row!r:.200}; {_REMEDY}")
+            if problem := wrong_key(row):
+                raise DescriptionError(f"{self.path} is damaged: {problem}; {_REMEDY}")
         return sorted(Key(*row) for row in rows)
 
     def sources(
@@ -260,11 +262,11 @@ class DescriptionStore:
 
     def _texts(self, connection: sqlite3.Connection | None, key: Key) -> tuple[str, ...]:
         assert connection is not None
-        row = _select(connection, key, "texts")
+        row = _select(connection, key, "texts, origin")
         assert row is not None
-        return self._parsed(row[0], key)
+        return self._parsed(row[0], row[1], key)
 
-    def _parsed(self, content: Any, key: Key) -> tuple[str, ...]:
+    def _parsed(self, content: Any, origin: Any, key: Key) -> tuple[str, ...]:
         """Return the texts in a column of JSON."""
         try:
             texts = json.loads(content)
@@ -272,11 +274,26 @@ class DescriptionStore:
             texts = None
         if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t.strip() for t in texts):
             raise DescriptionError(f"{self.path} is damaged: the texts of '{key.label:.100}' cannot be read; {_REMEDY}")
+        if problem := wrong_count(key.label, key.n, len(texts), origin):
+            raise DescriptionError(f"{self.path} is damaged: {problem}; {_REMEDY}")
         return tuple(texts)
+
+    def _exists(self, verb: str) -> bool:
+        """Return whether there is a file; what is there and no file is an error."""
+        try:
+            with self._errors(verb):
+                mode = self.path.stat().st_mode
+        except DescriptionError as error:
+            if isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
+                return False
+            raise
+        if not stat.S_ISREG(mode):
+            raise DescriptionError(f"{self.path} is no file, and so no description store; {_REMEDY}")
+        return True
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection | None]:
-        if not self.path.is_file():
+        if not self._exists("read"):
             yield None
             return
         # In a read-only folder SQLite cannot create its lock file, and needs ``immutable`` to read without one.
@@ -287,6 +304,7 @@ class DescriptionStore:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
+        self._exists("write")
         with self._errors("write"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(self._connect(self.path.absolute().as_uri())) as connection:

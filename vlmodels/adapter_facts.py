@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vlmodels.errors import UserError
+from vlmodels.errors import UserError, unprintable
 
 FORMAT = 1
 _LONGEST_NAME = 1000
@@ -122,10 +122,12 @@ def _of(plain: Mapping[str, Any], name: str, kind: type[_Kind]) -> _Kind:
     return value
 
 
-def _name(plain: Mapping[str, Any], name: str) -> str:
+def _name(plain: Mapping[str, Any], name: str, *, path: bool = False) -> str:
     text = _of(plain, name, str)
     if len(text) > _LONGEST_NAME:
         raise _WrongError(f"'{name}' in its metadata has {len(text)} characters")
+    if not path and (character := unprintable(text)):  # a path may be no UTF-8; messages escape it
+        raise _WrongError(f"'{name}' in its metadata holds the character {character}")
     return text
 
 
@@ -140,6 +142,9 @@ def _classes(plain: Mapping[str, Any]) -> tuple[str, ...]:
     names = _of(plain, "classes", list)
     if not all(isinstance(name, str) for name in names):
         raise _WrongError("'classes' in its metadata are not all text")
+    for number, name in enumerate(names, 1):
+        if character := unprintable(name):
+            raise _WrongError(f"the name of class {number} in its metadata holds the character {character}")
     return tuple(names)
 
 
@@ -150,7 +155,7 @@ def _backbone(plain: Mapping[str, Any]) -> BackboneFacts:
     file = _of(plain, "file", dict) if "file" in plain else None
     return BackboneFacts(
         name=_name(plain, "name"),
-        weights=_name(plain, "weights"),
+        weights=_name(plain, "weights", path=True),
         frames=frames,
         digest=_hash(plain, "digest"),
         file=None if file is None else WeightFile(_of(file, "bytes", int), _hash(file, "sha256")),
@@ -179,14 +184,14 @@ def recorded_weights(backbone: BackboneFacts, adapter: str) -> str:
     path, give = Path(backbone.weights), "give the file that you trust: --weights FILE (in Python: weights=FILE)"
     if backbone.file is None:
         raise UserError(
-            f"{adapter} names the weights '{path}', which is no published tag, and a file is opened only by its hash, "
-            f"which is not recorded; {give}"
+            f"{adapter} names the weights {str(path)!r}, which is no published tag, and a file is opened only by its "
+            f"hash, which is not recorded; {give}"
         )
     try:
         same = path.is_file() and path.stat().st_size == backbone.file.bytes
         if same and WeightFile.of(path, backbone.file.bytes) == backbone.file:
             return backbone.weights
     except (OSError, ValueError) as error:
-        raise UserError(f"{adapter}: its weights '{path}' cannot be read ({error}); {give}") from error
+        raise UserError(f"{adapter}: its weights {str(path)!r} cannot be read ({error}); {give}") from error
     state = "have changed since" if path.is_file() else "are not on this machine"
-    raise UserError(f"{adapter}: its weights '{path}' {state} (SHA-256 {backbone.file.sha256[:12]}); {give}")
+    raise UserError(f"{adapter}: its weights {str(path)!r} {state} (SHA-256 {backbone.file.sha256[:12]}); {give}")

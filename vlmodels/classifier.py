@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vlmodels.errors import UserError
+from vlmodels.errors import UserError, unprintable
 
 if TYPE_CHECKING:
     from vlmodels.backbone import Backbone
@@ -29,12 +29,15 @@ def prompt(name: str, template: str) -> str:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise UserError unless ``names`` are at least two, distinct and not blank."""
+    """Raise UserError unless ``names`` are at least two, distinct, not blank, and of characters that print."""
     if len(names) < 2:
         raise UserError(f"a classifier needs at least 2 classes, not {len(names)}: {list(names)}")
     blank = [index for index, name in enumerate(names) if not name.strip()]
     if blank:
         raise UserError(f"class names must not be blank (positions {blank})")
+    for name in names:
+        if character := unprintable(name):
+            raise UserError(f"the class name {ascii(name)[:100]} holds the character {character}; rename the class")
     repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise UserError(f"class names must be distinct; more than once: {', '.join(repeated)}")

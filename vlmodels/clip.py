@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import open_clip
+import torch
 from open_clip.model import CLIP
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 from open_clip.tokenizer import SimpleTokenizer
@@ -17,7 +19,7 @@ from vlmodels.backbone import Backbone
 from vlmodels.errors import UserError, nearest
 from vlmodels.paths import absolute, is_file
 from vlmodels.toy import TOY_WEIGHTS, build_toy_clip, toy_tokenizer
-from vlmodels.weights import from_vificlip, is_vificlip, key_differences, read_weights
+from vlmodels.weights import from_vificlip, is_vificlip, key_differences, read_shapes, read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 TOY, TOY_VICLIP = "toy", "toy-viclip"
 _HOW_TO_LIST = "python -m vlmodels --list shows all"
 _WORD_EMBEDDINGS = "token_embedding.weight"
+_LARGE = 1 << 30  # bytes
 
 
 def names() -> list[str]:
@@ -121,6 +124,41 @@ def weight_file(name: str, weights: str | Path | None) -> Path | None:
     return absolute(weights)
 
 
+def check_weight_file(name: str, weights: str | Path | None) -> None:
+    """Raise UserError unless a weight file can be loaded into a backbone; published tags are not looked at.
+
+    A file is read whole, but of a large safetensors file only names and shapes; a file that was fit is read once.
+
+    Raises:
+        UserError: as ``create``.
+    """
+    path = weight_file(name, weights)
+    if path is not None:
+        facts = path.stat()
+        _check_file(name.replace("/", "-"), path, facts.st_size, facts.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _check_file(name: str, path: Path, size: int, _changed: int) -> None:
+    """Check a file of ``size`` bytes; the time of its last change makes it another one for the cache."""
+    if name in (TOY, TOY_VICLIP):
+        build_toy_clip(path)
+        return
+    base = viclip.BASES.get(name, name)
+    config = open_clip.get_model_config(base)
+    if obstacles(config) or (size > _LARGE and path.suffix != ".safetensors"):
+        return
+    state = read_shapes(path) if size > _LARGE else read_weights(path)[0]
+    lacks_words = name == base and is_vificlip(state)  # they come from another file, or from the hub
+    state, frames = _own_names(state, name, base)
+    with torch.device("meta"):
+        model = CLIP(**config) if name == base else viclip.build(config, frames)
+    expected = model.state_dict()
+    if lacks_words:
+        del expected[_WORD_EMBEDDINGS]
+    _refuse_differences(expected, state, str(path), name)
+
+
 def _recorded(name: str, weights: str | Path | None) -> str:
     """Return a tag unchanged and a file's absolute path, with which an adapter finds its backbone from any folder."""
     return str(weight_file(name, weights) or weights or "")
@@ -164,17 +202,22 @@ def _from_file(path: Path, name: str, base: str, config: Mapping[str, Any]) -> n
     quick_gelu = bool(config.get("quick_gelu"))
     if from_openai and not quick_gelu:
         _warn_of_gelu(f"OpenAI's weights ({path.name})", name)
+    vificlip = name == base and is_vificlip(state)
+    state, frames = _own_names(state, name, base)
+    if vificlip:
+        state[_WORD_EMBEDDINGS] = _word_embeddings(path, base, quick_gelu)
+        return viclip.use_imagenet_statistics(_load_state(CLIP(**config), state, str(path), name))
+    model = CLIP(**config) if name == base else viclip.build(config, frames)
+    return _load_state(model, state, str(path), name)
+
+
+def _own_names(state: dict[str, Tensor], name: str, base: str) -> tuple[dict[str, Tensor], int]:
+    """Return a file's tensors by the names of our model, and the rows of its temporal table, if the model has one."""
     if name == base:
-        if is_vificlip(state):
-            state = from_vificlip(state)
-            state[_WORD_EMBEDDINGS] = _word_embeddings(path, base, quick_gelu)
-            return viclip.use_imagenet_statistics(_load_state(CLIP(**config), state, str(path), name))
-        return _load_state(CLIP(**config), state, str(path), name)
-    released = viclip.is_released(state)
-    state = viclip.from_released(state) if released else viclip.from_clip(state)
+        return (from_vificlip(state) if is_vificlip(state) else state), 0
+    state = viclip.from_released(state) if viclip.is_released(state) else viclip.from_clip(state)
     table = state.get(viclip.TEMPORAL_TABLE)
-    frames = table.shape[1] if table is not None and table.ndim == 3 and table.shape[1] else viclip.FRAMES
-    return _load_state(viclip.build(config, frames), state, str(path), name)
+    return state, table.shape[1] if table is not None and table.ndim == 3 and table.shape[1] else viclip.FRAMES
 
 
 def _word_embeddings(path: Path, base: str, quick_gelu: bool) -> Tensor:
@@ -209,7 +252,11 @@ def _warn_of_interpolation(model: nn.Module, frames: int, source: str) -> None:
 
 
 def _load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, name: str) -> nn.Module:
-    if problems := key_differences(model.state_dict(), state):
-        raise UserError(f"{source} does not hold the weights of {name}: {problems}")
+    _refuse_differences(model.state_dict(), state, source, name)
     model.load_state_dict(state)
     return model
+
+
+def _refuse_differences(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, name: str) -> None:
+    if problems := key_differences(expected, state):
+        raise UserError(f"{source} does not hold the weights of {name}: {problems}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
 
@@ -42,3 +43,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the known name closest to ``name``, or ``""`` if none is close."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean '{match[0]}'?)" if match else ""
+
+
+def unprintable(text: str) -> str:
+    """Name the first character of ``text`` that would garble what is printed or saved; "" if there is none.
+
+    These are control characters, separators of lines, surrogates, and marks that turn the direction of a line.
+    """
+    garbles = {"Cc", "Cs", "Zl", "Zp"}
+    turns = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+    found = (c for c in text if unicodedata.category(c) in garbles or unicodedata.bidirectional(c) in turns)
+    return next((f"U+{ord(character):04X}" for character in found), "")

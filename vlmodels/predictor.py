@@ -31,7 +31,12 @@ if TYPE_CHECKING:
     from vlmodels.readers.clip import ChooseIndices, Transform, VideoInfo
 
 Frames = NDArray[np.uint8]
-_MOST_VIEWS = 10_000  # a count, or a distance in frames
+_FARTHEST = 10_000
+"""The largest distance of frames, and number of views, that a record may name."""
+_MOST_FRAMES = 4096
+"""Frames of a video in all its views: the papers' most are 960, and those of a damaged record would fill the memory."""
+_AT_ONCE = 1024
+"""Frames that are scored at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,8 @@ class Predictor:
         device: device that computes.
 
     Raises:
-        UserError: ``clips``, ``crops``, ``sampling`` or ``stride`` has a value that does not exist.
+        UserError: ``clips``, ``crops``, ``sampling`` or ``stride`` has a value that does not exist, or the views have
+            more frames than the memory is likely to hold.
     """
 
     def __init__(
@@ -71,6 +77,12 @@ class Predictor:
             raise UserError(
                 f"clips={clips}, crops={crops}, sampling={sampling}, stride={stride}: clips and stride are at least 1, "
                 f"crops one of {', '.join(map(str, CROPS))}, and sampling is {' or '.join(get_args(Sampling))}"
+            )
+        frames = method.backbone.spec.frames
+        if clips * crops * frames > _MOST_FRAMES:
+            raise UserError(
+                f"{clips} clips x {crops} crops x {frames} frames ask for {clips * crops * frames} frames of each "
+                f"video, over the limit of {_MOST_FRAMES}; choose fewer clips or crops, or copy the run again"
             )
         self.method = method.to(device).eval()
         self.classes = method.classes
@@ -105,7 +117,11 @@ class Predictor:
             raise UserError(f"{content} in {folder}; give the folder of one run")
         given = {"clips": clips, "crops": crops, "sampling": sampling, "stride": stride}
         chosen = run_views(found[0].parent) | {name: value for name, value in given.items() if value is not None}
-        return cls(load_adapter(found[0], backbone, weights=weights).method, **chosen, device=device)
+        method = load_adapter(found[0], backbone, weights=weights).method
+        try:
+            return cls(method, **chosen, device=device)
+        except UserError as error:
+            raise UserError(f"{found[0].parent}: {error}") from error
 
     @torch.inference_mode()
     def __call__(
@@ -129,8 +145,8 @@ class Predictor:
             fps: frames per second of a folder of pictures, of which a part is to be looked at.
 
         Raises:
-            UserError: the video cannot be read or has no such part, the frames have another type or shape, or there are
-                fewer than two labels.
+            UserError: the video cannot be read or has no such part, the frames have another type or shape, there are
+                fewer than two labels, or the scores are not finite.
         """
         if isinstance(labels, str):
             raise UserError(f"labels must be a list of class names, not the text '{labels}'")
@@ -140,10 +156,21 @@ class Predictor:
         if names != self.method.classes:
             self.method.set_classes(names)
         clips = torch.from_numpy(self.read_views(video, span_of(start, end), fps)).to(self.device)
-        views = eval_views(clips, self.method.backbone.spec, crops=self.crops)
-        probabilities = self.method(views).logits.softmax(dim=-1).mean(dim=0)
+        probabilities = self._logits(clips).softmax(dim=-1).mean(dim=0)
+        if not probabilities.isfinite().all():
+            raise UserError(
+                f"{video if isinstance(video, (str, Path)) else 'the frames'}: the scores are not finite; "
+                "the adapter is damaged: copy or train it again"
+            )
         values, indices = probabilities.topk(min(topk, len(names)))
         return [Prediction(names[i], p) for i, p in zip(indices.tolist(), values.tolist(), strict=True)]
+
+    def _logits(self, clips: torch.Tensor) -> torch.Tensor:
+        """Return logits (views, classes) of uint8 clips (B,T,H,W,3), so many views at once as the memory holds."""
+        part = max(1, _AT_ONCE // (self.crops * clips.shape[1]))
+        spec = self.method.backbone.spec
+        parts = (eval_views(some, spec, crops=self.crops) for some in torch.split(clips, part))
+        return torch.cat([self.method(views).logits for views in parts])
 
     def read_views(
         self, video: str | Path | Frames | torch.Tensor, span: Span | None = None, fps: float = 0.0
@@ -270,7 +297,7 @@ def run_views(folder: Path) -> dict[str, Any]:
     wrong += [
         f"{name}={str(value)[:50]}"
         for name, value in found.items()
-        if type(value) is int and not 0 < value <= _MOST_VIEWS
+        if type(value) is int and not 0 < value <= _FARTHEST
     ]
     if wrong:
         raise UserError(f"{folder}: the run's views are damaged ({', '.join(wrong)}); copy it again")

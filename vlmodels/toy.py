@@ -76,9 +76,14 @@ def _read(weights: Path) -> tuple[dict[str, torch.Tensor], list[int]]:
     try:
         with safe_open(weights, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            token_ids = json.loads(file.metadata()["token_ids"])
-    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+            token_ids = json.loads((file.metadata() or {}).get("token_ids", "null"))
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{weights} is not a toy CLIP weight file ({error}); remake it with {_REMEDY}") from error
+    if token_ids is None:
+        raise UserError(
+            f"{weights} is not a toy CLIP weight file: its metadata lacks 'token_ids', the words of its token table; "
+            f"remake it with {_REMEDY}"
+        )
     words = TOY_CONFIG["text_cfg"]["vocab_size"]
     known = isinstance(token_ids, list) and all(type(i) is int and 0 <= i < words for i in token_ids)
     if not known or _TABLE not in state or state[_TABLE].shape[:1] != (len(token_ids),):

@@ -9,6 +9,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -82,6 +83,23 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
     if wrong := not_finite(weights):
         raise UserError(f"{path} {wrong}; download or copy it again")
     return weights, archive
+
+
+def read_shapes(path: Path) -> dict[str, Tensor]:
+    """Return tensors without content (meta) of the names and shapes in a safetensors file; scalars are 1.
+
+    Raises:
+        UserError: the file is damaged, or none.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as weights: {error}; download or copy it again") from error
+    return {
+        name.removeprefix("module."): torch.empty(shape, device="meta") if shape else torch.ones(())
+        for name, shape in shapes.items()
+    }
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,8 @@ def find_descriptions(config: TrainConfig, method: Method, split: Split) -> Desc
 
     path = local_file(config.text.descriptions)
     if not is_file(path):
-        raise UserError(f"--descriptions {config.text.descriptions}: no such file; pipelines/describe.py makes one")
+        what = "is no file" if os.path.lexists(path) else "no such file"
+        raise UserError(f"--descriptions {config.text.descriptions}: {what}; pipelines/describe.py makes one")
     store = DescriptionStore(path)
     text = config.text
     return store.bank(split.train_classes, kinds, n=text.n, model=text.model, prompt_id=text.prompt_id)

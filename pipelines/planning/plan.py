@@ -96,11 +96,12 @@ def plan_run(config: TrainConfig) -> Plan:
     Raises:
         UserError: naming everything that is wrong, at once where several things can be seen together.
     """
-    from vlmodels.clip import check_weights
+    from vlmodels.clip import check_weight_file, check_weights
 
     problems = check(config)
     with noted(problems):
         check_weights(config.backbone.name, config.backbone.pretrained)
+        check_weight_file(config.backbone.name, config.backbone.pretrained)
     data = open_data(config, problems)
     fitted = fit(data, problems) if data is not None else None
     if problems or data is None or fitted is None:

@@ -52,16 +52,19 @@ class Home:
         """Return the record of a finished run, or None.
 
         Raises:
-            UserError: the record, or a file beside it, is damaged.
+            UserError: the record, or a file beside it, is damaged, or the record is of another run.
         """
         path = f"{self.root}/{name}/{RECORD}"
         if self.filesystem.get_file_info(path).type != fs.FileType.File:
             return None
         with self.filesystem.open_input_stream(path) as stream:
             try:
-                record = read(stream, self.path(name))
+                record = read(stream, self.path(name), finite=True)
             except UserError as error:
                 raise UserError(f"{error}; repeat the run with --fresh") from error
+        if record.name != name or not record.classes:
+            wrong = f"is of the run '{record.name[:100]}'" if record.name != name else "has no test set"
+            raise UserError(f"{self.path(name)}: its {RECORD} {wrong}; repeat the run with --fresh")
         if problem := self._problem(record, name):
             raise UserError(f"{self.path(name)}/{problem}; copy the run again, or repeat it with --fresh")
         return record

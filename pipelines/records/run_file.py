@@ -17,7 +17,7 @@ from pipelines.config.plain import flatten
 from pipelines.config.protocols import PROTOCOLS
 from pipelines.records.part import JsonPart, Number, first_problem
 from pipelines.storage.files import file_sha256
-from vlmodels.errors import UserError
+from vlmodels.errors import UserError, unprintable
 
 RECORD = "run.json"
 PREDICTIONS = "predictions.npz"
@@ -77,7 +77,12 @@ def _refuse(constant: str) -> None:
 def _check_version(schema: object, place: str) -> None:
     if schema == SCHEMA:
         return
-    age = "an older" if schema is None or (isinstance(schema, int) and schema < SCHEMA) else "a newer"
+    if type(schema) is not int:
+        has = "no schema" if schema is None else f"the schema {ascii(schema)[:50]}"
+        raise UserError(
+            f"{place}: damaged, or written by an older version ({RECORD} has {has}, this version reads {SCHEMA})"
+        )
+    age = "an older" if schema < SCHEMA else "a newer"
     raise UserError(f"{place}: written by {age} version ({RECORD} has schema {schema}, this version reads {SCHEMA})")
 
 
@@ -368,6 +373,8 @@ class RunRecord(JsonPart):
         return self
 
     def _problems(self) -> Iterator[str]:
+        if character := unprintable(self.name):
+            yield f"its name {ascii(self.name)[:100]} holds the character {character}"
         if self.protocol not in PROTOCOLS:
             yield f"its protocol is '{self.protocol}', none of {', '.join(PROTOCOLS)}"
         if self.selection not in SELECTIONS:

@@ -250,6 +250,42 @@ def test_a_key_that_is_damaged_is_named(store, column, value):
         store.keys()
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("texts = '[\"one\"]'", "'jump' has 1 text where n is 2"),
+        ("""texts = '["a", "b", "c"]'""", "'jump' has 3 texts where n is 2"),
+        ("n = -1", "'jump' has the n -1, which is below 1"),
+        ("n = 0", "'jump' has the n 0, which is below 1"),
+        ("kind = 'smell'", "'jump' has descriptions of the unknown kind 'smell'"),
+        ("label = ' '", "a row has a blank class name"),
+    ],
+)
+def test_a_row_that_contradicts_itself_is_named(store, change, said):
+    fill(store, ["jump"])
+    with sqlite3.connect(store.path) as connection:
+        connection.execute(f"UPDATE description SET {change}")
+    connection.close()
+    with pytest.raises(DescriptionError, match=rf"descriptions\.sqlite is damaged: {said}; move it away"):
+        store.bank(["jump"], ["spatial"])
+
+
+def test_published_texts_may_be_more_or_fewer_than_n(store):
+    store.put(key("jump"), ["one"], FILE)
+    assert store.get(key("jump")) == ("one",)
+    assert store.bank(["jump"], ["spatial"]) == {"spatial": {"jump": ("one",)}}
+
+
+def test_what_is_no_file_is_no_store(store):
+    store.path.mkdir(parents=True)
+    loop = DescriptionStore(store.path.with_name("loop.sqlite"))
+    loop.path.symlink_to(loop.path.name)
+    for place, said in ((store, r"descriptions\.sqlite is no file"), (loop, r"loop\.sqlite: .*symbolic link")):
+        for act in (lambda s: s.keys(), lambda s: s.get(key()), lambda s: s.put(key(), ["a", "b"], SERVER)):
+            with pytest.raises(DescriptionError, match=said):
+                act(place)
+
+
 def test_a_store_in_a_read_only_folder_can_be_read(store, monkeypatch):
     fill(store, ["run"])
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != store.path.parent)

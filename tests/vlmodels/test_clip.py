@@ -6,12 +6,15 @@ import types
 import pytest
 import torch
 from open_clip.model import CLIP
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from tests.helpers.tiny_clip import tiny_clip
 from vlmodels import clip
-from vlmodels.clip import create, names, read_weights, tags
+from vlmodels.clip import check_weight_file, create, names, read_weights, tags
 from vlmodels.errors import UserError
+from vlmodels.toy import TOY_WEIGHTS
+from vlmodels.weights import read_shapes
 
 CONFIG = {
     "embed_dim": 16,
@@ -160,6 +163,41 @@ def test_files_that_hold_no_weights(tmp_path, capsys, suffix, content, said):
         read_weights(path)
     assert "\n" not in str(caught.value)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("backbone", ["toy", "toy-viclip", "small"])
+@pytest.mark.parametrize("damage", ["html", "evil", "missing", "nan"])
+def test_a_file_that_cannot_be_loaded_is_refused_without_loading_it_into_a_model(small, tmp_path, backbone, damage):
+    path = tmp_path / ("w.pt" if damage == "evil" else "w.safetensors")
+    if damage == "html":
+        path.write_bytes(b"<html>not found</html>")
+    elif damage == "evil":
+        torch.save(Evil(), path)
+    else:
+        state, metadata = dict(small), None
+        if backbone != "small":
+            with safe_open(TOY_WEIGHTS, framework="pt") as file:
+                state, metadata = load_file(TOY_WEIGHTS), file.metadata()
+        if damage == "missing":
+            del state["visual.proj"]
+        else:
+            state["visual.proj"][0, 0] = float("nan")
+        save_file(state, path, metadata=metadata)
+    with pytest.raises(UserError, match=str(path)) as loaded:
+        create(backbone, weights=path)
+    with pytest.raises(UserError) as checked:
+        check_weight_file(backbone, path)
+    assert str(checked.value).replace(str(path.resolve()), str(path)) == str(loaded.value)
+
+
+def test_files_that_can_be_loaded_pass_the_check(small, tmp_path):
+    check_weight_file("toy", "toy")
+    check_weight_file("toy", TOY_WEIGHTS)
+    check_weight_file("small", None)
+    save_file(small, tmp_path / "w.safetensors")
+    check_weight_file("small", tmp_path / "w.safetensors")
+    shapes = read_shapes(tmp_path / "w.safetensors")
+    assert {name: value.shape for name, value in shapes.items()} == {name: v.shape for name, v in small.items()}
 
 
 def test_the_toy_takes_its_own_weights_or_none():

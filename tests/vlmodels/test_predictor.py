@@ -13,7 +13,7 @@ from PIL import Image
 import vlmodels
 from tests.helpers.tiny_clip import CLASSES, disturb
 from tests.helpers.videofiles import numbers, write_video
-from vlmodels.checkpoint import save_adapter
+from vlmodels.checkpoint import ADAPTER, about_adapter, load_tensors, save_adapter, save_tensors
 from vlmodels.clip import create
 from vlmodels.errors import UserError
 from vlmodels.methods.msta import MSTA
@@ -226,6 +226,44 @@ def test_damaged_views_are_one_line(run, tmp_path, content):
     (tmp_path / "run" / "run.json").write_text("[" * 100_000)
     with pytest.raises(UserError, match="is damaged"):
         load(tmp_path / "run")
+
+
+@pytest.mark.parametrize("scoring", [{"clips": 10_000, "crops": 3}, {"clips": 1000, "crops": 3}, {"clips": 1025}])
+def test_views_of_more_frames_than_the_memory_holds_are_refused(run, scored, scoring):
+    with pytest.raises(UserError, match=r"scored: .* frames ask for \d+ frames of each video, over the limit of 4096"):
+        load(scored(run={"scoring": scoring}))
+    assert load(run, clips=1024).clips == 1024
+
+
+def test_many_views_are_scored_in_parts(run):
+    predictor, pictures = load(run, clips=300), torch.from_numpy(frames(8, 56, 70))  # 1,200 frames: in two parts
+    with torch.no_grad():
+        views = eval_views(torch.from_numpy(predictor.read_views(pictures)), predictor.method.backbone.spec)
+        whole = predictor.method(views).logits.softmax(-1).mean(0)
+    found = {p.label: p.probability for p in predictor(pictures)}
+    assert [found[name] for name in CLASSES] == pytest.approx(whole.tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("damage", ["scale", "tensors"])
+def test_scores_that_are_not_finite_are_an_error(run, tmp_path, damage):
+    path = tmp_path / ADAPTER
+    facts = json.loads(about_adapter((run / ADAPTER).read_bytes()).to_json())
+    tensors = load_tensors(run / ADAPTER)
+    if damage == "scale":
+        facts["config"]["scale"] = 1e308
+    else:  # of an earlier version, which kept no digest
+        del facts["tensors"]
+        tensors = {name: torch.full_like(tensor, 3e38) for name, tensor in tensors.items()}
+    save_tensors(path, tensors, {"vidadapt": json.dumps(facts)})
+    with pytest.raises(UserError, match="the scores are not finite; the adapter is damaged"):
+        load(tmp_path)(frames())
+
+
+def test_labels_that_would_garble_the_answer_are_refused(run):
+    for name in ("walk\n  99.0 %  run", "\x1b[2J", "\ud800", "a\u202eb"):
+        with pytest.raises(UserError, match=r"class name .* holds the character U\+"):
+            load(run)(frames(), labels=["walking", name])
+    assert load(run)(frames(), labels=["走る", "naïve 🏃‍♀️"], topk=1)
 
 
 def test_a_part_of_a_video_is_predicted_as_its_frames(run, tmp_path):

@@ -80,6 +80,15 @@ def test_bad_weight_files_are_named(tmp_path, content):
         build_toy_clip(path)
 
 
+def test_a_file_without_token_ids_says_what_it_lacks(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    for metadata in (None, {"recipe": "{}"}):
+        save_file(load_file(TOY_WEIGHTS), tmp_path / "w.safetensors", metadata=metadata)
+        with pytest.raises(UserError, match=r"its metadata lacks 'token_ids', the words of its token table; remake"):
+            build_toy_clip(tmp_path / "w.safetensors")
+
+
 def test_weights_of_another_shape_are_refused(tmp_path):
     from safetensors.torch import load_file, save_file
 

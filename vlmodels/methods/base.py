@@ -193,7 +193,8 @@ class Method(nn.Module, ABC):
             descriptions: kind -> class name -> sentences; only training uses them.
 
         Raises:
-            UserError: fewer than two classes, blank or repeated names, or prompts longer than the text context.
+            UserError: fewer than two classes, blank, repeated or unprintable names, or prompts longer than the text
+                context.
         """
         check_names(names)
         refuse(self.prompt_problems(names))

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from pipelines.config.resolve import resolve
-from pipelines.config.schema import DataConfig, TrainConfig
+from pipelines.config.schema import BackboneConfig, DataConfig, TrainConfig
 from pipelines.planning.fit import misfits
 from pipelines.planning.plan import plan_run
 from pipelines.planning.text import describe_plan
@@ -26,6 +26,14 @@ def test_a_pass_of_one_clip_is_refused_before_a_worker_starts(small_data):
     with pytest.raises(UserError, match=r"pass with one clip; set optim\.micro_batch=2, or augment\.mixup=0"):
         plan_run(mixed)
     plan_run(dataclasses.replace(mixed, optim=dataclasses.replace(mixed.optim, epochs=0, warmup_epochs=0)))
+
+
+def test_a_weight_file_that_cannot_be_loaded_is_refused_before_a_worker_starts(tmp_path):
+    weights = tmp_path / "toy.safetensors"
+    weights.write_bytes(b"<html>not found</html>")
+    base = TrainConfig(data=DataConfig(dir=str(tmp_path)), backbone=BackboneConfig(name="toy", pretrained=str(weights)))
+    with pytest.raises(UserError, match=r"toy\.safetensors is not a toy CLIP weight file"):
+        plan_run(resolve(method="zeroshot", preset=None, base=base, overrides=[]))
 
 
 def test_a_test_set_with_the_name_of_another_score_is_refused():
