@@ -18,6 +18,7 @@ from pipelines.runs.tracking import connect
 from pipelines.training.errors import DivergedError
 from tests.helpers.small_runs import config_of, losses
 from vlmodels.errors import UserError
+from vlmodels.toy import TOY_WEIGHTS
 
 pytestmark = pytest.mark.ray
 
@@ -105,16 +106,17 @@ def test_killed_workers_cost_no_finished_run_and_no_epoch(together, small_data, 
 
 
 def test_a_run_that_fails_leaves_the_others_as_they_are(together, small_data, tmp_path):
-    """One diverges, one has a weight file that is none: two errors, two results, MLflow knows each."""
+    """One diverges, one's weight file is damaged after its plan: two errors, two results, MLflow knows each."""
     uri = f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"
     wrong = tmp_path / "weights.safetensors"
-    wrong.write_bytes(b"<html>not found</html>")
+    wrong.write_bytes(TOY_WEIGHTS.read_bytes())
     plans = [
         seed(1, small_data, tmp_path, uri),
         seed(2, small_data, tmp_path, uri, "optim.lr=1e30", "method.scale=100"),
-        seed(2, small_data, tmp_path, uri, f"backbone.pretrained={wrong}"),
+        seed(3, small_data, tmp_path, uri, f"backbone.pretrained={wrong}"),
         seed(2, small_data, tmp_path, uri),
     ]
+    wrong.write_bytes(b"<html>not found</html>")
     first, diverged, mistake, last = run_plans(plans)
     assert isinstance(diverged, DivergedError)
     assert isinstance(mistake, UserError)

@@ -14,6 +14,7 @@ from pipelines.runs.progress import EpochDone, WorkerUp
 from pipelines.runs.run import Watch, run_training
 from tests.helpers.small_runs import config_of, losses
 from vlmodels.errors import UserError
+from vlmodels.toy import TOY_WEIGHTS
 
 pytestmark = pytest.mark.ray
 
@@ -106,13 +107,15 @@ def test_fewer_workers_continue_with_the_same_parts(small_data, ray_session, tmp
 
 
 def test_a_mistake_in_the_worker_is_reported_once(small_data, ray_session, tmp_path):
-    """A weight file that exists but is none: one message, no retries, the tracked run ends as failed."""
+    """A weight file that is damaged after the plan has read it: one message, no retries, the run ends as failed."""
     wrong = tmp_path / "weights.safetensors"
-    wrong.write_bytes(b"<html>not found</html>")
+    wrong.write_bytes(TOY_WEIGHTS.read_bytes())
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     config = config_of(small_data, tmp_path, f"backbone.pretrained={wrong}", f"tracking.uri={uri}")
+    plan = plan_run(config)
+    wrong.write_bytes(b"<html>not found</html>")
     with pytest.raises(UserError, match=r"weights\.safetensors"):
-        run(config)
+        run_training(plan)
     from pipelines.runs.tracking import connect
 
     client = connect(uri)
