@@ -75,6 +75,28 @@ class DisagreementError(Exception):
     """A reader counts other frames than the container has; another reader must be used."""
 
 
+def read_seeking(
+    job: ClipJob, counted: int, frames_at: Callable[[list[int]], Frames], decoder: str
+) -> tuple[Frames, VideoInfo]:
+    """Return the wanted frames and the facts, by a reader that counts ``counted`` frames and seeks to numbers of them.
+
+    Raises:
+        DisagreementError: the reader counts other frames than the container has.
+    """
+    n_frames = job.header.shown
+    if counted != n_frames:
+        raise DisagreementError
+    wanted = job.indices(n_frames)
+    unique = np.unique(wanted).tolist()
+    done = []
+    height = width = 0
+    for start in range(0, len(unique), job.block_frames):
+        block = frames_at(unique[start : start + job.block_frames])
+        height, width = block.shape[1:3]
+        done.append(job.transform(block))
+    return in_order(done, wanted), VideoInfo(width, height, job.header.fps, n_frames, decoder)
+
+
 def in_order(done: list[Frames], wanted: Indices) -> Frames:
     """Join blocks of the distinct wanted frames, and repeat those that are wanted more than once."""
     frames = done[0] if len(done) == 1 else np.concatenate(done)

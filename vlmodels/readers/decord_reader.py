@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from vlmodels.readers.clip import ClipJob, DisagreementError, Frames, VideoInfo, in_order
+from vlmodels.readers.clip import ClipJob, Frames, VideoInfo, read_seeking
 from vlmodels.readers.container import file_url
 
 INSTALL = "pip install decord"
@@ -32,15 +30,4 @@ def read(decord: Any, job: ClipJob) -> tuple[Frames, VideoInfo]:
         RuntimeError: decord cannot read the file; it has errors of its own, too.
     """
     reader = decord.VideoReader(file_url(job.path), num_threads=job.threads)
-    n_frames = job.header.shown
-    if len(reader) != n_frames:
-        raise DisagreementError
-    wanted = job.indices(n_frames)
-    unique = np.unique(wanted).tolist()
-    done = []
-    height = width = 0
-    for start in range(0, len(unique), job.block_frames):
-        block = reader.get_batch(unique[start : start + job.block_frames]).asnumpy()
-        height, width = block.shape[1:3]
-        done.append(job.transform(block))
-    return in_order(done, wanted), VideoInfo(width, height, job.header.fps, n_frames, "decord")
+    return read_seeking(job, len(reader), lambda numbers: reader.get_batch(numbers).asnumpy(), "decord")

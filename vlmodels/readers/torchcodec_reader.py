@@ -8,9 +8,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import numpy as np
-
-from vlmodels.readers.clip import ClipJob, DisagreementError, Frames, VideoInfo, in_order
+from vlmodels.readers.clip import ClipJob, Frames, VideoInfo, read_seeking
 from vlmodels.readers.container import file_url
 
 INSTALL = "pip install torchcodec, and FFmpeg 4 or later with its shared libraries (apt-get install ffmpeg)"
@@ -38,15 +36,4 @@ def read(decoder: Any, job: ClipJob) -> tuple[Frames, VideoInfo]:
     reader = decoder(
         file_url(job.path), stream_index=job.header.stream, dimension_order="NHWC", num_ffmpeg_threads=job.threads
     )
-    n_frames = job.header.shown
-    if len(reader) != n_frames:
-        raise DisagreementError
-    wanted = job.indices(n_frames)
-    unique = np.unique(wanted).tolist()
-    done = []
-    height = width = 0
-    for start in range(0, len(unique), job.block_frames):
-        block = reader.get_frames_at(unique[start : start + job.block_frames]).data.numpy()
-        height, width = block.shape[1:3]
-        done.append(job.transform(block))
-    return in_order(done, wanted), VideoInfo(width, height, job.header.fps, n_frames, "torchcodec")
+    return read_seeking(job, len(reader), lambda numbers: reader.get_frames_at(numbers).data.numpy(), "torchcodec")
