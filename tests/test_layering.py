@@ -13,7 +13,7 @@ FORBIDDEN = {
     "llm_descriptions": {"torch", "ray", "mlflow", "pipelines", "tune_spaces", "vlmodels"},
     "tune_spaces": {"pipelines"},
 }
-ALLOWED = {("vlmodels/predictor.py", "mlflow")}  # lazily, to pull a model from the registry
+ALLOWED = {("vlmodels/model_folder.py", "mlflow")}  # lazily, to pull a model from the registry
 
 
 def imports(path: Path) -> set[str]:

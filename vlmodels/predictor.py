@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from vlmodels.checkpoint import ADAPTER, load_adapter
 from vlmodels.cuts import read_cut
 from vlmodels.errors import UserError
-from vlmodels.local_registry import local_model_folder, registry_file
-from vlmodels.paths import is_there
+from vlmodels.model_folder import model_folder
 from vlmodels.preprocess import CROPS, eval_views
 from vlmodels.resize import resize_cover, storage_shape, stored_short_side
+from vlmodels.run_folder import Decision, run_decision, run_views
 from vlmodels.sampling import Indices, Sampling, view_indices
 from vlmodels.span import Span
 from vlmodels.video import read_clip
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from vlmodels.backbone import Backbone
     from vlmodels.methods.base import Method
     from vlmodels.readers.clip import ChooseIndices, Transform, VideoInfo
 
 Frames = NDArray[np.uint8]
-_FARTHEST = 10_000
-"""The largest distance of frames, and number of views, that a record may name."""
 _MOST_FRAMES = 4096
 """Frames of a video in all its views: the papers' most are 960, and those of a damaged record would fill the memory."""
 _AT_ONCE = 1024
 """Frames that are scored at once."""
+_NO_DECISION = Decision()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,25 @@ class Prediction:
 
     label: str
     probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model says about a video: classes, best first, and whether even the best is too improbable to be one."""
+
+    predictions: tuple[Prediction, ...]
+    none_of_these: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Scores of N videos: ``probabilities`` float32 (N,C), and L2-normalised ``features`` float32 (N,E).
+
+    Both are means over a video's views.
+    """
+
+    probabilities: NDArray[np.float32]
+    features: NDArray[np.float32]
 
 
 class Predictor:
@@ -56,6 +74,7 @@ class Predictor:
         crops: number of spatial views: 1, 3, or M2-CLIP's 4.
         sampling: how the frames of a view are chosen, as in ingest: one of each "segments", or "dense".
         stride: distance of the frames of a dense view, in frames of the video.
+        decision: temperature, and the threshold of "none of these"; by default without effect.
         device: device that computes.
 
     Raises:
@@ -71,6 +90,7 @@ class Predictor:
         crops: int = 1,
         sampling: Sampling = "segments",
         stride: int = 16,
+        decision: Decision = _NO_DECISION,
         device: str | torch.device = "cpu",
     ) -> None:
         if clips < 1 or crops not in CROPS or sampling not in get_args(Sampling) or stride < 1:
@@ -88,6 +108,7 @@ class Predictor:
         self.classes = method.classes
         self.clips, self.crops, self.device = clips, crops, torch.device(device)
         self.sampling, self.stride = sampling, stride
+        self.decision = decision
 
     @classmethod
     def from_run(
@@ -118,12 +139,12 @@ class Predictor:
         given = {"clips": clips, "crops": crops, "sampling": sampling, "stride": stride}
         chosen = run_views(found[0].parent) | {name: value for name, value in given.items() if value is not None}
         method = load_adapter(found[0], backbone, weights=weights).method
+        decision = run_decision(found[0].parent)
         try:
-            return cls(method, **chosen, device=device)
+            return cls(method, **chosen, decision=decision, device=device)
         except UserError as error:
             raise UserError(f"{found[0].parent}: {error}") from error
 
-    @torch.inference_mode()
     def __call__(
         self,
         video: str | Path | Frames | torch.Tensor,
@@ -148,6 +169,21 @@ class Predictor:
             UserError: the video cannot be read or has no such part, the frames have another type or shape, there are
                 fewer than two labels, or the scores are not finite.
         """
+        self.set_labels(labels)
+        scores = self.score([self.read_views(video, span_of(start, end), fps)])
+        if not np.isfinite(scores.probabilities).all():
+            raise UserError(
+                f"{video if isinstance(video, (str, Path)) else 'the frames'}: the scores are not finite; "
+                "the adapter is damaged: copy or train it again"
+            )
+        return list(self.answer(scores.probabilities[0], topk).predictions)
+
+    def set_labels(self, labels: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Choose the classes that are scored: ``labels``, or those of training; return them.
+
+        Raises:
+            UserError: fewer than two, blank, repeated or unprintable names, or too long ones.
+        """
         if isinstance(labels, str):
             raise UserError(f"labels must be a list of class names, not the text '{labels}'")
         names = tuple(labels) if labels is not None else self.classes
@@ -155,22 +191,68 @@ class Predictor:
             raise UserError("this model has no classes of its own; name some (labels, or predict.py --labels)")
         if names != self.method.classes:
             self.method.set_classes(names)
-        clips = torch.from_numpy(self.read_views(video, span_of(start, end), fps)).to(self.device)
-        probabilities = self._logits(clips).softmax(dim=-1).mean(dim=0)
-        if not probabilities.isfinite().all():
-            raise UserError(
-                f"{video if isinstance(video, (str, Path)) else 'the frames'}: the scores are not finite; "
-                "the adapter is damaged: copy or train it again"
-            )
-        values, indices = probabilities.topk(min(topk, len(names)))
-        return [Prediction(names[i], p) for i, p in zip(indices.tolist(), values.tolist(), strict=True)]
+        return names
 
-    def _logits(self, clips: torch.Tensor) -> torch.Tensor:
-        """Return logits (views, classes) of uint8 clips (B,T,H,W,3), so many views at once as the memory holds."""
-        part = max(1, _AT_ONCE // (self.crops * clips.shape[1]))
+    @torch.inference_mode()
+    def score(self, videos: Sequence[Frames]) -> Scores:
+        """Score videos among the classes of ``set_labels``; scores of a damaged model may be NaN.
+
+        Args:
+            videos: uint8 frames (clips,T,H,W,3) of each, as ``read_views`` returns them; sizes may differ.
+        """
+        outputs = [self.method(views) for views in self._passes(videos)]
+        logits = torch.cat([output.logits for output in outputs]).float()
+        probabilities = self._mean(torch.softmax(logits / self.decision.temperature, dim=-1), len(videos))
+        features = self._mean(torch.cat([output.video for output in outputs]).float(), len(videos))
+        return Scores(probabilities.cpu().numpy(), functional.normalize(features, dim=-1).cpu().numpy())
+
+    @torch.inference_mode()
+    def embed(self, videos: Sequence[Frames]) -> NDArray[np.float32]:
+        """Return L2-normalised features (N,E) of videos (see ``score``), which need no classes.
+
+        They are compared with those of ``embed_texts`` by their inner product.
+        """
+        features = torch.cat([self.method.encode_video(views) for views in self._passes(videos)]).float()
+        found: NDArray[np.float32] = functional.normalize(self._mean(features, len(videos)), dim=-1).cpu().numpy()
+        return found
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return L2-normalised features (M,E) of free texts; texts are cut at the context length."""
+        found: NDArray[np.float32] = self.method.encode_captions(texts).float().cpu().numpy()
+        return found
+
+    def answer(self, probabilities: NDArray[np.float32], topk: int = 5, threshold: float | None = None) -> Answer:
+        """Return the answer for one video's probabilities (C,) among the classes of ``set_labels``.
+
+        Args:
+            probabilities: a row of ``Scores.probabilities``.
+            topk: number of predictions, at most one per class.
+            threshold: least probability of an answer; None: the model's own, which is for its trained classes only.
+        """
+        names = self.method.classes
+        if threshold is None and names == self.classes:
+            threshold = self.decision.threshold
+        best = np.argsort(-probabilities, kind="stable")[: min(topk, len(names))]
+        predictions = tuple(Prediction(names[i], float(probabilities[i])) for i in best)
+        return Answer(predictions, threshold is not None and predictions[0].probability < threshold)
+
+    def _passes(self, videos: Sequence[Frames]) -> Iterator[torch.Tensor]:
+        """Yield the normalised views (B,T,3,h,w) of videos in order, so many at once as the memory holds."""
         spec = self.method.backbone.spec
-        parts = (eval_views(some, spec, crops=self.crops) for some in torch.split(clips, part))
-        return torch.cat([self.method(views).logits for views in parts])
+        waiting: list[torch.Tensor] = []
+        for video in videos:
+            for part in torch.split(torch.from_numpy(video), max(1, _AT_ONCE // (self.crops * video.shape[1]))):
+                views = eval_views(part.to(self.device), spec, crops=self.crops)
+                if waiting and (sum(map(len, waiting)) + len(views)) * views.shape[1] > _AT_ONCE:
+                    yield torch.cat(waiting)
+                    waiting = []
+                waiting.append(views)
+        if waiting:
+            yield torch.cat(waiting)
+
+    def _mean(self, values: torch.Tensor, videos: int) -> torch.Tensor:
+        return values.view(videos, self.clips * self.crops, -1).mean(dim=1)
 
     def read_views(
         self, video: str | Path | Frames | torch.Tensor, span: Span | None = None, fps: float = 0.0
@@ -264,81 +346,4 @@ def load(
         sampling=sampling,
         stride=stride,
         device=device,
-    )
-
-
-def model_folder(source: str | Path) -> Path:
-    """Return the folder of a run, or of a registered model ("models:/name@alias"), which is downloaded.
-
-    Raises:
-        UserError: the model or folder does not exist.
-    """
-    folder = _download(str(source)) if str(source).startswith("models:") else Path(source)
-    if not is_there(folder):
-        raise UserError(f"there is no {folder}; give a run's folder or models:/NAME@ALIAS")
-    return folder
-
-
-def run_views(folder: Path) -> dict[str, Any]:
-    """Return the views of a run's scores: ``Predictor``'s clips, crops, sampling and stride.
-
-    They are ``scoring`` in run.json, or else clips and crops in ``data`` of config.json, of segments. Settings that
-    neither file has are left out.
-
-    Raises:
-        UserError: a file is damaged.
-    """
-    # The keys are those of pipelines.records.run_file, which this package cannot import: it stands alone.
-    record, config = _read_json(folder / "run.json"), _read_json(folder / "config.json")
-    views = record.get("scoring") or config.get("data") or {}
-    kinds = {"clips": int, "crops": int, "sampling": str, "stride": int}
-    found = {name: views[name] for name in kinds if views.get(name)} if isinstance(views, dict) else {"views": views}
-    wrong = [f"{name}={str(value)[:50]}" for name, value in found.items() if type(value) is not kinds.get(name)]
-    wrong += [
-        f"{name}={str(value)[:50]}"
-        for name, value in found.items()
-        if type(value) is int and not 0 < value <= _FARTHEST
-    ]
-    if wrong:
-        raise UserError(f"{folder}: the run's views are damaged ({', '.join(wrong)}); copy it again")
-    return found
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error}); copy the run again") from error
-    return found if isinstance(found, dict) else {}
-
-
-def _download(uri: str) -> Path:
-    file = registry_file()
-    if file is not None and not file.is_file():  # MLflow would create an empty one
-        raise UserError(_no_registry(uri, file))
-    return local_model_folder(uri) or _download_with_mlflow(uri)
-
-
-def _download_with_mlflow(uri: str) -> Path:
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    store = mlflow.get_registry_uri().removeprefix("sqlite:///")
-    if store != mlflow.get_registry_uri() and not Path(store).is_file():
-        raise UserError(_no_registry(uri, store))
-    try:
-        return Path(mlflow.artifacts.download_artifacts(uri))
-    except MlflowException as error:
-        raise UserError(
-            f"{uri} cannot be loaded from the registry at {mlflow.get_registry_uri()}: {str(error).splitlines()[0]}; "
-            "set MLFLOW_TRACKING_URI to where it was registered"
-        ) from error
-
-
-def _no_registry(uri: str, store: str | Path) -> str:
-    return (
-        f"{uri}: there is no registry at {store}; set MLFLOW_TRACKING_URI to where it was registered "
-        "(by default sqlite:///runs/mlflow.db)"
     )

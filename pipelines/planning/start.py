@@ -63,7 +63,7 @@ def start_file(start: str) -> Path:
         UserError: there is none, or there are several.
     """
     from vlmodels.checkpoint import ADAPTER
-    from vlmodels.predictor import model_folder
+    from vlmodels.model_folder import model_folder
 
     folder = model_folder(local_run(start))
     found = [folder / ADAPTER] if (folder / ADAPTER).is_file() else sorted(folder.rglob(ADAPTER))

@@ -1,6 +1,6 @@
 """``run.json``, the record of a finished run: its fields, its reader and its writer.
 
-``vlmodels.predictor`` reads ``scoring`` of it by itself, as it imports nothing of ``pipelines``.
+``vlmodels.run_folder`` reads ``scoring`` and ``decision`` of it by itself, as it imports nothing of ``pipelines``.
 """
 
 from __future__ import annotations
