@@ -4,51 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sqlite3
-import stat
-import time
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_descriptions.budget import AverageCost
+from llm_descriptions.database import NEW_COLUMNS, REMEDY, Database, is_current
 from llm_descriptions.errors import DescriptionError
 from llm_descriptions.prompts import check_kind
 from llm_descriptions.rows import wrong_count, wrong_key
 from llm_descriptions.sources import TextSource, choose_sources
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator, Mapping, Sequence
 
 FILE_NAME = "descriptions.sqlite"
-_VERSION = 2
-_LOCK_TIMEOUT_S = 60.0
-_READ_LIMIT_S = 120.0
-"""A view or a trigger of a foreign file may have no end; a store is read within seconds."""
-_STEPS = 100_000  # of SQLite's machine between two looks at the clock
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS description (
-    label TEXT NOT NULL, kind TEXT NOT NULL, prompt_id TEXT NOT NULL, model TEXT NOT NULL, n INTEGER NOT NULL,
-    texts TEXT NOT NULL,
-    origin TEXT NOT NULL, created TEXT NOT NULL, host TEXT NOT NULL,
-    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
-    PRIMARY KEY (label, kind, prompt_id, model, n)
-) WITHOUT ROWID
-"""
-_COLUMNS = {"label", "kind", "prompt_id", "model", "n", "texts", "origin", "created", "host"} | {
-    "prompt_tokens",
-    "completion_tokens",
-}
-_REMEDY = "move it away or choose another --out"
-# Columns that format 1 lacks; a write adds them.
-_NEW_COLUMNS = {
-    "served_model": "TEXT NOT NULL DEFAULT ''",
-    "calls": "INTEGER NOT NULL DEFAULT 0",
-    "seconds": "REAL NOT NULL DEFAULT 0",
-}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -101,28 +74,29 @@ class DescriptionStore:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._database = Database(self.path)
 
     def get(self, key: Key) -> tuple[str, ...] | None:
         """Return the texts of ``key``, or None."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             row = None if connection is None else _select(connection, key, "texts, origin")
         return None if row is None else self._parsed(row[0], row[1], key)
 
     def provenance(self, key: Key) -> Provenance | None:
         """Return the provenance of the texts of ``key``, or None if there are none."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             if connection is None:
                 return None
             names = [field.name for field in fields(Provenance)]
-            if _version(connection) < _VERSION:
-                names = [name for name in names if name not in _NEW_COLUMNS]
+            if not is_current(connection):
+                names = [name for name in names if name not in NEW_COLUMNS]
             row = _select(connection, key, ", ".join(names))
         return None if row is None else Provenance(**dict(zip(names, row, strict=True)))
 
     def average_cost(self, *, prompt_id: str, model: str, host: str, n: int) -> AverageCost | None:
         """Compute the mean cost of the stored answers of one prompt set, model and server; None without any."""
-        with self._reading() as connection:
-            if connection is None or _version(connection) < _VERSION:
+        with self._database.reading() as connection:
+            if connection is None or not is_current(connection):
                 return None
             row = connection.execute(
                 "SELECT count(*), avg(calls), avg(prompt_tokens), avg(completion_tokens), avg(seconds)"
@@ -149,7 +123,7 @@ class DescriptionStore:
         for key, texts in entries.items():
             check_texts(key, texts, published=bool(provenance.origin))
         columns = asdict(provenance)
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             for key, texts in entries.items():
                 row = asdict(key) | columns | {"texts": json.dumps(list(texts), ensure_ascii=False)}
                 names = ", ".join(row)
@@ -173,21 +147,21 @@ class DescriptionStore:
 
         SQLite cleans up when the last connection closes; this context has one until its end.
         """
-        with self._writing():
+        with self._database.writing():
             pass
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             assert connection is not None
             yield
 
     def keys(self) -> list[Key]:
         """Return all keys, sorted."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             if connection is None:
                 return []
             rows = connection.execute("SELECT label, kind, prompt_id, model, n FROM description").fetchall()
         for row in rows:
             if problem := wrong_key(row):
-                raise DescriptionError(f"{self.path} is damaged: {problem}; {_REMEDY}")
+                raise DescriptionError(f"{self.path} is damaged: {problem}; {REMEDY}")
         return sorted(Key(*row) for row in rows)
 
     def sources(
@@ -236,7 +210,7 @@ class DescriptionStore:
             DescriptionError: as ``sources``.
         """
         chosen = self.sources(labels, kinds, n=n, model=model, prompt_id=prompt_id)
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             assert connection is not None or not labels
             return {
                 kind: {
@@ -273,106 +247,10 @@ class DescriptionStore:
         except (ValueError, TypeError, RecursionError):
             texts = None
         if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t.strip() for t in texts):
-            raise DescriptionError(f"{self.path} is damaged: the texts of '{key.label:.100}' cannot be read; {_REMEDY}")
+            raise DescriptionError(f"{self.path} is damaged: the texts of '{key.label:.100}' cannot be read; {REMEDY}")
         if problem := wrong_count(key.label, key.n, len(texts), origin):
-            raise DescriptionError(f"{self.path} is damaged: {problem}; {_REMEDY}")
+            raise DescriptionError(f"{self.path} is damaged: {problem}; {REMEDY}")
         return tuple(texts)
-
-    def _exists(self, verb: str) -> bool:
-        """Return whether there is a file; what is there and no file is an error."""
-        try:
-            with self._errors(verb):
-                mode = self.path.stat().st_mode
-        except DescriptionError as error:
-            if isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
-                return False
-            raise
-        if not stat.S_ISREG(mode):
-            raise DescriptionError(f"{self.path} is no file, and so no description store; {_REMEDY}")
-        return True
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection | None]:
-        if not self._exists("read"):
-            yield None
-            return
-        # In a read-only folder SQLite cannot create its lock file, and needs ``immutable`` to read without one.
-        mode = "mode=rw" if os.access(self.path.parent, os.W_OK) else "mode=ro&immutable=1"
-        with self._errors("read"), closing(self._connect(f"{self.path.absolute().as_uri()}?{mode}")) as connection:
-            self._check_version(connection)
-            yield connection
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        self._exists("write")
-        with self._errors("write"):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(self._connect(self.path.absolute().as_uri())) as connection:
-                _set_wal(connection)
-                # Answers survive the end of a process; only a power cut can lose the latest.
-                connection.execute("PRAGMA synchronous = NORMAL")
-                connection.execute("BEGIN IMMEDIATE")
-                self._create_or_upgrade(connection)
-                try:
-                    yield connection
-                except BaseException:
-                    connection.execute("ROLLBACK")
-                    raise
-                connection.execute("COMMIT")
-
-    def _create_or_upgrade(self, connection: sqlite3.Connection) -> None:
-        """Create the table in a new file, and add the columns that an older format lacks."""
-        if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            connection.execute(_SCHEMA)
-            connection.execute("PRAGMA user_version = 1")
-        self._check_version(connection)
-        if _version(connection) < _VERSION:
-            for name, column_type in _NEW_COLUMNS.items():
-                connection.execute(f"ALTER TABLE description ADD COLUMN {name} {column_type}")
-            connection.execute(f"PRAGMA user_version = {_VERSION}")
-
-    def _connect(self, uri: str) -> sqlite3.Connection:
-        connection = sqlite3.connect(uri, uri=True, timeout=_LOCK_TIMEOUT_S, isolation_level=None)
-        deadline = time.monotonic() + _READ_LIMIT_S
-        connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
-        return connection
-
-    def _check_version(self, connection: sqlite3.Connection) -> None:
-        version = _version(connection)
-        if not 1 <= version <= _VERSION:
-            raise DescriptionError(
-                f"{self.path} is not a description store of format 1 or {_VERSION} (found {version}); {_REMEDY}"
-            )
-        if problem := _foreign(connection):
-            raise DescriptionError(f"{self.path} is not a description store ({problem}); {_REMEDY}")
-
-    @contextmanager
-    def _errors(self, verb: str) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError, UnicodeError) as error:
-            raise DescriptionError(
-                f"cannot {verb} the description store {self.path}: {error}; "
-                "check the file and the permissions of its folder, or choose another --out"
-            ) from error
-
-
-def _foreign(connection: sqlite3.Connection) -> str:
-    """Return what in a file is not of a store; "" if nothing is. Nothing but the list of its parts is read."""
-    parts = connection.execute("SELECT type, sql FROM sqlite_master WHERE tbl_name = 'description'").fetchall()
-    tables = [sql for kind, sql in parts if kind == "table"]
-    if len(tables) != 1 or not str(tables[0]).upper().startswith("CREATE TABLE"):
-        return "it has no table of descriptions"
-    if others := sorted({kind for kind, _ in parts} - {"table", "index"}):
-        return f"it has a {others[0]}"
-    columns = {name for _, name, *_ in connection.execute("PRAGMA table_info(description)")}
-    wanted = _COLUMNS | (_NEW_COLUMNS.keys() if _version(connection) >= _VERSION else set())
-    missing = sorted(wanted - columns)
-    return f"its table has no column {missing[0]}" if missing else ""
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _select(connection: sqlite3.Connection, key: Key, columns: str) -> tuple[Any, ...] | None:
@@ -380,20 +258,6 @@ def _select(connection: sqlite3.Connection, key: Key, columns: str) -> tuple[Any
     query = f"SELECT {columns} FROM description WHERE {conditions}"  # noqa: S608 - this module's own column names
     row: tuple[Any, ...] | None = connection.execute(query, asdict(key)).fetchone()
     return row
-
-
-def _set_wal(connection: sqlite3.Connection) -> None:
-    """Switch to WAL mode; while another process does the same, SQLite fails at once, so this function retries."""
-    deadline = time.monotonic() + _LOCK_TIMEOUT_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return
 
 
 def check_texts(key: Key, texts: Sequence[str], *, published: bool) -> None:
