@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from pipelines.config.schema import TrainConfig
+    from pipelines.evaluation.decision import Decided
     from pipelines.evaluation.metrics import Metrics
     from pipelines.protocols.split import Split
     from pipelines.records.home import Home
@@ -244,26 +245,33 @@ class _Worker:
         metrics: dict[str, Metrics] = {}
         if self.job.split.select:
             metrics["select"] = {**self.scorer.held_out()}
+        decided = self.scorer.decide()
         started = time.perf_counter()
-        predictions = self._score_tests(metrics)
+        predictions, decided = self._score_tests(metrics, decided)
         if self.rank == 0:
             self.checkpoints.write_model(self.method, self.job.split.train_classes, predictions)
             cost = self._cost(time.perf_counter() - started)
+            decision = None if decided is None else decided.to_json()
             self.checkpoints.write_outcome(
-                Outcome(metrics, self.state.history, self.state.best_epoch or self.state.epoch, cost)
+                Outcome(metrics, self.state.history, self.state.best_epoch or self.state.epoch, cost, decision)
             )
         self.checkpoints.keep_final()
 
-    def _score_tests(self, metrics: dict[str, Metrics]) -> dict[str, np.ndarray]:
-        """Add the metrics of each test set; return the predictions of all."""
+    def _score_tests(
+        self, metrics: dict[str, Metrics], decided: Decided | None
+    ) -> tuple[dict[str, np.ndarray], Decided | None]:
+        """Add the metrics of each test set; return the predictions of all, and the decision with what it does there."""
+        temperature = None if decided is None else decided.temperature
         predictions: dict[str, np.ndarray] = {}
         for test in self.job.split.tests if self.config.test else ():
             if self.rank == 0:
                 self.send(ScoringStarted(test.name, len(test.examples)))
-            result = self.scorer.test(test, probe=self.config.data.probe)
+            result = self.scorer.test(test, probe=self.config.data.probe, temperature=temperature)
             metrics[test.name] = result.metrics
+            if decided is not None and result.answers is not None:
+                decided = decided.with_set(test.name, result.answers)
             predictions |= {f"{test.name}/{name}": array for name, array in result.predictions.items()}
-        return predictions
+        return predictions, decided
 
     def _cost(self, scoring_seconds: float) -> dict[str, float]:
         from pipelines.evaluation.cost import peak_memory_mb, speeds
@@ -295,8 +303,11 @@ def _open_stores(job: Job) -> dict[str, ClipStore]:
 
 def _check_shards(job: Job, stores: dict[str, ClipStore], announce: Announce) -> None:
     """Find damaged shards before training, of all clips that the run reads."""
-    tests = job.split.tests if job.config.test else ()
-    read = [("", job.split.train), ("", job.split.select), *((test.data, test.examples) for test in tests)]
+    split = job.split
+    tests = (*split.tests, *split.unseen) if job.config.test else ()
+    novel = split.select_novel.examples if split.select_novel is not None else ()
+    own = [("", examples) for examples in (split.train, split.select, novel)]
+    read = [*own, *((test.data, test.examples) for test in tests)]
     for data, store in stores.items():
         store.check([one.clip_id for folder, examples in read if folder == data for one in examples], announce)
 
