@@ -38,13 +38,13 @@ class SetResult:
         top1: in percent; R@1 from text to video in retrieval.
         metrics: all numbers.
         predictions: what is kept of the videos, arrays by their names in ``predictions.npz``.
-        answers: what the model says about the videos among its trained classes, where a decision is measured.
+        scores: of the videos in list order; None for retrieval.
     """
 
     top1: float
     metrics: Metrics
     predictions: Mapping[str, np.ndarray]
-    answers: Answers | None = None
+    scores: ClassScores | None = None
 
 
 class Scorer:
@@ -153,8 +153,7 @@ class Scorer:
     def test(self, test: EvalSet, *, probe: bool = False, temperature: float | None = None) -> SetResult:
         """Score a test set; with ``probe`` also its videos with frames in other orders.
 
-        With ``temperature``, what the model says about the videos among its trained classes is part of the result, but
-        not for a test set of other data: its classes may be trained ones by another name.
+        With ``temperature`` the result's ``scores`` have those at it too; nothing else changes.
         """
         if test.captions:
             return self._test_pairs(test)
@@ -173,15 +172,23 @@ class Scorer:
             "video": normal.video,
             "text": text,
         }
-        answers = None
-        if temperature is not None and not test.data:
-            answers = self._answers(test, normal, temperature)
-        return SetResult(accuracy(normal, len(test.unscored))["top1"], metrics, predictions, answers)
+        return SetResult(accuracy(normal, len(test.unscored))["top1"], metrics, predictions, normal)
 
-    def _answers(self, test: EvalSet, scored: ClassScores, temperature: float) -> Answers:
-        """Return the answers among the trained classes for a test set, and for its videos of held-out classes."""
+    def answers(self, test: EvalSet, result: SetResult, temperature: float) -> Answers | None:
+        """Return what the model says about a test set's videos among its trained classes.
+
+        Videos that were scored among other classes (``novel``), or not at all (of held-out classes), are scored now.
+        None for a test set of other data: its classes may be trained ones by another name.
+
+        Args:
+            test: the test set.
+            result: of ``test`` at this temperature.
+            temperature: that was chosen.
+        """
+        if test.data or result.scores is None:
+            return None
         classes = self._split.train_classes
-        parts = [Answers.of(scored, scored.scaled)] if test.classes == classes else []
+        parts = [Answers.of(result.scores, result.scores.scaled)] if test.classes == classes else []
         numbers = {name: number for number, name in enumerate(classes)}
         others = [one for one in self._split.unseen if one.name == test.name]
         for rest in others if parts else [test, *others]:
