@@ -104,7 +104,7 @@ def test_a_decision_is_chosen_on_known_clips_and_says_what_it_cannot_choose():
     rng = np.random.default_rng(0)
     targets = np.concatenate([np.arange(60) % 3, np.full(30, -1)])
     logits = rng.normal(size=(90, 2, 3))
-    logits[np.arange(60), :, targets[:60]] += 3
+    logits[np.arange(60), :, targets[:60]] += 1.5
     found = decide(logits, targets, None)
     assert found.rule == BY_BOTH
     assert (found.sets["select"]["known"], found.sets["select"]["unknown"]) == (60, 30)
