@@ -66,8 +66,10 @@ def score_views(method: Method, store: ClipStore, examples: Sequence[Example], s
     rows: list[tuple[int, np.ndarray]] = []
     for numbers, clips in read_views(store, examples, settings):
         logits = _forward(method, clips, settings).logits.float()
-        rows += zip(numbers, rearrange(logits, "(n v) c -> n v c", n=len(clips)).cpu().numpy(), strict=True)
-    found = np.stack(gather_rows(rows, len(examples), settings.world))
+        of_clips: np.ndarray = rearrange(logits, "(n v) c -> n v c", n=len(clips)).cpu().numpy()
+        rows += zip(numbers, of_clips, strict=True)
+    videos: list[np.ndarray] = gather_rows(rows, len(examples), settings.world)
+    found = np.stack(videos)
     _check_finite(found)
     return found
 

@@ -44,7 +44,8 @@ def describe_plan(plan: Plan, *, ahead: bool = False) -> str:
 
 def _decision_lines(plan: Plan) -> list[str]:
     """Say what will be chosen on the held-out clips; nothing where there are none, or no classes."""
-    from pipelines.evaluation.decision import FEWEST, MISS_RATE  # scipy: late
+    from pipelines.evaluation.calibration import FEWEST  # torch: late
+    from pipelines.evaluation.decision import MISS_RATE
 
     split, share = plan.split, plan.config.protocol.miss_rate
     if not split.select or split.captions:

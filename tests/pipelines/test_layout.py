@@ -33,7 +33,7 @@ DOORS = {
     "ingestion": "ingest decode destination presence presence_report summary",
     "protocols": "make_split split paper_views save",
     "training": "batches parts loop build pairs errors",
-    "evaluation": "scorer reading metrics decision cost",
+    "evaluation": "scorer reading metrics calibration decision cost",
     "records": "run_file decision home kept find summary ledger",
     "reports": "run_page ledger_page model_card attention page score_plots",
     "descriptions": "flags commands",
