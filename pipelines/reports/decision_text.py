@@ -5,51 +5,52 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pipelines.records.decision import HELD_OUT, Rate, RunDecision
+from pipelines.records.decision import HELD_OUT, Rate, RunDecision, SetDecision
 from pipelines.records.run_file import RunRecord
 
 
-class Row(NamedTuple):
-    """How a set of clips fares: texts for a table."""
+class Cell(NamedTuple):
+    """A number, and what belongs to it in small letters."""
 
-    name: str
-    misses: str
-    caught: str
-    false_alarms: str
-    ece: str
+    text: str
+    small: str = ""
 
 
-HEAD = Row(
-    "clips",
-    "misses: right, yet refused",
-    "wrong, and refused",
-    "false alarms: of no trained class, not refused",
-    "calibration error before, after",
+HEAD = ("clips", "misses", "wrong, refused", "false alarms", "calibration error")
+LEGEND = (
+    "Misses are right answers that are refused; false alarms are videos of no trained class that are not; with each "
+    "rate its clips and its 95 % interval (Wilson). Calibration error: the expected one in 15 bins, of videos of "
+    "trained classes, before and after the temperature."
 )
 
 
-def rows(decision: RunDecision) -> list[Row]:
-    """Return a row for the held-out clips and for each test set."""
+def rows(decision: RunDecision) -> list[tuple[str, list[Cell]]]:
+    """Return a row for the held-out clips and for each test set: its name, and a cell for each further ``HEAD``."""
     return [
-        Row(
+        (
             "held out" if name == HELD_OUT else name,
-            _rate(one.misses),
-            _rate(one.caught),
-            _rate(one.false_alarms),
-            "-" if one.ece is None or one.ece_scaled is None else f"{100 * one.ece:.1f}, {100 * one.ece_scaled:.1f} %",
+            [*map(_rate, (one.misses, one.caught, one.false_alarms)), _error(one)],
         )
         for name, one in decision.sets.items()
     ]
 
 
-def _rate(rate: Rate | None) -> str:
+def _rate(rate: Rate | None) -> Cell:
     if rate is None:
-        return "-"
-    return f"{100 * rate.rate:.1f} % ({rate.clips} of {rate.of}; {100 * rate.low:.0f} to {100 * rate.high:.0f} %)"
+        return Cell("-")
+    return Cell(
+        f"{100 * rate.rate:.1f} %", f"{rate.clips} of {rate.of}, {100 * rate.low:.0f} to {100 * rate.high:.0f} %"
+    )
+
+
+def _error(one: SetDecision) -> Cell:
+    if one.ece is None or one.ece_scaled is None:
+        return Cell("-")
+    return Cell(f"{100 * one.ece:.1f}, {100 * one.ece_scaled:.1f} %")
 
 
 def lines(record: RunRecord) -> Iterator[str]:
-    """Yield sentences about a run's decision, which it has; how to read the table is the last of them."""
+    """Yield sentences about a run's decision; none if it has none."""
     decision = record.decision
     if decision is None:
         return
@@ -67,11 +68,7 @@ def lines(record: RunRecord) -> Iterator[str]:
         )
     yield from (f"{note[:1].upper()}{note[1:]}." for note in decision.notes)
     chose = " and the epoch" if record.selection == "select" and record.history else ""
-    yield (
-        f"The held-out clips chose these values{chose}, so their row is optimistic; the rows of test sets are not. "
-        "In brackets: clips, and the 95 % interval (Wilson). The calibration error is the expected one in 15 bins, of "
-        "clips of trained classes."
-    )
+    yield f"The held-out clips chose these values{chose}, so their rates are optimistic; those of test sets are not."
 
 
 def _rule(decision: RunDecision) -> str:

@@ -146,16 +146,20 @@ def _scores(record: RunRecord) -> Iterator[str]:
 
 def _decision(record: RunRecord) -> Iterator[str]:
     """Yield what a run chose on held-out clips."""
-    from pipelines.reports.decision_text import HEAD, lines, rows
+    from pipelines.reports.decision_text import HEAD, LEGEND, lines, rows
 
     if record.decision is None:
         return
     for line in lines(record):
         yield from (markdown(line), "")
+    if record.decision.threshold is not None:
+        yield from ('`model.ask("clip.mp4").none_of_these` says whether it is so.', "")
     yield f"| {' | '.join(HEAD)} |"
     yield f"|{' --- |' * len(HEAD)}"
-    for row in rows(record.decision):
-        yield f"| {' | '.join(map(markdown, row))} |"
+    for name, cells in rows(record.decision):
+        texts = [f"{cell.text} ({cell.small})" if cell.small else cell.text for cell in cells]
+        yield f"| {' | '.join(map(markdown, (name, *texts)))} |"
+    yield from ("", LEGEND)
 
 
 def _data(record: RunRecord) -> Iterator[str]:

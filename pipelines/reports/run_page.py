@@ -29,7 +29,6 @@ def write_run_report(folder: Path) -> Path:
     columns = columns_of([summary])
     pictures = [
         *_numbers(summary, columns, report),
-        *_reliability(record, report),
         *_confusions(record, folder / PREDICTIONS, report),
     ]
     return write_page(
@@ -43,7 +42,7 @@ def write_run_report(folder: Path) -> Path:
         about=description_of(summary),
         settings=_flat(record.config.to_json()),
         facts=_flat(record.facts.to_json()),
-        decision=_decision(record),
+        decision=_decision(record, report),
         unscored=[(name, *pair) for name, pairs in record.unscored.items() for pair in pairs],
     )
 
@@ -71,11 +70,16 @@ def _reliability(record: RunRecord, report: Path) -> Iterator[Picture]:
         yield Picture("Reliability: are answers right as often as their probability says?", drawn.name)
 
 
-def _decision(record: RunRecord) -> dict[str, Any] | None:
+def _decision(record: RunRecord, report: Path) -> dict[str, Any] | None:
     if record.decision is None:
         return None
-    return {"lines": list(decision_text.lines(record)), "head": decision_text.HEAD,
-            "rows": decision_text.rows(record.decision)}  # fmt: skip
+    return {
+        "lines": list(decision_text.lines(record)),
+        "head": decision_text.HEAD,
+        "rows": decision_text.rows(record.decision),
+        "legend": decision_text.LEGEND,
+        "pictures": list(_reliability(record, report)),
+    }
 
 
 def _confusions(record: RunRecord, path: Path, report: Path) -> Iterator[Picture]:

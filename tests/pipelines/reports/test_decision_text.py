@@ -14,8 +14,8 @@ def test_page_and_card_show_threshold_rates_and_calibration(tmp_path):
     record = record_of(decision=decision_json())
     folder = leave_run(tmp_path, record)
     for text in (write_run_report(folder).read_text(), model_card(record)):
-        for words in ("None of these", "0.4", "refuses 5 %", "temperature 1.7", "5.0 % (3 of 60; 2 to 14 %)",
-                      "30.0 % (6 of 20; 15 to 52 %)", "optimistic"):  # fmt: skip
+        for words in ("None of these", "0.4", "refuses 5 %", "temperature 1.7", "3 of 60, 2 to 14 %",
+                      "30.0 %", "6 of 20, 14 to 52 %", "optimistic"):  # fmt: skip
             assert words in text.replace("\\", ""), words
     assert (folder / "report" / "reliability.png").stat().st_size > 5000
     assert "always chooses one of the names" not in model_card(record)
