@@ -68,10 +68,14 @@ def lines(record: RunRecord) -> Iterator[str]:
         )
     yield from (f"{note[:1].upper()}{note[1:]}." for note in decision.notes)
     chose = " and the epoch" if record.selection == "select" and record.history else ""
-    yield f"The held-out clips chose these values{chose}, so their rates are optimistic; those of test sets are not."
+    tests = "the first test set chose the epoch" if record.selection == "test-best" else "those of test sets are not"
+    yield f"The held-out clips chose these values{chose}, so their rates are optimistic; {tests}."
 
 
 def _rule(decision: RunDecision) -> str:
     if decision.rule == "miss_rate" and decision.miss_rate is not None:
         return f"which refuses {100 * decision.miss_rate:g} % of the right held-out clips"
-    return "which has the least sum of misses and false alarms on held-out clips and held-out classes"
+    return (
+        "which has the least sum of misses and false alarms on held-out clips and held-out classes "
+        "(protocol.miss_rate sets the share of misses instead)"
+    )

@@ -29,7 +29,7 @@ def reliability(sets: Mapping[str, SetDecision], path: Path) -> Path:
         title = "held out" if name == HELD_OUT else name
         axes.set_title(f"{title}, {one.known} clips", fontsize=9, parse_math=False)
         axes.set(xlabel="probability of the answer", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
-        axes.legend(frameon=False, fontsize=7.5, loc="upper left", title="calibration error", title_fontsize=7.5)
+        axes.legend(frameon=False, fontsize=7.5, loc="lower right", title="calibration error", title_fontsize=7.5)
         bare(axes)
     every[0, 0].set_ylabel("share of right answers")
     return saved(figure, path)
