@@ -72,18 +72,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed = 0
     for video in args.videos:
         try:
-            found = predictor(Path(video), labels, args.topk, start=start, end=end, fps=args.fps)
+            answer = predictor.ask(Path(video), labels, args.topk, start=start, end=end, fps=args.fps)
         except UserError as error:
             failed += 1
             print(f"error: {error}", file=sys.stderr)
             continue
         if args.json:
             times = {} if span is None else {"start": start, "end": end}
-            scores = {p.label: round(p.probability, 6) for p in found}
-            print(json.dumps({"video": video, **times, "predictions": scores}))
+            scores = {p.label: round(p.probability, 6) for p in answer.predictions}
+            refused = {"none_of_these": True} if answer.none_of_these else {}
+            print(json.dumps({"video": video, **times, **refused, "predictions": scores}))
         else:
             print(span.after(video) if span else video)
-            print("\n".join(f"  {100 * p.probability:5.1f} %  {p.label}" for p in found))
+            if answer.none_of_these:
+                print("  none of these; the most probable:")
+            print("\n".join(f"  {100 * p.probability:5.1f} %  {p.label}" for p in answer.predictions))
     return 1 if failed else 0
 
 

@@ -169,6 +169,19 @@ class Predictor:
             UserError: the video cannot be read or has no such part, the frames have another type or shape, there are
                 fewer than two labels, or the scores are not finite.
         """
+        return list(self.ask(video, labels, topk, start=start, end=end, fps=fps).predictions)
+
+    def ask(
+        self,
+        video: str | Path | Frames | torch.Tensor,
+        labels: Sequence[str] | None = None,
+        topk: int = 5,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        fps: float = 0.0,
+    ) -> Answer:
+        """Return what ``__call__`` returns for a video, and whether it shows none of the classes."""
         self.set_labels(labels)
         scores = self.score([self.read_views(video, span_of(start, end), fps)])
         if not np.isfinite(scores.probabilities).all():
@@ -176,7 +189,7 @@ class Predictor:
                 f"{video if isinstance(video, (str, Path)) else 'the frames'}: the scores are not finite; "
                 "the adapter is damaged: copy or train it again"
             )
-        return list(self.answer(scores.probabilities[0], topk).predictions)
+        return self.answer(scores.probabilities[0], topk)
 
     def set_labels(self, labels: Sequence[str] | None = None) -> tuple[str, ...]:
         """Choose the classes that are scored: ``labels``, or those of training; return them.

@@ -53,10 +53,9 @@ def _selection_rules(config: TrainConfig) -> list[Rule]:
     retrieval = protocol.name == "retrieval"
     return [
         (
-            not protocol.holdout_classes or (protocol.holdout > 0 and not config.test and not retrieval),
-            "protocol.holdout_classes takes classes out of training that the test lists have: set test=false and "
-            "protocol.holdout, for instance 0.2 (pipelines/sweep.py trains its winner on all classes); retrieval has "
-            "no classes",
+            not protocol.holdout_classes or (protocol.holdout > 0 and not retrieval),
+            "protocol.holdout_classes holds out whole classes beside clips of all others: set protocol.holdout too, "
+            "for instance 0.2; retrieval has no classes",
         ),
         (
             config.test or protocol.holdout > 0,

@@ -125,9 +125,18 @@ class ProtocolConfig:
     split_seed: int = field(
         default=1, metadata={"help": "what is test (own split); seed draws the shots from the rest"}
     )
-    holdout: float = field(default=0.0, metadata={"help": "share of train held out to select the epoch"})
+    holdout: float = field(
+        default=0.0, metadata={"help": "share of train held out: selects the epoch, and decides what is none of these"}
+    )
     holdout_classes: float = field(
-        default=0.0, metadata={"help": "share of the training classes held out too, to select for unseen classes"}
+        default=0.0, metadata={"help": "share of the training classes held out too, as unseen classes"}
+    )
+    miss_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "share of right held-out clips that may be taken for none of these; none: 0.05, or with "
+            "holdout_classes the least sum of both errors"
+        },
     )
 
     def rules(self) -> list[Rule]:
@@ -138,6 +147,10 @@ class ProtocolConfig:
             (self.split_seed >= 0, f"protocol.split_seed={self.split_seed} must not be negative"),
             (0 <= self.holdout < 1, f"protocol.holdout={self.holdout} must be in [0, 1)"),
             (0 <= self.holdout_classes < 1, f"protocol.holdout_classes={self.holdout_classes} must be in [0, 1)"),
+            (
+                self.miss_rate is None or 0 < self.miss_rate < 1,
+                f"protocol.miss_rate={self.miss_rate} must be between 0 and 1",
+            ),
         ]
 
 

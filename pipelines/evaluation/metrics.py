@@ -25,11 +25,13 @@ class ClassScores:
         targets: int64 (N,).
         scores: float32 (N,C), mean over views of the softmax.
         video: float16 (N,E), mean over views of the L2-normalised features; empty where they are not needed.
+        scaled: float32 (N,C), ``scores`` at another temperature; empty where none was asked for.
     """
 
     targets: np.ndarray
     scores: np.ndarray
     video: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float16))
+    scaled: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
 
 def set_metrics(test: EvalSet, result: ClassScores) -> Metrics:
@@ -53,11 +55,23 @@ def accuracy(result: ClassScores, unscored: int = 0) -> dict[str, float]:
     """
     if not np.isfinite(result.scores).all():
         raise DivergedError("scores that are not finite (NaN) have no accuracy")
-    own = result.scores[np.arange(len(result.targets)), result.targets][:, None]
-    rank = (result.scores >= own).sum(1) - 1
+    rank = _ranks(result.scores, result.targets)
     listed = len(result.targets) + unscored
     k = min(5, result.scores.shape[1])
     return {"top1": 100 * float((rank < 1).sum()) / listed, "top5": 100 * float((rank < k).sum()) / listed}
+
+
+def own_is_best(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return whether each video's own class has the best score (N,C) alone (N,)."""
+    alone: np.ndarray = _ranks(scores, targets) < 1
+    return alone
+
+
+def _ranks(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return how many other classes have scores (N,C) at least as good as the target's (N,)."""
+    own = scores[np.arange(len(targets)), targets][:, None]
+    ranks: np.ndarray = (scores >= own).sum(1) - 1
+    return ranks
 
 
 def harmonic_mean(base: float, novel: float) -> float:

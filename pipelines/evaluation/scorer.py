@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,19 +11,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from pipelines.evaluation.classes import score_orders
+from pipelines.evaluation.classes import score_orders, score_views
+from pipelines.evaluation.decision import Answers, Decided, decide
 from pipelines.evaluation.metrics import ClassScores, Metrics, accuracy, harmonic_mean, set_metrics
 from pipelines.evaluation.pairs import PairFeatures, embed_pairs, pair_counts, rank_pairs
 from pipelines.evaluation.reading import NORMAL, ORDERS, EvalSettings
-from pipelines.protocols.split import EvalSet
+from pipelines.protocols.split import EvalSet, Example
 from vlmodels.text_cache import encode_together
 
 if TYPE_CHECKING:
     from pipelines.config.schema import TrainConfig
-    from pipelines.protocols.split import Example, Split
+    from pipelines.protocols.split import Split
     from pipelines.shards.clip_store import ClipStore
     from pipelines.training.build import Descriptions
     from vlmodels.methods.base import Method
+
+_DECIDED_ON = 5000  # held-out clips at most, as Guo et al. took for CIFAR
+_UNKNOWN = -1  # stands for a class that was not trained
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,13 @@ class SetResult:
         top1: in percent; R@1 from text to video in retrieval.
         metrics: all numbers.
         predictions: what is kept of the videos, arrays by their names in ``predictions.npz``.
+        scores: of the videos in list order; None for retrieval.
     """
 
     top1: float
     metrics: Metrics
     predictions: Mapping[str, np.ndarray]
+    scores: ClassScores | None = None
 
 
 class Scorer:
@@ -67,6 +74,7 @@ class Scorer:
         self._method = method
         self._stores = stores
         self._split = split
+        self._miss_rate = config.protocol.miss_rate
         self._select_on_test = config.selection == "test-best"
         self._settings = EvalSettings(
             device=device,
@@ -127,13 +135,31 @@ class Scorer:
             found["hm"] = harmonic_mean(found["top1"], found["novel"])
         return found
 
-    def test(self, test: EvalSet, *, probe: bool = False) -> SetResult:
-        """Score a test set; with ``probe`` also its videos with frames in other orders."""
+    def decide(self) -> Decided | None:
+        """Choose the temperature and the threshold of "none of these" on what is held out.
+
+        None if nothing is, and for retrieval, which has no classes.
+        """
+        split = self._split
+        if not split.select or split.captions:
+            return None
+        novel = split.select_novel.examples if split.select_novel is not None else ()
+        known = _drawn(split.select, split.seed)
+        clips = [*known, *(Example(one.clip_id, _UNKNOWN) for one in _drawn(novel, split.seed))]
+        with self.classes(split.train_classes):
+            logits = score_views(self._method, self._stores[""], clips, self._settings)
+        return decide(logits, np.array([one.target for one in clips]), self._miss_rate)
+
+    def test(self, test: EvalSet, *, probe: bool = False, temperature: float | None = None) -> SetResult:
+        """Score a test set; with ``probe`` also its videos with frames in other orders.
+
+        With ``temperature`` the result's ``scores`` have those at it too; nothing else changes.
+        """
         if test.captions:
             return self._test_pairs(test)
         orders = (NORMAL, *ORDERS) if probe else (NORMAL,)
         with self.classes(test.classes):
-            results = self._score_orders(test.examples, test.data, orders)
+            results = self._score_orders(test.examples, test.data, orders, temperature)
             text = self._class_features()
         normal = results[NORMAL]
         metrics = set_metrics(test, normal)
@@ -146,7 +172,31 @@ class Scorer:
             "video": normal.video,
             "text": text,
         }
-        return SetResult(accuracy(normal, len(test.unscored))["top1"], metrics, predictions)
+        return SetResult(accuracy(normal, len(test.unscored))["top1"], metrics, predictions, normal)
+
+    def answers(self, test: EvalSet, result: SetResult, temperature: float) -> Answers | None:
+        """Return what the model says about a test set's videos among its trained classes.
+
+        Videos that were scored among other classes (``novel``), or not at all (of held-out classes), are scored now.
+        None for a test set of other data: its classes may be trained ones by another name.
+
+        Args:
+            test: the test set.
+            result: of ``test`` at this temperature.
+            temperature: that was chosen.
+        """
+        if test.data or result.scores is None:
+            return None
+        classes = self._split.train_classes
+        parts = [Answers.of(result.scores, result.scores.scaled)] if test.classes == classes else []
+        numbers = {name: number for number, name in enumerate(classes)}
+        others = [one for one in self._split.unseen if one.name == test.name]
+        for rest in others if parts else [test, *others]:
+            clips = [Example(one.clip_id, numbers.get(rest.classes[one.target], _UNKNOWN)) for one in rest.examples]
+            with self.classes(classes):
+                found = self._score_orders(clips, "", (NORMAL,), temperature)[NORMAL]
+            parts.append(Answers.of(found, found.scaled))
+        return functools.reduce(Answers.and_of, parts)
 
     def _test_pairs(self, test: EvalSet) -> SetResult:
         found = self._embed(test)
@@ -162,8 +212,11 @@ class Scorer:
     def _score(self, examples: Sequence[Example]) -> ClassScores:
         return self._score_orders(examples, "", (NORMAL,))[NORMAL]
 
-    def _score_orders(self, examples: Sequence[Example], data: str, orders: Sequence[str]) -> dict[str, ClassScores]:
-        return score_orders(self._method, self._stores[data], examples, orders, self._settings)
+    def _score_orders(
+        self, examples: Sequence[Example], data: str, orders: Sequence[str], temperature: float | None = None
+    ) -> dict[str, ClassScores]:
+        store = self._stores[data]
+        return score_orders(self._method, store, examples, orders, self._settings, temperature=temperature)
 
     def _embed(self, test: EvalSet) -> PairFeatures:
         return embed_pairs(self._method, self._stores[test.data], test, self._settings)
@@ -172,6 +225,14 @@ class Scorer:
     def _class_features(self) -> np.ndarray:
         """Return float16 features (C,E) of the classes that are set, for the pictures of a report."""
         return self._method.encode_classes().float().cpu().numpy().astype(np.float16)
+
+
+def _drawn(examples: Sequence[Example], seed: int) -> list[Example]:
+    """Return at most ``_DECIDED_ON`` of the clips, drawn by the split's seed: their logits are kept of every view."""
+    if len(examples) <= _DECIDED_ON:
+        return list(examples)
+    chosen = np.random.default_rng([seed, 4]).choice(len(examples), _DECIDED_ON, replace=False)
+    return [examples[number] for number in np.sort(chosen)]
 
 
 def _clip_ids(test: EvalSet) -> np.ndarray:

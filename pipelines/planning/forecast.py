@@ -216,7 +216,7 @@ def scoring_seconds(plan: Plan, cost: StepCost, rates: Rates, world: int) -> flo
     orders = 1 + len(ORDERS) if config.data.probe else 1
     videos = orders * sum(tests) if config.test else 0
     chosen_on = {"last": 0, "select": len(plan.split.select), "test-best": tests[0] if tests else 0}
-    videos += config.optim.epochs * chosen_on[config.selection] + len(plan.split.select)
+    videos += config.optim.epochs * chosen_on[config.selection] + 2 * len(plan.split.select)  # scores, and decides
     rate = rates.views or rates.gmacs / cost.clip.forward
     return videos * config.data.clips * config.data.crops / world / rate
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.config.plain import to_plain
+from pipelines.config.text import plural
 from pipelines.planning.identity import weights_digest
 from pipelines.planning.plan import Plan
 
@@ -31,6 +32,7 @@ def describe_plan(plan: Plan, *, ahead: bool = False) -> str:
         f"({c.scale.workers} workers x {share}), lr {c.optim.lr:g}, {c.optim.precision}",
         "augment    " + ", ".join(f"{k}={v}" for k, v in to_plain(c.augment).items()),
         f"views      {c.data.clips} x {c.data.crops} per test video; epoch kept: {c.selection}",
+        *_decision_lines(plan),
         f"protocol   {plan.split.protocol} on {plan.split.dataset}, digest {plan.split.digest[:12]}",
     ]
     if ahead:
@@ -38,6 +40,25 @@ def describe_plan(plan: Plan, *, ahead: bool = False) -> str:
 
         lines += forecast(plan)
     return "\n".join(lines)
+
+
+def _decision_lines(plan: Plan) -> list[str]:
+    """Say what will be chosen on the held-out clips; nothing where there are none, or no classes."""
+    from pipelines.evaluation.calibration import FEWEST  # torch: late
+    from pipelines.evaluation.decision import MISS_RATE
+
+    split, share = plan.split, plan.config.protocol.miss_rate
+    if not split.select or split.captions:
+        return []
+    clips = plural(len(split.select), "held-out clip")
+    novel = split.select_novel
+    if novel is not None:
+        clips += f" and {plural(len(novel.examples), 'clip')} of {len(novel.classes)} held-out classes"
+    if len(split.select) < FEWEST:
+        return [f'decision   no threshold of "none of these": {clips} are too few, it takes {FEWEST} right ones']
+    both = share is None and novel is not None and len(novel.examples) >= FEWEST
+    aim = "least sum of misses and false alarms" if both else f"{100 * (share or MISS_RATE):g} % misses"
+    return [f'decision   temperature, and threshold of "none of these" ({aim}), chosen on {clips}']
 
 
 def _weights(pretrained: str | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -89,6 +89,7 @@ class SplitRequest:
         unseen: tuple[str, ...] = ()
         if self.config.holdout_classes and train:
             train_classes, unseen = hold_out_classes(train_classes, self.config.holdout_classes, self.seed)
+            all_notes += [_without(unseen, len(train_classes), scored=any(not test.data for test in tests))]
         seen = [clip for clip in train if clip.label not in unseen]
         fit, select = hold_out(seen, self.config.holdout, self.seed)
         return Split(
@@ -98,7 +99,8 @@ class SplitRequest:
             train=examples(fit, train_classes),
             select=examples(select, train_classes),
             select_novel=eval_set("select_novel", train, unseen) if unseen else None,
-            tests=tuple(eval_set(*test) for test in tests),
+            tests=tuple(eval_set(*_of_others(test, unseen)) for test in tests),
+            unseen=tuple(eval_set(test.name, test.clips, unseen) for test in tests if _has_any(test, unseen)),
             source=source,
             dataset=self._dataset(folders),
             content=content_of([*fit, *select]),
@@ -129,3 +131,21 @@ class SplitRequest:
             return "+".join(source.name for source in self.tests)
         known = next((f.dataset.name for f in folders if f is not None and f.dataset is not None), "")
         return self.config.dataset or known or self.data.name
+
+
+def _of_others(test: ScoredClips, unseen: Collection[str]) -> ScoredClips:
+    """Return a test set of the data that trains without the classes that are held out."""
+    if test.data or not unseen:
+        return test
+    return test._replace(classes=tuple(name for name in test.classes if name not in unseen))
+
+
+def _has_any(test: ScoredClips, unseen: Collection[str]) -> bool:
+    """Return whether a test set of the data that trains has decodable clips of the classes that are held out."""
+    return not test.data and any(clip.ok and clip.label in unseen for clip in test.clips)
+
+
+def _without(unseen: Sequence[str], left: int, *, scored: bool) -> str:
+    some = ", ".join(unseen[:5]) + (f" and {len(unseen) - 5} more" if len(unseen) > 5 else "")
+    where = f"{left} train and are scored, so that scores compare with no others" if scored else f"{left} train"
+    return f"{len(unseen)} classes are held out whole ({some}); the other {where}"

@@ -92,6 +92,7 @@ class Split:
     tests: tuple[EvalSet, ...]
     source: str
     select_novel: EvalSet | None = None  # training classes that were held out whole
+    unseen: tuple[EvalSet, ...] = ()  # videos of these classes in the test sets, by the names of those
     scoring: Scoring | None = None
     dataset: str = ""
     captions: tuple[str, ...] = ()  # that the training examples' targets count, in retrieval
@@ -110,6 +111,7 @@ class Split:
                 None if self.scoring is None else asdict(self.scoring),
                 [_parts(test) for test in self.tests],
                 *([_parts(self.select_novel)] if self.select_novel else []),
+                *([[_parts(one) for one in self.unseen]] if self.unseen else []),
             ]
         )
 

@@ -208,6 +208,8 @@ def _training(summary: Summary) -> Iterator[str]:
         yield f"{subsets} of 3 training subsets"
     if protocol.holdout:
         yield f"{100 * protocol.holdout:g} % of the training clips held out"
+    if protocol.holdout_classes:
+        yield f"{100 * protocol.holdout_classes:g} % of the classes held out, and not scored"
     if summary.shots is not None:
         listed = summary.shots * record.facts.classes.get("train", 0)
     else:

@@ -15,6 +15,7 @@ from pydantic import Field, StrictBool, StrictInt, ValidationError, model_valida
 
 from pipelines.config.plain import flatten
 from pipelines.config.protocols import PROTOCOLS
+from pipelines.records.decision import RunDecision
 from pipelines.records.part import JsonPart, Number, first_problem
 from pipelines.storage.files import file_sha256
 from vlmodels.errors import UserError, unprintable
@@ -146,6 +147,7 @@ class ProtocolSettings(JsonPart):
 
     shots: StrictInt
     holdout: Number = 0.0
+    holdout_classes: Number = 0.0
     hmdb_names: str = "as_published"
     train_list: str | None = None
 
@@ -352,6 +354,7 @@ class RunRecord(JsonPart):
     start: Start = Start()
     config: Settings
     metrics: Metrics
+    decision: RunDecision | None = None
     cost: Cost
     history: tuple[Epoch, ...]
     selection: str

@@ -68,6 +68,7 @@ def model_card(record: RunRecord, adapter: Mapping[str, Any] | None = None) -> s
         "What it is": _what(record, adapter or {}),
         "Use": _use(record, adapter or {}),
         "Scores": _scores(record),
+        **({"None of these": _decision(record)} if record.decision is not None else {}),
         "Data and protocol": _data(record),
         "Training": _training(record),
         "Cost": _cost(record),
@@ -143,6 +144,24 @@ def _scores(record: RunRecord) -> Iterator[str]:
         yield "The epoch was chosen on the test list, as published: these scores are optimistic."
 
 
+def _decision(record: RunRecord) -> Iterator[str]:
+    """Yield what a run chose on held-out clips."""
+    from pipelines.reports.decision_text import HEAD, LEGEND, lines, rows
+
+    if record.decision is None:
+        return
+    for line in lines(record):
+        yield from (markdown(line), "")
+    if record.decision.threshold is not None:
+        yield from ('`model.ask("clip.mp4").none_of_these` says whether it is so.', "")
+    yield f"| {' | '.join(HEAD)} |"
+    yield f"|{' --- |' * len(HEAD)}"
+    for name, cells in rows(record.decision):
+        texts = [f"{cell.text} ({cell.small})" if cell.small else cell.text for cell in cells]
+        yield f"| {' | '.join(map(markdown, (name, *texts)))} |"
+    yield from ("", LEGEND)
+
+
 def _data(record: RunRecord) -> Iterator[str]:
     facts = record.facts
     yield from _list(
@@ -199,11 +218,17 @@ def _limits(record: RunRecord) -> Iterator[str]:
     else:
         yield (
             "- Other class names than those it was trained on are scored zero-shot, and worse: see the scores on new "
-            "classes, if there are any. It always chooses one of the names it is given."
+            f"classes, if there are any. {_chooses(record)}"
         )
     yield "- Scores are of the test sets above and of no other video; the backbone's biases are the adapter's."
     if lost:
         yield f"- Listed videos that could not be decoded: {len(lost)} ({_some(list(lost))})."
+
+
+def _chooses(record: RunRecord) -> str:
+    if record.decision is None or record.decision.threshold is None:
+        return "It always chooses one of the names it is given."
+    return "Among other names it always chooses one; among its own it may answer “none of these”."
 
 
 def _provenance(record: RunRecord) -> Iterator[str]:

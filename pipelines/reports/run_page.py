@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.config.plain import flatten
 from pipelines.records.run_file import PREDICTIONS, RECORD, SELECTIONS, RunRecord, read
 from pipelines.records.summary import Column, Summary, columns_of, headings, summarise, views_text
+from pipelines.reports import decision_text
 from pipelines.reports.page import TEMPLATES, Picture, file_name, write_page
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ def write_run_report(folder: Path) -> Path:
     report.mkdir(exist_ok=True)
     summary = Summary([record])
     columns = columns_of([summary])
-    pictures = [*_numbers(summary, columns, report), *_confusions(record, folder / PREDICTIONS, report)]
+    pictures = [
+        *_numbers(summary, columns, report),
+        *_confusions(record, folder / PREDICTIONS, report),
+    ]
     return write_page(
         report / "report.html",
         TEMPLATES / "run.html.j2",
@@ -38,6 +42,7 @@ def write_run_report(folder: Path) -> Path:
         about=description_of(summary),
         settings=_flat(record.config.to_json()),
         facts=_flat(record.facts.to_json()),
+        decision=_decision(record, report),
         unscored=[(name, *pair) for name, pairs in record.unscored.items() for pair in pairs],
     )
 
@@ -54,6 +59,27 @@ def _numbers(summary: Summary, columns: Sequence[Column], report: Path) -> Itera
     if any(metrics.probe for metrics in sets.values()):
         caption = "Temporal probe: does the order of frames matter?"
         yield Picture(caption, score_plots.probe_bars(sets, report / "probe").name)
+
+
+def _reliability(record: RunRecord, report: Path) -> Iterator[Picture]:
+    from pipelines.reports.reliability_plot import reliability
+
+    sets = {name: one for name, one in record.decision.sets.items() if one.bins} if record.decision else {}
+    if sets:
+        drawn = reliability(sets, report / "reliability")
+        yield Picture("Reliability: are answers right as often as their probability says?", drawn.name)
+
+
+def _decision(record: RunRecord, report: Path) -> dict[str, Any] | None:
+    if record.decision is None:
+        return None
+    return {
+        "lines": list(decision_text.lines(record)),
+        "head": decision_text.HEAD,
+        "rows": decision_text.rows(record.decision),
+        "legend": decision_text.LEGEND,
+        "pictures": list(_reliability(record, report)),
+    }
 
 
 def _confusions(record: RunRecord, path: Path, report: Path) -> Iterator[Picture]:

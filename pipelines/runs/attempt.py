@@ -228,7 +228,9 @@ class Attempt:
         """Give MLflow the final numbers and the folder; the same command delivers later what it does not take now."""
         try:
             self._log.complete([epoch.to_json() for epoch in record.history], known=known)
-            self._tracker.results(numbers_of(record.metrics.to_json()) | numbers_of({"cost": record.cost.to_json()}))
+            decided = record.decision.numbers() if record.decision is not None else {}
+            numbers = numbers_of(record.metrics.to_json()) | numbers_of({"cost": record.cost.to_json()})
+            self._tracker.results(numbers | decided)
             self._tracker.finish(folder)
             self.home.forget(self._delivery)
         except Exception as error:  # noqa: BLE001 - the run is whole and in its place

@@ -83,12 +83,14 @@ class Outcome:
         history: metrics of each epoch.
         epoch_kept: number of the epoch that was scored.
         cost: memory and speeds of the first rank.
+        decision: what was chosen on the held-out videos, as in ``run.json``; None where nothing was.
     """
 
     metrics: Mapping[str, Metrics]
     history: Sequence[Epoch]
     epoch_kept: int
     cost: Mapping[str, float]
+    decision: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``outcome.json``."""
@@ -97,6 +99,7 @@ class Outcome:
             "history": self.history,
             "epoch_kept": self.epoch_kept,
             "cost": self.cost,
+            "decision": self.decision,
         }
 
     def write(self, folder: Path) -> None:

@@ -110,6 +110,7 @@ def record_of(
     values = {
         **_planned(plan),
         "metrics": _metrics_of(outcome),
+        **({} if outcome.decision is None else {"decision": outcome.decision}),
         "cost": {**outcome.cost, "trainable": plan.facts.trainable, "gmacs_video": plan.facts.gmacs_video},
         "history": outcome.history,
         "selection": plan.config.selection,

@@ -28,11 +28,15 @@ from pipelines.runs.progress import (
 from vlmodels.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     import torch
 
     from pipelines.config.schema import TrainConfig
+    from pipelines.evaluation.decision import Decided
     from pipelines.evaluation.metrics import Metrics
+    from pipelines.evaluation.scorer import SetResult
     from pipelines.protocols.split import Split
     from pipelines.records.home import Home
     from pipelines.runs.board import Jobs
@@ -244,32 +248,51 @@ class _Worker:
         metrics: dict[str, Metrics] = {}
         if self.job.split.select:
             metrics["select"] = {**self.scorer.held_out()}
+        decided = self.scorer.decide()
         started = time.perf_counter()
-        predictions = self._score_tests(metrics)
+        results = self._score_tests(metrics, decided)
+        seconds = time.perf_counter() - started
+        decided = self._measured(decided, results)
         if self.rank == 0:
-            self.checkpoints.write_model(self.method, self.job.split.train_classes, predictions)
-            cost = self._cost(time.perf_counter() - started)
+            self.checkpoints.write_model(self.method, self.job.split.train_classes, _predictions(results))
+            cost = self._cost(seconds)
+            decision = None if decided is None else decided.to_json()
             self.checkpoints.write_outcome(
-                Outcome(metrics, self.state.history, self.state.best_epoch or self.state.epoch, cost)
+                Outcome(metrics, self.state.history, self.state.best_epoch or self.state.epoch, cost, decision)
             )
         self.checkpoints.keep_final()
 
-    def _score_tests(self, metrics: dict[str, Metrics]) -> dict[str, np.ndarray]:
-        """Add the metrics of each test set; return the predictions of all."""
-        predictions: dict[str, np.ndarray] = {}
+    def _score_tests(self, metrics: dict[str, Metrics], decided: Decided | None) -> dict[str, SetResult]:
+        """Add the metrics of each test set; return the results of all."""
+        temperature = None if decided is None else decided.temperature
+        results: dict[str, SetResult] = {}
         for test in self.job.split.tests if self.config.test else ():
             if self.rank == 0:
                 self.send(ScoringStarted(test.name, len(test.examples)))
-            result = self.scorer.test(test, probe=self.config.data.probe)
+            result = self.scorer.test(test, probe=self.config.data.probe, temperature=temperature)
             metrics[test.name] = result.metrics
-            predictions |= {f"{test.name}/{name}": array for name, array in result.predictions.items()}
-        return predictions
+            results[test.name] = result
+        return results
+
+    def _measured(self, decided: Decided | None, results: Mapping[str, SetResult]) -> Decided | None:
+        """Return the decision with what it does to the test sets."""
+        if decided is None:
+            return None
+        temperature = decided.temperature
+        for test in self.job.split.tests if results else ():
+            answers = self.scorer.answers(test, results[test.name], temperature)
+            decided = decided if answers is None else decided.with_set(test.name, answers)
+        return decided
 
     def _cost(self, scoring_seconds: float) -> dict[str, float]:
         from pipelines.evaluation.cost import peak_memory_mb, speeds
 
         memory = peak_memory_mb(self.device, own_process=self.context.own_process)
         return memory | speeds(self.config, self.job.split, self.state.history, scoring_seconds=scoring_seconds)
+
+
+def _predictions(results: Mapping[str, SetResult]) -> dict[str, np.ndarray]:
+    return {f"{name}/{part}": array for name, result in results.items() for part, array in result.predictions.items()}
 
 
 def _prepare_device(context: WorkerContext, config: TrainConfig) -> torch.device:
@@ -295,8 +318,11 @@ def _open_stores(job: Job) -> dict[str, ClipStore]:
 
 def _check_shards(job: Job, stores: dict[str, ClipStore], announce: Announce) -> None:
     """Find damaged shards before training, of all clips that the run reads."""
-    tests = job.split.tests if job.config.test else ()
-    read = [("", job.split.train), ("", job.split.select), *((test.data, test.examples) for test in tests)]
+    split = job.split
+    tests = (*split.tests, *split.unseen) if job.config.test else ()
+    novel = split.select_novel.examples if split.select_novel is not None else ()
+    own = [("", examples) for examples in (split.train, split.select, novel)]
+    read = [*own, *((test.data, test.examples) for test in tests)]
     for data, store in stores.items():
         store.check([one.clip_id for folder, examples in read if folder == data for one in examples], announce)
 

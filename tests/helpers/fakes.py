@@ -159,6 +159,26 @@ def record_json(protocol="b2n", method="msta", dataset="toy-ucf", *, seed=1, sco
     }
 
 
+def decision_json():
+    """A made-up ``decision`` of ``run.json``: of held-out clips, and of base-to-novel's test sets."""
+
+    def rate(clips, of, low, high):
+        return {"clips": clips, "of": of, "rate": clips / of, "low": low, "high": high}
+
+    def known(clips, right):
+        empty = [{"clips": 0, "confidence": 0.0, "accuracy": 0.0}] * 13
+        bins = [
+            {"clips": clips - 10, "confidence": 0.9, "accuracy": 0.8},
+            {"clips": 10, "confidence": 1.0, "accuracy": 0.9},
+        ]
+        counts = {"known": clips, "right": right, "unknown": 0, "misses": rate(3, 60, 0.017, 0.137)}
+        return counts | {"ece": 0.12, "ece_scaled": 0.03, "bins": empty + bins, "bins_scaled": empty + bins}
+
+    novel = {"known": 0, "right": 0, "unknown": 20, "false_alarms": rate(6, 20, 0.145, 0.519)}
+    sets = {"select": known(70, 60), "base": known(80, 60), "novel": novel}
+    return {"temperature": 1.7, "threshold": 0.4, "rule": "miss_rate", "miss_rate": 0.05, "notes": [], "sets": sets}
+
+
 def predictions_of(record, **kwargs):
     """Made-up ``predictions.npz`` of a record."""
     return predictions_for(record.classes, **kwargs)

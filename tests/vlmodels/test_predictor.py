@@ -286,3 +286,29 @@ def test_a_folder_of_pictures_is_predicted_like_its_frames(run, tmp_path):
     predictor = load(run)
     assert predictor(tmp_path) == predictor(frames(12))
     assert predictor(tmp_path, start=0.5, fps=10) == predictor(frames(12)[5:])
+
+
+def test_a_run_with_a_decision_may_answer_none_of_these(run, tmp_path):
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
+    plain = load(run)(frames())
+    (tmp_path / "run.json").write_text(json.dumps({"decision": {"temperature": 3.0, "threshold": 0.99}}))
+    answer = load(tmp_path).ask(frames())
+    assert answer.none_of_these
+    assert list(answer.predictions) == load(tmp_path)(frames())
+    assert answer.predictions[0].probability < plain[0].probability  # one view: flatter, in the same order
+    assert [p.label for p in answer.predictions] == [p.label for p in plain]
+    assert not load(tmp_path).ask(frames(), labels=["walking a dog", "flying"]).none_of_these, "not chosen for these"
+    assert not load(run).ask(frames()).none_of_these
+
+
+def test_the_temperature_divides_the_logits_of_each_view(run, tmp_path):
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "run.json").write_text(json.dumps({"decision": {"temperature": 3.0}}))
+    predictor = load(tmp_path, clips=2)
+    views = predictor.read_views(frames())
+    with torch.no_grad():
+        logits = torch.cat(
+            [predictor.method(eval_views(torch.from_numpy(views), predictor.method.backbone.spec)).logits]
+        )
+    expected = (logits / 3).softmax(-1).mean(0)
+    assert predictor.score([views]).probabilities[0] == pytest.approx(expected.numpy(), abs=2e-6)

@@ -50,6 +50,8 @@ def test_values_that_would_only_fail_in_a_worker_are_refused(override):
         (["scale.workers=2", "scale.gpus_per_worker=0.5"], "scale.gpus_per_worker=0.5"),
         (["data.parts=64"], "data.parts=64"),
         (["protocol.shots=0"], "protocol.shots=0"),
+        (["protocol.miss_rate=1"], "protocol.miss_rate=1"),
+        (["protocol.miss_rate=0"], "protocol.miss_rate=0"),
         (["data.clips=0"], "data.clips=0"),
     ],
 )

@@ -105,10 +105,46 @@ def test_a_test_set_gives_metrics_and_predictions():
     assert np.allclose(plain.predictions["score"].sum(axis=1), 1, atol=1e-5)
 
 
+def test_a_temperature_changes_no_score_and_gives_the_answers_of_a_predictor():
+    config = TrainConfig(data=DataConfig(clips=2, crops=3))
+    scorer = scorer_of(make_method("msta"), config=config)
+    plain, warm = (scorer.test(SPLIT.tests[0], temperature=temperature) for temperature in (None, 3.0))
+    assert warm.metrics == plain.metrics
+    for name, array in plain.predictions.items():
+        assert np.array_equal(warm.predictions[name], array), name
+    assert np.allclose(warm.scores.scaled.sum(axis=1), 1, atol=1e-5)
+    found = scorer.answers(SPLIT.tests[0], warm, 3.0)
+    assert np.array_equal(found.confidence, warm.scores.scaled.max(axis=1))
+    assert (found.confidence < found.plain).all()
+    assert found.known.all()
+
+
+def test_videos_of_other_classes_are_answered_among_the_trained_ones():
+    novel = EvalSet("novel", (*OTHERS, NAMES[2]), tuple(Example(f"clip{i}", i % 4) for i in range(8)))
+    lost = EvalSet("novel", OTHERS, tuple(Example(f"clip{i}", 0) for i in range(8, 11)))
+    split = dataclasses.replace(SPLIT, tests=(novel,), unseen=(lost,))
+    scorer = scorer_of(make_method("msta"), split)
+    found = scorer.answers(novel, scorer.test(novel, temperature=1.0), 1.0)
+    assert found.known.tolist() == [i % 4 == 3 for i in range(8)] + [False] * 3
+    among = scorer.test(dataclasses.replace(SPLIT.tests[0], examples=STORE.examples[:11])).predictions["score"]
+    assert np.allclose(found.confidence, among.max(axis=1), atol=1e-6)
+    other = dataclasses.replace(novel, data="/elsewhere")
+    assert scorer.answers(other, scorer.test(novel), 1.0) is None
+
+
+def test_what_is_held_out_decides_and_retrieval_has_no_classes():
+    novel = EvalSet("novel", OTHERS, tuple(Example(f"clip{i}", i % 3) for i in range(6, 12)))
+    found = scorer_of(make_method("msta"), dataclasses.replace(SPLIT, select_novel=novel)).decide()
+    assert (found.sets["select"]["known"], found.sets["select"]["unknown"]) == (6, 6)
+    assert scorer_of(make_method("msta"), dataclasses.replace(SPLIT, select=())).decide() is None
+    assert scorer_of(make_method("viltclip"), dataclasses.replace(SPLIT, captions=CAPTIONS)).decide() is None
+
+
 def score_all(rank, world):
     scorer = scorer_of(make_method("msta"), rank=rank, world=world)
     result = scorer.test(SPLIT.tests[0], probe=True)
-    return scorer.held_out(), result.metrics, dict(result.predictions)
+    decided = scorer.decide()
+    return scorer.held_out(), {**result.metrics, "decided": decided.notes}, dict(result.predictions)
 
 
 def test_two_ranks_score_what_one_scores(tmp_path):

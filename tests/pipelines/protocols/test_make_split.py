@@ -52,6 +52,25 @@ def test_supervised_trains_on_everything(lists):
         make_split(config("supervised", lists), source(), seed=1)
 
 
+@pytest.mark.parametrize("name", ["supervised", "few_shot", "b2n"])
+def test_held_out_classes_are_neither_trained_nor_scored_but_kept_as_unseen(name):
+    names = tuple(f"class {i}" for i in range(8))
+    data = Source("mine", "/nowhere", tuple(folder_clips(names=names)), names)
+    plain, split = (
+        make_split(config(name, shots=2, holdout=0.25, holdout_classes=share), data, seed=1) for share in (0.0, 0.5)
+    )
+    unseen = set(split.select_novel.classes)
+    assert unseen == set(plain.train_classes) - set(split.train_classes)
+    (of_test,) = split.unseen
+    first = split.tests[0]
+    assert (of_test.name, first.classes, set(of_test.classes)) == (first.name, split.train_classes, unseen)
+    scored = {e.clip_id for e in first.examples}
+    assert scored | {e.clip_id for e in of_test.examples} == {e.clip_id for e in plain.tests[0].examples}
+    assert plain.tests[1:] == split.tests[1:]
+    assert any("held out whole" in note for note in split.notes)
+    assert not plain.unseen
+
+
 def test_zero_shot_scores_every_list_of_other_data(lists):
     other = source(name="other", folder="/elsewhere")
     split = make_split(config("zero_shot", lists), source(), seed=1, tests=[other])

@@ -114,10 +114,27 @@ def test_held_out_classes_select_for_unseen_classes(small_data, tmp_path):
     assert select["hm"] == pytest.approx(both / (select["top1"] + select["novel"]) if both else 0.0)
 
 
+def test_a_run_that_holds_out_decides_what_is_none_of_these(undisturbed, small_data, tmp_path):
+    """Novel test videos are of no trained class; scores are those of a run that does not look at them."""
+    assert set(undisturbed.record.decision.sets) == {"select", "base", "novel"}
+    config = config_of(
+        small_data, tmp_path, "protocol.name=supervised", "protocol.holdout_classes=0.5", "optim.epochs=2"
+    )
+    split, decision = plan_run(config).split, quietly(config).record.decision
+    assert set(decision.sets) == {"select", "test"}
+    assert (decision.threshold, decision.temperature) == (None, 1)  # too few clips
+    assert any("it takes 20" in note for note in decision.notes)
+    test, select = decision.sets["test"], decision.sets["select"]
+    assert (test.known, test.unknown) == (len(split.tests[0].examples), len(split.unseen[0].examples))
+    assert (select.known, select.unknown) == (len(split.select), len(split.select_novel.examples))
+    assert sum(each.clips for each in test.bins) == test.known
+    assert set(split.unseen[0].classes) == set(split.select_novel.classes)
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["protocol.holdout_classes=0.5"], "set test=false"),
+        (["protocol.holdout_classes=0.5", "protocol.holdout=0"], "set protocol.holdout too"),
         (["test=false", "protocol.holdout=0"], "leaves nothing to score"),
         (["test=false", "selection=test-best"], "does not go with test=false"),
         (["test=false", "protocol.holdout_classes=0.5"], "fewer than 2"),  # b2n trains 2 of the 4 classes

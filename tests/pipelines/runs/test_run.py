@@ -136,6 +136,7 @@ def test_tracked_registered_and_pulled_from_the_registry(small_data, ray_session
     assert tracked.data.params["optim.epochs"] == "20"
     assert tracked.data.params["facts.split_digest"] == result.record.facts.split_digest
     assert tracked.data.metrics["base/top1"] == result.metrics.tests["base"].top1
+    assert tracked.data.metrics["decision/temperature"] == result.record.decision.temperature
     assert [m.value for m in client.get_metric_history(tracked.info.run_id, "loss")] == pytest.approx(losses(result))
     assert 1 <= result.record.epoch_kept <= 20
     version = client.get_model_version_by_alias("small", "champion")

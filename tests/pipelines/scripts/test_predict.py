@@ -55,6 +55,22 @@ def test_seconds_of_a_video_are_named_in_the_answer(tmp_path, capsys):
         predict.main([video, *arguments, "--start", "x"])
 
 
+def test_a_video_below_the_models_threshold_is_none_of_these(tmp_path, capsys):
+    from pipelines import predict
+
+    method = ZeroShot(create("toy", weights="toy", num_frames=4), ZeroShot.Config())
+    method.set_classes(["red car", "sailing boat"])
+    save_adapter(tmp_path, method)
+    (tmp_path / "run.json").write_text(json.dumps({"decision": {"threshold": 1.0}}))
+    video = str(write_video(tmp_path / "a.mp4", frames=8))
+    assert predict.main([video, "--model", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "  none of these; the most probable:"
+    assert predict.main([video, "--model", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["none_of_these"]
+    assert predict.main([video, "--model", str(tmp_path), "--labels", "a dog,a cat", "--json"]) == 0
+    assert "none_of_these" not in json.loads(capsys.readouterr().out)
+
+
 @pytest.mark.ray
 def test_b2n_then_predict(small_data, ray_session, tmp_path, capsys, monkeypatch):
     """The user's two commands on own data, by relative paths; a broken video is one line."""
