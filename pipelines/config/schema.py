@@ -131,12 +131,8 @@ class ProtocolConfig:
     holdout_classes: float = field(
         default=0.0, metadata={"help": "share of the training classes held out too, as unseen classes"}
     )
-    miss_rate: float | None = field(
-        default=None,
-        metadata={
-            "help": "share of right held-out clips that may be taken for none of these; none: 0.05, or with "
-            "holdout_classes the least sum of both errors"
-        },
+    miss_rate: float = field(
+        default=0.05, metadata={"help": "share of right held-out clips that may be taken for none of these"}
     )
 
     def rules(self) -> list[Rule]:
@@ -148,7 +144,7 @@ class ProtocolConfig:
             (0 <= self.holdout < 1, f"protocol.holdout={self.holdout} must be in [0, 1)"),
             (0 <= self.holdout_classes < 1, f"protocol.holdout_classes={self.holdout_classes} must be in [0, 1)"),
             (
-                self.miss_rate is None or 0 < self.miss_rate < 1,
+                0 < self.miss_rate < 1,
                 f"protocol.miss_rate={self.miss_rate} must be between 0 and 1",
             ),
         ]

@@ -17,12 +17,8 @@ import numpy as np
 from pipelines.evaluation.calibration import FEWEST, calibration_error, fit_temperature, mean_probabilities, reliability
 from pipelines.evaluation.metrics import ClassScores, own_is_best
 
-MISS_RATE = 0.05
-"""Share of the right held-out clips that may be refused, unless ``protocol.miss_rate`` says another."""
 SELECT = "select"
 """The held-out clips among the sets of a decision."""
-BY_MISSES, BY_BOTH = "miss_rate", "least_sum"
-"""How a threshold was chosen: by a share of misses, or by the least sum of both rates."""
 
 
 @dataclass(frozen=True)
@@ -67,45 +63,25 @@ class Answers:
 
 
 class Choice(NamedTuple):
-    """A threshold and how it was chosen, or why there is none."""
+    """A threshold, or why there is none."""
 
     threshold: float | None
-    rule: str = ""
     problem: str = ""
 
 
-def choose_threshold(held_out: Answers, miss_rate: float | None) -> Choice:
-    """Return the threshold for held-out clips.
+def choose_threshold(held_out: Answers, miss_rate: float) -> Choice:
+    """Return the threshold that refuses the share ``miss_rate`` of those held-out clips that are right.
 
-    With ``miss_rate``, or without at least ``FEWEST`` clips of classes that were not trained, it refuses that share
-    (by default ``MISS_RATE``) of the clips that are right. Else it has the least sum of both rates.
+    Clips of unknown classes have no say: their false alarms are measured, and so not optimistic.
     """
     right = np.sort(held_out.confidence[held_out.right])
-    unknown = np.sort(held_out.confidence[~held_out.known])
-    if miss_rate is None and len(unknown) >= FEWEST <= len(right):
-        return _least_sum(right, unknown)
-    share = MISS_RATE if miss_rate is None else miss_rate
-    needed = max(FEWEST, math.ceil(1 / share - 1e-9))
+    needed = max(FEWEST, math.ceil(1 / miss_rate - 1e-9))
     if len(right) < needed:
         right_ones = f"{len(right)} of {int(held_out.known.sum())} held-out clips are right"
         remedy = "hold out more (protocol.holdout)"
-        return Choice(None, problem=f"{right_ones}, and refusing {100 * share:g} % of them takes {needed}; {remedy}")
-    refused = math.floor(share * len(right) + 1e-9)
-    return Choice(float(right[refused - 1 : refused + 1].astype(np.float64).mean()), BY_MISSES)
-
-
-def _least_sum(right: np.ndarray, unknown: np.ndarray) -> Choice:
-    """Return the threshold, halfway between two clips, with the least sum of both rates; of equals the lowest."""
-    steps = np.unique(np.concatenate([right, unknown]).astype(np.float64))
-    between = (steps[1:] + steps[:-1]) / 2
-    misses = np.searchsorted(right, between) / len(right)
-    alarms = 1 - np.searchsorted(unknown, between) / len(unknown)
-    sums = misses + alarms
-    if not len(sums) or sums.min() >= 1:
-        return Choice(
-            None, problem="clips of the held-out classes are as probable as right ones: no threshold tells them apart"
-        )
-    return Choice(float(between[sums.argmin()]), BY_BOTH)
+        return Choice(None, f"{right_ones}, and refusing {100 * miss_rate:g} % of them takes {needed}; {remedy}")
+    refused = math.floor(miss_rate * len(right) + 1e-9)
+    return Choice(float(right[refused - 1 : refused + 1].astype(np.float64).mean()))
 
 
 # ----------------------------------------------------------------------------------------------------- what it does
@@ -171,16 +147,14 @@ class Decided:
     Attributes:
         temperature: the logits are divided by it.
         threshold: of "none of these"; None if none could be chosen.
-        rule: how it was chosen, ``BY_MISSES`` or ``BY_BOTH``; "" for no threshold.
-        miss_rate: the share of misses that was aimed at; None for ``BY_BOTH``.
+        miss_rate: the share of misses that was aimed at.
         notes: why there is no temperature or threshold.
         sets: ``measure`` of the held-out clips ("select") and of test sets by name.
     """
 
     temperature: float
     threshold: float | None
-    rule: str
-    miss_rate: float | None
+    miss_rate: float
     notes: tuple[str, ...]
     sets: Mapping[str, Any]
 
@@ -193,7 +167,7 @@ class Decided:
         return replace(self, sets={**self.sets, name: measure(answers, self.threshold)})
 
 
-def decide(logits: np.ndarray, targets: np.ndarray, miss_rate: float | None) -> Decided:
+def decide(logits: np.ndarray, targets: np.ndarray, miss_rate: float) -> Decided:
     """Choose a temperature and a threshold on held-out clips.
 
     Args:
@@ -205,13 +179,12 @@ def decide(logits: np.ndarray, targets: np.ndarray, miss_rate: float | None) -> 
     temperature, no_temperature = fit_temperature(logits[known], targets[known])
     plain, scaled = (mean_probabilities(logits, each) for each in (1.0, temperature))
     held_out = Answers.of(ClassScores(targets, plain), scaled)
-    threshold, rule, no_threshold = choose_threshold(held_out, miss_rate)
+    threshold, no_threshold = choose_threshold(held_out, miss_rate)
     notes = {"the temperature stays 1": no_temperature, "there is no threshold": no_threshold}
     return Decided(
         temperature,
         threshold,
-        rule,
-        (MISS_RATE if miss_rate is None else miss_rate) if rule == BY_MISSES else None,
+        miss_rate,
         tuple(f"{what}: {why}" for what, why in notes.items() if why),
         {SELECT: measure(held_out, threshold)},
     )

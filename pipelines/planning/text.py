@@ -45,7 +45,6 @@ def describe_plan(plan: Plan, *, ahead: bool = False) -> str:
 def _decision_lines(plan: Plan) -> list[str]:
     """Say what will be chosen on the held-out clips; nothing where there are none, or no classes."""
     from pipelines.evaluation.calibration import FEWEST  # torch: late
-    from pipelines.evaluation.decision import MISS_RATE
 
     split, share = plan.split, plan.config.protocol.miss_rate
     if not split.select or split.captions:
@@ -56,9 +55,7 @@ def _decision_lines(plan: Plan) -> list[str]:
         clips += f" and {plural(len(novel.examples), 'clip')} of {len(novel.classes)} held-out classes"
     if len(split.select) < FEWEST:
         return [f'decision   no threshold of "none of these": {clips} are too few, it takes {FEWEST} right ones']
-    both = share is None and novel is not None and len(novel.examples) >= FEWEST
-    aim = "least sum of misses and false alarms" if both else f"{100 * (share or MISS_RATE):g} % misses"
-    return [f'decision   temperature, and threshold of "none of these" ({aim}), chosen on {clips}']
+    return [f'decision   temperature, and threshold of "none of these" ({100 * share:g} % misses), chosen on {clips}']
 
 
 def _weights(pretrained: str | None) -> str:

@@ -54,14 +54,13 @@ class SetDecision(JsonPart):
 class RunDecision(JsonPart):
     """What a run chose on held-out clips.
 
-    ``rule`` says how the threshold was chosen: ``miss_rate`` (by the share of that name) or ``least_sum`` (of the rates
-    of misses and of false alarms). ``notes`` say why there is no temperature but 1, or no threshold.
+    The threshold refuses the share ``miss_rate`` of the right ones. ``notes`` say why there is no temperature but 1, or
+    no threshold.
     """
 
     temperature: Number = 1.0
     threshold: Number | None = None
-    rule: str = ""
-    miss_rate: Number | None = None
+    miss_rate: Number = 0.05
     notes: tuple[str, ...] = ()
     sets: Mapping[str, SetDecision] = {}
 

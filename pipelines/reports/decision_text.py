@@ -59,7 +59,8 @@ def lines(record: RunRecord) -> Iterator[str]:
     else:
         yield (
             f"A video is answered with “none of these” if even the most probable trained class is less probable than "
-            f"{decision.threshold:.4g}, {_rule(decision)}. Other class names than the trained ones have no threshold."
+            f"{decision.threshold:.4g}, which refuses {100 * decision.miss_rate:g} % of the right held-out clips "
+            "(protocol.miss_rate). Other class names than the trained ones have no threshold."
         )
     if decision.temperature != 1:
         yield (
@@ -70,12 +71,3 @@ def lines(record: RunRecord) -> Iterator[str]:
     chose = " and the epoch" if record.selection == "select" and record.history else ""
     tests = "the first test set chose the epoch" if record.selection == "test-best" else "those of test sets are not"
     yield f"The held-out clips chose these values{chose}, so their rates are optimistic; {tests}."
-
-
-def _rule(decision: RunDecision) -> str:
-    if decision.rule == "miss_rate" and decision.miss_rate is not None:
-        return f"which refuses {100 * decision.miss_rate:g} % of the right held-out clips"
-    return (
-        "which has the least sum of misses and false alarms on held-out clips and held-out classes "
-        "(protocol.miss_rate sets the share of misses instead)"
-    )

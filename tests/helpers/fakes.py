@@ -176,7 +176,7 @@ def decision_json():
 
     novel = {"known": 0, "right": 0, "unknown": 20, "false_alarms": rate(6, 20, 0.145, 0.519)}
     sets = {"select": known(70, 60), "base": known(80, 60), "novel": novel}
-    return {"temperature": 1.7, "threshold": 0.4, "rule": "miss_rate", "miss_rate": 0.05, "notes": [], "sets": sets}
+    return {"temperature": 1.7, "threshold": 0.4, "miss_rate": 0.05, "notes": [], "sets": sets}
 
 
 def predictions_of(record, **kwargs):

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 
 from pipelines.evaluation.decision import (
-    BY_BOTH,
-    BY_MISSES,
     Answers,
     Rate,
     choose_threshold,
@@ -28,11 +26,10 @@ def answers(right=(), wrong=(), unknown=()):
 HUNDREDTHS = [n / 100 for n in range(1, 101)]
 
 
-@pytest.mark.parametrize(("share", "missed"), [(None, 5), (0.05, 5), (0.2, 20), (0.015, 1)])
+@pytest.mark.parametrize(("share", "missed"), [(0.05, 5), (0.2, 20), (0.015, 1)])
 def test_a_share_of_the_right_clips_is_refused(share, missed):
     held_out = answers(right=HUNDREDTHS, wrong=[0.001] * 50)
-    threshold, rule, problem = choose_threshold(held_out, share)
-    assert rule == BY_MISSES
+    threshold, problem = choose_threshold(held_out, share)
     assert not problem
     assert measure(held_out, threshold)["misses"]["clips"] == missed
     assert threshold == pytest.approx(missed / 100 + 0.005)  # halfway between two clips
@@ -44,37 +41,19 @@ def test_equal_clips_are_never_refused_beyond_the_share():
     assert measure(held_out, threshold)["misses"]["clips"] == 0
 
 
-@pytest.mark.parametrize(("right", "share", "needed"), [(19, None, 20), (50, 0.01, 100)])
+@pytest.mark.parametrize(("right", "share", "needed"), [(19, 0.05, 20), (50, 0.01, 100)])
 def test_too_few_right_clips_give_no_threshold_and_the_count_that_it_takes(right, share, needed):
-    threshold, _, problem = choose_threshold(answers(right=[0.9] * right, wrong=[0.5] * 100), share)
+    threshold, problem = choose_threshold(answers(right=[0.9] * right, wrong=[0.5] * 100), share)
     assert threshold is None
     assert f"{right} of {right + 100} held-out clips are right" in problem
     assert f"takes {needed}" in problem
 
 
-def test_with_clips_of_unseen_classes_the_sum_of_both_rates_is_least():
-    held_out = answers(right=[0.2] * 2 + [0.8] * 18, unknown=[0.3] * 15 + [0.9] * 5)
-    threshold, rule, _ = choose_threshold(held_out, None)
-    assert (threshold, rule) == (pytest.approx(0.55), BY_BOTH)
-    found = measure(held_out, threshold)
-    assert (found["misses"]["rate"], found["false_alarms"]["rate"]) == (0.1, 0.25)
-    for other in np.linspace(0, 1, 101):
-        rates = measure(held_out, other)
-        assert rates["misses"]["rate"] + rates["false_alarms"]["rate"] >= 0.35 - 1e-9
-
-
-def test_a_share_that_is_asked_for_or_too_few_unseen_clips_count_misses_alone():
-    enough, few = (answers(right=HUNDREDTHS, unknown=[0.5] * count) for count in (20, 19))
-    assert choose_threshold(enough, None).rule == BY_BOTH
-    assert choose_threshold(enough, 0.05).rule == BY_MISSES
-    assert choose_threshold(few, None).rule == BY_MISSES
-
-
-@pytest.mark.parametrize("unknown", [[0.9] * 20, [0.5] * 20])
-def test_unseen_clips_that_look_like_known_ones_give_no_threshold(unknown):
-    threshold, _, problem = choose_threshold(answers(right=[0.5] * 30, unknown=unknown), None)
-    assert threshold is None
-    assert "as probable as right ones" in problem
+def test_clips_of_unseen_classes_change_no_threshold_and_are_counted():
+    held_out = answers(right=HUNDREDTHS, unknown=[0.5] * 20)
+    threshold, _ = choose_threshold(held_out, 0.05)
+    assert threshold == choose_threshold(answers(right=HUNDREDTHS), 0.05).threshold
+    assert measure(held_out, threshold)["false_alarms"]["clips"] == 20
 
 
 def test_rates_are_counted_with_wilsons_interval():
@@ -105,13 +84,12 @@ def test_a_decision_is_chosen_on_known_clips_and_says_what_it_cannot_choose():
     targets = np.concatenate([np.arange(60) % 3, np.full(30, -1)])
     logits = rng.normal(size=(90, 2, 3))
     logits[np.arange(60), :, targets[:60]] += 1.5
-    found = decide(logits, targets, None)
-    assert found.rule == BY_BOTH
+    found = decide(logits, targets, 0.05)
     assert (found.sets["select"]["known"], found.sets["select"]["unknown"]) == (60, 30)
     assert 0 < found.threshold < 1
     assert not found.notes
-    alone = decide(logits[:60], targets[:60], None)
+    alone = decide(logits[:60], targets[:60], 0.05)
     assert alone.temperature == found.temperature
-    assert (alone.rule, alone.miss_rate) == (BY_MISSES, 0.05)
-    few = decide(logits[:10], targets[:10], None)
-    assert (few.temperature, few.threshold, few.miss_rate, len(few.notes)) == (1, None, None, 2)
+    assert alone.threshold == found.threshold
+    few = decide(logits[:10], targets[:10], 0.05)
+    assert (few.temperature, few.threshold, len(few.notes)) == (1, None, 2)

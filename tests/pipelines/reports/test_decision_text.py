@@ -33,7 +33,7 @@ def test_without_a_decision_nothing_is_said(tmp_path):
     ("changes", "words"),
     [
         ({"threshold": None, "notes": ["there is no threshold: 3 clips <b>"]}, "There is no threshold: 3 clips <b>."),
-        ({"rule": "least_sum", "miss_rate": None}, "least sum of misses and false alarms"),
+        ({"miss_rate": 0.2}, "refuses 20 % of the right held-out clips"),
     ],
 )
 def test_how_it_was_chosen_or_why_not_is_said(changes, words):
