@@ -75,7 +75,7 @@ class PlainReader:
         """
         if rows > len(self._buffer):
             self._buffer = np.empty((rows, self._column.dim), np.float32)
-        wanted = memoryview(self._buffer[:rows].reshape(-1).view(np.uint8))
+        wanted = memoryview(self._buffer[:rows].reshape(-1)).cast("B")
         filled = 0
         while filled < len(wanted):
             if not self._left:

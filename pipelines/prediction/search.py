@@ -83,6 +83,7 @@ def rank(
         raise UserError(f"queries have the shape {queries.shape}, the features {embeddings.identity.dim} numbers")
     if not np.isfinite(queries).all():
         raise UserError("the features of the queries are not finite; the adapter is damaged: copy or train it again")
+    queries = np.ascontiguousarray(queries, np.float32)
     best = [_Best(topk, every_window) for _ in queries]
     searched = broken = 0
     for block in embeddings.blocks():
@@ -102,7 +103,7 @@ def _search_block(block: Block, queries: NDArray[np.float32], best: Sequence[_Be
             scores = some @ features.T
         scores[:, broken] = -np.inf
         beaten = scores.max(axis=1) >= [found.least - _ROUNDING for found in best[start : start + AT_ONCE]]
-        for number in np.flatnonzero(beaten):
+        for number in np.flatnonzero(beaten).tolist():
             if groups is None and not every_window:
                 groups = _codes(block.facts["video"])
             found = best[start + number]

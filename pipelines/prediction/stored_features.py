@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyarrow import compute, parquet
+from pyarrow import parquet
 from pyarrow import types as arrow
 
 from pipelines.prediction.plain_pages import PageError, PlainReader, plain_column
@@ -31,6 +31,8 @@ BLOCK = 8192
 """Rows of a block: 16 MiB of 512 numbers."""
 _COLUMNS = ("video", "start", "end", "status")
 _FEATURE = "feature"
+_LONGEST = 1 << 16
+"""The length that features have at most."""
 _AGAIN = "make the embeddings again"
 
 
@@ -158,7 +160,8 @@ def _identity(folder: Path) -> Identity:
     texts = ("model", "run", "adapter_sha256", "backbone", "weights_digest")
     wrong = [name for name in texts if not isinstance(found.get(name), str)]
     dim, views = found.get("dim"), found.get("views", {})
-    wrong += ["dim"] if type(dim) is not int or not 2 <= dim <= 1 << 16 else []
+    if not isinstance(dim, int) or not 2 <= dim <= _LONGEST:
+        wrong, dim = [*wrong, "dim"], 0
     wrong += ["views"] if not isinstance(views, dict) else []
     if wrong:
         raise UserError(f"{path} is damaged ({', '.join(wrong)}); {_AGAIN}")
@@ -199,11 +202,10 @@ def _counts(file: parquet.ParquetFile) -> tuple[int, ...]:
 
 def _is_ok(status: pa.Array) -> NDArray[np.bool_]:
     """Return which rows (N) have a feature."""
-    if arrow.is_dictionary(status.type):
-        names = np.array([name == "ok" for name in status.dictionary.to_pylist()] or [False])
-        codes = status.indices.fill_null(0).to_numpy(zero_copy_only=False)
-        return names[codes] & status.is_valid().to_numpy(zero_copy_only=False)
-    found: NDArray[np.bool_] = compute.equal(status, "ok").fill_null(False).to_numpy(zero_copy_only=False)
+    if not arrow.is_dictionary(status.type) or status.null_count:
+        return np.array([name == "ok" for name in status.to_pylist()], np.bool_)
+    known = np.array([name == "ok" for name in status.dictionary.to_pylist()], np.bool_)
+    found: NDArray[np.bool_] = known[status.indices.to_numpy()]
     return found
 
 
