@@ -85,7 +85,9 @@ def write(folder: Path, rows: int, dim: int, *, packed: bool) -> None:
         features = generator.standard_normal((count, dim), dtype=np.float32)
         features /= np.linalg.norm(features, axis=1, keepdims=True)
         failed = np.arange(count) % 1000 == 999
-        lists = pa.FixedSizeListArray.from_arrays(features.reshape(-1), dim, mask=pa.array(failed))
+        lists = pa.FixedSizeListArray.from_arrays(features.reshape(-1), dim, mask=pa.array(failed)).cast(
+            pa.list_(pa.float32())
+        )
         table = pa.table(
             {
                 "video": [f"/data/videos/of/a/library/video_{start + i:08d}.mp4" for i in range(count)],

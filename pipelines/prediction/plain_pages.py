@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 _HEADER = 512
 """Bytes that a page's header has at most, without the statistics of long texts; float32 has none."""
-_DATA_PAGE, _PLAIN, _RLE = 0, 0, 3
+_DATA_PAGE, _DATA_PAGE_2, _PLAIN, _RLE = 0, 3, 0, 3
 _STRUCT = 12
 
 
@@ -75,7 +75,7 @@ class PlainReader:
         """
         if rows > len(self._buffer):
             self._buffer = np.empty((rows, self._column.dim), np.float32)
-        wanted = memoryview(self._buffer[:rows].reshape(-1)).cast("B")
+        wanted = self._buffer[:rows].reshape(-1).view(np.uint8).data
         filled = 0
         while filled < len(wanted):
             if not self._left:
@@ -128,17 +128,20 @@ def _values(file: int, start: int, size: int) -> Iterator[tuple[int, int]]:
         head = os.pread(file, _HEADER, at)
         try:
             fields, used = _struct(head, 0)
-            body, page = fields[3], fields[5]
-            kind = (fields[1], page[2], page[3], page[4])
-            if kind != (_DATA_PAGE, _PLAIN, _RLE, _RLE) or fields[2] != body:
-                raise PageError("a page is of another kind than its footer says")
+            second = fields[1] == _DATA_PAGE_2
+            page = fields[8] if second else fields[5]
+            kind = (page[4],) if second else (page[2], page[3], page[4])
+            levels = page[5] + page[6] if second else 0
+            body = fields[3]
         except (IndexError, KeyError, TypeError) as error:
             raise PageError("the header of a page is damaged") from error
-        values = at + used
-        stop = values + body
-        for _ in ("repetition", "definition"):  # levels, each behind its length
+        if fields[1] not in (_DATA_PAGE, _DATA_PAGE_2) or kind not in ((_PLAIN,), (_PLAIN, _RLE, _RLE)):
+            raise PageError("a page is of another kind than its footer says")
+        values = at + used + levels
+        stop = at + used + body
+        for _ in () if second else ("repetition", "definition"):  # levels, each behind its length
             values += 4 + int.from_bytes(os.pread(file, 4, values), "little")
-        if not values <= stop <= end or (stop - values) % 4:
+        if not at < values <= stop <= end or (stop - values) % 4:
             raise PageError("the lengths in a page are wrong")
         yield values, stop - values
         at = stop

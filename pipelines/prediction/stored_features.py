@@ -1,7 +1,8 @@
 """Reads a folder of embeddings, block by block: ``embeddings.json`` and ``part-*.parquet``.
 
 A row of a part is a video, or some seconds of one: ``video``, ``start`` and ``end`` (seconds, or null), ``status``
-("ok" or "failed"), ``reason``, and ``feature``, an L2-normalised list of E float32, or null.
+("ok" or "failed"), ``reason``, and ``feature``, an L2-normalised list of E float32, or null. Lists are of any type:
+pyarrow writes a null among lists of a fixed size, but cannot read it (Arrow's issue 35692).
 """
 
 # Shapes: N row of a block, E length of a feature.
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyarrow import parquet
+from pyarrow import compute, parquet
 from pyarrow import types as arrow
 
 from pipelines.prediction.plain_pages import PageError, PlainReader, plain_column
@@ -174,8 +175,8 @@ def _check(schema: pa.Schema, dim: int) -> None:
         if name not in schema.names:
             raise PageError(f"it has no column '{name}'{nearest(name, schema.names)}")
     kind = schema.field(_FEATURE).type
-    fits = arrow.is_fixed_size_list(kind) and kind.list_size == dim and arrow.is_float32(kind.value_type)
-    if not fits:
+    lists = arrow.is_list(kind) or (arrow.is_fixed_size_list(kind) and kind.list_size == dim)
+    if not lists or not arrow.is_float32(kind.value_type):
         raise PageError(f"its features are {kind}, not {dim} float32")
 
 
@@ -210,13 +211,13 @@ def _is_ok(status: pa.Array) -> NDArray[np.bool_]:
 
 
 def _decoded(file: parquet.ParquetFile, dim: int, rows: int) -> Iterator[tuple[pa.RecordBatch, NDArray[np.float32]]]:
-    """Yield the same, decoded by pyarrow."""
+    """Yield the same, decoded by pyarrow, which reads no null among lists of a fixed size (Arrow's issue 35692)."""
     for batch in file.iter_batches(rows, columns=[*_COLUMNS, _FEATURE], use_threads=False):
         there = _is_ok(batch["status"])
         lists = batch[_FEATURE].filter(pa.array(there))
-        features = np.full((len(lists), dim), np.nan, np.float32)
-        valid = lists.is_valid().to_numpy(zero_copy_only=False)
-        features[valid] = lists.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+        if lists.null_count or any(length != dim for length in compute.unique(lists.value_lengths()).to_pylist()):
+            raise PageError(f"a feature that is not of {dim} numbers")
+        features = lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
         yield batch.select(_COLUMNS), features
 
 

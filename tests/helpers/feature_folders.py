@@ -30,21 +30,21 @@ def write_about(folder: Path, dim: int, **changed) -> None:
     (folder / "embeddings.json").write_text(json.dumps(ABOUT | {"dim": dim} | changed))
 
 
-def table_of(rows, dim):
-    """The table of rows (video, start, end, feature or None)."""
+def table_of(rows, dim, size=-1):
+    """The table of rows (video, start, end, feature or None), whose lists have a fixed ``size`` if it is above 0."""
     videos, starts, ends, features = zip(*rows, strict=True)
     status = ["failed" if feature is None else "ok" for feature in features]
     reasons = ["no frames" if feature is None else "" for feature in features]
-    lists = pa.array([None if f is None else np.asarray(f, np.float32) for f in features], pa.list_(pa.float32(), dim))
+    lists = pa.array([None if f is None else np.asarray(f, np.float32) for f in features], pa.list_(pa.float32(), size))
     columns = {"video": pa.array(videos, pa.string()), "start": pa.array(starts, pa.float64())}
     columns |= {"end": pa.array(ends, pa.float64()), "status": pa.array(status), "reason": pa.array(reasons)}
     return pa.table(columns | {"feature": lists})
 
 
-def write_part(folder: Path, number: int, rows, dim: int, **options) -> Path:
+def write_part(folder: Path, number: int, rows, dim: int, *, size: int = -1, **options) -> Path:
     """Write a part of rows (video, start, end, feature or None)."""
     path = folder / f"part-{number:06d}.parquet"
-    parquet.write_table(table_of(rows, dim), path, **options)
+    parquet.write_table(table_of(rows, dim, size), path, **options)
     return path
 
 
