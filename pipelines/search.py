@@ -81,9 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(line)
     for problem in problems(ranking):
         print(f"warning: {problem}", file=sys.stderr)
-    print(searched(embeddings, ranking), file=sys.stderr)
+    summary = searched(embeddings, ranking, every_window=args.every_window)
+    print(summary, file=sys.stderr)
     if args.page:
-        summary = searched(embeddings, ranking, every_window=args.every_window)
         page = write_search(args.page, queries, ranking, summary=summary, reading=SCORE, notes=list(problems(ranking)))
         print(f"page  {page}", file=sys.stderr)
     return 1 if ranking.damaged or ranking.broken else 0

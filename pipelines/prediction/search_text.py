@@ -59,9 +59,13 @@ LINES: Mapping[str, Callable[[Sequence[Query], Ranking], Iterator[str]]] = {
 def searched(embeddings: Embeddings, ranking: Ranking, *, every_window: bool = False) -> str:
     """Return what was searched, in a sentence."""
     identity = embeddings.identity
-    what = f"searched {ranking.searched:,} features in {embeddings.folder}, of {identity.model} (run {identity.run})"
-    failed = f"; {ranking.failed:,} videos or windows have none, as they could not be read" if ranking.failed else ""
-    return what + failed + ("; every window by itself" if every_window else "")
+    what = f"Searched {ranking.searched:,} features in {embeddings.folder}, of {identity.model} (run {identity.run})"
+    failed = f"; {ranking.failed:,} more rows have none, as their video could not be read" if ranking.failed else ""
+    return (
+        what
+        + failed
+        + ("; every window is listed by itself." if every_window else "; a video is listed once, with its best part.")
+    )
 
 
 def problems(ranking: Ranking) -> Iterator[str]:

@@ -27,7 +27,7 @@ DOORS = {
     "storage": "place files cache scratch digests",
     "cluster": "session capacity preflight view ask_nodes node_facts process_group",
     "videos": "inputs list_choice list_folder list_files kept_lists catalog captions caveats locate remote flags "
-    "split_names class_names label_check uris",
+    "split_names class_names label_check uris text_file",
     "toyworld": "world",
     "shards": "clip_store shard_cache shard_file index manifest integrity views prefetch",
     "ingestion": "ingest decode destination presence presence_report summary",
