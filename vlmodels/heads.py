@@ -90,3 +90,13 @@ def merge_logits(head: ClassHead, pooled: Tensor, names: Sequence[str], text_log
     shares = head(pooled, [names[index] for index in known]).log_softmax(dim=-1)
     together = text_logits[:, known].logsumexp(dim=-1, keepdim=True)
     return text_logits.index_copy(1, torch.tensor(known, device=text_logits.device), shares + together)
+
+
+def untrained_texts(head: str) -> list[str]:
+    """Return why texts cannot search the videos of a tower that learned for a classifier (``search_problems``)."""
+    if head != "linear":
+        return []
+    return [
+        "with method.head=linear, the video tower learned for its classifier and never saw a text; for text search, "
+        "train with method.head=text"
+    ]

@@ -105,9 +105,9 @@ class PromptedMethod(Method):
             prompt(self.name_in_text(name), f"{self._placeholders}{{}}.") if self.slots else super().class_prompt(name)
         )
 
-    def caption_tokens(self, captions: Sequence[str]) -> Tensor:
-        """Return token ids (N,L) of ``X X ... X caption``; long captions lose their last words, not the end token."""
-        return super().caption_tokens([self._placeholders + caption for caption in captions])
+    def caption_text(self, caption: str) -> str:
+        """Return ``X X ... X caption``."""
+        return self._placeholders + caption
 
     @property
     def _placeholders(self) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlmodels.errors import noted, refuse
-from vlmodels.heads import ClassHead, class_token_output
+from vlmodels.heads import ClassHead, class_token_output, untrained_texts
 from vlmodels.layers import LayerRange
 from vlmodels.layout import Tokens, join_tokens, split_tokens, temporal_positions
 from vlmodels.methods.base import Method, Output, Preset, Recipe, setting
@@ -108,6 +108,10 @@ class AIM(Method):
             self.head = ClassHead(width, self.trained_classes, dropout=0.5)
             learned += [backbone.video_norm, self.head]
         return learned
+
+    def search_problems(self) -> list[str]:
+        """Return why texts cannot search: with a classifier, the tower learns nothing about texts."""
+        return untrained_texts(self.config.head)
 
     def forward(self, frames: Tensor, labels: Tensor | None = None) -> Output:
         """Score clips (B,T,3,H,W) by class texts, or by the classifier on the mean of the normed class tokens."""

@@ -230,8 +230,16 @@ class Method(nn.Module, ABC):
         return unit(self.backbone.encode_text(self.caption_tokens(captions).to(self.backbone.logit_scale.device)))
 
     def caption_tokens(self, captions: Sequence[str]) -> Tensor:
-        """Return token ids (N,L) of captions."""
-        return self.backbone.tokenize(captions)
+        """Return token ids (N,L) of captions; long ones lose their last words, not the end token."""
+        return self.backbone.tokenize([self.caption_text(caption) for caption in captions])
+
+    def caption_text(self, caption: str) -> str:
+        """Return the text that the text tower reads for a caption: free text as it is, without a template."""
+        return caption
+
+    def cut_captions(self, captions: Sequence[str]) -> list[str]:
+        """Return the captions that are longer than the text context, so that ``encode_captions`` cuts them."""
+        return [caption for caption in captions if not self.backbone.fits(self.caption_text(caption))]
 
     def encode_classes(self) -> Tensor:
         """Return L2-normalised features (C,E) of the class prompts.
@@ -313,6 +321,14 @@ class Method(nn.Module, ABC):
 
     def retrieval_problems(self) -> list[str]:
         """Return why this configuration cannot learn from videos and captions, each reason with what to set instead."""
+        return []
+
+    def search_problems(self) -> list[str]:
+        """Return why texts cannot search this model's videos, each reason with what to set instead.
+
+        None where training, or CLIP's own with towers that stay frozen, made the cosine of ``encode_video`` and
+        ``encode_captions`` the score of a video and a text. Videos can always be searched by an example.
+        """
         return []
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vlmodels.classifier import cosine_logits, unit
 from vlmodels.errors import noted, refuse
-from vlmodels.heads import ClassHead, merge_logits
+from vlmodels.heads import ClassHead, merge_logits, untrained_texts
 from vlmodels.layers import LayerRange
 from vlmodels.methods.base import Method, Output, Preset, Recipe, setting
 from vlmodels.self_prompts import SelfPrompts
@@ -176,6 +176,15 @@ class OmniCLIP(Method):
             return []
         why = "depend on the video" if self.config.head == "text" else "are not trained"
         return [f"with method.head={self.config.head}, texts {why}; for retrieval, set method.head=text_fixed"]
+
+    def search_problems(self) -> list[str]:
+        """Return why texts cannot search: what a text's feature is depends on the video, or it is not trained."""
+        if self.config.head == "text":
+            return [
+                "with method.head=text, the feature of a text depends on the video that it is compared with, so stored "
+                "features have no score; for text search, train with method.head=text_fixed"
+            ]
+        return untrained_texts(self.config.head)
 
     def encode_video(self, frames: Tensor) -> Tensor:
         """Return L2-normalised features (B,E) of normalised frames (B,T,3,H,W)."""

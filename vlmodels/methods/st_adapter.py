@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from vlmodels.heads import ClassHead, head_output
+from vlmodels.heads import ClassHead, head_output, untrained_texts
 from vlmodels.layers import LayerRange
 from vlmodels.layout import join_tokens, split_tokens
 from vlmodels.methods.base import Method, Output, Preset, Recipe, setting
@@ -102,6 +102,10 @@ class STAdapter(Method):
             return (self.adapter,)
         self.head = ClassHead(spec.video_width, self.trained_classes, dropout=0.5)
         return self.adapter, self.head
+
+    def search_problems(self) -> list[str]:
+        """Return why texts cannot search: with a classifier, the tower learns nothing about texts."""
+        return untrained_texts(self.config.head)
 
     def forward(self, frames: Tensor, labels: Tensor | None = None) -> Output:
         """Score clips (B,T,3,H,W) by class texts, or by the classifier on the norm of the mean class token."""
