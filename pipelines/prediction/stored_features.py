@@ -1,8 +1,9 @@
-"""Reads a folder of embeddings, block by block: ``embeddings.json`` and ``part-*.parquet``.
+"""Reads a folder of embeddings, block by block: ``embeddings.json`` and ``part-*.arrow``.
 
 A row of a part is a video, or some seconds of one: ``video``, ``start`` and ``end`` (seconds, or null), ``status``
-("ok" or "failed"), ``reason``, and ``feature``, an L2-normalised list of E float32, or null. Lists are of any type:
-pyarrow writes a null among lists of a fixed size, but cannot read it (Arrow's issue 35692).
+("ok" or "failed"), ``reason``, and ``feature``, an L2-normalised list of E float32, or null. Parts are Arrow's files
+(``pandas.read_feather`` reads them): of Parquet, pyarrow decodes a million lists of 512 in 4 to 6 s, and cannot read a
+null among lists of a fixed size (Arrow's issue 35692).
 """
 
 # Shapes: N row of a block, E length of a feature.
@@ -12,24 +13,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyarrow import compute, parquet
-from pyarrow import types as arrow
+from pyarrow import compute, ipc
 
-from pipelines.prediction.plain_pages import PageError, PlainReader, plain_column
 from vlmodels.errors import UserError, nearest
 from vlmodels.paths import is_folder, is_there
 
 ABOUT = "embeddings.json"
 SCHEMA = 1
 BLOCK = 8192
-"""Rows of a block: 16 MiB of 512 numbers."""
+"""Rows of a block at most: 16 MiB of 512 numbers."""
 _COLUMNS = ("video", "start", "end", "status")
 _FEATURE = "feature"
 _LONGEST = 1 << 16
@@ -67,20 +65,12 @@ class Block:
     Attributes:
         first: number of the first of these rows in the folder, among all that have a feature.
         facts: columns ``video``, ``start`` and ``end`` (N).
-        features: (N,E); valid until the next block is read.
+        features: (N,E).
     """
 
     first: int
     facts: pa.RecordBatch
     features: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Part:
-    """A file of features that could be opened."""
-
-    path: Path
-    rows: int
 
 
 @dataclass
@@ -97,29 +87,29 @@ class Embeddings:
 
     folder: Path
     identity: Identity
-    parts: tuple[Part, ...]
+    parts: tuple[Path, ...]
     damaged: dict[str, str] = field(default_factory=dict)
     failed: int = 0
 
-    @cached_property
-    def rows(self) -> int:
-        """Rows of all parts, those without a feature included."""
-        return sum(part.rows for part in self.parts)
-
-    def blocks(self, rows: int = BLOCK) -> Iterator[Block]:
+    def blocks(self) -> Iterator[Block]:
         """Read all features, in constant memory; a part that turns out damaged ends early, and is in ``damaged``."""
         first = self.failed = 0
-        for part in self.parts:
+        for path in self.parts:
             try:
-                for facts, features in _read(part.path, self.identity.dim, rows):
-                    there = _is_ok(facts["status"])
-                    self.failed += len(there) - int(there.sum())
-                    kept = facts if there.all() else facts.filter(pa.array(there))
-                    if len(kept):
-                        yield Block(first, kept.select(_COLUMNS[:3]), features)
-                    first += len(kept)
-            except (OSError, pa.ArrowException, PageError) as error:
-                self.damaged[part.path.name] = _reason(error)
+                for batch in _batches(path):
+                    there = _is_ok(batch["status"])
+                    features = _features(batch["feature"], there, self.identity.dim)
+                    facts = batch.select(_COLUMNS[:3])
+                    if len(features):
+                        yield Block(first, facts if there.all() else facts.filter(pa.array(there)), features)
+                    first += len(features)
+                    self.failed += len(batch) - len(features)
+            except (OSError, pa.ArrowException, PartError) as error:
+                self.damaged[path.name] = _reason(error)
+
+
+class PartError(ValueError):
+    """A part holds something else than embeddings."""
 
 
 def open_embeddings(folder: str | Path) -> Embeddings:
@@ -130,16 +120,16 @@ def open_embeddings(folder: str | Path) -> Embeddings:
     """
     folder = Path(folder)
     identity = _identity(folder)
-    found, damaged = list[Part](), dict[str, str]()
-    for path in sorted(folder.glob("part-*.parquet")):
+    found, damaged = list[Path](), dict[str, str]()
+    for path in sorted(folder.glob("part-*.arrow")):
         try:
-            with parquet.ParquetFile(path) as file:
-                _check(file.schema_arrow, identity.dim)
-                found.append(Part(path, file.metadata.num_rows))
-        except (OSError, pa.ArrowException, PageError) as error:
+            with pa.OSFile(str(path)) as file, ipc.open_file(file) as part:
+                _check(part.schema, identity.dim)
+            found.append(path)
+        except (OSError, pa.ArrowException, PartError) as error:
             damaged[path.name] = _reason(error)
     if not found:
-        why = "; ".join(f"{name}: {reason}" for name, reason in damaged.items()) or "there is no part-*.parquet"
+        why = "; ".join(f"{name}: {reason}" for name, reason in damaged.items()) or "there is no part-*.arrow"
         raise UserError(f"{folder} has no features that can be read ({why}); {_AGAIN}")
     return Embeddings(folder, identity, tuple(found), damaged)
 
@@ -170,55 +160,42 @@ def _identity(folder: Path) -> Identity:
 
 
 def _check(schema: pa.Schema, dim: int) -> None:
-    """Raise PageError unless a part has the columns of embeddings."""
+    """Raise PartError unless a part has the columns of embeddings."""
     for name in (*_COLUMNS, _FEATURE):
         if name not in schema.names:
-            raise PageError(f"it has no column '{name}'{nearest(name, schema.names)}")
+            raise PartError(f"it has no column '{name}'{nearest(name, schema.names)}")
     kind = schema.field(_FEATURE).type
-    lists = arrow.is_list(kind) or (arrow.is_fixed_size_list(kind) and kind.list_size == dim)
-    if not lists or not arrow.is_float32(kind.value_type):
-        raise PageError(f"its features are {kind}, not {dim} float32")
+    if kind != pa.list_(pa.float32(), dim):
+        raise PartError(f"its features are {kind}, not {dim} float32")
 
 
-def _read(path: Path, dim: int, rows: int) -> Iterator[tuple[pa.RecordBatch, NDArray[np.float32]]]:
-    """Yield all rows' columns but ``feature``, and the features (N,E) of those that are "ok"."""
-    # a buffer, as a whole row group's pages could be larger than the memory
-    with parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False, read_dictionary=["video", "status"]) as file:
-        column = plain_column(path, file.metadata, _FEATURE, dim)
-        if column is None or column.counts != _counts(file):
-            yield from _decoded(file, dim, rows)
-            return
-        with PlainReader(column) as features:
-            for facts in file.iter_batches(rows, columns=list(_COLUMNS), use_threads=False):
-                yield facts, features.take(int(_is_ok(facts["status"]).sum()))
-
-
-def _counts(file: parquet.ParquetFile) -> tuple[int, ...]:
-    """Return how many rows are "ok", of each row group."""
-    column = file.read(columns=["status"], use_threads=False)["status"]
-    there = np.concatenate([np.zeros(1, np.int64), *(_is_ok(chunk) for chunk in column.chunks)]).cumsum()
-    sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    return tuple(np.diff(there[np.cumsum([0, *sizes])]).tolist())
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Yield a part's rows, at most ``BLOCK`` at a time."""
+    # Not mapped: pages that were read would count as this process's memory.
+    with pa.OSFile(str(path)) as file, ipc.open_file(file) as part:
+        for number in range(part.num_record_batches):
+            batch = part.get_batch(number)
+            batch.validate(full=True)
+            for start in range(0, len(batch), BLOCK):
+                yield batch.slice(start, BLOCK)
 
 
 def _is_ok(status: pa.Array) -> NDArray[np.bool_]:
     """Return which rows (N) have a feature."""
-    if not arrow.is_dictionary(status.type) or status.null_count:
-        return np.array([name == "ok" for name in status.to_pylist()], np.bool_)
-    known = np.array([name == "ok" for name in status.dictionary.to_pylist()], np.bool_)
-    found: NDArray[np.bool_] = known[status.indices.to_numpy()]
+    found: NDArray[np.bool_] = compute.fill_null(compute.equal(status, "ok"), False).to_numpy(zero_copy_only=False)
     return found
 
 
-def _decoded(file: parquet.ParquetFile, dim: int, rows: int) -> Iterator[tuple[pa.RecordBatch, NDArray[np.float32]]]:
-    """Yield the same, decoded by pyarrow, which reads no null among lists of a fixed size (Arrow's issue 35692)."""
-    for batch in file.iter_batches(rows, columns=[*_COLUMNS, _FEATURE], use_threads=False):
-        there = _is_ok(batch["status"])
-        lists = batch[_FEATURE].filter(pa.array(there))
-        if lists.null_count or any(length != dim for length in compute.unique(lists.value_lengths()).to_pylist()):
-            raise PageError(f"a feature that is not of {dim} numbers")
-        features = lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
-        yield batch.select(_COLUMNS), features
+def _features(lists: pa.FixedSizeListArray, there: NDArray[np.bool_], dim: int) -> NDArray[np.float32]:
+    """Return the features (N,E) of the rows that have one.
+
+    Raises:
+        PartError: the status of a row and its feature contradict each other.
+    """
+    if not np.array_equal(lists.is_valid().to_numpy(zero_copy_only=False), there):
+        raise PartError("a row is ok and has no feature, or failed and has one")
+    found: NDArray[np.float32] = lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+    return found
 
 
 def _reason(error: Exception) -> str:

@@ -7,19 +7,10 @@ import pytest
 
 from pipelines.prediction.search import rank
 from pipelines.prediction.stored_features import open_embeddings
-from tests.helpers.feature_folders import PLAIN, unit, write_about, write_part
+from tests.helpers.feature_folders import table_of, unit, write_about, write_part, write_table
 from vlmodels.errors import UserError
 
 DIM = 12
-FORMS = {
-    "plain": {**PLAIN, "row_group_size": 7},
-    "plain, pages of any length": {**PLAIN, "row_group_size": 100, "data_page_size": 100},
-    "plain, of a fixed size": {**PLAIN, "size": DIM},
-    "packed": {"compression": "zstd", "row_group_size": 11},
-    "second version": {**PLAIN, "data_page_version": "2.0"},
-    "with checksums": {**PLAIN, "write_page_checksum": True},
-    "with statistics": {**PLAIN, "write_statistics": True},
-}
 
 
 def rows_of(count, *, failed=(), windows=False, seed=0):
@@ -55,11 +46,11 @@ def whole(rows, query, every_window=True):
     return [row[:2] for row in ordered]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("rows_at_once", [7, 8192])
 @pytest.mark.parametrize("every_window", [True, False])
-def test_the_order_is_that_of_the_whole_product(tmp_path, form, every_window):
+def test_the_order_is_that_of_the_whole_product(tmp_path, rows_at_once, every_window):
     parts = [rows_of(50, failed={3, 4, 17, 49}, windows=True), rows_of(33, seed=1, windows=True), rows_of(20, seed=2)]
-    embeddings = stored(tmp_path, *parts, **FORMS[form])
+    embeddings = stored(tmp_path, *parts, rows_at_once=rows_at_once)
     queries = unit(np.random.default_rng(5).standard_normal((9, DIM)))
     found = rank(embeddings, queries, 13, every_window=every_window)
     everything = [row for rows in parts for row in rows]
@@ -71,7 +62,7 @@ def test_the_order_is_that_of_the_whole_product(tmp_path, form, every_window):
 def test_equal_ones_are_in_the_order_of_the_folder(tmp_path):
     feature = unit(np.random.default_rng(1).standard_normal(DIM))
     rows = [(f"v{n}.mp4", None, None, feature) for n in range(3000)]
-    hits = rank(stored(tmp_path, rows[:1234], rows[1234:], **PLAIN), feature[None], 5).hits[0]
+    hits = rank(stored(tmp_path, rows[:1234], rows[1234:]), feature[None], 5).hits[0]
     assert [hit.video for hit in hits] == [f"v{n}.mp4" for n in range(5)]
     assert hits[0].score == pytest.approx(1)
 
@@ -80,32 +71,39 @@ def test_features_that_are_no_features_are_left_out_and_counted(tmp_path):
     rows = rows_of(40)
     for number, wrong in ((3, np.full(DIM, np.nan)), (9, np.full(DIM, np.inf)), (20, 50 * rows[20][3])):
         rows[number] = (*rows[number][:3], wrong)
-    found = rank(stored(tmp_path, rows, **PLAIN), rows[0][3][None], 100)
+    found = rank(stored(tmp_path, rows), rows[0][3][None], 100)
     assert (found.searched, found.broken) == (37, 3)
     assert not {"v3.mp4", "v9.mp4", "v20.mp4"} & {hit.video for hit in found.hits[0]}
     assert len(found.hits[0]) == 37
 
 
-@pytest.mark.parametrize("options", [PLAIN, {"compression": "zstd"}], ids=["plain", "packed"])
-def test_a_damaged_part_is_named_and_the_rest_is_searched(tmp_path, options):
+def test_a_damaged_part_is_named_and_the_rest_is_searched(tmp_path):
     parts = [rows_of(400, seed=seed) for seed in range(4)]
-    embeddings = stored(tmp_path, *parts, **options)
-    paths = [part.path for part in embeddings.parts]
+    paths = stored(tmp_path, *parts, rows_at_once=100).parts
     paths[0].write_bytes(paths[0].read_bytes()[:-100])
     data = bytearray(paths[2].read_bytes())
-    column = 4 if options is PLAIN else len(data) // 3
-    place = data.find(np.asarray(parts[2][0][3], "<f4").tobytes()) if options is PLAIN else column
-    data[max(place - 60, 4) : place] = bytes(min(60, place - 4))  # the header of its page
+    place = data.find(b"v200.mp4")  # of the third batch: the lengths before its names
+    data[place - 60 : place] = b"\xff" * 60
     paths[2].write_bytes(bytes(data))
-    (tmp_path / "part-000009.parquet").write_text("<html>")
+    (tmp_path / "part-000009.arrow").write_text("<html>")
     found = rank(open_embeddings(tmp_path), parts[1][0][3][None], 3)
-    assert {"part-000000.parquet", "part-000009.parquet", "part-000002.parquet"} == set(found.damaged)
+    assert {"part-000000.arrow", "part-000009.arrow", "part-000002.arrow"} == set(found.damaged)
     assert found.hits[0][0].score == pytest.approx(1)
-    assert found.searched >= 800
+    assert 800 < found.searched < 1200  # two parts whole, and one up to its damage
+
+
+def test_a_row_whose_status_contradicts_its_feature_is_damage(tmp_path):
+    write_about(tmp_path, DIM)
+    table = table_of(rows_of(3), DIM)
+    place = table.schema.get_field_index("status")
+    write_table(tmp_path / "part-000000.arrow", table.set_column(place, "status", [["ok", "failed", "ok"]]))
+    assert (
+        "failed and has one" in rank(open_embeddings(tmp_path), unit(np.ones((1, DIM))), 3).damaged["part-000000.arrow"]
+    )
 
 
 def test_many_queries_at_once_find_what_each_finds_alone(tmp_path):
-    embeddings = stored(tmp_path, rows_of(200, windows=True), **PLAIN)
+    embeddings = stored(tmp_path, rows_of(200, windows=True))
     queries = unit(np.random.default_rng(5).standard_normal((2100, DIM)))
     together = rank(embeddings, queries, 3).hits
     assert len(together) == 2100
@@ -127,5 +125,5 @@ def test_wrong_queries_are_refused(tmp_path, queries, topk, said):
 
 
 def test_a_folder_without_any_feature_has_no_hits(tmp_path):
-    found = rank(stored(tmp_path, rows_of(3, failed={0, 1, 2}), **PLAIN), unit(np.ones((1, DIM))), 3)
+    found = rank(stored(tmp_path, rows_of(3, failed={0, 1, 2})), unit(np.ones((1, DIM))), 3)
     assert (found.hits, found.failed) == (((),), 3)

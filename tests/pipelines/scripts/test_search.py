@@ -10,7 +10,7 @@ import pytest
 
 from pipelines import search
 from pipelines.storage.files import file_sha256
-from tests.helpers.feature_folders import PLAIN, write_about, write_part
+from tests.helpers.feature_folders import write_about, write_part
 from tests.helpers.videofiles import write_video
 from vlmodels.checkpoint import ADAPTER, save_adapter
 from vlmodels.clip import create
@@ -39,7 +39,7 @@ def features_of(run, folder, videos, **changed):
     digests = {"adapter_sha256": file_sha256(run / ADAPTER), "weights_digest": predictor.method.backbone.digest}
     dim = predictor.method.backbone.spec.embed_dim
     write_about(folder, dim, model=str(run), **digests, **changed)
-    write_part(folder, 0, [*rows, gone, ("bad.mp4", None, None, None)], dim, **PLAIN)
+    write_part(folder, 0, [*rows, gone, ("bad.mp4", None, None, None)], dim)
     return folder
 
 
@@ -126,6 +126,6 @@ def test_nothing_to_look_for_is_said(capsys):
 
 def test_a_damaged_part_is_named_and_the_exit_code_says_so(library, capsys):
     _, folder, _ = library
-    (folder / "part-000001.parquet").write_bytes(b"PAR1")
+    (folder / "part-000001.arrow").write_bytes(b"PAR1")
     assert search.main(["x", "--embeddings", str(folder)]) == 1
-    assert "part-000001.parquet is damaged" in capsys.readouterr().err
+    assert "part-000001.arrow is damaged" in capsys.readouterr().err
