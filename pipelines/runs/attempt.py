@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pipelines.records.run_file import RunRecord, numbers_of, write
 from pipelines.runs.board import JobEnded, WorkerEnd
 from pipelines.runs.checkpoint import Outcome
+from pipelines.runs.data_inputs import inputs_of
 from pipelines.runs.mlflow_store import first_line
 from pipelines.runs.pages import draw_pages
 from pipelines.runs.progress import EpochListener, Message, Progress, Send
@@ -162,7 +163,9 @@ class Attempt:
 
     def _begin(self) -> None:
         self._facts = facts_of(self.plan)
-        self._tracker.start(self.plan.config, self.name, self._facts, self.home.path(self.name))
+        config = self.plan.config
+        inputs = inputs_of(self.plan.split, config.data.dir or "", test=config.test)
+        self._tracker.start(config, self.name, self._facts, self.home.path(self.name), inputs)
         self._started = time.time()
         self.progress.begin()
 
