@@ -225,9 +225,12 @@ class _Registration:
             self.client.get_registered_model(name)
         except MlflowException:
             self.client.create_registered_model(name)
+        # A store that this process opens itself would look models:/ID up in MLflow's global one.
+        remote = (self.tracking.uri or "").startswith("http")
+        source = f"models:/{model.model_id}" if remote else model.artifact_location
         made = self._patiently(
             lambda: self.client.create_model_version(
-                name, f"models:/{model.model_id}", self.run.info.run_id, dict(tags), model_id=model.model_id
+                name, source, self.run.info.run_id, dict(tags), model_id=model.model_id
             )
         )
         version = str(made.version)
