@@ -157,20 +157,24 @@ class VideoSources:
 
     def _fetch(self, uri: str, name: str, path: Path) -> None:
         """Copy what is at an address to ``path``, within the limits of size and time."""
-        until, size = time.monotonic() + _DEADLINE_S, 0
         try:
             with _opened(uri, follow="uris" in self.allowed) as stream, path.open("wb") as file:
-                while chunk := stream.read(_CHUNK):
-                    size += len(chunk)
-                    self._check_size(size, name)
-                    if time.monotonic() > until:
-                        raise UserError(f"{name} was not whole after {_DEADLINE_S:.0f} s")
+                for chunk in self._chunks(stream, name):
                     file.write(chunk)
         except UserError:
             raise
         except Exception as error:  # each store has its own
             reason = " ".join(str(error).split())[:200].replace(uri, name) or type(error).__name__
             raise UserError(f"{name} cannot be fetched: {reason}") from error
+
+    def _chunks(self, stream: _Stream, name: str) -> Iterator[bytes]:
+        until, size = time.monotonic() + _DEADLINE_S, 0
+        while chunk := stream.read(_CHUNK):
+            size += len(chunk)
+            self._check_size(size, name)
+            if time.monotonic() > until:
+                raise UserError(f"{name} was not whole after {_DEADLINE_S:.0f} s")
+            yield chunk
 
 
 def _is_base64(text: str) -> bool:

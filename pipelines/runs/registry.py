@@ -69,7 +69,7 @@ def register_model(run_dir: Path, tracking: TrackingConfig, run_id: str | None, 
     moves = holder is None or tracking.move_alias
     version = _version_of(client, tracking.register, run_id)
     if version is None:
-        version = _Registration(client, run_dir, tracking, run, aliased if moves else "", say).make()
+        version = _Registration(client, run_dir, tracking, run=run, aliased=aliased if moves else "", say=say).make()
     if moves:
         client.set_registered_model_alias(tracking.register, tracking.alias, version)
         return aliased
@@ -108,10 +108,19 @@ def _version_of(client: Any, name: str, run_id: str) -> str | None:
 
 
 class _Registration:
-    """Makes a version of a model: a logged model of the run with its files and scores, and the version of it."""
+    """Makes a version of a model: a logged model of the run with its files and scores, and the version of it.
+
+    Args:
+        client: of the store.
+        run_dir: the run's folder.
+        tracking: URI and name.
+        run: MLflow's.
+        aliased: the URI with the alias that the version will have; "" if it gets none.
+        say: gets lines for a reader.
+    """
 
     def __init__(
-        self, client: Any, run_dir: Path, tracking: TrackingConfig, run: Any, aliased: str, say: Say
+        self, client: Any, run_dir: Path, tracking: TrackingConfig, *, run: Any, aliased: str, say: Say
     ) -> None:
         from vlmodels.checkpoint import about_adapter
 

@@ -6,7 +6,9 @@ left open is closed when the same run starts again.
 
 from __future__ import annotations
 
+import math
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ from pipelines.config.record import redacted, shown
 from pipelines.config.schema import TrackingConfig, TrainConfig
 from pipelines.records.run_file import Facts
 from pipelines.runs.data_inputs import DataInput, mlflow_inputs
-from pipelines.runs.mlflow_store import ARTIFACTS, Say, answers, connect, first_line, patiently, sqlite_file
+from pipelines.runs.mlflow_store import ARTIFACTS, PATIENCE_S, Say, answers, connect, first_line, patiently, sqlite_file
+from pipelines.runs.progress import LoadSampled
 from pipelines.runs.run_tags import KIND, TRAINING, mark_as_training, source_tags
+from pipelines.runs.system_load import metric_names
 from vlmodels.errors import UserError
 
 __all__ = ["PARENT", "RUN", "EpochLog", "Tracker", "connect", "experiment_of", "params_of", "source_tags"]
@@ -56,7 +60,7 @@ class Tracker:
     def start(
         self, config: TrainConfig, name: str, facts: Facts, place: str = "", inputs: Sequence[DataInput] = ()
     ) -> None:
-        """Open a run called ``name``, kept at ``place``; log the whole resolved configuration, ``facts`` and ``inputs``.
+        """Open a run called ``name``, kept at ``place``; log the resolved configuration, ``facts`` and ``inputs``.
 
         Raises:
             UserError: the tracking store cannot be reached or written.
@@ -177,6 +181,34 @@ class EpochLog:
     def _log(self, metrics: Mapping[str, float]) -> None:
         self._tracker.epoch(int(metrics["epoch"]), metrics)
         self._logged.add(metrics["epoch"])
+
+
+class LoadLog:
+    """Logs the load of machines to a tracker; while MLflow is away, samples are left out.
+
+    Args:
+        tracker: gets the samples.
+        several: whether their names tell machines apart.
+        clock: seconds.
+    """
+
+    def __init__(self, tracker: Tracker, *, several: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self._tracker = tracker
+        self._several = several
+        self._clock = clock
+        self._counts: Counter[str] = Counter()
+        self._not_before = -math.inf
+
+    def __call__(self, sample: LoadSampled) -> None:
+        """Log a sample."""
+        if self._clock() < self._not_before:
+            return
+        names = metric_names(sample.load, sample.host, several=self._several)
+        try:
+            self._tracker.system(names, self._counts[sample.host])
+        except Exception:  # noqa: BLE001 - training continues without
+            self._not_before = self._clock() + PATIENCE_S
+        self._counts[sample.host] += 1
 
 
 def experiment_of(client: Any, config: TrackingConfig) -> str:
