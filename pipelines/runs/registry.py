@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -234,14 +235,13 @@ class _Registration:
             self.client.get_registered_model(name)
         except MlflowException:
             self.client.create_registered_model(name)
-        # A store that this process opens itself would look models:/ID up in MLflow's global one.
-        remote = (self.tracking.uri or "").startswith("http")
-        source = f"models:/{model.model_id}" if remote else model.artifact_location
-        made = self._patiently(
-            lambda: self.client.create_model_version(
-                name, source, self.run.info.run_id, dict(tags), model_id=model.model_id
+        create = self.client.create_model_version
+        with _default_store(self.tracking.uri or ""):  # where a store that is opened here looks models:/ID up
+            made = self._patiently(
+                lambda: create(
+                    name, f"models:/{model.model_id}", self.run.info.run_id, dict(tags), model_id=model.model_id
+                )
             )
-        )
         version = str(made.version)
         card = shortened_card(self._card(self.aliased or f"models:/{name}/{version}"), self.record.name)
         self.client.update_model_version(name, version, card)
@@ -250,3 +250,16 @@ class _Registration:
             model.model_id, {"mlflow.modelVersions": versions, "mlflow.note.content": card}
         )
         return version
+
+
+@contextlib.contextmanager
+def _default_store(uri: str) -> Iterator[None]:
+    """Let ``uri`` be MLflow's store of this process during the block."""
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI", "")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
