@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +220,7 @@ class _Registration:
             datasets[one.dataset.name.rpartition("/")[2]] = one.dataset
         tied = []
         for name in sorted(scores.keys() & self.run.data.metrics.keys()):
-            known = self._patiently(lambda name=name: self.client.get_metric_history(run_id, name))[-1]
+            known = self._patiently(partial(self.client.get_metric_history, run_id, name))[-1]
             dataset = datasets.get(name.rpartition("/")[0])
             of = {"dataset_name": dataset.name, "dataset_digest": dataset.digest} if dataset else {}
             tied.append(Metric(name, known.value, known.timestamp, known.step, model_id, **of))
@@ -257,7 +258,7 @@ def _default_store(uri: str) -> Iterator[None]:
     """Let ``uri`` be MLflow's store of this process during the block."""
     import mlflow
 
-    before = os.environ.get("MLFLOW_TRACKING_URI", "")
+    before = os.environ.get("MLFLOW_TRACKING_URI") or None
     mlflow.set_tracking_uri(uri)
     try:
         yield

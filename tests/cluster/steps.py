@@ -114,7 +114,7 @@ def registry(lab: Lab) -> None:
     check(contexts == ["test", "test", "train"], f"data of the run: {contexts}")
     loads = {host for host in (HEAD, WORKER) if f"system/{host}/cpu_utilization_percentage" in run.data.metrics}
     check(loads == {HEAD, WORKER}, f"the load of {loads or 'no host'} alone: {sorted(run.data.metrics)}")
-    model = client.get_logged_model(version.model_id)
+    model = client.get_logged_model(version.source.removeprefix("models:/"))
     tied = {metric.key: metric.dataset_name for metric in model.metrics}
     check(tied.get("base/top1") == "toy-ucf/base", f"scores of the model: {tied}")
     stored = [info.path for info in files(f"s3://{BUCKET}/mlflow") if info.path.endswith("MLmodel")]

@@ -56,6 +56,13 @@ def version_of_alias(store):
     return connect(store[0]).get_model_version_by_alias("m", "champion")
 
 
+def model_of(store, name="m"):
+    """The logged model that an alias points to."""
+    client = connect(store[0])
+    source = client.get_model_version_by_alias(name, "champion").source
+    return client.get_logged_model(source.removeprefix("models:/"))
+
+
 def test_an_alias_moves_only_when_asked(store):
     assert register(store) == ("models:/m@champion", "")
     assert register(store)[0] == "models:/m@champion"
@@ -72,11 +79,13 @@ def test_an_alias_moves_only_when_asked(store):
 
 
 def test_the_registry_says_what_a_model_is(runs, store):
+    from mlflow.models import Model
+
     register(store)
     register(store, 1)
     client, record = connect(store[0]), runs[1][0].record
     version = version_of_alias(store)
-    model = client.get_logged_model(version.model_id)
+    model = model_of(store)
     hm = f"{record.metrics.hm:.2f}"
     for tags in (version.tags, model.tags):
         assert (tags["method"], tags["backbone"], tags["frames"], tags["hm"]) == ("msta", "toy", "4", hm)
@@ -85,14 +94,14 @@ def test_the_registry_says_what_a_model_is(runs, store):
     assert (model.status, model.source_run_id) == ("READY", record.tracking.run_id)
     assert 'vlmodels.load("models:/m@champion")' in version.description
     assert 'vlmodels.load("models:/m/2")' in client.get_model_version("m", "2").description
-    metadata = __import__("mlflow").models.Model.load(model.artifact_location).metadata
+    metadata = Model.load(model.artifact_location).metadata
     assert metadata["scores"]["hm"] == record.metrics.hm
 
 
 def test_scores_are_tied_to_the_model_and_its_data_once(runs, store):
     register(store)
     client, record = connect(store[0]), runs[1][0].record
-    model = client.get_logged_model(version_of_alias(store).model_id)
+    model = model_of(store)
     run = client.get_run(record.tracking.run_id)
     digests = {one.dataset.name: one.dataset.digest for one in run.inputs.dataset_inputs}
     tied = {one.key: one for one in model.metrics}
@@ -123,7 +132,7 @@ def test_the_model_answers_its_example_and_what_it_is_asked(store):
     import mlflow
 
     register(store)
-    folder = connect(store[0]).get_logged_model(version_of_alias(store).model_id).artifact_location
+    folder = model_of(store).artifact_location
     model = mlflow.pyfunc.load_model(folder)
     serving = (Path(folder.removeprefix("file://")) / "serving_input_example.json").read_text()
     (answer,) = mlflow.models.validate_serving_input(folder, serving)
@@ -150,11 +159,7 @@ def test_weights_in_a_file_are_asked_for_or_travel(store, runs, monkeypatch):
     folder, run_id = store[1][1]
     carries = TrackingConfig(uri=store[0], register="whole", include_weights=True)
     register_model(folder, carries, run_id, print)
-    client = connect(store[0])
-    needs, whole = (
-        client.get_logged_model(client.get_model_version_by_alias(name, "champion").model_id).artifact_location
-        for name in ("m", "whole")
-    )
+    needs, whole = (model_of(store, name).artifact_location for name in ("m", "whole"))
     hidden = weights.rename(weights.with_suffix(".hidden"))
     try:
         assert mlflow.pyfunc.load_model(whole).predict(["/no.mp4"])[0]["status"] == "failed"
