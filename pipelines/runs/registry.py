@@ -221,7 +221,7 @@ class _Registration:
         tied = []
         for name in sorted(scores.keys() & self.run.data.metrics.keys()):
             known = self._patiently(partial(self.client.get_metric_history, run_id, name))[-1]
-            dataset = datasets.get(name.rpartition("/")[0])
+            dataset = next(filter(None, map(datasets.get, _prefixes(name))), None)
             of = {"dataset_name": dataset.name, "dataset_digest": dataset.digest} if dataset else {}
             tied.append(Metric(name, known.value, known.timestamp, known.step, model_id, **of))
         self._patiently(lambda: self.client.log_batch(run_id, metrics=tied))
@@ -251,6 +251,13 @@ class _Registration:
             model.model_id, {"mlflow.modelVersions": versions, "mlflow.note.content": card}
         )
         return version
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    """Yield what may be the test set in a score's name, such as "ucf101/val2" and "ucf101" of "ucf101/val2/top1"."""
+    while "/" in name:
+        name = name.rpartition("/")[0]
+        yield name
 
 
 @contextlib.contextmanager
