@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,10 @@ def mlflow_inputs(inputs: Sequence[DataInput]) -> list[Any]:
 
     made = []
     for one in inputs:
-        dataset = MetaDataset(resolve_dataset_source(one.source), name=one.name, digest=one.digest)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a folder "can be interpreted in multiple ways", all of them the same
+            source = resolve_dataset_source(one.source)
+        dataset = MetaDataset(source, name=one.name, digest=one.digest)
         tags = [InputTag(CONTEXT, one.context), InputTag("clips", str(one.clips))]
         made.append(DatasetInput(dataset._to_mlflow_entity(), tags))  # noqa: SLF001 - log_inputs takes entities
     return made

@@ -94,7 +94,7 @@ def test_the_registry_says_what_a_model_is(runs, store):
     assert (model.status, model.source_run_id) == ("READY", record.tracking.run_id)
     assert 'vlmodels.load("models:/m@champion")' in version.description
     assert 'vlmodels.load("models:/m/2")' in client.get_model_version("m", "2").description
-    metadata = Model.load(model.artifact_location).metadata
+    metadata = Model.load(model.artifact_location.removeprefix("file://")).metadata
     assert metadata["scores"]["hm"] == record.metrics.hm
 
 
