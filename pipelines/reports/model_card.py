@@ -116,7 +116,7 @@ def _use(record: RunRecord, adapter: Mapping[str, Any], source: str) -> Iterator
     if registered:
         yield "`MLFLOW_TRACKING_URI` says where the registry is. To MLflow it is a pyfunc, which takes paths, addresses"
         yield "and base64, and answers each video:"
-        yield from ("", "```python", f'model = mlflow.pyfunc.load_model("{source}")')
+        yield from ("", "```python", "import mlflow", "", f'model = mlflow.pyfunc.load_model("{source}")')
         asked = ', "labels": ["clapping", "walking a dog"]' if record.protocol == "retrieval" else ""
         yield f'model.predict(["clip.mp4"], params={{"topk": 3{asked}}})'
         yield "```"

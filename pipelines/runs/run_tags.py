@@ -13,7 +13,11 @@ from typing import Any
 KIND = "mlflow.experimentKind"
 """MLflow's tag for the kind of an experiment, by which its pages choose what they show."""
 TRAINING = "custom_model_development"
-"""The kind whose page opens with runs and their metrics, as MLflow 3.17 calls it."""
+"""The kind of experiments with runs and their metrics, as MLflow 3.17 calls it.
+
+Where its pages have a switch between GenAI and model training, 3.17 opens what was chosen last, unless the address says
+``?workflowType=machine_learning``.
+"""
 
 
 def source_tags() -> dict[str, str]:

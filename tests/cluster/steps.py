@@ -120,12 +120,12 @@ def registry(lab: Lab) -> None:
     stored = [info.path for info in files(f"s3://{BUCKET}/mlflow") if info.path.endswith("MLmodel")]
     check(len(stored) == 1, f"models in the store: {stored}")
 
-    out = f"s3://{BUCKET}/other-seed"
-    other = lab.b2n("other", out, "--register", MODEL, "--set", "seed=2")
+    out = f"s3://{BUCKET}/other-rate"
+    other = lab.b2n("other", out, "--register", MODEL, "--set", "optim.lr=2e-3")
     check(other.end(400) == 0, f"failed: {other}")
     check("stays version 1; the new one is version 2" in other.output, f"the alias was not spoken of: {other}")
     check(client.get_model_version_by_alias(MODEL, "champion").version == version.version, "the alias moved unasked")
-    for alias_version, runs, flags in (("2", out, ("--set", "seed=2")), ("1", RUNS, ())):
+    for alias_version, runs, flags in (("2", out, ("--set", "optim.lr=2e-3")), ("1", RUNS, ())):
         moved = lab.b2n("move", runs, "--register", MODEL, "--move-alias", *flags)
         check(moved.end(240) == 0, f"failed: {moved}")
         found = client.get_model_version_by_alias(MODEL, "champion").version
