@@ -195,7 +195,8 @@ def publish(best: RunResult, uri: str) -> str:
     from pipelines.runs.registry import register_model
 
     step(f"Register the best model as {MODEL}@champion (MLflow)")
-    return register_model(Path(best.run_dir), TrackingConfig(uri=uri, register=MODEL), best.record.tracking.run_id)
+    tracking = TrackingConfig(uri=uri, register=MODEL, move_alias=True)
+    return register_model(Path(best.run_dir), tracking, best.record.tracking.run_id)
 
 
 def predict(out: Path, world: str, model: str, uri: str) -> None:

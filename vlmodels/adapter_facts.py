@@ -162,6 +162,12 @@ def _backbone(plain: Mapping[str, Any]) -> BackboneFacts:
     )
 
 
+_GIVE = (
+    "give the file that you trust: --weights FILE (in Python: weights=FILE; to MLflow: VIDADAPT_WEIGHTS=FILE in the "
+    "environment)"
+)
+
+
 def recorded_weights(backbone: BackboneFacts, adapter: str) -> str:
     """Return the weights that a backbone is created with: a tag, or the path of the very file that was trained on.
 
@@ -181,16 +187,18 @@ def recorded_weights(backbone: BackboneFacts, adapter: str) -> str:
         )
     if backbone.weights in tags(backbone.name):
         return backbone.weights
-    path, give = Path(backbone.weights), "give the file that you trust: --weights FILE (in Python: weights=FILE)"
+    path, give = Path(backbone.weights), _GIVE
     if backbone.file is None:
         raise UserError(
             f"{adapter} names the weights {str(path)!r}, which is no published tag, and a file is opened only by its "
             f"hash, which is not recorded; {give}"
         )
+    travelled = Path(adapter).parent.parent / path.name  # beside the run in a registered model
     try:
-        same = path.is_file() and path.stat().st_size == backbone.file.bytes
-        if same and WeightFile.of(path, backbone.file.bytes) == backbone.file:
-            return backbone.weights
+        for found in (path, travelled):
+            same = found.is_file() and found.stat().st_size == backbone.file.bytes
+            if same and WeightFile.of(found, backbone.file.bytes) == backbone.file:
+                return str(found)
     except (OSError, ValueError) as error:
         raise UserError(f"{adapter}: its weights {str(path)!r} cannot be read ({error}); {give}") from error
     state = "have changed since" if path.is_file() else "are not on this machine"

@@ -19,6 +19,7 @@ def check(config: TrainConfig) -> list[str]:
         *config.data.rules(),
         *config.augment.rules(),
         *config.protocol.rules(),
+        *config.tracking.rules(),
         *_selection_rules(config),
     ]
     return [message for holds, message in rules if not holds]

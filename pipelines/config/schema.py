@@ -267,6 +267,22 @@ class TrackingConfig:
     experiment: str = field(default="vidadapt", metadata={"help": "MLflow experiment"})
     register: str | None = field(default=None, metadata={"help": "register the model under this name"})
     alias: str = field(default="champion", metadata={"help": "alias of the registered version"})
+    move_alias: bool = field(default=False, metadata={"help": "move the alias if it points to another run's version"})
+    include_weights: bool = field(
+        default=False, metadata={"help": "put the backbone's weight file into the registered model"}
+    )
+    system_metrics_s: float = field(
+        default=10.0, metadata={"help": "seconds between samples of each machine's load; 0: none"}
+    )
+
+    def rules(self) -> list[Rule]:
+        """Return what the values must fulfil, each with the message if they do not."""
+        return [
+            (
+                0 <= self.system_metrics_s < math.inf,
+                f"tracking.system_metrics_s={self.system_metrics_s} must be finite and not negative (0: none)",
+            )
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)

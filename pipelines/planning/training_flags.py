@@ -151,6 +151,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     add("--experiment", default="vidadapt", metavar="NAME", help="MLflow experiment")
     add("--register", metavar="NAME", help="register the model under this name")
     add("--alias", default="champion", metavar="NAME", help="alias of the registered version (default: champion)")
+    add("--move-alias", action="store_true", help="move the alias if it points to another run's version")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override any setting; may be repeated")
     add("--fresh", action="store_true", help="start over, even if the same run is finished or can be resumed")
     add("--dry-run", action="store_true", help="check everything, print the resolved run and stop")
@@ -252,6 +253,7 @@ def _tracking(args: argparse.Namespace) -> TrackingConfig:
         experiment=args.experiment,
         register=args.register,
         alias=args.alias,
+        move_alias=args.move_alias,
     )
 
 

@@ -33,15 +33,11 @@ def write_model_card(folder: Path) -> Path:
     return path
 
 
-def description(folder: Path) -> str:
-    """Return the card for the registry; a card that is too long is cut at a line, with a note."""
-    path = folder / CARD
-    if not path.is_file():
-        return f"run {folder.name}"
-    text = path.read_text(encoding="utf-8")
+def shortened_card(text: str, name: str) -> str:
+    """Return the card of the run ``name`` for the registry; one that is too long is cut at a line, with a note."""
     if len(text) <= LONGEST:
         return text
-    end = f"\n\n(cut; whole in {CARD} of run {markdown(folder.name)})\n"
+    end = f"\n\n(cut; whole in {CARD} of run {markdown(name)})\n"
     return text[: LONGEST - len(end)].rpartition("\n")[0] + end
 
 
@@ -57,16 +53,17 @@ def _adapter(folder: Path) -> Mapping[str, Any]:
     return dataclasses.asdict(about_adapter(path.read_bytes(), str(path))) if path.is_file() else {}
 
 
-def model_card(record: RunRecord, adapter: Mapping[str, Any] | None = None) -> str:
+def model_card(record: RunRecord, adapter: Mapping[str, Any] | None = None, *, source: str = "") -> str:
     """Return the card as Markdown.
 
     Args:
         record: record of the run.
         adapter: metadata of ``adapter.safetensors``.
+        source: what the model is loaded by; by default the name that it was to be registered under, else the run.
     """
     sections = {
         "What it is": _what(record, adapter or {}),
-        "Use": _use(record, adapter or {}),
+        "Use": _use(record, adapter or {}, source),
         "Scores": _scores(record),
         **({"None of these": _decision(record)} if record.decision is not None else {}),
         "Data and protocol": _data(record),
@@ -105,10 +102,12 @@ def _what(record: RunRecord, adapter: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
-def _use(record: RunRecord, adapter: Mapping[str, Any]) -> Iterator[str]:
+def _use(record: RunRecord, adapter: Mapping[str, Any], source: str) -> Iterator[str]:
     tracking = record.config.tracking
-    registered = tracking.registered_name
-    source = f"models:/{registered}@{tracking.alias}" if registered else f"runs/{record.name}"
+    if not source and tracking.registered_name:
+        source = f"models:/{tracking.registered_name}@{tracking.alias}"
+    registered = source.startswith("models:/")
+    source = source or f"runs/{record.name}"
     yield from ("```python", "import vlmodels", "", f'model = vlmodels.load("{source}")')
     if record.protocol == "retrieval":
         yield 'texts = model.method.encode_captions(["a man plays the guitar"])'
@@ -116,7 +115,18 @@ def _use(record: RunRecord, adapter: Mapping[str, Any]) -> Iterator[str]:
         yield 'model("clip.mp4", labels=["clapping", "walking a dog"])'
     yield from ("```", "")
     if registered:
-        yield "`MLFLOW_TRACKING_URI` says where the registry is."
+        yield "`MLFLOW_TRACKING_URI` says where the registry is. To MLflow it is a pyfunc, which takes paths, addresses"
+        yield "and base64, and answers each video:"
+        yield from ("", "```python", "import mlflow", "", f'model = mlflow.pyfunc.load_model("{source}")')
+        asked = ', "labels": ["clapping", "walking a dog"]' if record.protocol == "retrieval" else ""
+        yield f'model.predict(["clip.mp4"], params={{"topk": 3{asked}}})'
+        yield "```"
+        if file := adapter.get("backbone", {}).get("file"):
+            name = markdown(Path(record.config.backbone.pretrained or "").name)
+            yield ""
+            yield f"It needs the weight file {name} (SHA-256 {file['sha256']}): `VIDADAPT_WEIGHTS` says where it is,"
+            yield "unless it is the file that the model was trained with, or came with the model."
+        yield ""
     else:
         yield "`runs/` stands for the folder that the run was written to."
     if classes := adapter.get("classes"):

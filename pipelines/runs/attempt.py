@@ -6,19 +6,21 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.config.schema import TrackingConfig
 from pipelines.records.run_file import RunRecord, numbers_of, write
 from pipelines.runs.board import JobEnded, WorkerEnd
 from pipelines.runs.checkpoint import Outcome
+from pipelines.runs.data_inputs import inputs_of
 from pipelines.runs.mlflow_store import first_line
 from pipelines.runs.pages import draw_pages
 from pipelines.runs.progress import EpochListener, Message, Progress, Send
 from pipelines.runs.record import RunResult, assemble, facts_of, record_of
 from pipelines.runs.registry import register_run
-from pipelines.runs.tracking import EpochLog, Tracker
+from pipelines.runs.tracking import EpochLog, LoadLog, Tracker
 from pipelines.runs.worker import Job
 from pipelines.storage.place import why
 from pipelines.training.errors import DivergedError
@@ -86,7 +88,8 @@ class Attempt:
         self._log = EpochLog(self._tracker, self.note)
         on_epoch: list[EpochListener] = [self._log, watch.on_epoch] if watch else [self._log]
         epochs = plan.config.optim.epochs
-        self.progress = Progress(plan.name, epochs, say, on_epoch=on_epoch, on_message=on_message)
+        load = LoadLog(self._tracker, several=plan.config.scale.workers > 1)
+        self.progress = Progress(plan.name, epochs, say, on_epoch=on_epoch, on_message=on_message, on_load=load)
 
     @property
     def ended(self) -> bool:
@@ -136,12 +139,14 @@ class Attempt:
         self._say(f"{self.name}: {line}")
 
     def job(self, expected: Versions | None = None) -> Job:
-        """Return what the workers have to do, on machines that are as ``expected``."""
+        """Return what the workers have to do, on machines that are as ``expected``; they get no keys of MLflow's."""
         plan = self.plan
+        sampled = plan.config.tracking.system_metrics_s if plan.config.tracking.uri else 0.0
+        config = replace(plan.config, tracking=TrackingConfig(system_metrics_s=sampled))
         return Job(
             plan.name,
             self.home,
-            plan.config,
+            config,
             plan.split,
             plan.descriptions,
             start=plan.start.read_bytes() if plan.start else b"",
@@ -162,7 +167,9 @@ class Attempt:
 
     def _begin(self) -> None:
         self._facts = facts_of(self.plan)
-        self._tracker.start(self.plan.config, self.name, self._facts, self.home.path(self.name))
+        config = self.plan.config
+        inputs = inputs_of(self.plan.split, config.data.dir or "", test=config.test)
+        self._tracker.start(config, self.name, self._facts, self.home.path(self.name), inputs)
         self._started = time.time()
         self.progress.begin()
 

@@ -20,6 +20,7 @@ class WorkerContext(Protocol):
         rank: of this worker.
         world: number of workers.
         host: name or address of the machine.
+        first_on_host: whether no worker of the machine has a lower rank.
         own_process: whether the process does nothing but runs, one after the other.
         damaged: a line for each checkpoint that was passed over.
     """
@@ -27,6 +28,7 @@ class WorkerContext(Protocol):
     rank: int
     world: int
     host: str
+    first_on_host: bool
     own_process: bool
     damaged: dict[str, None]
 
@@ -79,6 +81,7 @@ class RayContext(_KeptAtHome):
         self.rank = context.get_world_rank()
         self.world = context.get_world_size()
         self.host = ray.util.get_node_ip_address()
+        self.first_on_host = context.get_local_rank() == 0
 
     @staticmethod
     def own_rank() -> int:
@@ -107,6 +110,7 @@ class LocalContext(_KeptAtHome):
 
     world = 1
     host = platform.node()
+    first_on_host = True
 
     def __init__(self, home: Home, name: str, *, gpu: bool, own_process: bool) -> None:
         super().__init__(home, name)

@@ -27,6 +27,7 @@ from pipelines.storage.place import without_secrets
 from vlmodels.errors import UserError
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it counts copies from folder to folder
 
 Value = TypeVar("Value")
 Say = Callable[[str], None]

@@ -102,9 +102,30 @@ class Resized:
     before: int
 
 
-Message = WorkerUp | Checking | Fetched | Resumed | StepDone | EpochDone | ScoringStarted | Mistake | Lost | Resized
+@dataclass(frozen=True, slots=True)
+class LoadSampled:
+    """The load of a worker's machine at this time, under the names of MLflow's system metrics."""
+
+    host: str
+    load: Mapping[str, float]
+
+
+Message = (
+    WorkerUp
+    | Checking
+    | Fetched
+    | Resumed
+    | StepDone
+    | EpochDone
+    | ScoringStarted
+    | Mistake
+    | Lost
+    | Resized
+    | LoadSampled
+)
 Send = Callable[[Message], None]
 EpochListener = Callable[[Mapping[str, float]], None]
+LoadListener = Callable[[LoadSampled], None]
 
 SAY_BYTES_FROM = 2 << 30
 """Bytes of shards from which their check is reported: about two seconds."""
@@ -121,6 +142,7 @@ class Progress:
         say: gets lines for a reader.
         on_epoch: called in this order with the metrics of each epoch; may raise to end a run in this process.
         on_message: called with every message before anything else.
+        on_load: called with the load of a machine; its calls may come from another thread.
         clock: seconds.
 
     Attributes:
@@ -140,6 +162,7 @@ class Progress:
         *,
         on_epoch: Sequence[EpochListener] = (),
         on_message: Send | None = None,
+        on_load: LoadListener = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.restarts = 0
@@ -153,6 +176,7 @@ class Progress:
         self._say = say
         self._on_epoch = on_epoch
         self._on_message = on_message
+        self._on_load = on_load
         self._clock = clock
         self._started = clock()
         self._started_before = False  # whether rank 0 was up before
@@ -191,6 +215,8 @@ class Progress:
                 self._lost(message)
             case Resized(workers, before):
                 self._resized(workers, before)
+            case LoadSampled():
+                self._on_load(message)
             case _:
                 assert_never(message)
 

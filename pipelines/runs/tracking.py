@@ -6,8 +6,10 @@ left open is closed when the same run starts again.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,14 @@ from pipelines.config.plain import flatten
 from pipelines.config.record import redacted, shown
 from pipelines.config.schema import TrackingConfig, TrainConfig
 from pipelines.records.run_file import Facts
-from pipelines.runs.mlflow_store import ARTIFACTS, Say, answers, connect, first_line, patiently, sqlite_file
+from pipelines.runs.data_inputs import DataInput, mlflow_inputs
+from pipelines.runs.mlflow_store import ARTIFACTS, PATIENCE_S, Say, answers, connect, first_line, patiently, sqlite_file
+from pipelines.runs.progress import LoadSampled
+from pipelines.runs.run_tags import KIND, TRAINING, mark_as_training, source_tags
+from pipelines.runs.system_load import metric_names
 from vlmodels.errors import UserError
 
-__all__ = ["PARENT", "RUN", "EpochLog", "Tracker", "connect", "experiment_of", "params_of"]
+__all__ = ["PARENT", "RUN", "EpochLog", "Tracker", "connect", "experiment_of", "params_of", "source_tags"]
 
 RUN = "vidadapt.run"
 """Tag that holds the name of a run's folder."""
@@ -51,8 +57,10 @@ class Tracker:
         self._say = say
         self._client: Any = None
 
-    def start(self, config: TrainConfig, name: str, facts: Facts, place: str = "") -> None:
-        """Open a run called ``name``, kept at ``place``, and log the whole resolved configuration and ``facts``.
+    def start(
+        self, config: TrainConfig, name: str, facts: Facts, place: str = "", inputs: Sequence[DataInput] = ()
+    ) -> None:
+        """Open a run called ``name``, kept at ``place``; log the resolved configuration, ``facts`` and ``inputs``.
 
         Raises:
             UserError: the tracking store cannot be reached or written.
@@ -65,6 +73,9 @@ class Tracker:
             self.run_id = patiently(lambda: self._open(name, place), uri, self._say)
             params = params_of({**shown(config), "facts": facts.to_json()})
             patiently(lambda: self._client.log_batch(self.run_id, params=params), uri, self._say)
+            if inputs:
+                datasets = mlflow_inputs(inputs)
+                patiently(lambda: self._client.log_inputs(self.run_id, datasets), uri, self._say)
         except UserError:
             raise
         except Exception as error:
@@ -75,7 +86,7 @@ class Tracker:
         for earlier in self._client.search_runs([experiment], f"tags.\"{RUN}\" = '{name}'"):
             if earlier.info.status == "RUNNING" and earlier.data.tags.get(PLACE, place) == place:
                 self._client.set_terminated(earlier.info.run_id, "KILLED")
-        tags = {RUN: name, PLACE: place} | ({PARENT: self._parent} if self._parent else {})
+        tags = {**source_tags(), RUN: name, PLACE: place} | ({PARENT: self._parent} if self._parent else {})
         return str(self._client.create_run(experiment, run_name=self._title or name, tags=tags).info.run_id)
 
     def resume(self, run_id: str) -> set[float]:
@@ -98,6 +109,10 @@ class Tracker:
     def results(self, metrics: Mapping[str, float]) -> None:
         """Log the final numbers."""
         self._metrics(metrics, 0)
+
+    def system(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log a sample of a machine's load."""
+        self._metrics(metrics, step)
 
     def _metrics(self, metrics: Mapping[str, float], step: int) -> None:
         if self._client is None:
@@ -168,17 +183,46 @@ class EpochLog:
         self._logged.add(metrics["epoch"])
 
 
+class LoadLog:
+    """Logs the load of machines to a tracker; while MLflow is away, samples are left out.
+
+    Args:
+        tracker: gets the samples.
+        several: whether their names tell machines apart.
+        clock: seconds.
+    """
+
+    def __init__(self, tracker: Tracker, *, several: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self._tracker = tracker
+        self._several = several
+        self._clock = clock
+        self._counts: Counter[str] = Counter()
+        self._not_before = -math.inf
+
+    def __call__(self, sample: LoadSampled) -> None:
+        """Log a sample."""
+        if self._clock() < self._not_before:
+            return
+        names = metric_names(sample.load, sample.host, several=self._several)
+        try:
+            self._tracker.system(names, self._counts[sample.host])
+        except Exception:  # noqa: BLE001 - training continues without
+            self._not_before = self._clock() + PATIENCE_S
+        self._counts[sample.host] += 1
+
+
 def experiment_of(client: Any, config: TrackingConfig) -> str:
     """Return the experiment's id; it is created if there is none."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(config.experiment)
     if found is not None:
+        mark_as_training(client, found)
         return str(found.experiment_id)
     file = sqlite_file(config.uri or "")
     artifacts = (file.parent / ARTIFACTS).resolve().as_uri() if file else None
     try:
-        return str(client.create_experiment(config.experiment, artifact_location=artifacts))
+        return str(client.create_experiment(config.experiment, artifact_location=artifacts, tags={KIND: TRAINING}))
     except MlflowException:
         found = client.get_experiment_by_name(config.experiment)  # another process was faster
         if found is None:

@@ -25,6 +25,7 @@ from pipelines.runs.progress import (
     StepDone,
     WorkerUp,
 )
+from pipelines.runs.system_load import LoadSampler
 from vlmodels.errors import UserError
 
 if TYPE_CHECKING:
@@ -111,8 +112,10 @@ def work(job: Job, context: WorkerContext, send: Send) -> WorkerEnd:
     problem = next(filter(None, _from_all_ranks(problem)), "")
     if worker is None or problem:
         return WorkerEnd(problem)
+    every_s = job.config.tracking.system_metrics_s if context.first_on_host else 0.0
     try:
-        worker.run()
+        with LoadSampler(context.host, send, every_s, gpu=job.config.scale.gpu):
+            worker.run()
     except DivergedError as error:
         return WorkerEnd(str(error), diverged=True)
     except DamagedCheckpointError as error:

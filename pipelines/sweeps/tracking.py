@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.config.record import redacted, shown
 from pipelines.records.run_file import numbers_of
-from pipelines.runs.tracking import PARENT, RUN, connect, experiment_of, params_of
+from pipelines.runs.tracking import PARENT, RUN, connect, experiment_of, params_of, source_tags
 from pipelines.sweeps.records import SweepTracking, TrialRecord, WinnerRecord
 from vlmodels.errors import UserError
 
@@ -176,7 +176,7 @@ def _find(client: Any, experiment: str, tracking: SweepTracking) -> Any:
 def _create(client: Any, experiment: str, plan: SweepPlan, key: str) -> Any:
     note = f"{plan.title} of {plan.base.method}: {plan.count} trials"
     return client.create_run(
-        experiment, run_name=plan.name, tags={RUN: plan.name, KEY: key, "mlflow.note.content": note}
+        experiment, run_name=plan.name, tags={**source_tags(), RUN: plan.name, KEY: key, "mlflow.note.content": note}
     )
 
 

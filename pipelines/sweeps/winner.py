@@ -157,7 +157,7 @@ def _registered_before(known: WinnerRecord | None, runs: Sequence[WinnerRun], na
     """Return the model that an earlier session registered under this name from the same runs; None without one."""
     if known is None or known.registered is None or name is None or known.runs != tuple(runs):
         return None
-    return known.registered if known.registered.startswith(f"models:/{name}@") else None
+    return known.registered if known.registered.startswith((f"models:/{name}@", f"models:/{name}/")) else None
 
 
 def _register_best(

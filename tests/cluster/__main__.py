@@ -7,6 +7,7 @@ process, however it ends; the commands' output is kept if a step failed.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import platform
 import shutil
@@ -19,7 +20,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.cluster import faults, refusals, steps
+from tests.cluster import faults, postgres, refusals, steps
 from tests.cluster.commands import Failed
 from tests.cluster.hosts import CHECKOUT, HEAD, isolated
 from tests.cluster.lab import Lab
@@ -28,7 +29,7 @@ NEEDED = ("bring_up", "ingest")  # nothing works without them
 STEPS: dict[str, Callable[[Lab], None]] = {
     step.__name__: step
     for step in (
-        *(steps.bring_up, steps.ingest, steps.train, steps.pull, steps.submit_job),
+        *(steps.bring_up, steps.ingest, steps.train, steps.registry, steps.pull, steps.submit_job),
         *(faults.worker_killed, faults.host_cut_off, faults.host_waited_for, faults.driver_killed),
         *(refusals.mistakes, refusals.other_version, refusals.missing_package),
         steps.take_down,
@@ -74,11 +75,14 @@ def _refusal() -> str:
         return f"hosts are made of Linux namespaces, this is {platform.system()}"
     if os.geteuid():
         return "namespaces with networks of their own need root"
-    if missing := [package for tool, package in TOOLS.items() if shutil.which(tool) is None]:
+    missing = [package for tool, package in TOOLS.items() if shutil.which(tool) is None]
+    if missing := missing + ([postgres.PACKAGE] if postgres.programs() is None else []):
         print(f"installing {', '.join(missing)}", flush=True)
         install = f"apt-get -qq update && apt-get -qq install --no-install-recommends {' '.join(missing)}"
         if shutil.which("apt-get") is None or subprocess.run(["sh", "-c", install], check=False).returncode:
             return f"{', '.join(missing)} cannot be installed"
+    if importlib.util.find_spec(postgres.DRIVER) is None:
+        return f"MLflow's server cannot speak to PostgreSQL without {postgres.DRIVER}: run make .venv/.installed"
     tried = subprocess.run(isolated(isolated(["true"])), check=False, capture_output=True, text=True)
     return f"namespaces are refused: {tried.stderr.strip()}" if tried.returncode else ""
 

@@ -1,4 +1,4 @@
-"""Servers that both hosts use: an S3 store and an MLflow server, on addresses of their own."""
+"""Servers that both hosts use: an S3 store, and MLflow on PostgreSQL with its artefacts there; each has an address."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.cluster.commands import Commands
 from tests.cluster.hosts import OUTSIDE, STOREROOM
+from tests.cluster.postgres import Postgres
 
 BUCKET = "vidadapt"
 STORE, MLFLOW = f"http://{STOREROOM}:9000", f"http://{OUTSIDE}:5000"
@@ -24,22 +25,25 @@ ENVIRONMENT: Mapping[str, str] = {
 
 
 class Services:
-    """The two servers, as processes."""
+    """The servers, as processes. MLflow's has the keys of the store and of the database; the hosts need neither."""
 
     def __init__(self, commands: Commands, python: str, folder: Path) -> None:
         home = Path.home() / ".aws"
         home.mkdir(exist_ok=True)
         (home / "credentials").write_text(CREDENTIALS)
         self.store = commands.start("moto", python, "-m", "moto.server", "-H", STOREROOM, "-p", "9000")
-        places = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder)]
-        address = ["--host", OUTSIDE, "--port", "5000", "--workers", "1"]
-        self.mlflow = commands.start("mlflow", python, "-m", "mlflow", "server", *places, *address)
+        self._commands, self._python = commands, python
+        self.postgres = Postgres(commands, folder)
 
     def wait(self) -> None:
-        """Wait until both answer; make the bucket."""
+        """Wait until the store answers, make the bucket, and start what needs it."""
         from pyarrow import fs
 
         self.store.wait_for_port(STOREROOM, 9000)
         os.environ.update(ENVIRONMENT)
         fs.S3FileSystem(endpoint_override=STORE, allow_bucket_creation=True).create_dir(BUCKET)
+        self.postgres.start()
+        places = ["--backend-store-uri", self.postgres.uri, "--artifacts-destination", f"s3://{BUCKET}/mlflow"]
+        address = ["--host", OUTSIDE, "--port", "5000", "--workers", "1"]
+        self.mlflow = self._commands.start("mlflow", self._python, "-m", "mlflow", "server", *places, *address)
         self.mlflow.wait_for_port(OUTSIDE, 5000)

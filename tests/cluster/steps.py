@@ -100,6 +100,38 @@ def train(lab: Lab) -> None:
         print(f"     losses, {kind}: {' '.join(f'{loss:.6f}' for loss in losses(run))}")
 
 
+def registry(lab: Lab) -> None:
+    """The registry on PostgreSQL and S3: tags, data, scores and the load of both hosts; an alias moves when asked."""
+    from mlflow import MlflowClient
+
+    client, done = MlflowClient(MLFLOW), record(RUNS)
+    version = client.get_model_version_by_alias(MODEL, "champion")
+    check(version.tags.get("method") == "adaptformer", f"tags of the version: {version.tags}")
+    check("hm" in version.tags, f"no score among {version.tags}")
+    check(f"models:/{MODEL}@champion" in version.description, f"the card says: {version.description[:300]}")
+    run = client.get_run(done["tracking"]["run_id"])
+    contexts = sorted(tag.value for data in run.inputs.dataset_inputs for tag in data.tags if "context" in tag.key)
+    check(contexts == ["test", "test", "train"], f"data of the run: {contexts}")
+    loads = {host for host in (HEAD, WORKER) if f"system/{host}/cpu_utilization_percentage" in run.data.metrics}
+    check(loads == {HEAD, WORKER}, f"the load of {loads or 'no host'} alone: {sorted(run.data.metrics)}")
+    model = client.get_logged_model(version.source.removeprefix("models:/"))
+    tied = {metric.key: metric.dataset_name for metric in model.metrics}
+    check(tied.get("base/top1") == "toy-ucf/base", f"scores of the model: {tied}")
+    stored = [info.path for info in files(f"s3://{BUCKET}/mlflow") if info.path.endswith("MLmodel")]
+    check(len(stored) == 1, f"models in the store: {stored}")
+
+    out = f"s3://{BUCKET}/other-rate"
+    other = lab.b2n("other", out, "--register", MODEL, "--set", "optim.lr=2e-3")
+    check(other.end(400) == 0, f"failed: {other}")
+    check("stays version 1; the new one is version 2" in other.output, f"the alias was not spoken of: {other}")
+    check(client.get_model_version_by_alias(MODEL, "champion").version == version.version, "the alias moved unasked")
+    for alias_version, runs, flags in (("2", out, ("--set", "optim.lr=2e-3")), ("1", RUNS, ())):
+        moved = lab.b2n("move", runs, "--register", MODEL, "--move-alias", *flags)
+        check(moved.end(240) == 0, f"failed: {moved}")
+        found = client.get_model_version_by_alias(MODEL, "champion").version
+        check(str(found) == alias_version, f"the alias points to {found}, not to {alias_version}: {moved}")
+
+
 def of_mlflow(run_id: str, name: str) -> list[float]:
     """Return a metric of a finished run on the MLflow server, by epoch."""
     from mlflow import MlflowClient

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from pipelines.reports.model_card import LONGEST, description, model_card, write_model_card
+from pipelines.reports.model_card import LONGEST, model_card, shortened_card, write_model_card
 from pipelines.reports.run_page import write_comparison, write_run_report
 from tests.helpers.fakes import leave_run, predictions_of, record_of
 
@@ -83,7 +83,9 @@ def test_a_card_says_what_how_and_where_from(tmp_path):
                   "torch 2.9", "188.2 G", "a\\_b\\|c.mp4", "base-to-novel", "could not be decoded: 1 "):  # fmt: skip
         assert words in text, words
     assert "somewhere" not in text
-    assert description(folder) == text
+    assert 'load_model("models:/mine@champion")' in text
+    assert shortened_card(text, record.name) == text
+    assert 'vlmodels.load("models:/mine/4")' in model_card(record, source="models:/mine/4")
 
 
 @pytest.mark.parametrize("protocol", ["zero_shot", "few_shot", "supervised", "retrieval"])
@@ -101,12 +103,10 @@ def test_a_card_escapes_names_and_is_cut_for_the_registry(tmp_path):
     text = write_model_card(folder).read_text()
     assert "<i>" not in text
     assert "a\\|b" in text
-    short = description(folder)
+    short = shortened_card(text, record.name)
     assert len(short) <= LONGEST < len(text)
     assert short.rstrip().endswith(")")
     assert "model_card.md" in short
-    (folder / "model_card.md").unlink()
-    assert description(folder) == f"run {folder.name}"
 
 
 def test_a_card_names_the_adapters_backbone_and_classes(tmp_path):

@@ -26,6 +26,7 @@ class FolderContext:
     world = 2
     host = "here"
     own_process = True
+    first_on_host = True
 
     def __init__(self, folder, rank=0):
         self.rank = rank
