@@ -16,6 +16,7 @@ import numpy as np
 from pipelines.ingestion.isolation import IsolatedDecoder
 from pipelines.prediction.fetch import VideoFiles, video_files
 from pipelines.prediction.videos import ListedVideo
+from pipelines.storage.place import is_uri
 from vlmodels.errors import UserError
 from vlmodels.span import Cuts, Span
 from vlmodels.video import Frames, VideoError, VideoInfo
@@ -117,7 +118,7 @@ def _decode_files(files: Sequence[list[ListedVideo]], paths: VideoFiles, decoder
                 start, end = times_of(video.span, found.info)
                 reason = paths.problems.get(number, "") or found.error
                 frames = None if reason else found.frames
-                size, mtime_ns = state_of(paths[number])
+                size, mtime_ns = (None, None) if is_uri(video.video) else state_of(paths[number])
                 yield Look(video.index, start, end, frames, reason, time.monotonic() - began, size, mtime_ns)
                 began = time.monotonic()
             paths.drop(number)

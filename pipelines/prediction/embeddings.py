@@ -101,6 +101,17 @@ def remove_parts(folder: Path, but: Collection[int]) -> None:
             path.unlink()
 
 
+def remove_rows(folder: Path, number: int, gone: Collection[tuple[str, float | None, float | None]]) -> None:
+    """Remove the rows of some (video, start, end) from a part, if it is there."""
+    path = part_path(folder, number)
+    if not path.is_file():
+        return
+    table = parquet.read_table(path)
+    keys = zip(*(table[name].to_pylist() for name in ("video", "start", "end")), strict=True)
+    kept = table.filter(pa.array([key not in gone for key in keys], pa.bool_()))
+    write_whole(path, lambda part: parquet.write_table(kept, part, compression="zstd"))
+
+
 def read_about(folder: str | Path) -> dict[str, Any]:
     """Return what ``embeddings.json`` says.
 

@@ -1,4 +1,4 @@
-"""Files of a batch of videos on this machine: local ones where they are, others copied a few ahead of their decoding."""
+"""Files of a batch of videos on this machine: local ones where they are, others copied before they are decoded."""
 
 from __future__ import annotations
 

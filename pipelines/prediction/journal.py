@@ -1,4 +1,4 @@
-r"""What is done of a prediction of many videos, kept in a folder beside its results: appended at once, read after a kill.
+"""What is done of a prediction of many videos, in a folder beside its results: appended at once, read after a kill.
 
 The folder holds ``about.json`` (of what the results are made), ``rows.jsonl`` (a line for each video that is done) and
 ``lock``, which is held while a process writes. A last line that a kill has cut off is removed.
@@ -49,6 +49,14 @@ class Entry:
     part: int = -1
 
 
+@dataclass(frozen=True, slots=True)
+class Outdated:
+    """A video that is to be done again: its earlier rows, and the part of features that holds them (-1: none)."""
+
+    part: int
+    rows: tuple[Row, ...]
+
+
 class Journal:
     """The videos of a listing that are done; see ``opened``."""
 
@@ -62,6 +70,10 @@ class Journal:
 
     def __len__(self) -> int:
         return sum(at >= 0 for at in self._at)
+
+    def has(self, index: int) -> bool:
+        """Return whether a video is done."""
+        return self._at[index] >= 0
 
     def pending(self) -> array[int]:
         """Return the places of the videos that are not done."""
@@ -101,25 +113,49 @@ class Journal:
                 self._file.seek(at)
                 yield from (Row.from_json(one) for one in json.loads(self._file.readline())["rows"])
 
-    def read(self, *, retry: bool) -> int:
-        """Take over what an earlier process has done; return the number of videos.
+    def read(self, *, retry: bool) -> list[Outdated]:
+        """Take over what an earlier process has done; return what has to be done again, which is removed.
 
-        Videos whose file has changed since are left out, as are, to ``retry``, those that have failed.
+        That are videos whose file has changed since, and, to ``retry``, those that have failed. Videos that are not in
+        the listing stay.
         """
-        if not self._cut_torn_line():
-            return 0
+        self._cut_torn_line()
         wanted = {self.listing.key(video.video, video.span): video.index for video in self.listing}
+        outdated: list[Outdated] = []
+        gone: set[int] = set()
+        for at, found in self._lines():
+            index = wanted.get(bytes.fromhex(found["key"]), -1)
+            failed = any(row["status"] == FAILED for row in found["rows"])
+            if index >= 0 and ((retry and failed) or self._has_changed(index, found)):
+                gone.add(at)
+                outdated.append(Outdated(found["part"], tuple(map(Row.from_json, found["rows"]))))
+        if gone:
+            self._remove_lines(gone)
+        for at, found in self._lines():
+            self.parts.add(found["part"])
+            index = wanted.get(bytes.fromhex(found["key"]), -1)
+            if index >= 0:
+                self._at[index] = at
+        self.parts.discard(-1)
+        return outdated
+
+    def _lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
         self._file.seek(0)
         at = 0
         for line in self._file:
-            found = json.loads(line)
-            index = wanted.get(bytes.fromhex(found["key"]))
-            failed = any(row["status"] == FAILED for row in found["rows"])
-            if index is not None and not (retry and failed) and not self._has_changed(index, found):
-                self._at[index] = at
-                self.parts.add(found["part"])
+            yield at, json.loads(line)
             at += len(line)
-        return len(self)
+
+    def _remove_lines(self, gone: set[int]) -> None:
+        path = self.folder / ROWS
+
+        def write(part: Path) -> None:
+            with part.open("wb") as file:
+                file.writelines(json.dumps(found).encode() + b"\n" for at, found in self._lines() if at not in gone)
+
+        write_whole(path, write)
+        self._file.close()
+        self._file = path.open("a+b")
 
     def _has_changed(self, index: int, found: Mapping[str, Any]) -> bool:
         if found["bytes"] is None:  # it was not there; or it is of a store
@@ -134,8 +170,8 @@ class Journal:
         video = self.listing[index].video
         return "://" in video or not os.path.exists(self.listing.path(video))  # noqa: PTH110 - any name
 
-    def _cut_torn_line(self) -> int:
-        """Remove what a kill has left of a last line; return the size of the rest."""
+    def _cut_torn_line(self) -> None:
+        """Remove what a kill has left of a last line, and whatever is behind a damaged one."""
         self._file.seek(0)
         whole = 0
         for line in self._file:
@@ -143,7 +179,6 @@ class Journal:
                 break
             whole += len(line)
         self._file.truncate(whole)
-        return whole
 
     def close(self) -> None:
         """Close the file."""
@@ -160,9 +195,7 @@ def _is_json(line: bytes) -> bool:
 
 
 @contextmanager
-def opened(
-    folder: Path, listing: Listing, about: Mapping[str, Any], *, overwrite: bool, out: str
-) -> Iterator[Journal]:
+def opened(folder: Path, listing: Listing, about: Mapping[str, Any], *, overwrite: bool, out: str) -> Iterator[Journal]:
     """Open the journal in ``folder``, which is made, and keep other processes out of it during the block.
 
     Args:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import parquet
 
 from pipelines.videos.file_tree import shown
+from vlmodels.predictor import span_of
 
 OK, NONE, FAILED = "ok", "none", "failed"
 """States: an answer, "none of these", or why there is none (``Row.reason``)."""
@@ -86,18 +86,17 @@ class Row:
     @property
     def lines(self) -> list[str]:
         """The row for people: the video, and below it its labels."""
-        times = "" if self.start is None and self.end is None else f" [{self.start or 0:g}-{self._end} s]"
+        span = span_of(self.start, self.end)
+        name = shown(self.video) if span is None else span.after(shown(self.video))
         none = [f"  {NONE_OF_THESE}; the most probable are"] if self.status == NONE else []
         best = [f"  {100 * probability:5.1f} %  {label}" for label, probability in self.topk]
-        return [f"{shown(self.video)}{times}", *none, *best]
-
-    @property
-    def _end(self) -> str:
-        return "end" if self.end is None else f"{self.end:g}"
+        return [name, *none, *best]
 
 
 def write_parquet(path: Path, rows: Iterable[Row], about: Mapping[str, str]) -> None:
     """Write rows as they come, with ``about`` as metadata of the file; in memory are some thousands at a time."""
+    from pyarrow import parquet  # late: a handful of videos is printed alone
+
     schema = SCHEMA.with_metadata(dict(about))
     with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         left = iter(rows)
@@ -141,6 +140,8 @@ def _plain(text: str) -> str:
 
 def read_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of a Parquet file that ``write_parquet`` wrote."""
+    from pyarrow import parquet
+
     with parquet.ParquetFile(path) as file:
         for some in file.iter_batches(ROWS_AT_ONCE):
             yield from map(Row.from_json, some.to_pylist())

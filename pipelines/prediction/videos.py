@@ -10,25 +10,27 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import unquote
 
 from pipelines.storage.cache import local_file
 from pipelines.storage.place import is_uri, without_secrets
 from pipelines.videos.file_tree import read_tree, shown
 from pipelines.videos.remote import StoredVideos
-from pipelines.videos.unlabelled import is_unlabelled_list, read_unlabelled
+from pipelines.videos.unlabelled import Times, is_unlabelled_list, read_unlabelled
 from pipelines.videos.video_files import VIDEO_SUFFIXES, may_be_video, suffix_of
 from vlmodels.errors import UserError
 from vlmodels.paths import is_file, is_folder, is_there
 from vlmodels.readers.picture_folder import is_picture_folder
 from vlmodels.span import Span, Unit, split_name
 
+HANDFUL = 16
+"""Local videos that one process predicts sooner than Ray starts."""
 TRIED = 50
 """Rows of a list that are looked for to find out what its paths are relative to."""
 
 
-class ListedVideo(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ListedVideo:
     """A video to look at.
 
     Attributes:
@@ -95,6 +97,24 @@ class Listing:
         self._rates.append(fps)
         self._names.append(video)
 
+    @property
+    def is_handful(self) -> bool:
+        """Whether these are few local videos."""
+        return len(self) <= HANDFUL and not any(map(is_uri, self._names))
+
+    @property
+    def taken(self) -> int:
+        """Number of videos that were named, those named again among them."""
+        return len(self) + self.repeats
+
+    def close(self) -> None:
+        """Forget what is needed to add more."""
+        self._seen.clear()
+
+    def failures(self) -> list[int]:
+        """Return the places of the videos of which it is known that they cannot be read."""
+        return list(self._reasons)
+
     def key(self, video: str, span: Span | None) -> bytes:
         """Return 16 bytes that name a part of a video, however its path is written."""
         where = video if is_uri(video) else str(self.path(video))
@@ -118,7 +138,7 @@ def path_of(folder: Path, video: str) -> Path:
 
 
 def list_videos(
-    arguments: Sequence[str], *, span: Span | None = None, fps: float = 0.0, times: str | None = None
+    arguments: Sequence[str], *, span: Span | None = None, fps: float = 0.0, times: Times | None = None
 ) -> Listing:
     """Return the videos that the arguments name.
 
@@ -133,141 +153,146 @@ def list_videos(
         UserError: a folder or store cannot be read, a list has mistakes or is not there, or there is no video.
     """
     listing = Listing(Path.cwd())
+    taking = _Taking(listing, span, fps, times)
     for argument in arguments:
-        _take(listing, argument, span, fps, times)
-    listing._seen.clear()  # noqa: SLF001 - its own; from here on nothing is added
+        taking.take(argument)
+    listing.close()
     if not len(listing):
-        raise UserError(f"no videos in {', '.join(map(shown, arguments))}" + _found_instead(listing))
+        found = f" ({'; '.join(listing.notes)})" if listing.notes else ""
+        raise UserError(f"no videos in {', '.join(map(shown, arguments))}{found}")
     return listing
 
 
-def _found_instead(listing: Listing) -> str:
-    return f" ({'; '.join(listing.notes)})" if listing.notes else ""
+@dataclass(frozen=True, slots=True)
+class _Taking:
+    """Adds the videos that arguments name to a listing; the other attributes are those of ``list_videos``."""
 
+    listing: Listing
+    span: Span | None
+    fps: float
+    times: Times | None
 
-def _take(listing: Listing, argument: str, span: Span | None, fps: float, times: str | None) -> None:
-    """Add what an argument names."""
-    if not argument:
-        raise UserError("one of the videos is an empty name; is a variable of the shell empty?")
-    path = argument if is_uri(argument) else str(listing.path(argument))
-    if is_uri(argument):
-        _take_uri(listing, argument, span, fps, times)
-    elif is_folder(path):
-        _take_folder(listing, argument, Path(path), span, fps)
-    elif is_unlabelled_list(argument) and (is_file(path) or not glob.has_magic(argument)):
-        _take_list(listing, argument, Path(path), span, fps, times)
-    elif is_there(path) or os.path.islink(path):  # noqa: PTH114 - a name that is too long is no error here
-        listing.add(argument, span, fps)
-    elif (tagged := split_name(argument))[1] is not None:
-        listing.add(tagged[0], tagged[1], fps)
-    elif glob.has_magic(argument):
-        _take_pattern(listing, argument, span, fps, times)
-    else:
-        listing.add(argument, span, fps)
-
-
-def _take_folder(listing: Listing, given: str, folder: Path, span: Span | None, fps: float) -> None:
-    before = len(listing) + listing.repeats
-    tree = read_tree(folder)
-    if not tree.videos and not tree.damaged and is_picture_folder(folder):
-        listing.add(given, span, fps)
-        return
-    start = given.rstrip("/") or "/"
-    for below in tree.videos:
-        listing.add(f"{start}/{below}", span, fps)
-    for below, reason in tree.damaged:
-        listing.add(f"{start}/{below}", None, 0.0, reason)
-    found = len(listing) + listing.repeats - before
-    passed = ", ".join(f"{one.count} {one.kind}" for one in tree.passed_over[:4])
-    listing.notes.append(f"{found} in {shown(given)}{f' (passed over: {passed})' if passed else ''}")
-
-
-def _take_pattern(listing: Listing, pattern: str, span: Span | None, fps: float, times: str | None) -> None:
-    before = len(listing) + listing.repeats
-    passed = 0
-    matches = sorted(glob.iglob(str(listing.path(pattern)), recursive=True))
-    cut = len(str(listing.path(pattern))) - len(pattern) if not Path(pattern).is_absolute() else 0
-    relative = not pattern.startswith(("/", "../", "file://")) and "/../" not in pattern and "./" not in pattern
-    entered = [match for match in matches if is_folder(match)] if "**" not in pattern else []
-    for match in matches:
-        name = match[cut:] if relative else match
-        if match in entered or is_picture_folder(match):
-            _take(listing, name, span, fps, times)
-        elif not is_folder(match) and (suffix_of(match) in VIDEO_SUFFIXES or may_be_video(suffix_of(match))):
-            listing.add(name, span, fps)
+    def take(self, argument: str) -> None:
+        """Add what an argument names."""
+        if not argument:
+            raise UserError("one of the videos is an empty name; is a variable of the shell empty?")
+        if is_uri(argument):
+            self._take_uri(argument)
+            return
+        path = self.listing.path(argument)
+        if is_folder(path):
+            self._take_folder(argument, path)
+        elif is_unlabelled_list(argument) and (is_file(path) or not glob.has_magic(argument)):
+            self._take_list(argument, path, self._base(argument))
+        elif is_there(path) or os.path.islink(path):  # noqa: PTH114 - a name that is too long is no error here
+            self._add(argument)
+        elif (tagged := split_name(argument))[1] is not None:
+            self.listing.add(tagged[0], tagged[1], self.fps)
+        elif glob.has_magic(argument):
+            self._take_pattern(argument)
         else:
-            passed += not is_folder(match)
-    found = len(listing) + listing.repeats - before
-    listing.notes.append(f"{found} match {shown(pattern)}{f' (passed over: {passed} of other kinds)' if passed else ''}")
+            self._add(argument)
 
+    def _add(self, video: str) -> None:
+        self.listing.add(video, self.span, self.fps)
 
-def _take_list(
-    listing: Listing, given: str, path: Path, span: Span | None, fps: float, times: str | None, folder: str = ""
-) -> None:
-    if not is_file(path):
-        raise UserError(f"{shown(given)}: there is no such list of videos")
-    lines = read_unlabelled(path, times)  # type: ignore[arg-type]  # argparse has checked the choice
-    base = folder or _base(listing, [line.path for line in lines[:TRIED]], given)
-    parts = 0
-    before = listing.repeats
-    for line in lines:
-        whole = is_uri(line.path) or line.path.startswith(("/", "file://")) or not base
-        video = line.path if whole else f"{base}/{line.path}"
-        parts += line.cut.span is not None
-        if line.cut.problem:
-            listing.add(video, None, 0.0, f"{line.cut.problem} ({line.cut.text})")
+    def _take_folder(self, given: str, folder: Path) -> None:
+        before = self.listing.taken
+        tree = read_tree(folder)
+        if not tree.videos and not tree.damaged and is_picture_folder(folder):
+            self._add(given)
+            return
+        start = given.rstrip("/") or "/"
+        for below in tree.videos:
+            self._add(f"{start}/{below}")
+        for below, reason in tree.damaged:
+            self.listing.add(f"{start}/{below}", None, 0.0, reason)
+        passed = ", ".join(f"{one.count} {one.kind}" for one in tree.passed_over[:4])
+        self._note(before, f"in {shown(given)}", passed)
+
+    def _take_pattern(self, pattern: str) -> None:
+        before = self.listing.taken
+        passed = 0
+        local = unquote(pattern[7:]) if pattern.startswith("file://") else pattern
+        for match in sorted(glob.iglob(local, root_dir=self.listing.folder, recursive=True)):  # noqa: PTH207 - as typed
+            path = self.listing.path(match)
+            suffix = suffix_of(match)
+            if is_picture_folder(path) or (is_folder(path) and "**" not in pattern):
+                self.take(match)
+            elif not is_folder(path) and (suffix in VIDEO_SUFFIXES or may_be_video(suffix)):
+                self._add(match)
+            else:
+                passed += not is_folder(path)
+        self._note(before, f"match {shown(pattern)}", f"{passed} of other kinds" if passed else "")
+
+    def _take_list(self, given: str, path: Path, base: str | None) -> None:
+        if not is_file(path):
+            raise UserError(f"{shown(given)}: there is no such list of videos")
+        lines = read_unlabelled(path, self.times)
+        if base is None or not _is_certain(self.listing.folder, base, [line.path for line in lines[:TRIED]], given):
+            base = ""
+        before, parts = self.listing.taken, 0
+        for line in lines:
+            video = f"{base}/{line.path}" if base and _is_relative(line.path) else line.path
+            parts += line.cut.span is not None
+            if line.cut.problem:
+                self.listing.add(video, None, 0.0, f"{line.cut.problem} ({line.cut.text})")
+            else:
+                self.listing.add(video, line.cut.span or self.span, line.fps or self.fps)
+        details = [f"{parts} parts of videos" if parts else "", f"paths relative to {shown(base)}" if base else ""]
+        self._note(before, f"in {shown(given)}", ", ".join(filter(None, details)), "")
+
+    @staticmethod
+    def _base(given: str) -> str | None:
+        """Return the folder of a list as it is written; None if that is the current one."""
+        return os.path.dirname(given.removeprefix("file://")) or None  # noqa: PTH120 - "" for the current one
+
+    def _take_uri(self, uri: str) -> None:
+        """Add a video, the videos of a list, or those of a folder."""
+        plain, query = without_secrets(uri), f"?{uri.partition('?')[2]}" if "?" in uri else ""
+        bare = uri.removesuffix(query)
+        if is_unlabelled_list(bare):
+            self._take_list(plain, local_file(uri), bare.rpartition("/")[0])
+        elif uri.startswith(("http://", "https://")) or (
+            suffix_of(bare) in VIDEO_SUFFIXES and not glob.has_magic(bare)
+        ):
+            self._add(uri)
         else:
-            listing.add(video, line.cut.span or span, line.fps or fps)
-    again = listing.repeats - before
-    said = [f"{parts} parts of videos" if parts else "", f"{again} repeated" if again else ""]
-    if base:
-        said.append(f"paths relative to {shown(base)}")
-    details = ", ".join(filter(None, said))
-    listing.notes.append(f"{len(lines)} in {shown(given)}{f' ({details})' if details else ''}")
+            self._take_store(bare, query)
+
+    def _take_store(self, bare: str, query: str) -> None:
+        before, pattern, folder = self.listing.taken, "", bare.rstrip("/")
+        while glob.has_magic(folder):
+            folder, _, last = folder.rpartition("/")
+            pattern = f"{last}/{pattern}".rstrip("/")
+        for below in StoredVideos.below(f"{folder}{query}").videos():
+            if not pattern or fnmatch.fnmatchcase(below, pattern):
+                self._add(f"{folder}/{below}{query}")
+        self._note(before, f"in {without_secrets(bare)}")
+
+    def _note(self, before: int, where: str, details: str = "", what: str = "passed over: ") -> None:
+        self.listing.notes.append(f"{self.listing.taken - before} {where}{f' ({what}{details})' if details else ''}")
 
 
-def _base(listing: Listing, paths: Sequence[str], given: str) -> str:
-    """Return the folder that a list's paths are relative to: the list's own if one is there, else the command's: ""."""
-    own = os.path.dirname(given.removeprefix("file://"))  # noqa: PTH120 - "" for the command's own folder
-    tried = [path for path in paths if not is_uri(path) and not path.startswith(("/", "file://"))]
-    if not own or not tried:
-        return ""
-    beside = sum(is_there(listing.folder / own / path) for path in tried)
-    here = sum(is_there(listing.folder / path) for path in tried)
-    if beside and here and not any(_is_same(listing.folder / own / path, listing.folder / path) for path in tried):
-        raise UserError(
-            f"{shown(given)}: its paths ({shown(tried[0])}) are there both below {shown(own)} and below the current "
-            "folder, and are other files; write them as absolute paths"
-        )
-    return "" if here and not beside else own
+def _is_relative(path: str) -> bool:
+    return not is_uri(path) and not path.startswith(("/", "file://"))
 
 
-def _is_same(one: Path, other: Path) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
+def _is_certain(folder: Path, base: str, paths: Sequence[str], given: str) -> bool:
+    """Return whether a list's paths are relative to its own folder ``base``, and not to the current one.
 
-
-def _take_uri(listing: Listing, uri: str, span: Span | None, fps: float, times: str | None) -> None:
-    """Add a video, the videos of a list, or those of a folder, by its URI."""
-    plain = without_secrets(uri)
-    query = uri[uri.index("?") :] if "?" in uri else ""
-    bare = uri.removesuffix(query)
-    if is_unlabelled_list(bare):
-        _take_list(listing, plain, local_file(uri), span, fps, times, folder=bare.rpartition("/")[0])
-    elif uri.startswith(("http://", "https://")) or (suffix_of(bare) in VIDEO_SUFFIXES and not glob.has_magic(bare)):
-        listing.add(uri, span, fps)
-    else:
-        _take_store(listing, bare, query, span, fps)
-
-
-def _take_store(listing: Listing, bare: str, query: str, span: Span | None, fps: float) -> None:
-    before = len(listing) + listing.repeats
-    pattern = ""
-    folder = bare.rstrip("/")
-    while glob.has_magic(folder):
-        folder, _, last = folder.rpartition("/")
-        pattern = f"{last}/{pattern}".rstrip("/")
-    for below in StoredVideos.below(f"{folder}{query}").videos():
-        if not pattern or fnmatch.fnmatchcase(below, pattern):
-            listing.add(f"{folder}/{below}{query}", span, fps)
-    found = len(listing) + listing.repeats - before
-    listing.notes.append(f"{found} in {without_secrets(bare)}")
+    Raises:
+        UserError: they could be both, and are other files.
+    """
+    tried = [path for path in paths if _is_relative(path)]
+    if is_uri(base) or not tried:
+        return True
+    beside = [path for path in tried if is_there(folder / base / path)]
+    here = [path for path in tried if is_there(folder / path)]
+    for path in set(beside) & set(here):
+        if os.path.realpath(folder / base / path) != os.path.realpath(folder / path):
+            raise UserError(
+                f"{shown(given)}: {shown(path)} is there both below {shown(base)} and below the current folder, and "
+                "is another file; write absolute paths"
+            )
+    return bool(beside) or not here

@@ -16,6 +16,8 @@ from vlmodels.span import split_name
 
 LIST_SUFFIXES = (".txt", ".csv", ".tsv")
 """Suffixes of lists, which ``.gz`` may follow."""
+__all__ = ["Times", "UnlabelledLine", "is_unlabelled_list", "read_unlabelled"]
+
 _PATHS = (*PATH_COLUMNS, "uri", "url", "filename", "file_name")
 _LABELLED = re.compile(r"(.*\S)\s+\d+")
 
