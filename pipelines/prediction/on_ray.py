@@ -6,6 +6,7 @@ a full store holds the decoders back.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from pipelines.prediction.scoring import Scored
@@ -31,6 +32,8 @@ def run_on_ray(work: Work, say: Say) -> Iterator[list[Scored]]:
     from pipelines.cluster.session import connect_for_data
     from pipelines.prediction.stages import ModelStage, SharedFiles, SharedPlan, decode_on_ray, plan_table, scored_of
 
+    if not os.environ.get("VIDADAPT_DEBUG"):
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # docs/RAY.md#an-error-that-is-none
     connect_for_data()
     check_machines(work)
     room = ray.cluster_resources()
@@ -58,7 +61,6 @@ def run_on_ray(work: Work, say: Say) -> Iterator[list[Scored]]:
         compute=ray.data.ActorPoolStrategy(size=min(actors, batches)),
         num_cpus=0,
         num_gpus=1 if device == "cuda" else 0,
-        scheduling_strategy="SPREAD",
     )
     try:
         for table in scores.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
