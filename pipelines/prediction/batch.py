@@ -35,6 +35,7 @@ def predict_many(
     show: Callable[[Row], None] | None = None,
     *,
     run: Run | None = None,
+    open_model: Callable[..., OpenModel] = open_model,
 ) -> Summary:
     """Predict the videos of a listing, those that are done already excepted, and write the results.
 
@@ -44,6 +45,7 @@ def predict_many(
         targets: where results and features go; None: they are shown alone.
         say: prints a line of progress.
         show: prints a row as soon as it is there.
+        open_model: loads the model.
         run: how videos are scored; by default on Ray if there are more than a handful.
 
     Raises:
@@ -52,7 +54,9 @@ def predict_many(
     began = time.monotonic()
     if targets is None:
         with TemporaryDirectory(prefix="vidadapt-predict-") as folder:
-            return predict_many(listing, request, Targets(None, work=Path(folder)), say, show, run=run)
+            return predict_many(
+                listing, request, Targets(None, work=Path(folder)), say, show, run=run, open_model=open_model
+            )
     targets.check()
     model = open_model(request.model, weights=request.weights, labels=request.labels)
     about = _about(model, request, targets)

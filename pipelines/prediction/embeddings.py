@@ -1,7 +1,8 @@
 """Features of many videos in a folder: ``embeddings.json`` says of which model, ``part-*.parquet`` hold them.
 
 A row of a part is a video, or a part of one: ``video``, ``start`` and ``end`` (seconds, or null), ``status`` ("ok" or
-"failed"), ``reason``, and ``feature``, L2-normalised float32 of length E, or null.
+"failed"), ``reason``, and ``feature``, a list of E float32, L2-normalised, or null. (Of a fixed size, Arrow would write
+lists that it cannot read: "Expected all lists to be of size=128 but index 3 had size=0".)
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pyarrow import compute as pc
 from pyarrow import parquet
 
 from pipelines.prediction.rows import FAILED, OK
@@ -45,18 +47,16 @@ class Embedding:
     reason: str = ""
 
 
-def part_schema(dim: int) -> pa.Schema:
-    """Return the columns of a part, of features of length ``dim``."""
-    return pa.schema(
-        [
-            pa.field("video", pa.string(), nullable=False),
-            ("start", pa.float64()),
-            ("end", pa.float64()),
-            pa.field("status", pa.string(), nullable=False),
-            ("reason", pa.string()),
-            ("feature", pa.list_(pa.float32(), dim)),
-        ]
-    )
+COLUMNS = pa.schema(
+    [
+        pa.field("video", pa.string(), nullable=False),
+        ("start", pa.float64()),
+        ("end", pa.float64()),
+        pa.field("status", pa.string(), nullable=False),
+        ("reason", pa.string()),
+        ("feature", pa.list_(pa.float32())),
+    ]
+)
 
 
 def part_path(folder: Path, number: int) -> Path:
@@ -74,22 +74,21 @@ def write_about(folder: Path, about: Mapping[str, Any]) -> None:
     write_whole(folder / ABOUT, lambda path: path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8"))
 
 
-def write_part(folder: Path, number: int, rows: Sequence[Embedding], dim: int) -> None:
+def write_part(folder: Path, number: int, rows: Sequence[Embedding]) -> None:
     """Write a part, whole or not at all.
 
     Raises:
         OSError: it cannot be written.
     """
-    schema = part_schema(dim)
     columns = [
         pa.array([shown(row.video) for row in rows], pa.string()),
         pa.array([row.start for row in rows], pa.float64()),
         pa.array([row.end for row in rows], pa.float64()),
         pa.array([FAILED if row.feature is None else OK for row in rows], pa.string()),
         pa.array([shown(row.reason) for row in rows], pa.string()),
-        pa.array([None if row.feature is None else row.feature.astype(np.float32) for row in rows], schema[-1].type),
+        pa.array([None if row.feature is None else row.feature.astype(np.float32) for row in rows], COLUMNS[-1].type),
     ]
-    table = pa.Table.from_arrays(columns, schema=schema)
+    table = pa.Table.from_arrays(columns, schema=COLUMNS)
     write_whole(part_path(folder, number), lambda path: parquet.write_table(table, path, compression="zstd"))
 
 
@@ -141,9 +140,11 @@ def read_embeddings(folder: str | Path) -> Iterator[tuple[pa.Table, NDArray[np.f
     dim = read_about(folder)["dim"]
     for path in sorted(Path(folder).glob("part-*.parquet")):
         try:
-            table = parquet.read_table(path, schema=part_schema(dim))
+            table = parquet.read_table(path, schema=COLUMNS)
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"{path} is damaged ({error}); make the embeddings again") from error
         there = table.filter(table["feature"].is_valid())
+        if set(pc.list_value_length(there["feature"]).to_pylist()) - {dim}:
+            raise UserError(f"{path}: its features are not of length {dim}, as {ABOUT} says; make the embeddings again")
         features = there["feature"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         yield there.drop_columns("feature"), features.reshape(-1, dim)

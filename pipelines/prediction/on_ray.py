@@ -39,7 +39,7 @@ def run_on_ray(work: Work, say: Say) -> Iterator[list[Scored]]:
     room = ray.cluster_resources()
     cpus, nodes = max(1, int(room.get("CPU", 0))), sum(node["Alive"] for node in ray.nodes())
     device, actors = place_model(work.request.device, int(room.get("GPU", 0)), nodes)
-    size = batch_size(work, cpus)
+    size = batch_size(len(work.pending), work.decode.reader.most_bytes, cpus=cpus)
     batches = -(-len(work.pending) // size)
     workers = min(work.request.workers or cpus, cpus, batches)
     models = f"{actors} on GPUs" if device == "cuda" else f"{actors} on {nodes} machines" if nodes > 1 else "one"
@@ -85,11 +85,10 @@ def place_model(wanted: str, gpus: int, nodes: int) -> tuple[str, int]:
     return "cpu", nodes
 
 
-def batch_size(work: Work, cpus: int) -> int:
-    """Return how many videos are decoded, and then scored, together."""
-    reader = work.decode.reader
-    by_bytes = BATCH_BYTES // max(1, reader.most_bytes // 2)  # most videos are half as wide as the widest
-    return max(1, min(by_bytes, len(work.pending) // (BATCHES_OF_CPU * cpus), LARGEST_BATCH))
+def batch_size(videos: int, most_bytes: int, *, cpus: int) -> int:
+    """Return how many of some videos, whose frames are ``most_bytes`` at most, are decoded and scored together."""
+    by_bytes = BATCH_BYTES // max(1, most_bytes // 2)  # most videos are half as wide as the widest
+    return max(1, min(by_bytes, videos // (BATCHES_OF_CPU * cpus), LARGEST_BATCH))
 
 
 def check_machines(work: Work) -> None:

@@ -209,7 +209,7 @@ class Results:
     def _write_part(self, rows: Sequence[Embedding]) -> int:
         assert self.targets.embeddings is not None
         number, self._part = self._part, self._part + 1
-        write_part(self.targets.embeddings, number, rows, self.facts.dim)
+        write_part(self.targets.embeddings, number, rows)
         return number
 
     def _embedding(self, scored: Scored) -> Embedding:
