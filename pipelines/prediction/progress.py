@@ -43,7 +43,8 @@ class Progress:
             self.first, self.started = self.done, now
         if now - self.reported > SAY_EVERY_S:
             self.reported = now
-            rest = f", about {_duration((self.videos - self.done) / self.rate)} left" if self.rate else ""
+            left = self.videos - self.done
+            rest = f", about {_duration(left / self.rate)} left" if self.rate and left else ""
             rate = f", {self.rate:.1f} clips/s" if self.rate else ""
             self.say(f"{self.done}/{self.videos} videos{rate}, {self.failed} failed{rest}")
 

@@ -27,7 +27,7 @@ DOORS = {
     "storage": "place files cache scratch digests",
     "cluster": "session capacity preflight view ask_nodes node_facts process_group",
     "videos": "inputs list_choice list_folder list_files kept_lists catalog captions caveats locate remote flags "
-    "split_names class_names label_check uris file_tree unlabelled",
+    "split_names class_names label_check uris file_tree unlabelled video_files",
     "toyworld": "world",
     "shards": "clip_store shard_cache shard_file index manifest integrity views prefetch",
     "ingestion": "ingest decode destination isolation presence presence_report summary",
@@ -39,7 +39,7 @@ DOORS = {
     "descriptions": "flags commands",
     "planning": "training_flags plan text identity start",
     "runs": "run registry record protocol_script tracking",
-    "prediction": "batch flags rows videos model",
+    "prediction": "batch few flags model rows videos",
     "sweeps": "flags plan text session report.columns",
 }
 STOREYS = list(DOORS)

@@ -220,6 +220,7 @@ def test_answers_are_those_of_the_predictor(toy_run, tmp_path, monkeypatch):
         assert dict(row.topk) == pytest.approx({one.label: one.probability for one in found}, abs=1e-6)
         assert (row.start, row.end, row.status) == (start, end, NONE)
     assert rows[3].status == FAILED
-    ((_, features),) = read_embeddings("emb")
+    features = np.concatenate([features for _, features in read_embeddings("emb")])
+    assert len(features) == 3
     np.testing.assert_allclose(features[0], predictor.embed([predictor.read_views("a.mp4")])[0], atol=1e-5)
     assert json.loads(Path("emb/embeddings.json").read_text())["views"]["frames"] == 4

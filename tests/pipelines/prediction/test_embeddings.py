@@ -48,8 +48,8 @@ def test_damage_is_named(tmp_path):
     with pytest.raises(UserError, match="not of length 4"):
         read(tmp_path)
     (tmp_path / "part-000000.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match="part-000000.parquet is damaged"):
+    with pytest.raises(UserError, match=r"part-000000\.parquet is damaged"):
         read(tmp_path)
     (tmp_path / "embeddings.json").write_text("[")
-    with pytest.raises(UserError, match="embeddings.json is damaged"):
+    with pytest.raises(UserError, match=r"embeddings\.json is damaged"):
         read(tmp_path)
