@@ -85,8 +85,7 @@ def request_of(args: argparse.Namespace) -> PredictRequest:
     Raises:
         UserError: times, labels or places that are wrong.
     """
-    from pipelines.prediction.results import Targets  # torch: late
-    from pipelines.prediction.scoring import ScoreRequest
+    from pipelines.prediction.scoring import ScoreRequest  # torch: late
     from pipelines.prediction.work import BatchRequest
     from pipelines.videos.class_names import read_names
     from vlmodels.predictor import span_of
@@ -96,6 +95,8 @@ def request_of(args: argparse.Namespace) -> PredictRequest:
     labels = tuple(read_names(args.labels)) if args.labels is not None else None
     targets = None
     if args.out is not None or args.embeddings is not None:
+        from pipelines.prediction.results import Targets  # Parquet: later still
+
         targets = Targets.of(args.out, args.embeddings, overwrite=args.overwrite, retry=args.retry)
     batch = BatchRequest(
         model=args.model,
