@@ -8,102 +8,96 @@ Examples:
   python pipelines/predict.py match.mp4 --start 3 --end 8.5 --model models:/msta-b2n@champion      # these seconds alone
   python pipelines/predict.py frames/v1 --model models:/msta-b2n@champion                # a folder of numbered pictures
 
+  python pipelines/predict.py videos/ --model models:/msta-b2n@champion --out actions.csv         # a row for each video
+  python pipelines/predict.py list.csv s3://bucket/more --model models:/msta-b2n@champion --embeddings features/
+
 --labels is read as CSV: a name that holds commas goes between double quotes. A file is a label CSV (id,name), or has a
-name on each line.
+name on each line. Many videos run on Ray, on this machine or on the cluster of RAY_ADDRESS; the same command continues
+what was cut off. Lists have a path on each line, or are CSV with the columns video and, for parts, start and end.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
+from pipelines.prediction.flags import check_flags, choose_registry, listing_of, predict_parser, request_of
 from pipelines.run_script import run_script
 
-
-def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(
-        prog="predict.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("videos", nargs="+", metavar="VIDEO", help="video files, or folders of numbered pictures")
-    add("--model", required=True, metavar="URI|DIR", help="models:/NAME@ALIAS, or a run's folder")
-    add("--weights", metavar="FILE", help="weight file of the backbone, where the model's own is elsewhere")
-    add("--labels", metavar='"A,B,C"|FILE', help="class names to choose from (default: the trained ones)")
-    add("--start", metavar="S", help="look at the video from here on: seconds or HH:MM:SS (default: its start)")
-    add("--end", metavar="S", help="and up to here (default: its end)")
-    add(
-        "--fps", type=float, default=0, metavar="F", help="frames per second of folders of pictures, for --start, --end"
-    )
-    add("--topk", type=int, default=5, metavar="K", help="classes to print (default: 5)")
-    add("--mlflow", metavar="URI", help="tracking URI (default: $MLFLOW_TRACKING_URI, else runs/)")
-    add("--json", action="store_true", help="print a JSON object for each video")
-    return parser
+if TYPE_CHECKING:
+    from pipelines.prediction.flags import PredictRequest
+    from pipelines.prediction.rows import Row
+    from pipelines.prediction.videos import Listing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the most probable classes of every video; report a broken video and continue with the rest."""
-    command_line = parser()
-    args = command_line.parse_args(argv)
-    if args.topk < 1:
-        command_line.error(f"--topk {args.topk}: choose 1 or more")
+    """Print or write the most probable classes of every video; report broken ones and continue with the rest."""
+    parser = predict_parser(__doc__)
+    args = parser.parse_args(argv)
+    check_flags(parser, args)
+    request = request_of(args)
+    choose_registry(args)
+    listing = listing_of(args, request)
+    if listing.text:
+        note(listing.text)
 
-    from pipelines.storage.cache import local_run  # torch: late
-    from pipelines.storage.place import is_uri
-    from pipelines.videos.class_names import cut_names, read_names
+    def show(row: Row) -> None:
+        print_row(row, as_json=args.json)
+
+    if request.targets is None and listing.is_handful:
+        return few(listing, request, show)
+    return many(listing, request, show if args.json or request.targets is None else None)
+
+
+def few(listing: Listing, request: PredictRequest, show: Callable[[Row], None]) -> int:
+    """Predict in this process, at once; return the exit code."""
+    from pipelines.prediction.few import predict_few  # torch: late
+    from pipelines.prediction.model import choose_device
+    from pipelines.storage.cache import local_run
+    from pipelines.videos.class_names import cut_names
     from vlmodels import load
-    from vlmodels.errors import UserError
-    from vlmodels.predictor import span_of
-    from vlmodels.span import seconds_of
 
-    if stored := next((video for video in args.videos if is_uri(video)), None):
-        raise UserError(f"{stored}: videos to predict have to be local; copy it to this machine first")
-    start, end = (None if text is None else seconds_of(text) for text in (args.start, args.end))
-    span = span_of(start, end)
-    labels = read_names(args.labels) if args.labels is not None else None
-    os.environ["MLFLOW_TRACKING_URI"] = registry_uri(args.mlflow, args.model)
-    predictor = load(local_run(args.model), weights=args.weights)
-    for name in cut_names(labels or (), predictor.classes):
-        print(f"note: '{name}' is a trained class, and its commas cut it here; put it between quotes", file=sys.stderr)
+    batch = request.batch
+    predictor = load(local_run(batch.model), weights=batch.weights, device=choose_device(batch.device))
+    for name in cut_names(batch.labels or (), predictor.classes):
+        note(f"note: '{name}' is a trained class, and its commas cut it here; put it between quotes")
+    predictor.set_labels(batch.labels)
     failed = 0
-    for video in args.videos:
-        try:
-            answer = predictor.ask(Path(video), labels, args.topk, start=start, end=end, fps=args.fps)
-        except UserError as error:
-            failed += 1
-            print(f"error: {error}", file=sys.stderr)
-            continue
-        if args.json:
-            times = {} if span is None else {"start": start, "end": end}
-            scores = {p.label: round(p.probability, 6) for p in answer.predictions}
-            refused = {"none_of_these": True} if answer.none_of_these else {}
-            print(json.dumps({"video": video, **times, **refused, "predictions": scores}))
-        else:
-            print(span.after(video) if span else video)
-            if answer.none_of_these:
-                print("  none of these; the most probable:")
-            print("\n".join(f"  {100 * p.probability:5.1f} %  {p.label}" for p in answer.predictions))
+    for row in predict_few(listing, predictor, batch):
+        failed += bool(row.reason)
+        show(row)
     return 1 if failed else 0
 
 
-def registry_uri(given: str | None, model: str) -> str:
-    """Return the tracking URI to look for ``model`` in.
+def many(listing: Listing, request: PredictRequest, show: Callable[[Row], None] | None) -> int:
+    """Predict on Ray, keeping what is done; return the exit code."""
+    from pipelines.prediction.batch import predict_many  # torch: late
 
-    Raises:
-        UserError: a registered model is asked for, and the SQLite file of the registry is not there.
-    """
-    from pipelines.planning.training_flags import tracking_uri
-    from vlmodels.errors import UserError
+    summary = predict_many(listing, request.batch, request.targets, note, show)
+    for line in summary.lines:
+        note(line)
+    return 1 if summary.failed else 0
 
-    uri = tracking_uri(given, "runs")
-    store = Path(uri.removeprefix("sqlite:///"))
-    if model.startswith("models:/") and uri.startswith("sqlite:///") and not store.is_file():
-        raise UserError(f"there is no MLflow store {store}; name the one that has the model with --mlflow URI")
-    return uri
+
+def print_row(row: Row, *, as_json: bool) -> None:
+    """Print a row: its labels, or on stderr why there are none."""
+    found = row.to_json()
+    if row.reason:
+        note(f"error: {found['video']}: {found['reason']}")
+    if as_json:
+        times = {name: found[name] for name in ("start", "end") if found[name] is not None}
+        reason = {"reason": found["reason"]} if row.reason else {}
+        scores = {label: round(probability, 6) for label, probability in row.topk}
+        print(json.dumps({"video": found["video"], **times, "status": row.status, **reason, "predictions": scores}))
+    elif not row.reason:
+        print("\n".join(row.lines))
+
+
+def note(line: str) -> None:
+    """Print a line on stderr: on stdout are results alone."""
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,22 +13,19 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from vlmodels.checkpoint import ADAPTER, load_adapter
-from vlmodels.cuts import read_cut
 from vlmodels.errors import UserError
 from vlmodels.model_folder import model_folder
 from vlmodels.preprocess import CROPS, eval_views
-from vlmodels.resize import resize_cover, storage_shape, stored_short_side
 from vlmodels.run_folder import Decision, run_decision, run_views
-from vlmodels.sampling import Indices, Sampling, view_indices
+from vlmodels.sampling import Sampling
 from vlmodels.span import Span
-from vlmodels.video import read_clip
+from vlmodels.view_reader import ViewReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from vlmodels.backbone import Backbone
     from vlmodels.methods.base import Method
-    from vlmodels.readers.clip import ChooseIndices, Transform, VideoInfo
 
 Frames = NDArray[np.uint8]
 _MOST_FRAMES = 4096
@@ -280,27 +277,20 @@ class Predictor:
         Raises:
             UserError: the video cannot be read or has no such part, or the frames have another type or shape.
         """
-        spec = self.method.backbone.spec
-
-        def choose(count: int) -> Indices:
-            return view_indices(count, spec.frames, self.clips, self.sampling, self.stride)
-
-        def shrink(frames: Frames) -> Frames:
-            height, width = frames.shape[1:3]
-            return resize_cover(frames, *storage_shape(width, height, stored_short_side(min(spec.image_size))))
-
         if isinstance(video, (str, Path)):
-            kept, info = _read(video, span, lambda count: np.unique(choose(count)), shrink, fps)
-            wanted = choose(info.n_frames)
-        else:
-            if span is not None:
-                raise UserError("frames have no times: cut them yourself, or pass the file with start and end")
-            frames = video.cpu().numpy() if isinstance(video, torch.Tensor) else video
-            if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
-                raise UserError(f"frames must be uint8 (frames, H, W, 3), not {frames.dtype} {tuple(frames.shape)}")
-            wanted = choose(len(frames))
-            kept = shrink(frames[np.unique(wanted)])
-        return kept[np.searchsorted(np.unique(wanted), wanted)]
+            return self.view_reader.read(video, span, fps)[0]
+        if span is not None:
+            raise UserError("frames have no times: cut them yourself, or pass the file with start and end")
+        frames = video.cpu().numpy() if isinstance(video, torch.Tensor) else video
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
+            raise UserError(f"frames must be uint8 (frames, H, W, 3), not {frames.dtype} {tuple(frames.shape)}")
+        return self.view_reader.choose(frames)
+
+    @property
+    def view_reader(self) -> ViewReader:
+        """What ``read_views`` reads files with; it works without the model, in another process."""
+        spec = self.method.backbone.spec
+        return ViewReader(spec.frames, min(spec.image_size), self.clips, self.sampling, self.stride)
 
 
 def span_of(start: float | None, end: float | None) -> Span | None:
@@ -312,14 +302,6 @@ def span_of(start: float | None, end: float | None) -> Span | None:
     if start is None and end is None:
         return None
     return Span(0.0 if start is None else start, math.inf if end is None else end)
-
-
-def _read(
-    video: str | Path, span: Span | None, indices: ChooseIndices, shrink: Transform, fps: float
-) -> tuple[Frames, VideoInfo]:
-    if span is None:
-        return read_clip(video, indices, shrink, fps=fps)
-    return read_cut(video, span, indices, shrink, fps=fps)
 
 
 def load(

@@ -27,10 +27,10 @@ DOORS = {
     "storage": "place files cache scratch digests",
     "cluster": "session capacity preflight view ask_nodes node_facts process_group",
     "videos": "inputs list_choice list_folder list_files kept_lists catalog captions caveats locate remote flags "
-    "split_names class_names label_check uris text_file",
+    "split_names class_names label_check uris file_tree text_file unlabelled video_files",
     "toyworld": "world",
     "shards": "clip_store shard_cache shard_file index manifest integrity views prefetch",
-    "ingestion": "ingest decode destination presence presence_report summary",
+    "ingestion": "ingest decode destination isolation presence presence_report summary",
     "protocols": "make_split split paper_views save",
     "training": "batches parts loop build pairs errors",
     "evaluation": "scorer reading metrics calibration decision cost",
@@ -39,7 +39,7 @@ DOORS = {
     "descriptions": "flags commands",
     "planning": "training_flags plan text identity start",
     "runs": "run registry record protocol_script tracking",
-    "prediction": "queries search search_page search_text stored_features",
+    "prediction": "batch few flags model rows videos timeline_flags timelines queries search search_page search_text stored_features",
     "sweeps": "flags plan text session report.columns",
 }
 STOREYS = list(DOORS)
