@@ -22,6 +22,7 @@ from vlmodels.run_folder import Decision, run_decision, run_views
 from vlmodels.sampling import Indices, Sampling, view_indices
 from vlmodels.span import Span
 from vlmodels.video import read_clip
+from vlmodels.windows import WindowReader, iter_windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -267,15 +268,7 @@ class Predictor:
         Raises:
             UserError: the video cannot be read or has no such part, or the frames have another type or shape.
         """
-        spec = self.method.backbone.spec
-
-        def choose(count: int) -> Indices:
-            return view_indices(count, spec.frames, self.clips, self.sampling, self.stride)
-
-        def shrink(frames: Frames) -> Frames:
-            height, width = frames.shape[1:3]
-            return resize_cover(frames, *storage_shape(width, height, stored_short_side(min(spec.image_size))))
-
+        choose, shrink = self._choose, self._shrink
         if isinstance(video, (str, Path)):
             kept, info = _read(video, span, lambda count: np.unique(choose(count)), shrink, fps)
             wanted = choose(info.n_frames)
@@ -288,6 +281,41 @@ class Predictor:
             wanted = choose(len(frames))
             kept = shrink(frames[np.unique(wanted)])
         return kept[np.searchsorted(np.unique(wanted), wanted)]
+
+    def read_windows(
+        self,
+        video: str | Path,
+        window: float,
+        stride: float,
+        fps: float = 0.0,
+        *,
+        span: Span | None = None,
+        threads: int = 1,
+    ) -> WindowReader:
+        """Return an iterator over the windows of a long video: spans, and frames (clips,T,H,W,3) as of ``read_views``.
+
+        The video is read once, and only frames of open windows are in memory (``vlmodels.windows``).
+
+        Args:
+            video: a file, or a folder of numbered pictures.
+            window: seconds of a window.
+            stride: seconds from the start of a window to that of the next.
+            fps: frames per second of a folder of pictures.
+            span: the part of the video to look at.
+            threads: threads of the decoder.
+
+        Raises:
+            UserError: see ``iter_windows``; also while it is iterated, after the windows before a damage.
+        """
+        return iter_windows(video, window, stride, self._choose, self._shrink, span=span, fps=fps, threads=threads)
+
+    def _choose(self, count: int) -> Indices:
+        return view_indices(count, self.method.backbone.spec.frames, self.clips, self.sampling, self.stride)
+
+    def _shrink(self, frames: Frames) -> Frames:
+        height, width = frames.shape[1:3]
+        short = stored_short_side(min(self.method.backbone.spec.image_size))
+        return resize_cover(frames, *storage_shape(width, height, short))
 
 
 def span_of(start: float | None, end: float | None) -> Span | None:
