@@ -7,6 +7,7 @@ Examples:
 
   python pipelines/predict.py match.mp4 --start 3 --end 8.5 --model models:/msta-b2n@champion      # these seconds alone
   python pipelines/predict.py frames/v1 --model models:/msta-b2n@champion                # a folder of numbered pictures
+  python pipelines/predict.py match.mp4 --window 4 --stride 2 --model models:/msta-b2n@champion    # a timeline: a page
 
 --labels is read as CSV: a name that holds commas goes between double quotes. A file is a label CSV (id,name), or has a
 name on each line.
@@ -21,6 +22,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipelines.prediction.timeline_flags import add_timeline_flags, timeline_request
 from pipelines.run_script import run_script
 
 
@@ -40,8 +42,10 @@ def parser() -> argparse.ArgumentParser:
         "--fps", type=float, default=0, metavar="F", help="frames per second of folders of pictures, for --start, --end"
     )
     add("--topk", type=int, default=5, metavar="K", help="classes to print (default: 5)")
+    add("--threshold", type=float, metavar="P", help="least probability of an answer; below it is none of these")
     add("--mlflow", metavar="URI", help="tracking URI (default: $MLFLOW_TRACKING_URI, else runs/)")
     add("--json", action="store_true", help="print a JSON object for each video")
+    add_timeline_flags(parser)
     return parser
 
 
@@ -51,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = command_line.parse_args(argv)
     if args.topk < 1:
         command_line.error(f"--topk {args.topk}: choose 1 or more")
+    timelines = timeline_request(command_line, args)
 
     from pipelines.storage.cache import local_run  # torch: late
     from pipelines.storage.place import is_uri
@@ -69,6 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     predictor = load(local_run(args.model), weights=args.weights)
     for name in cut_names(labels or (), predictor.classes):
         print(f"note: '{name}' is a trained class, and its commas cut it here; put it between quotes", file=sys.stderr)
+    if timelines:
+        from pipelines.prediction.timelines import Shared, make_timelines
+
+        predictor.set_labels(labels)
+        shared = Shared(args.model, args.topk, args.threshold, span, args.fps, args.json)
+        return make_timelines(predictor, args.videos, timelines, shared)
     failed = 0
     for video in args.videos:
         try:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmodels.errors import UserError, refuse
+from vlmodels.errors import UserError
 from vlmodels.readers.clip import Frames, Transform, VideoError
 from vlmodels.readers.stream import CountError, FrameStream, Size, StreamedFrame, open_stream
 from vlmodels.readers.times import SLACK, SpanError, Times, exact
@@ -78,9 +78,7 @@ class WindowReader(Iterator[tuple[Span, Frames]]):
         count: number of windows, if the video is whole and has no gap.
     """
 
-    def __init__(
-        self, path: Path, stream: FrameStream, tiling: _Tiling, views: ChooseViews, shrink: Transform
-    ) -> None:
+    def __init__(self, path: Path, stream: FrameStream, tiling: _Tiling, views: ChooseViews, shrink: Transform) -> None:
         self._path, self._tiling, self._views, self._shrink = path, tiling, views, shrink
         try:
             starts, end = tiling.starts(stream.times)
@@ -97,7 +95,7 @@ class WindowReader(Iterator[tuple[Span, Frames]]):
         """Close the file; there are no more windows then."""
         self._windows.close()
 
-    def _read(self, stream: FrameStream) -> Iterator[tuple[Span, Frames]]:
+    def _read(self, stream: FrameStream) -> Generator[tuple[Span, Frames]]:
         done = 0
         try:
             for window in self._one_pass(stream, 0):

@@ -39,6 +39,7 @@ DOORS = {
     "descriptions": "flags commands",
     "planning": "training_flags plan text identity start",
     "runs": "run registry record protocol_script tracking",
+    "prediction": "timeline_flags timelines",
     "sweeps": "flags plan text session report.columns",
 }
 STOREYS = list(DOORS)

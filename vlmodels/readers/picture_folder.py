@@ -132,9 +132,7 @@ def read(path: Path, indices: ChooseIndices, transform: Transform, fps: float = 
     return in_order(done, wanted), VideoInfo(width, height, fps, len(pictures), DECODER)
 
 
-def pictures_at(
-    path: Path, pictures: Sequence[PictureFile], numbers: Iterable[int]
-) -> Iterator[tuple[int, Frames]]:
+def pictures_at(path: Path, pictures: Sequence[PictureFile], numbers: Iterable[int]) -> Iterator[tuple[int, Frames]]:
     """Yield these numbers, each with its picture ``[H, W, 3]``; a number is drawn when it is needed.
 
     Raises:

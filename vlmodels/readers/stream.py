@@ -36,18 +36,15 @@ class CountError(Exception):
 
 
 class FrameStream(Protocol):
-    """A video from which frames are drawn in order.
-
-    Attributes:
-        times: when each frame is shown.
-        damage: why the video ends before its header says; "" where it does not.
-    """
+    """A video from which frames are drawn in order."""
 
     @property
-    def times(self) -> Times: ...
+    def times(self) -> Times:
+        """When each frame is shown."""
 
     @property
-    def damage(self) -> str: ...
+    def damage(self) -> str:
+        """Why the video ends before its header says; "" where it does not."""
 
     def frames(self, numbers: Iterable[int]) -> Iterator[StreamedFrame]:
         """Yield the frames of these numbers, which ascend; a number is drawn when its frame is needed.
@@ -95,10 +92,14 @@ class _Pictures:
 
     def frames(self, numbers: Iterable[int]) -> Iterator[StreamedFrame]:
         for number, picture in self.read(numbers):
-            yield StreamedFrame(number, (picture.shape[1], picture.shape[0]), lambda _, picture=picture: picture)
+            yield StreamedFrame(number, (picture.shape[1], picture.shape[0]), partial(_unsized, picture))
 
     def recounted(self) -> FrameStream:
         return self
+
+
+def _unsized(picture: Frames, _: Size) -> Frames:
+    return picture
 
 
 @dataclass(frozen=True, slots=True)

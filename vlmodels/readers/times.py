@@ -161,8 +161,7 @@ def decoded_times(path: Path, header: Header, threads: int) -> tuple[Times, str]
         counted = container.format.name == "avi"
     stopped = ""
     try:
-        for frame in decode(path, header, threads):
-            starts.append(frame.pts)
+        starts.extend(frame.pts for frame in decode(path, header, threads))  # those before an error stay
     except av.FFmpegError as error:
         stopped = error.strerror
     count = len(starts) + sum(header.dropped.values())
