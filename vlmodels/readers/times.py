@@ -122,11 +122,20 @@ def read_times(path: Path, header: Header) -> Times:
         if len(starts) != header.shown or len(set(starts)) < len(starts) or not starts:
             return Times.by_rate(header.shown, header.fps)
         base = Fraction(stream.time_base)
-        began = Fraction(max(0, container.start_time or 0), av.time_base)
+        began = _began(container)
     durations = {start: duration for start, duration, _ in packets}
     last = durations[starts[-1]] or (starts[-1] - starts[0]) // max(1, len(starts) - 1)
     keys = sorted(start for start, _, is_key in packets if is_key)
     return Times(starts, len(starts), base, began / base, starts[-1] + last, keys, stamped=True)
+
+
+def _began(container: Any) -> Fraction:
+    """Return the second at which a file starts, exactly: FFmpeg rounds it to a microsecond, perhaps up."""
+    rounded = Fraction(max(0, container.start_time or 0), av.time_base)
+    known = [stream for stream in container.streams if stream.start_time is not None and stream.time_base]
+    starts = (Fraction(stream.start_time) * stream.time_base for stream in known)
+    near = [start for start in starts if abs(start - rounded) * av.time_base <= 1]
+    return min(near, key=lambda start: abs(start - rounded), default=rounded)
 
 
 def _packets(container: Any, stream: Any) -> list[tuple[int, int, bool]]:
@@ -157,7 +166,7 @@ def decoded_times(path: Path, header: Header, threads: int) -> tuple[Times, str]
     with open_video(path) as container:
         stream = container.streams[header.stream]
         base = Fraction(stream.time_base)
-        began = Fraction(max(0, container.start_time or 0), av.time_base)
+        began = _began(container)
         counted = container.format.name == "avi"
     stopped = ""
     try:
