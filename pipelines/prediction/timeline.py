@@ -109,13 +109,14 @@ def make_timeline(
     stopped = ""
 
     def score() -> None:
-        rows = predictor.score([frames for _, frames in waiting]).probabilities if waiting else ()
-        for (span, _), row in zip(waiting, rows, strict=True):
+        batch = waiting[:]
+        waiting.clear()  # first: what is scored while Ctrl-C comes is lost, rather than there twice
+        rows = predictor.score([frames for _, frames in batch]).probabilities if batch else ()
+        for (span, _), row in zip(batch, rows, strict=True):
             if not np.isfinite(row).all():
                 raise UserError(f"{video}: the scores are not finite; the adapter is damaged: copy or train it again")
             windows.append(Window(span, predictor.answer(row, asked.topk, asked.threshold)))
             segmenter.add(span, row)
-        waiting.clear()
 
     try:
         try:
@@ -129,6 +130,7 @@ def make_timeline(
         score()
     except (KeyboardInterrupt, SystemExit):
         stopped = INTERRUPTED
+        score()  # a second Ctrl-C ends this
     if not windows and stopped != INTERRUPTED:
         raise VideoError(video, stopped or "no window of it shows a frame")
     end = windows[-1].span.end if windows else reader.start
