@@ -25,20 +25,24 @@ class Picture:
 
 @dataclass
 class Strip:
-    """Collects pictures that are at least ``gap`` seconds apart."""
+    """Collects pictures that are at least ``gap`` seconds apart, and half of it from ``start`` and ``end``."""
 
     gap: float
+    start: float
+    end: float
     pictures: list[Picture] = field(default_factory=list)
 
     @classmethod
-    def of(cls, seconds: float, stride: float) -> Strip:
-        """Return the strip of a video of so many seconds, whose windows begin ``stride`` seconds apart."""
-        return cls(max(stride, seconds / MOST))
+    def of(cls, start: float, end: float, stride: float) -> Strip:
+        """Return the strip of a part of a video, whose windows begin ``stride`` seconds apart."""
+        return cls(max(stride, (end - start) / MOST), start, end)
 
     def see(self, span: Span, frames: Frames) -> None:
         """Take the middle frame of a window's frames (V,T,H,W,3), if it is time for a picture."""
         middle = (span.start + span.end) / 2
-        if not self.pictures or middle - self.pictures[-1].seconds > self.gap * (1 - 1e-6):
+        before = self.pictures[-1].seconds if self.pictures else self.start - self.gap / 2
+        gap = self.gap * (1 - 1e-6)
+        if middle - before >= gap and self.end - middle >= gap / 2:
             self.pictures.append(Picture(middle, _data_uri(frames[len(frames) // 2, frames.shape[1] // 2])))
 
 

@@ -60,7 +60,7 @@ def make_timelines(predictor: Predictor, videos: Sequence[str], request: Timelin
     for video, stem in zip(videos, stems, strict=True):
         try:
             reader = predictor.read_windows(Path(video), request.window, request.stride, shared.fps, span=shared.span)
-            strip = Strip.of(reader.end - reader.start, request.stride)
+            strip = Strip.of(reader.start, reader.end, request.stride)
             progress = _Progress(video, reader.start, reader.end)
 
             def see(span: Span, frames: Frames, strip: Strip = strip, progress: _Progress = progress) -> None:

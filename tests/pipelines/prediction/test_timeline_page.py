@@ -16,11 +16,11 @@ from vlmodels.span import Span
 def page_of(tmp_path, segments, video="some/video.mp4", end=None, stopped="", length=None, strip=None):
     end = segments[-1].end if end is None else end
     timeline = Timeline(video, Asked(4, 2), 0.0, end, length or end, (), tuple(segments), stopped)
-    return write_timeline(tmp_path / "a.html", timeline, strip or Strip(10), "models:/m@a").read_text()
+    return write_timeline(tmp_path / "a.html", timeline, strip or Strip(10, 0, end), "models:/m@a").read_text()
 
 
 def strip_of(seconds, window, stride):
-    strip = Strip.of(seconds, stride)
+    strip = Strip.of(0, seconds, stride)
     frames = np.random.default_rng(0).integers(0, 255, (1, 2, 256, 448, 3), np.uint8)
     for number in range(int((seconds - window) / stride) + 1):
         strip.see(Span(number * stride, number * stride + window), frames)
@@ -48,9 +48,10 @@ def test_nothing_comes_from_elsewhere_and_names_are_escaped(tmp_path):
 @pytest.mark.parametrize(("seconds", "stride"), [(7200, 2), (86400, 0.5), (40, 2), (4, 2)])
 def test_a_page_is_bounded(tmp_path, seconds, stride):
     strip = strip_of(seconds, 4, stride)
-    assert 1 <= len(strip.pictures) <= MOST + 1
-    gaps = np.diff([one.seconds for one in strip.pictures])
-    assert not len(gaps) or gaps.min() >= strip.gap * 0.999
+    assert 1 <= len(strip.pictures) <= MOST
+    middles = [one.seconds for one in strip.pictures]
+    gaps = np.diff([-strip.gap / 2, *middles, seconds + strip.gap / 2])  # none covers another, or is cut
+    assert gaps.min() >= strip.gap * 0.999
     segments = [Segment(number, number + 1, f"a label {number % 50}", 0.5) for number in range(min(seconds, 5000))]
     page = page_of(tmp_path, segments, strip=strip)
     assert len(page) < 3_000_000
