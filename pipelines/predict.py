@@ -7,6 +7,7 @@ Examples:
 
   python pipelines/predict.py match.mp4 --start 3 --end 8.5 --model models:/msta-b2n@champion      # these seconds alone
   python pipelines/predict.py frames/v1 --model models:/msta-b2n@champion                # a folder of numbered pictures
+  python pipelines/predict.py match.mp4 --window 4 --stride 2 --model models:/msta-b2n@champion    # a timeline: a page
 
   python pipelines/predict.py videos/ --model models:/msta-b2n@champion --out actions.csv         # a row for each video
   python pipelines/predict.py list.csv s3://bucket/more --model models:/msta-b2n@champion --embeddings features/
@@ -24,12 +25,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.prediction.flags import check_flags, choose_registry, listing_of, predict_parser, request_of
+from pipelines.prediction.timeline_flags import timeline_request
 from pipelines.run_script import run_script
 
 if TYPE_CHECKING:
     from pipelines.prediction.flags import PredictRequest
     from pipelines.prediction.rows import Row
+    from pipelines.prediction.timeline_flags import TimelineRequest
     from pipelines.prediction.videos import Listing
+    from vlmodels.predictor import Predictor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = predict_parser(__doc__)
     args = parser.parse_args(argv)
     check_flags(parser, args)
-    request = request_of(args)
+    timelines = timeline_request(parser, args)
+    request = request_of(args, timelines)
     choose_registry(args)
     listing = listing_of(args, request)
     if listing.text:
@@ -46,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def show(row: Row) -> None:
         print_row(row, as_json=args.json)
 
+    if timelines is not None and request.targets is None:
+        return make(listing, request, timelines, as_json=args.json)
     if request.targets is None and listing.is_handful:
         return few(listing, request, show)
     return many(listing, request, show if args.json or request.targets is None else None)
@@ -54,7 +61,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 def few(listing: Listing, request: PredictRequest, show: Callable[[Row], None]) -> int:
     """Predict in this process, at once; return the exit code."""
     from pipelines.prediction.few import predict_few  # torch: late
-    from pipelines.prediction.model import choose_device
+
+    predictor = predictor_of(request)
+    failed = 0
+    for row in predict_few(listing, predictor, request.batch):
+        failed += bool(row.reason)
+        show(row)
+    return 1 if failed else 0
+
+
+def make(listing: Listing, request: PredictRequest, timelines: TimelineRequest, *, as_json: bool) -> int:
+    """Make the timeline of each video in this process, one after the other; return the exit code."""
+    from pipelines.prediction.timelines import Shared, make_timelines  # torch: late
+
+    score = request.batch.score
+    shared = Shared(request.batch.model, score.topk, score.threshold, as_json)
+    return make_timelines(predictor_of(request), listing, timelines, shared)
+
+
+def predictor_of(request: PredictRequest) -> Predictor:
+    """Return the model that a command asks for, with its labels set."""
+    from pipelines.prediction.model import choose_device  # torch: late
     from pipelines.storage.cache import local_run
     from pipelines.videos.class_names import cut_names
     from vlmodels import load
@@ -64,11 +91,7 @@ def few(listing: Listing, request: PredictRequest, show: Callable[[Row], None]) 
     for name in cut_names(batch.labels or (), predictor.classes):
         note(f"note: '{name}' is a trained class, and its commas cut it here; put it between quotes")
     predictor.set_labels(batch.labels)
-    failed = 0
-    for row in predict_few(listing, predictor, batch):
-        failed += bool(row.reason)
-        show(row)
-    return 1 if failed else 0
+    return predictor
 
 
 def many(listing: Listing, request: PredictRequest, show: Callable[[Row], None] | None) -> int:

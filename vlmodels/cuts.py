@@ -90,7 +90,7 @@ def read_cuts(
 def _recounted(
     job: ClipJob, spans: Sequence[Span | None], indices: ChooseIndices, header: Header
 ) -> list[tuple[Frames, VideoInfo] | VideoError]:
-    times = decoded_times(job.path, header, job.threads)
+    times, _ = decoded_times(job.path, header, job.threads)
     wanted = _Wanted(job.path, spans, indices, times)
     again = replace(job, indices=wanted, header=replace(header, shown=times.count))
     return wanted.cut(lambda: read_with(again, ()))

@@ -20,6 +20,7 @@ from vlmodels.run_folder import Decision, run_decision, run_views
 from vlmodels.sampling import Sampling
 from vlmodels.span import Span
 from vlmodels.view_reader import ViewReader
+from vlmodels.windows import WindowReader, iter_windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -291,6 +292,34 @@ class Predictor:
         """What ``read_views`` reads files with; it works without the model, in another process."""
         spec = self.method.backbone.spec
         return ViewReader(spec.frames, min(spec.image_size), self.clips, self.sampling, self.stride)
+
+    def read_windows(
+        self,
+        video: str | Path,
+        window: float,
+        stride: float,
+        fps: float = 0.0,
+        *,
+        span: Span | None = None,
+        threads: int = 1,
+    ) -> WindowReader:
+        """Return an iterator over the windows of a long video: spans, and frames (clips,T,H,W,3) as of ``read_views``.
+
+        The video is read once, and only frames of open windows are in memory (``vlmodels.windows``).
+
+        Args:
+            video: a file, or a folder of numbered pictures.
+            window: seconds of a window.
+            stride: seconds from the start of a window to that of the next.
+            fps: frames per second of a folder of pictures.
+            span: the part of the video to look at.
+            threads: threads of the decoder.
+
+        Raises:
+            UserError: see ``iter_windows``; also while it is iterated, after the windows before a damage.
+        """
+        look = self.view_reader
+        return iter_windows(video, window, stride, look.indices, look.shrink, span=span, fps=fps, threads=threads)
 
 
 def span_of(start: float | None, end: float | None) -> Span | None:

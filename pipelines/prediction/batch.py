@@ -23,6 +23,7 @@ from pipelines.prediction.results import Results, Targets
 from pipelines.prediction.rows import Row
 from pipelines.prediction.scoring import Scored, score_looks
 from pipelines.prediction.videos import HANDFUL, Listing
+from pipelines.prediction.window_scores import windows_run
 from pipelines.prediction.work import BatchRequest, Run, Say, Work
 from vlmodels.errors import UserError
 
@@ -79,9 +80,15 @@ def predict_many(
         pending = journal.pending()
         if pending:
             work = Work(listing, pending, request, decode, files)
-            _score_all(work, results, say, run or (run_on_ray if len(pending) > HANDFUL else run_here))
+            _score_all(work, results, say, run or _run_of(request, len(pending)))
         results.write(topk=min(request.score.topk, len(files.labels or ()) or facts.classes or 1))
         return summarise(journal.rows(), targets.shown, time.monotonic() - began, results.progress)
+
+
+def _run_of(request: BatchRequest, pending: int) -> Run:
+    if request.windows is not None:
+        return windows_run(*request.windows)
+    return run_on_ray if pending > HANDFUL else run_here
 
 
 def _score_all(work: Work, results: Results, say: Say, run: Run) -> None:
@@ -113,6 +120,7 @@ def _about(model: OpenModel, request: BatchRequest, targets: Targets) -> dict[st
         "threshold": request.score.threshold,
         "decision": facts.decision,
         "views": facts.views,
+        "windows": request.windows,
         "embeddings": str(targets.embeddings.resolve()) if targets.embeddings else None,
     }
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.prediction.timeline_flags import TimelineRequest, add_timeline_flags
 from vlmodels.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def predict_parser(description: str | None) -> argparse.ArgumentParser:
     add("--times", choices=("seconds", "frames", "ignore"), help="what a CSV's whole numbers as start and end are")
     add("--mlflow", metavar="URI", help="tracking URI (default: $MLFLOW_TRACKING_URI, else runs/)")
     add("--json", action="store_true", help="print a JSON object for each video")
+    add_timeline_flags(parser)
     many = parser.add_argument_group("many videos")
     add = many.add_argument
     add("--out", metavar="FILE|DIR", help="write a row for each video to a .csv or .parquet, or into a folder")
@@ -79,8 +81,8 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
         parser.error(f"--workers {args.workers}: choose 1 or more")
 
 
-def request_of(args: argparse.Namespace) -> PredictRequest:
-    """Return the request of checked flags.
+def request_of(args: argparse.Namespace, timelines: TimelineRequest | None = None) -> PredictRequest:
+    """Return the request of checked flags; with windows, rows and features are those of windows.
 
     Raises:
         UserError: times, labels or places that are wrong.
@@ -106,6 +108,7 @@ def request_of(args: argparse.Namespace) -> PredictRequest:
         score=ScoreRequest(args.topk, args.threshold),
         time_limit_s=args.time_limit,
         workers=args.workers,
+        windows=None if timelines is None else (timelines.window, timelines.stride),
     )
     return PredictRequest(span_of(start, end), batch, targets)
 

@@ -36,7 +36,7 @@ class Progress:
 
     def add(self, scored: Sequence[Scored]) -> None:
         """Count videos that are done."""
-        self.done += len(scored)
+        self.done += len({one.look.index for one in scored})  # windows of a video come together
         self.failed += sum(one.status == FAILED for one in scored)
         self.ended = now = time.monotonic()
         if not self.first:

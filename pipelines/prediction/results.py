@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from pipelines.prediction.embeddings import ABOUT, Embedding, remove_parts, remove_rows, write_about, write_part
+from pipelines.prediction.embeddings import Embedding, remove_parts, remove_rows, write_about, write_part
 from pipelines.prediction.journal import Entry, Journal, Outdated
 from pipelines.prediction.model import ModelFacts
 from pipelines.prediction.progress import Progress
 from pipelines.prediction.rows import FAILED, Row, write_csv, write_parquet
 from pipelines.prediction.scoring import Scored
+from pipelines.prediction.stored_features import ABOUT
 from pipelines.storage.files import write_whole
 from pipelines.storage.place import is_uri
 from pipelines.videos.file_tree import shown
@@ -159,7 +160,7 @@ class Results:
         self.journal.add([Entry(index, (row,), part=part) for index, row in rows])
 
     def add(self, scored: Sequence[Scored]) -> None:
-        """Take scores.
+        """Take scores; those of a video's windows come all together.
 
         Raises:
             OSError: they cannot be written.
@@ -178,7 +179,11 @@ class Results:
         part = -1
         if self.targets.embeddings is not None:
             part = self._write_part([self._embedding(one) for one in waiting])
-        entries = [Entry(one.look.index, (self._row(one),), one.look.bytes, one.look.mtime_ns, part) for one in waiting]
+        entries = []
+        for index, same_video in groupby(waiting, key=lambda one: one.look.index):
+            scored = list(same_video)
+            look = scored[0].look
+            entries.append(Entry(index, tuple(map(self._row, scored)), look.bytes, look.mtime_ns, part))
         self.journal.add(entries)
         for entry in entries:
             for row in entry.rows:

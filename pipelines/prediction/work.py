@@ -26,6 +26,7 @@ class BatchRequest:
         score: what is asked of each video.
         time_limit_s: seconds for decoding each.
         workers: videos decoded at the same time; None for one on each CPU.
+        windows: seconds of the windows that are looked at, and from one to the next; None: videos as wholes.
         decode: see ``DecodeRequest``.
     """
 
@@ -36,6 +37,7 @@ class BatchRequest:
     score: ScoreRequest = field(default_factory=ScoreRequest)
     time_limit_s: float = 300.0
     workers: int | None = None
+    windows: tuple[float, float] | None = None
     decode: str = ""
 
 

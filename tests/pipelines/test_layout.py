@@ -39,7 +39,8 @@ DOORS = {
     "descriptions": "flags commands",
     "planning": "training_flags plan text identity start",
     "runs": "run registry record protocol_script tracking",
-    "prediction": "batch few flags model rows videos timeline_flags timelines queries search search_page search_text stored_features",
+    "prediction": "batch few flags model rows videos timeline_flags timelines queries search search_page search_text "
+    "stored_features",
     "sweeps": "flags plan text session report.columns",
 }
 STOREYS = list(DOORS)

@@ -52,6 +52,7 @@ class Header:
     shown: int  # packets in the file that no edit list cuts away, and null packets: nearly always the number of frames
     dropped: dict[int, int]  # null packets after each packet, by its number (``NullCounter``)
     right_readers: frozenset[str]  # readers that seek, and that return the right frames of this file
+    truncated: str = ""  # why the file is truncated, as a user reads it; nearly always ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,12 @@ class _Packets:
     nulls: NullCounter = field(default_factory=NullCounter)
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, *, truncated: bool = False) -> Header:
     """Return the facts of a file.
+
+    Args:
+        path: the file.
+        truncated: whether a file may have fewer frames than it states; ``Header.truncated`` then says so.
 
     Raises:
         VideoError: the file is missing, no video, truncated, or its pictures are too large.
@@ -48,9 +52,12 @@ def read_header(path: Path) -> Header:
     _require_file(path)
     try:
         with open_video(path) as container:
-            return _header_of(path, container)
+            header = _header_of(path, container)
     except av.FFmpegError as error:
         raise VideoError(path, _why_not(path, error)) from error
+    if header.truncated and not truncated:
+        raise VideoError(path, header.truncated)
+    return header
 
 
 def _require_file(path: Path) -> None:
@@ -87,8 +94,7 @@ def _header_of(path: Path, container: Any) -> Header:
         promised = min(promised, round(stream.duration * stream.time_base * stream.average_rate))
     dropped = packets.nulls.finish(path, stream.index, promised) if family == "avi" else {}
     present = packets.present + sum(dropped.values())
-    if present < LEAST_DECODED * promised:
-        raise VideoError(path, f"truncated: its header says {promised} frames, the file has {present}")
+    cut = present < LEAST_DECODED * promised
     everything_shown = not packets.discarded and not dropped and stream.frames in {0, present}
     plain = packets.seekable and everything_shown and _depth(stream.codec_context) == 8
     return Header(
@@ -99,6 +105,7 @@ def _header_of(path: Path, container: Any) -> Header:
         shown=present - packets.discarded,
         dropped=dropped,
         right_readers=_right_readers(container, stream.codec_context, family) if plain else frozenset(),
+        truncated=f"truncated: its header says {promised} frames, the file has {present}" if cut else "",
     )
 
 

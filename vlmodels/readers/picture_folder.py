@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,17 +126,27 @@ def read(path: Path, indices: ChooseIndices, transform: Transform, fps: float = 
     pictures = list_pictures(path)
     wanted = indices(len(pictures))
     done = []
-    first: Frames | None = None
-    for number in np.unique(wanted).tolist():
-        picture = _read_picture(path, pictures[number].name)
-        first = picture if first is None else first
-        if picture.shape != first.shape:
-            sizes = " and ".join(f"{one.shape[1]}x{one.shape[0]}" for one in (first, picture))
-            raise VideoError(path, f"its pictures have different sizes: {sizes} ({pictures[number].name})")
+    for _, picture in pictures_at(path, pictures, np.unique(wanted).tolist()):
+        height, width = picture.shape[:2]
         done.append(transform(picture[None]))
-    assert first is not None
-    height, width = first.shape[:2]
     return in_order(done, wanted), VideoInfo(width, height, fps, len(pictures), DECODER)
+
+
+def pictures_at(path: Path, pictures: Sequence[PictureFile], numbers: Iterable[int]) -> Iterator[tuple[int, Frames]]:
+    """Yield these numbers, each with its picture ``[H, W, 3]``; a number is drawn when it is needed.
+
+    Raises:
+        VideoError: a picture cannot be read, has another size than the first, is too large, or has more than 8 bits a
+            colour.
+    """
+    first: tuple[int, ...] | None = None
+    for number in numbers:
+        picture = _read_picture(path, pictures[number].name)
+        first = picture.shape if first is None else first
+        if picture.shape != first:
+            sizes = " and ".join(f"{shape[1]}x{shape[0]}" for shape in (first, picture.shape))
+            raise VideoError(path, f"its pictures have different sizes: {sizes} ({pictures[number].name})")
+        yield number, picture
 
 
 def _read_picture(path: Path, name: str) -> Frames:

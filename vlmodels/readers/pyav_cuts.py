@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def read(job: ClipJob, times: Times) -> tuple[Frames, VideoInfo]:
     block: list[Frames] = []
     coded: tuple[int, int] | None = None
     try:
-        for frame in _frames(job.path, job.header, times, numbers, job.threads):
+        for _, frame in frames_at(job.path, job.header, times, numbers, job.threads):
             coded = coded or (frame.width, frame.height)
             block.append(pyav_reader.upright(frame, *coded))
             if len(block) == job.block_frames:
@@ -48,8 +48,10 @@ def read(job: ClipJob, times: Times) -> tuple[Frames, VideoInfo]:
     return in_order(done, wanted), VideoInfo(width, height, job.header.fps, times.count, "pyav")
 
 
-def _frames(path: Path, header: Header, times: Times, numbers: list[int], threads: int) -> Iterator[Any]:
-    """Yield the frames of these numbers, ascending.
+def frames_at(
+    path: Path, header: Header, times: Times, numbers: Iterable[int], threads: int
+) -> Iterator[tuple[int, Any]]:
+    """Yield these numbers, ascending, each with its frame as PyAV has it; a number is drawn when it is needed.
 
     Raises:
         DisagreementError: a frame is shown at another time than any packet, or one is not there.
@@ -70,7 +72,7 @@ def _frames(path: Path, header: Header, times: Times, numbers: list[int], thread
                 if not 0 <= position <= number:
                     raise DisagreementError
                 if position == number:
-                    yield frame
+                    yield number, frame
                     break
             else:
                 raise DisagreementError

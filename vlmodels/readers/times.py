@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -54,6 +53,17 @@ class Times:
             return cls((), count)
         return cls(range(count), count, 1 / Fraction(fps).limit_denominator(100_000), end=count)
 
+    @property
+    def seconds(self) -> Fraction:
+        """When the last frame ends, in seconds of the video.
+
+        Raises:
+            SpanError: the times of the frames are unknown.
+        """
+        if not self.shown:
+            raise SpanError("its frames per second are unknown: to cut it by seconds, say them with --fps")
+        return (self.end - self.offset) * self.base
+
     def numbers(self, span: Span) -> range:
         """Return the numbers of the frames that are shown in a span.
 
@@ -62,14 +72,12 @@ class Times:
         """
         if span.unit == "frames":
             return self._by_number(span)
-        if not self.shown:
-            raise SpanError("its frames per second are unknown: to cut it by seconds, say them with --fps")
-        ends = (self.end - self.offset) * self.base
+        ends = self.seconds
         frame = ends / self.count
-        if not math.isinf(span.end) and _exact(span.end) > ends + frame + SLACK:
+        if not math.isinf(span.end) and exact(span.end) > ends + frame + SLACK:
             raise SpanError(_too_long(span.text, f"{seconds_text(round(float(ends), 3))} s"))
-        last = self.count if math.isinf(span.end) else self._first_at(span.end)
-        found = range(self._first_at(span.start), last)
+        last = self.count if math.isinf(span.end) else self._first_at(exact(span.end))
+        found = range(self._first_at(exact(span.start)), last)
         if not found:
             raise SpanError(
                 f"no frame between its times: {span.text}, the video ends at {seconds_text(round(float(ends), 3))} s"
@@ -81,12 +89,16 @@ class Times:
             raise SpanError(_too_long(span.text, f"frame {self.count} (counted from 0)"))
         return range(int(span.start), self.count if math.isinf(span.end) else int(span.end))
 
-    def _first_at(self, seconds: float) -> int:
+    def shows(self, start: Fraction, end: Fraction) -> bool:
+        """Return whether a frame is shown from a second on, before another."""
+        return self._first_at(start) < self._first_at(end)
+
+    def _first_at(self, seconds: Fraction) -> int:
         """Return the number of the first frame that is shown at this time or later."""
-        return bisect.bisect_left(self.shown, math.ceil(_exact(seconds) / self.base + self.offset))
+        return bisect.bisect_left(self.shown, math.ceil(seconds / self.base + self.offset))
 
 
-def _exact(seconds: float) -> Fraction:
+def exact(seconds: float) -> Fraction:
     """Return seconds as they are written: 3.1 is no binary fraction, but a frame may be shown at exactly that time."""
     return Fraction(seconds_text(seconds))
 
@@ -110,11 +122,20 @@ def read_times(path: Path, header: Header) -> Times:
         if len(starts) != header.shown or len(set(starts)) < len(starts) or not starts:
             return Times.by_rate(header.shown, header.fps)
         base = Fraction(stream.time_base)
-        began = Fraction(max(0, container.start_time or 0), av.time_base)
+        began = _began(container)
     durations = {start: duration for start, duration, _ in packets}
     last = durations[starts[-1]] or (starts[-1] - starts[0]) // max(1, len(starts) - 1)
     keys = sorted(start for start, _, is_key in packets if is_key)
     return Times(starts, len(starts), base, began / base, starts[-1] + last, keys, stamped=True)
+
+
+def _began(container: Any) -> Fraction:
+    """Return the second at which a file starts, exactly: FFmpeg rounds it to a microsecond, perhaps up."""
+    rounded = Fraction(max(0, container.start_time or 0), av.time_base)
+    known = [stream for stream in container.streams if stream.start_time is not None and stream.time_base]
+    starts = (Fraction(stream.start_time) * stream.time_base for stream in known)
+    near = [start for start in starts if abs(start - rounded) * av.time_base <= 1]
+    return min(near, key=lambda start: abs(start - rounded), default=rounded)
 
 
 def _packets(container: Any, stream: Any) -> list[tuple[int, int, bool]]:
@@ -131,8 +152,10 @@ def _packets(container: Any, stream: Any) -> list[tuple[int, int, bool]]:
     return found
 
 
-def decoded_times(path: Path, header: Header, threads: int) -> Times:
-    """Return the times of the frames that a file decodes to, where these are not its packets.
+def decoded_times(path: Path, header: Header, threads: int) -> tuple[Times, str]:
+    """Return the times of the frames that a file decodes to, where these are not its packets; and why decoding stops.
+
+    The reason is "" where it ends with the file.
 
     Raises:
         av.FFmpegError: the file cannot be opened.
@@ -143,13 +166,16 @@ def decoded_times(path: Path, header: Header, threads: int) -> Times:
     with open_video(path) as container:
         stream = container.streams[header.stream]
         base = Fraction(stream.time_base)
-        began = Fraction(max(0, container.start_time or 0), av.time_base)
+        began = _began(container)
         counted = container.format.name == "avi"
-    with contextlib.suppress(av.FFmpegError):
-        starts += (frame.pts for frame in decode(path, header, threads))
+    stopped = ""
+    try:
+        starts.extend(frame.pts for frame in decode(path, header, threads))  # those before an error stay
+    except av.FFmpegError as error:
+        stopped = error.strerror
     count = len(starts) + sum(header.dropped.values())
     known = [start for start in starts if start is not None]
     if counted or header.dropped or len(known) < len(starts) or known != sorted(set(known)):
-        return Times.by_rate(count, header.fps)
+        return Times.by_rate(count, header.fps), stopped
     last = (known[-1] - known[0]) // max(1, len(known) - 1) if known else 0
-    return Times(known, len(known), base, began / base, (known[-1] if known else 0) + last)
+    return Times(known, len(known), base, began / base, (known[-1] if known else 0) + last), stopped

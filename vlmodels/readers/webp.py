@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +31,41 @@ def read(path: Path, indices: ChooseIndices, transform: Transform) -> tuple[Fram
     Raises:
         VideoError: a picture of one frame, too large, or damaged.
     """
+    with _opened(path) as image:
+        n_frames = getattr(image, "n_frames", 1)
+        wanted = indices(n_frames)
+        done, duration_ms = _decode(image, n_frames, set(wanted.tolist()), transform)
+        width, height = image.size
+    if n_frames == 1:
+        raise VideoError(path, "a WebP picture, not a video")
+    fps = 1000 * n_frames / duration_ms if duration_ms else 0.0
+    return in_order(done, wanted), VideoInfo(width, height, fps, n_frames, "pillow")
+
+
+def pictures_at(path: Path, numbers: Iterable[int]) -> Iterator[tuple[int, Frames]]:
+    """Yield these numbers, ascending, each with its picture ``[H, W, 3]``; a number is drawn when it is needed.
+
+    Raises:
+        VideoError: the picture is too large, or damaged.
+    """
+    with _opened(path) as image:
+        for number in numbers:
+            image.seek(number)
+            yield number, np.asarray(image.convert("RGB"))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     from PIL import Image
 
     try:
         with Image.open(path, formats=["WEBP"]) as image:
             check_size(path, *image.size)
-            n_frames = getattr(image, "n_frames", 1)
-            wanted = indices(n_frames)
-            done, duration_ms = _decode(image, n_frames, set(wanted.tolist()), transform)
-            width, height = image.size
+            yield image
     except VideoError:
         raise
     except (OSError, EOFError, ValueError, Image.DecompressionBombError) as error:
         raise VideoError(path, f"damaged: a WebP picture that cannot be decoded ({error})") from error
-    if n_frames == 1:
-        raise VideoError(path, "a WebP picture, not a video")
-    fps = 1000 * n_frames / duration_ms if duration_ms else 0.0
-    return in_order(done, wanted), VideoInfo(width, height, fps, n_frames, "pillow")
 
 
 def _decode(image: Any, n_frames: int, kept: set[int], transform: Transform) -> tuple[list[Frames], int]:
