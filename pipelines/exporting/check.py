@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Run = Callable[[Sequence[NDArray]], Sequence[NDArray]]
 
 TOLERANCE = 1e-4
-VIEWS = (1, 2, 5)
+VIEWS = (1, 2, 4)
 _OTHER_CLASSES = 7
 
 

@@ -126,12 +126,8 @@ def capture(program: VideoProgram) -> ExportedProgram:
     program.requires_grad_(False)
     sizes: Sequence[dict[int, Dim]] = [{0: Dim("views")}, {0: Dim("classes")}]
     inputs = example_inputs(program)
-    captured = torch.export.export(program, tuple(inputs), dynamic_shapes=_shapes(sizes[: len(inputs)]), strict=False)
+    captured = torch.export.export(program, tuple(inputs), dynamic_shapes=tuple(sizes[: len(inputs)]), strict=False)
     for module in captured.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             node.meta.pop("stack_trace", None)  # paths of this machine
     return captured
-
-
-def _shapes(sizes: Sequence[dict[int, Dim]]) -> tuple[dict[int, Dim], ...]:
-    return tuple(sizes)

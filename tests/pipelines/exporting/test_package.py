@@ -1,4 +1,4 @@
-"""The exported folder: its files, what they say, and the example in it, run by an interpreter that lacks this package."""
+"""The exported folder: its files, what they say, and the example in it, run without this package."""
 
 from __future__ import annotations
 
@@ -156,12 +156,17 @@ def test_a_folder_with_another_export_json_is_left(text, tmp_path):
     assert (tmp_path / "export.json").read_text() == text
 
 
+def fill_and_fail(out, error):
+    with new_folder(out) as part:
+        (part / "a").touch()
+        raise error
+
+
 @pytest.mark.parametrize("error", [UserError("no"), KeyboardInterrupt(), OSError(28, "No space left on device")])
 def test_after_an_error_nothing_new_and_nothing_lost(error, tmp_path):
     for out in (tmp_path / "new", tmp_path / "empty"):
         if out.name == "empty":
             out.mkdir()
-        with pytest.raises((UserError, KeyboardInterrupt)), new_folder(out) as part:
-            (part / "a").touch()
-            raise error
+        with pytest.raises((UserError, KeyboardInterrupt)):
+            fill_and_fail(out, error)
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
