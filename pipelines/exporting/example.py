@@ -66,6 +66,14 @@ def frame_numbers(count: int, views: dict[str, Any]) -> np.ndarray:
     return np.minimum(np.array(starts)[:, None] + stride * np.arange(frames), count - 1)
 
 
+def stored(sizes: dict[str, Any], height: int, width: int) -> tuple[int, int]:
+    """Return the size (H,W) in which training data of height x width is stored: its aspect on a coarse grid."""
+    short, step = sizes["stored_short_side"], sizes["stored_short_side"] // sizes["stored_grid"]
+    aspect = min(max(height, width) / min(height, width), sizes["widest_aspect"])
+    long = round(aspect * short / step) * step
+    return (short, long) if width >= height else (long, short)
+
+
 def main(video: str, classes: str | Path = HERE / "classes.npz") -> None:
     """Print the five most probable classes."""
     about = json.loads((HERE / "export.json").read_text(encoding="utf-8"))
@@ -73,15 +81,7 @@ def main(video: str, classes: str | Path = HERE / "classes.npz") -> None:
     with av.open(video) as opened:
         count = sum(1 for _ in opened.decode(video=0))
     numbers = frame_numbers(count, views)
-
-    def stored(height: int, width: int) -> tuple[int, int]:
-        """Return the size in which the model's training data was stored: its aspect on a coarse grid."""
-        short, step = sizes["stored_short_side"], sizes["stored_short_side"] // sizes["stored_grid"]
-        aspect = min(max(height, width) / min(height, width), sizes["widest_aspect"])
-        long = round(aspect * short / step) * step
-        return (short, long) if width >= height else (long, short)
-
-    frames = read(video, np.unique(numbers), stored)
+    frames = read(video, np.unique(numbers), lambda *size: stored(sizes, *size))
     height, width = sizes["crop"]
     least_h, least_w = sizes["resized_to_cover"]
     scale = max(least_h / frames.shape[1], least_w / frames.shape[2])
@@ -113,4 +113,6 @@ def main(video: str, classes: str | Path = HERE / "classes.npz") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
+    main(*sys.argv[1:])

@@ -64,8 +64,8 @@ def write_onnx(
     model = program.model
     _name_dimensions(model)
     _forget_sources(model)
-    outputs = [(node.op_type, value.dtype) for node in model.graph for value in node.outputs]
-    if wide := sorted({kind for kind, dtype in outputs if dtype == ir.DataType.DOUBLE}):
+    computed = [(node.op_type, value.dtype) for node in model.graph for value in node.outputs]
+    if wide := sorted({kind for kind, dtype in computed if dtype == ir.DataType.DOUBLE}):
         raise UserError(f"the graph computes in float64 ({', '.join(wide)}); report this, or use --format torch")
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values())
     if size <= largest:

@@ -175,9 +175,9 @@ def new_folder(out: Path) -> Iterator[Path]:
         UserError: ``out`` is a file, holds other things than an earlier export, or cannot be written.
     """
     out = out.resolve()
-    _refuse_foreign(out)
     part, old = (out.with_name(f".{out.name}.{os.getpid()}.{kind}") for kind in ("part", "old"))
     try:
+        _refuse_foreign(out)
         part.mkdir(parents=True)
         yield part
         if out.is_dir():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import platform
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.exporting.program import input_names, output_names
@@ -37,7 +38,7 @@ def identity(method: Method) -> dict[str, Any]:
         "settings": dataclasses.asdict(method.config),
         "backbone": {
             "name": spec.name,
-            "weights": spec.weights,
+            "weights": Path(spec.weights).name,  # a tag, or a file
             "digest": method.backbone.digest,
             "family": "one sequence of all frames" if spec.joint else "frame by frame",
         },

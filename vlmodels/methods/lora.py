@@ -83,6 +83,7 @@ class LoRA(Method):
         found = {}
         for tower, updates in zip(get_args(Tower), (self.video_update, self.text_update), strict=True):
             for layer, update in updates.items():
+                assert isinstance(update, LowRank)
                 weight = self.backbone.block(tower, int(layer)).attn.in_proj_weight
                 found[names[id(weight)]] = update.updated(weight)
         return found

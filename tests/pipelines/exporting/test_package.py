@@ -70,7 +70,7 @@ def by_predictor(run, path, labels=None):
 @pytest.mark.parametrize(
     ("method", "backbone", "views", "size"),
     [
-        ("msta", "toy", {"clips": 2, "crops": 3, "sampling": "dense", "stride": 3}, (50, 132)),
+        ("lora", "toy", {"clips": 2, "crops": 3, "sampling": "dense", "stride": 3}, (50, 132)),
         ("linear", "toy-viclip", {"clips": 3, "crops": 1}, (120, 90)),
     ],
 )
@@ -81,7 +81,7 @@ def test_the_example_answers_as_the_predictor(method, backbone, views, size, tmp
     wanted = by_predictor(run, path)
     assert by_example(out, path) == pytest.approx(wanted, abs=2e-3)  # it prints tenths of a percent
     assert max(wanted.values()) > 0.4
-    if method == "msta":
+    if method == "lora":
         labels = ("kicking", "swimming", "clapping", "juggling")
         other = ExportRequest("a run", run, tmp_path / "new", "classes", labels)
         new = export(other, say=lambda _: None)
@@ -123,7 +123,7 @@ def test_classes_alone_are_refused_for_a_classifier(tmp_path):
 
 
 def test_a_model_without_classes_has_features(tmp_path):
-    run = trained(tmp_path / "run", "adaptformer", classes=())
+    run = trained(tmp_path / "run", "zeroshot", classes=())
     out = export(ExportRequest("a run", run, tmp_path / "out", "torch"), say=lambda _: None)
     assert json.loads((out / "export.json").read_text())["outputs"].keys() == {"features"}
     assert not (out / "classes.npz").exists()
