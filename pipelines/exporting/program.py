@@ -10,6 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.export.graph_signature import InputKind
 
 from vlmodels.classifier import unit
 from vlmodels.methods.base import Method
@@ -127,7 +128,21 @@ def capture(program: VideoProgram) -> ExportedProgram:
     sizes: Sequence[dict[int, Dim]] = [{0: Dim("views")}, {0: Dim("classes")}]
     inputs = example_inputs(program)
     captured = torch.export.export(program, tuple(inputs), dynamic_shapes=tuple(sizes[: len(inputs)]), strict=False)
+    _drop_unused(captured)
     for module in captured.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             node.meta.pop("stack_trace", None)  # paths of this machine
     return captured
+
+
+def _drop_unused(captured: ExportedProgram) -> None:
+    """Remove the tensors that the graph does not read, such as those of the text tower, which would be saved too."""
+    specs = {spec.arg.name: spec for spec in captured.graph_signature.input_specs}
+    for node in captured.graph.find_nodes(op="placeholder"):
+        spec = specs[node.name]
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and not node.users:
+            captured.graph.erase_node(node)
+            captured.graph_signature.input_specs.remove(spec)
+            captured.state_dict.pop(spec.target, None)
+            captured.constants.pop(spec.target, None)  # buffers that are in no state
+    captured.graph_module.recompile()
