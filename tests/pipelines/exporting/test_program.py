@@ -36,7 +36,7 @@ def trained(name, head="", *, joint=False):
     """A small method moved away from its start, as training would."""
     cls = methods.get(name)
     config = cls.Config(head=head) if head else None
-    layers = 2 if cls.temporal else 1  # what acts on patches alone reaches the output through a further layer
+    layers = 2 if name in ("msta", "m2clip") else 1  # convolutions of patches reach the output through a further layer
     return disturb(tiny_method(cls, config, joint=joint, video_layers=layers, text_layers=1)).eval()
 
 
