@@ -108,7 +108,8 @@ def _write_files(
         facts = {"vidadapt_merged": json.dumps({"method": method.name, "adapter_sha256": about["adapter_sha256"]})}
         merge.write_merged(part / MERGED, method, facts)
         say(f"weights    {MERGED}: {method.backbone.spec.name} by open_clip's names")
-    shutil.copyfile(_EXAMPLE, part / "example.py")
+    if request.onnx:
+        shutil.copyfile(_EXAMPLE, part / _EXAMPLE.name)
     return found
 
 
