@@ -2,9 +2,7 @@
 
 Examples:
   python pipelines/predict.py clip.mp4 --model models:/msta-b2n@champion --labels "clapping,walking"
-  python pipelines/predict.py clip.mp4 --model models:/msta-b2n@champion --labels '"kick, then run",walking'
-  python pipelines/predict.py clip.mp4 --model models:/msta-b2n@champion --labels labels.csv
-
+  python pipelines/predict.py clip.mp4 --model models:/msta-b2n@champion --labels labels.csv   # or '"kick, then run",walk'
   python pipelines/predict.py match.mp4 --start 3 --end 8.5 --model models:/msta-b2n@champion      # these seconds alone
   python pipelines/predict.py frames/v1 --model models:/msta-b2n@champion                # a folder of numbered pictures
   python pipelines/predict.py match.mp4 --window 4 --stride 2 --model models:/msta-b2n@champion    # a timeline: a page
@@ -62,9 +60,8 @@ def few(listing: Listing, request: PredictRequest, show: Callable[[Row], None]) 
     """Predict in this process, at once; return the exit code."""
     from pipelines.prediction.few import predict_few  # torch: late
 
-    predictor = predictor_of(request)
     failed = 0
-    for row in predict_few(listing, predictor, request.batch):
+    for row in predict_few(listing, predictor_of(request), request.batch):
         failed += bool(row.reason)
         show(row)
     return 1 if failed else 0

@@ -243,7 +243,7 @@ class Backbone(nn.Module):
                 f"frames must be (clips, frames, 3, {size[0]}, {size[1]}) for {self.spec.name}, "
                 f"not {tuple(frames.shape)}"
             )
-        context = ClipContext(len(frames), frames.shape[1], self.spec.grid, 0, "video", self.spec.joint)
+        context = ClipContext(frames.shape[0], frames.shape[1], self.spec.grid, 0, "video", self.spec.joint)
         images = rearrange(frames, "b t c h w -> (b t) c h w")
         hidden = self._run_blocks(self._embed_video(images, context), None, context)
         return VideoFeatures(hidden, context, self._project_video)
@@ -301,7 +301,7 @@ class Backbone(nn.Module):
         if context.joint:
             x = joint_sequence(visual, x, context)
         else:
-            cls = repeat(visual.class_embedding.to(x.dtype), "d -> n 1 d", n=len(x))
+            cls = repeat(visual.class_embedding.to(x.dtype), "d -> n 1 d", n=x.shape[0])
             x = torch.cat([cls, x], dim=1)
             x = x + visual.positional_embedding.to(x.dtype)
         x = self._apply_hooks("embed", x, context)

@@ -86,7 +86,7 @@ class VideoPromptHook:
 
     def __call__(self, x: Tensor, _: ClipContext) -> Tensor:
         """Return tokens (B*T,1+P+b,D), or (B,1+P*T+b,D) if joint."""
-        tokens = repeat(self.source().to(x.dtype), "slot d -> n slot d", n=len(x))
+        tokens = repeat(self.source().to(x.dtype), "slot d -> n slot d", n=x.shape[0])
         kept = x.shape[1] - (0 if self.first else tokens.shape[1])
         return torch.cat([x[:, :kept], tokens], dim=1)
 

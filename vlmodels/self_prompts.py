@@ -42,7 +42,7 @@ class SelfPrompts(nn.Module):
         frames = rearrange(patches, "b t row col d -> (b t) row col d")
         pooled = pool(rearrange(frames, "n row col d -> n d row col"), 2, ceil_mode=True)
         prompts: Tensor = self.projector(rearrange(pooled, "n d row col -> n (row col) d"))
-        return rearrange(prompts, "(b t) k d -> b t k d", b=len(patches))
+        return rearrange(prompts, "(b t) k d -> b t k d", b=patches.shape[0])
 
     def forward(self, x: Tensor, context: ClipContext) -> Tensor:
         """Return the tokens ``x`` of a video tower with new prompts at the end, in place of former ones.

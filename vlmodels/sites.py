@@ -86,7 +86,7 @@ def attention(block: Any, x: Tensor, mask: Tensor | None = None, qkv_weight: Ten
     # token-first, and multiplying that by *frozen* weights takes N small products, where trainable weights get one
     # large product (a third of a training step on a CPU).
     if not x.requires_grad and qkv_weight is None:
-        plain: Tensor = block.attention(x, attn_mask=mask)
+        plain: Tensor = block.attention(x.contiguous(), attn_mask=mask)
         return plain
     attn = block.attn
     packed = functional.linear(x, attn.in_proj_weight if qkv_weight is None else qkv_weight, attn.in_proj_bias)

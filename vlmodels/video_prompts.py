@@ -48,7 +48,7 @@ class VideoPrompts(nn.Module):
         # X-CLIP averages after the projection, which is linear: the same
         seen = reduce(self.visual_norm(patches), "b t row col d -> b (row col) d", "mean")
         visual = self.norm(seen @ self.visual_projection)
-        enriched = repeat(text, "c e -> b c e", b=len(visual))
+        enriched = repeat(text, "c e -> b c e", b=visual.shape[0])
         for layer in self.layers:
             enriched = layer(enriched, visual)
         return text + self.weight * enriched

@@ -184,4 +184,4 @@ class TemporalAttention:
         if x.shape[2] == 0:
             return x
         mixed = attention(self.block, rearrange(x, "b f n d -> (b n) f d"))
-        return rearrange(mixed, "(b n) f d -> b f n d", b=len(x))
+        return rearrange(mixed, "(b n) f d -> b f n d", b=x.shape[0])

@@ -135,6 +135,7 @@ class Method(nn.Module, ABC):
         self.classes: tuple[str, ...] = ()  # those that forward scores
         self.descriptions: Descriptions | None = None
         self.class_tokens: Tensor | None = None  # (C,L), of the class prompts
+        self.given_features: Tensor | None = None  # (C,E); stands in for what ``encode_classes`` computes
         self.class_cache = ClassCache()
         self._cached_descriptions: Descriptions | None = None  # those that the cache was computed from
         learned = [
@@ -251,6 +252,8 @@ class Method(nn.Module, ABC):
         Raises:
             UserError: no classes are set.
         """
+        if self.given_features is not None:
+            return self.given_features
         if self.class_tokens is None:
             raise UserError("no classes are set; call set_classes(names) first")
         if self.backbone.text_is_frozen():
@@ -318,6 +321,13 @@ class Method(nn.Module, ABC):
     def pair_terms(self, video: Tensor, text: Tensor, *others: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
         """Return the terms of ``pair_losses`` from features (B,E): InfoNCE in both directions over the rows."""
         return {"contrastive": contrastive_loss(cosine_logits(video, text, self.backbone.logit_scale))}
+
+    def merged(self) -> dict[str, Tensor] | None:
+        """Return tensors that make the bare backbone score as this method does; None if there are none such.
+
+        They replace the backbone's of the same names; all others stay as they are.
+        """
+        return None
 
     def retrieval_problems(self) -> list[str]:
         """Return why this configuration cannot learn from videos and captions, each reason with what to set instead."""

@@ -10,7 +10,7 @@ from vlmodels.methods.base import Method, Preset, Recipe, setting
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from torch import nn
+    from torch import Tensor, nn
 
 # ViFi-CLIP's released settings; they train both towers on Kinetics-400 at 2.2e-5
 FEWSHOT = Recipe(
@@ -66,3 +66,7 @@ class FineTune(Method):
             return name == "logit_scale" and self.config.towers == "both"
         tower = "video" if name.startswith("visual.") else "text"
         return self.config.towers in ("both", tower) and not name.endswith("token_embedding.weight")
+
+    def merged(self) -> dict[str, Tensor]:
+        """Return no tensors: the backbone itself has learned."""
+        return {}

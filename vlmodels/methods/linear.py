@@ -46,6 +46,10 @@ class Linear(Method):
         self.head = ClassHead(self.backbone.spec.video_width, self.trained_classes)
         return (self.head,)
 
+    def merged(self) -> dict[str, Tensor] | None:
+        """Return no tensors if this is zero-shot CLIP; a backbone has no place for a classifier."""
+        return {} if self.head is None else None
+
     def forward(self, frames: Tensor, labels: Tensor | None = None) -> Output:
         """Score clips (B,T,3,H,W) by the classifier."""
         if self.head is None:

@@ -77,6 +77,17 @@ class LoRA(Method):
                 self.backbone.add(tower, layer, "qkv_weight", update)
         return self.video_update, self.text_update
 
+    def merged(self) -> dict[str, Tensor]:
+        """Return the packed attention weights with their updates."""
+        names = {id(tensor): name for name, tensor in self.backbone.model.named_parameters()}
+        found = {}
+        for tower, updates in zip(get_args(Tower), (self.video_update, self.text_update), strict=True):
+            for layer, update in updates.items():
+                assert isinstance(update, LowRank)
+                weight = self.backbone.block(tower, int(layer)).attn.in_proj_weight
+                found[names[id(weight)]] = update.updated(weight)
+        return found
+
 
 class LowRank(nn.Module):
     """Updates of the parts of a packed query, key and value weight.
@@ -95,6 +106,10 @@ class LowRank(nn.Module):
             nn.init.kaiming_uniform_(down, a=math.sqrt(5))
 
     def forward(self, weight: Tensor, context: ClipContext) -> Tensor:  # noqa: ARG002 - every hook gets its context
+        """Return the packed weight (3D,D) with its updates."""
+        return self.updated(weight)
+
+    def updated(self, weight: Tensor) -> Tensor:
         """Return the packed weight (3D,D) with its updates."""
         return torch.cat(
             [

@@ -10,7 +10,7 @@ from vlmodels.methods.base import Method, Preset, Recipe
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class ZeroShot(Method):
@@ -35,3 +35,7 @@ class ZeroShot(Method):
     def attach(self) -> Iterable[nn.Module | nn.Parameter]:
         """Return nothing: no parameter trains."""
         return ()
+
+    def merged(self) -> dict[str, Tensor]:
+        """Return no tensors: this is the bare backbone."""
+        return {}
