@@ -79,6 +79,7 @@ class _Job:
     settings: Any
     slot_bytes: int
     time_limit_s: float
+    cuts: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +106,14 @@ class IsolatedDecoder:
         settings: passed on to it.
         largest: bytes that a clip's frames can have.
         time_limit_s: seconds for each clip.
+        cuts: ``module:function`` like ``CUTS_DECODER``, for parts of files.
     """
 
-    def __init__(self, decode: str, settings: Any, largest: int, time_limit_s: float) -> None:
+    def __init__(
+        self, decode: str, settings: Any, largest: int, time_limit_s: float, cuts: str = CUTS_DECODER
+    ) -> None:
         slot_bytes = -(-largest // mmap.PAGESIZE) * mmap.PAGESIZE
-        self._job = _Job(decode, settings, slot_bytes, time_limit_s)
+        self._job = _Job(decode, settings, slot_bytes, time_limit_s, cuts)
         self._file: IO[bytes] | None = None
         self._child: _Child | None = None
 
@@ -265,7 +269,7 @@ def serve(connection_fd: int, memory_fd: int) -> None:
     connection = Connection(connection_fd)
     job: _Job = connection.recv()
     _limit_memory(MEMORY_LIMIT + 3 * job.slot_bytes)
-    decoder = _Decoder(_function(job.decode), _function(CUTS_DECODER), job.settings)
+    decoder = _Decoder(_function(job.decode), _function(job.cuts), job.settings)
     memory = np.frombuffer(mmap.mmap(memory_fd, SLOTS * job.slot_bytes), np.uint8)
     silence = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):

@@ -1,0 +1,210 @@
+"""The Serve deployment that decodes: child processes turn files into frames, which go to the model.
+
+A file that crashes or hangs a decoder costs its own request only: the child is ended and started again.
+"""
+
+# Shapes: V view, T frame, H W pixel row and column.
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from pipelines.ingestion.isolation import Decoded, IsolatedDecoder
+from pipelines.serving.frames import PARTS, WHOLE, ReadSettings, seconds_of
+from pipelines.serving.messages import Ask, Frames, Reply, Scored, Timeline, Views, WindowReply
+from vlmodels.span import Cuts, Span
+
+AT_ONCE = 16
+"""Windows that are decoded in one go, and scored together: they bound the memory of a long video."""
+PICTURES = 8
+PICTURE_HEIGHT = 120
+"""Pixels: of the pictures that the page shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderSettings:
+    """How a replica decodes: in ``workers`` child processes, within limits (``serving.limits.Limits``)."""
+
+    workers: int
+    max_seconds: float
+    max_pixels: int
+    max_windows: int
+    decode_s: float
+
+
+class Decoder:
+    """A replica: decodes what it is asked about, and asks the model for its verdict.
+
+    Args:
+        model: handle of the deployment of ``serving.model.Model``.
+        settings: of its child processes.
+    """
+
+    def __init__(self, model: Any, settings: DecoderSettings) -> None:
+        self._model = model.options(method_name="score")
+        self._pool = Pool(settings)
+        self._max_windows = settings.max_windows
+
+    async def predict(self, ask: Ask) -> Reply:
+        """Return the model's answer about a video, or why it cannot be read."""
+        with _local_copy(ask) as path:
+            return await self._predict(path, ask)
+
+    async def _predict(self, path: str, ask: Ask) -> Reply:
+        began = time.perf_counter()
+        span = span_of_times(ask.start, ask.end)
+        (whole,) = await self._pool.read(path, ask.model.views, [span])
+        decode_s = time.perf_counter() - began
+        if whole.frames is None or whole.info is None:
+            return refusal(whole.error)
+        scored: Scored = await self._model.remote(ask.model.version, ask.choice, (whole.frames,))
+        if scored.problem:
+            return Reply(None, scored.problem)
+        reply = Reply(
+            verdict=scored.verdicts[0],
+            seconds=seconds_of(whole.info),
+            pictures=tuple(_jpeg(frame) for frame in _spread(whole.frames[0])) if ask.pictures else (),
+            batches=_batch_of(scored),
+            decode_s=decode_s,
+            model_s=scored.seconds,
+        )
+        if ask.timeline is None:
+            return reply
+        spans = windows(span or Span(0.0), reply.seconds, ask.timeline)
+        if len(spans) > self._max_windows:
+            reason = f"its timeline has {len(spans)} windows, over the limit of {self._max_windows}; raise stride"
+            return Reply(None, reason, "max_windows")
+        found = [window async for window in self._windows(path, ask, spans)]
+        return replace(reply, windows=tuple(found))
+
+    async def _windows(self, path: str, ask: Ask, spans: list[Span]) -> AsyncIterator[WindowReply]:
+        for start in range(0, len(spans), AT_ONCE):
+            some = spans[start : start + AT_ONCE]
+            parts = await self._pool.read(path, ask.model.views, some)
+            read = [(span, part.frames) for span, part in zip(some, parts, strict=True) if part.frames is not None]
+            if not read:  # times beyond the last frame, where the header promises more
+                continue
+            scored: Scored = await self._model.remote(
+                ask.model.version, ask.choice, tuple(frames for _, frames in read)
+            )
+            for (span, frames), verdict in zip(read, scored.verdicts, strict=True):
+                picture = _jpeg(frames[0, frames.shape[1] // 2]) if ask.pictures else b""
+                yield WindowReply(span.start, span.end, verdict, picture)
+
+
+class Pool:
+    """Child processes, as many as ``workers``, each with a video at a time; who comes first is served first."""
+
+    def __init__(self, settings: DecoderSettings) -> None:
+        self._settings = settings
+        self._threads = ThreadPoolExecutor(settings.workers, thread_name_prefix="decode")
+        self._free: list[_Worker] = [_Worker() for _ in range(settings.workers)]
+
+    async def read(self, path: str, views: Views, spans: list[Span | None]) -> list[Decoded]:
+        """Return frames (V,T,H,W,3) and facts of each part of a video; None stands for all of it."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, path, views, spans)
+
+    def _read(self, path: str, views: Views, spans: list[Span | None]) -> list[Decoded]:
+        worker = self._free.pop()  # as many as threads, so there is one
+        try:
+            return worker.read(path, views, spans, self._settings)
+        finally:
+            self._free.append(worker)
+
+    def pids(self) -> list[int]:
+        """Return the process numbers of the children."""
+        return [worker.decoder.pid for worker in self._free if worker.decoder and worker.decoder.pid]
+
+    def close(self) -> None:
+        """End the children."""
+        self._threads.shutdown()
+        for worker in self._free:
+            worker.close()
+
+
+@dataclass(slots=True)
+class _Worker:
+    """A child process, made for the views of a model; another model's views make another."""
+
+    decoder: IsolatedDecoder | None = None
+    views: Views | None = field(default=None)
+
+    def read(self, path: str, views: Views, spans: list[Span | None], settings: DecoderSettings) -> list[Decoded]:
+        if self.decoder is None or self.views != views:
+            self.close()
+            read = ReadSettings(views, settings.max_seconds, settings.max_pixels)
+            self.decoder = IsolatedDecoder(WHOLE, read, views.largest, settings.decode_s, PARTS)
+            self.views = views
+        cuts = None if spans == [None] else [Cuts(tuple(spans))]
+        # Copied, as the memory is the child's; and those that have no frames keep their reason.
+        return [
+            one if one.frames is None else Decoded(np.array(one.frames), one.info) for one in self.decoder([path], cuts)
+        ]
+
+    def close(self) -> None:
+        if self.decoder is not None:
+            self.decoder.close()
+            self.decoder = None
+
+
+def windows(whole: Span, seconds: float, timeline: Timeline) -> list[Span]:
+    """Return the windows over a part of a video that is ``seconds`` long: those that are whole, at least one."""
+    count = max(1, 1 + int((seconds - timeline.window) / timeline.stride + 1e-6))
+    starts = [whole.start + number * timeline.stride for number in range(count)]
+    return [Span(round(start, 6), round(start + timeline.window, 6)) for start in starts]
+
+
+def span_of_times(start: float | None, end: float | None) -> Span | None:
+    """Return the span between two times, which were checked before; None for all of a video."""
+    if start is None and end is None:
+        return None
+    return Span(start or 0.0) if end is None else Span(start or 0.0, end)
+
+
+def refusal(error: str) -> Reply:
+    """Return the reply about a video that cannot be read; the reason may begin with the name of a limit."""
+    limit, colon, rest = error.partition(": ")
+    if colon and limit in ("max_pixels", "max_seconds"):
+        return Reply(None, rest, limit)
+    return Reply(None, error, "decode_s" if error.startswith("decoding takes more than") and "GB" not in error else "")
+
+
+def _batch_of(scored: Scored) -> tuple[int, ...]:
+    return (scored.batch,) if scored.batch else ()
+
+
+def _spread(frames: Frames) -> list[Frames]:
+    """Return at most ``PICTURES`` of the frames (T,H,W,3), evenly spaced."""
+    return [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, PICTURES).round().astype(int))]
+
+
+def _jpeg(frame: Frames) -> bytes:
+    from PIL import Image
+
+    picture = Image.fromarray(frame)
+    picture.thumbnail((PICTURE_HEIGHT * 4, PICTURE_HEIGHT))
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=80)
+    return file.getvalue()
+
+
+@contextlib.contextmanager
+def _local_copy(ask: Ask) -> Iterator[str]:
+    """Yield a path of the video on this machine."""
+    if ask.content is None:
+        yield ask.path
+        return
+    with tempfile.NamedTemporaryFile(prefix="vidadapt-") as file:
+        file.write(ask.content)
+        file.flush()
+        yield file.name
