@@ -94,7 +94,9 @@ class ServeBackend:
 
 def prepare_environment() -> None:
     """Set what Serve reads when it is imported, here and in the processes of a local Ray: call it before that."""
-    os.environ.setdefault("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1")  # no thread between a replica's loop and our code
+    # No thread between a replica's loop and our code, which does not block it. Not RAY_SERVE_THROUGHPUT_OPTIMIZED, which
+    # sets this too: it opens ports for gRPC.
+    os.environ.setdefault("RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD", "0")
     if not os.environ.get("VIDADAPT_DEBUG"):
         os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
 
@@ -107,7 +109,7 @@ def deploy(deployed: Deployed) -> ServeBackend:
     """
     import ray
     from ray import serve
-    from ray.serve.config import LoggingConfig
+    from ray.serve.schema import LoggingConfig
 
     from pipelines.serving.decoder import Decoder, DecoderSettings
     from pipelines.serving.model import Model

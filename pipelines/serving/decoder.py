@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -42,17 +42,26 @@ class DecoderSettings:
     decode_s: float
 
 
+class Reading(Protocol):
+    """Turns parts of a file into frames, as ``Pool`` does."""
+
+    async def read(self, path: str, views: Views, spans: list[Span | None]) -> list[Decoded]:
+        """Return frames (V,T,H,W,3) and facts of each part of a video; None stands for all of it."""
+        ...
+
+
 class Decoder:
     """A replica: decodes what it is asked about, and asks the model for its verdict.
 
     Args:
         model: handle of the deployment of ``serving.model.Model``.
         settings: of its child processes.
+        pool: of child processes; made here if there is none.
     """
 
-    def __init__(self, model: Any, settings: DecoderSettings) -> None:
+    def __init__(self, model: Any, settings: DecoderSettings, pool: Reading | None = None) -> None:
         self._model = model.options(method_name="score")
-        self._pool = Pool(settings)
+        self._pool: Reading = pool or Pool(settings)
         self._max_windows = settings.max_windows
 
     async def predict(self, ask: Ask) -> Reply:
