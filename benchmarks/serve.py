@@ -2,7 +2,7 @@
 
 python benchmarks/serve.py --model DIR --videos 'DIR/*.mp4' [--requests 1000] [--at-once 16] [--bare 100]
 
-Good answers are compared with the predictor's, hostile requests must be refused (4xx) and must cost nobody else anything.
+Good answers are compared with the predictor's, hostile requests must be refused (4xx) and cost nobody else anything.
 The predictor is timed before and after the server, in this process alone: decode, then score, one video after another.
 """
 
@@ -183,31 +183,42 @@ def bare(predictor: object, videos: list[Path], count: int) -> tuple[dict[str, l
     return answers, seconds
 
 
-def memory_mb(root: int) -> dict[str, float]:
-    """Return the resident memory of a process and all below it, by what they are, in MB."""
+def processes(root: int) -> dict[int, str]:
+    """Return the command lines of a process and all below it."""
     children = collections.defaultdict(list)
-    for path in glob.glob("/proc/[0-9]*/stat"):
+    for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            fields = Path(path).read_text().rpartition(")")[2].split()
-        except OSError:
+            children[int(path.read_text().rpartition(")")[2].split()[1])].append(int(path.parts[2]))
+        except OSError:  # it has ended
             continue
-        children[int(fields[1])].append(int(path.split("/")[2]))
-    found: dict[str, float] = collections.defaultdict(float)
+    found: dict[int, str] = {}
     waiting = [root]
     while waiting:
         pid = waiting.pop()
         waiting += children[pid]
         try:
-            name = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:200]
+            found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+    return found
+
+
+def replicas(root: int) -> set[int]:
+    """Return the process numbers of Serve's replicas below a process."""
+    return {pid for pid, name in processes(root).items() if name.startswith("ray::ServeReplica")}
+
+
+def memory_mb(root: int) -> dict[str, float]:
+    """Return the resident memory of a process and all below it, by what they are, in MB."""
+    found: dict[str, float] = collections.defaultdict(float)
+    for pid, name in processes(root).items():
+        try:
             pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         except (OSError, IndexError):
             continue
-        kind = next((text for text in ("ray::ServeReplica", "isolation", "ray::ServeController") if text in name), "")
-        match = re.search(r"ray::ServeReplica:\w+:(\w+)", name)
-        label = (
-            f"replica {match[1]}" if match else {"isolation": "decoding"}.get(kind, "server" if pid == root else "Ray")
-        )
-        found[label] += pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+        replica = re.match(r"ray::ServeReplica:\w+:(\w+)", name)
+        label = "server" if pid == root else "decoding" if "isolation" in name else "Ray"
+        found[f"replica {replica[1]}" if replica else label] += pages * os.sysconf("SC_PAGE_SIZE") / 2**20
     return dict(found)
 
 
@@ -225,18 +236,6 @@ def start(model: str, arguments: list[str]) -> tuple[subprocess.Popen[str], str]
     raise SystemExit("the server did not start")
 
 
-def replicas(root: int) -> set[int]:
-    """Return the process numbers of Serve's replicas below a process."""
-    found = set()
-    for path in glob.glob("/proc/[0-9]*/cmdline"):
-        try:
-            if b"ray::ServeReplica" in Path(path).read_bytes():
-                found.add(int(path.split("/")[2]))
-        except OSError:
-            continue
-    return found
-
-
 def main() -> None:
     """Print a report; exit with code 1 if an answer was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -246,7 +245,7 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=16)
     parser.add_argument("--bare", type=int, default=200)
     args, others = parser.parse_known_args()
-    videos = sorted(map(Path, glob.glob(args.videos, recursive=True)))
+    videos = sorted(map(Path, glob.glob(args.videos, recursive=True)))  # noqa: PTH207 - absolute patterns too
 
     from vlmodels import load as load_model
 
@@ -264,35 +263,30 @@ def main() -> None:
         process.send_signal(signal.SIGINT)
         process.wait()
     _, again = bare(predictor, videos, args.bare)
-    sys.exit(report(outcomes, seconds, wrong(outcomes, right), before + again, (memory, after), lost))
-
-
-def report(
-    outcomes: list[Outcome],
-    seconds: float,
-    faults: list[str],
-    bare_s: list[float],
-    memory: tuple[dict[str, float], dict[str, float]],
-    lost: set[int],
-) -> int:
-    """Print what was measured; return 1 if something was wrong."""
-    good = [outcome for outcome in outcomes if not outcome.question.fault]
-    times = sorted(outcome.seconds for outcome in good)
-    rate, alone = len(good) / seconds, 1 / statistics.mean(bare_s)
-    print(f"{len(outcomes)} requests in {seconds:.1f} s: {dict(collections.Counter(o.status for o in outcomes))}")
-    print(f"good answers: {rate:.2f} a second, p50 {quantile(times, 0.5):.3f} s, p95 {quantile(times, 0.95):.3f} s")
-    ordered = sorted(bare_s)
-    print(
-        f"bare predictor: {alone:.2f} a second, p50 {quantile(ordered, 0.5):.3f} s, p95 {quantile(ordered, 0.95):.3f} s"
-    )
-    print(
-        f"throughput: {rate / alone:.2f} of the bare predictor's ({'ok' if rate >= TARGET * alone else 'BELOW'}; >= {TARGET})"
-    )
-    for name in sorted(memory[0].keys() | memory[1].keys()):
-        print(f"memory of {name}: {memory[0].get(name, 0):.0f} MB before, {memory[1].get(name, 0):.0f} MB after")
+    report_load(outcomes, seconds, before + again)
+    report_memory(memory, after)
+    faults = wrong(outcomes, right)
     print(f"replicas lost: {len(lost)}; wrong: {len(faults)}")
     print("\n".join(faults[:10]))
-    return 1 if faults or lost else 0
+    sys.exit(1 if faults or lost else 0)
+
+
+def report_load(outcomes: list[Outcome], seconds: float, bare_s: list[float]) -> None:
+    """Print throughput and latency, beside those of the bare predictor."""
+    times = sorted(outcome.seconds for outcome in outcomes if not outcome.question.fault)
+    rate, alone, ordered = len(times) / seconds, 1 / statistics.mean(bare_s), sorted(bare_s)
+    print(f"{len(outcomes)} requests in {seconds:.1f} s: {dict(collections.Counter(o.status for o in outcomes))}")
+    for name, each, some in (("server", rate, times), ("bare predictor", alone, ordered)):
+        p50, p95 = quantile(some, 0.5), quantile(some, 0.95)
+        print(f"{name}: {each:.2f} good answers a second, p50 {p50:.3f} s, p95 {p95:.3f} s")
+    verdict = "ok" if rate >= TARGET * alone else "BELOW"
+    print(f"throughput: {rate / alone:.2f} of the bare predictor's ({verdict}; target >= {TARGET})")
+
+
+def report_memory(before: dict[str, float], after: dict[str, float]) -> None:
+    """Print the memory of each kind of process."""
+    for name in sorted(before.keys() | after.keys()):
+        print(f"memory of {name}: {before.get(name, 0):.0f} MB before, {after.get(name, 0):.0f} MB after")
 
 
 def quantile(ordered: list[float], share: float) -> float:

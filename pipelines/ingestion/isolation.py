@@ -80,6 +80,7 @@ class _Job:
     slot_bytes: int
     time_limit_s: float
     cuts: str
+    idle_limit_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +108,21 @@ class IsolatedDecoder:
         largest: bytes that a clip's frames can have.
         time_limit_s: seconds for each clip.
         cuts: ``module:function`` like ``CUTS_DECODER``, for parts of files.
+        idle_limit_s: seconds without work after which the child ends.
     """
 
     def __init__(
-        self, decode: str, settings: Any, largest: int, time_limit_s: float, cuts: str = CUTS_DECODER
+        self,
+        decode: str,
+        settings: Any,
+        largest: int,
+        time_limit_s: float,
+        cuts: str = CUTS_DECODER,
+        *,
+        idle_limit_s: float = IDLE_LIMIT_S,
     ) -> None:
         slot_bytes = -(-largest // mmap.PAGESIZE) * mmap.PAGESIZE
-        self._job = _Job(decode, settings, slot_bytes, time_limit_s, cuts)
+        self._job = _Job(decode, settings, slot_bytes, time_limit_s, cuts, idle_limit_s)
         self._file: IO[bytes] | None = None
         self._child: _Child | None = None
 
@@ -277,7 +286,7 @@ def serve(connection_fd: int, memory_fd: int) -> None:
     connection.send("ready")
     while True:
         try:
-            if not connection.poll(IDLE_LIMIT_S):
+            if not connection.poll(job.idle_limit_s):
                 return
             question: _Question = connection.recv()
         except (EOFError, OSError):

@@ -1,11 +1,12 @@
 """The Ray Serve application: a deployment of decoders, one of the model, and what the front asks them for.
 
 Serve's own HTTP proxy is not used (docs/SECURITY.md#the-server): it reads a body as fast as it comes into a queue
-without a limit (``ray.serve._private.proxy.HTTPProxy.proxy_asgi_receive``, Ray 2.60), and has no limit for slow senders.
+without a limit (``ray.serve._private.proxy.HTTPProxy.proxy_asgi_receive``, Ray 2.60), and waits for slow senders.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from dataclasses import dataclass, replace
@@ -76,12 +77,14 @@ class ServeBackend:
             RefusedError: 503; the worker was lost twice.
         """
         if self._far:
-            ask = replace(ask, content=Path(ask.path).read_bytes())
+            ask = replace(ask, content=await asyncio.to_thread(Path(ask.path).read_bytes))
         return await _asked(lambda: self._decoder.predict.remote(ask))
 
     async def prepare(self, version: str) -> ModelFacts:
         """Load a version, and return its facts."""
-        return await self._model.prepare.remote(version)
+        facts: ModelFacts = await self._model.prepare.remote(version)
+        await self._decoder.warm.remote(facts.views)
+        return facts
 
     async def keep(self, version: str) -> None:
         """Drop all versions but this one."""
@@ -94,8 +97,8 @@ class ServeBackend:
 
 def prepare_environment() -> None:
     """Set what Serve reads when it is imported, here and in the processes of a local Ray: call it before that."""
-    # No thread between a replica's loop and our code, which does not block it. Not RAY_SERVE_THROUGHPUT_OPTIMIZED, which
-    # sets this too: it opens ports for gRPC.
+    # No thread between a replica's loop and our code, which does not block it. RAY_SERVE_THROUGHPUT_OPTIMIZED sets this
+    # too, but opens ports for gRPC.
     os.environ.setdefault("RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD", "0")
     if not os.environ.get("VIDADAPT_DEBUG"):
         os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")

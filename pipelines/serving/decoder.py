@@ -26,6 +26,9 @@ from vlmodels.span import Cuts, Span
 
 AT_ONCE = 16
 """Windows that are decoded in one go, and scored together: they bound the memory of a long video."""
+_IDLE_LIMIT_S = 86_400.0
+"""A child waits that long for work, as the first request after it would wait for another child."""
+_NO_FILE = "/dev/null/none"
 PICTURES = 8
 PICTURE_HEIGHT = 120
 """Pixels: of the pictures that the page shows."""
@@ -62,7 +65,11 @@ class Decoder:
     def __init__(self, model: Any, settings: DecoderSettings, pool: Reading | None = None) -> None:
         self._model = model.options(method_name="score")
         self._pool: Reading = pool or Pool(settings)
-        self._max_windows = settings.max_windows
+        self._workers, self._max_windows = settings.workers, settings.max_windows
+
+    async def warm(self, views: Views) -> None:
+        """Start the child processes for the views of a model, so that no request waits for that."""
+        await asyncio.gather(*(self._pool.read(_NO_FILE, views, [None]) for _ in range(self._workers)))
 
     async def predict(self, ask: Ask) -> Reply:
         """Return the model's answer about a video, or why it cannot be read."""
@@ -152,7 +159,9 @@ class _Worker:
         if self.decoder is None or self.views != views:
             self.close()
             read = ReadSettings(views, settings.max_seconds, settings.max_pixels)
-            self.decoder = IsolatedDecoder(WHOLE, read, views.largest, settings.decode_s, PARTS)
+            self.decoder = IsolatedDecoder(
+                WHOLE, read, views.largest, settings.decode_s, PARTS, idle_limit_s=_IDLE_LIMIT_S
+            )
             self.views = views
         cuts = None if spans == [None] else [Cuts(tuple(spans))]
         # Copied, as the memory is the child's; and those that have no frames keep their reason.

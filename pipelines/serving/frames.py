@@ -19,8 +19,8 @@ from vlmodels.sampling import Indices, view_indices
 from vlmodels.span import Cuts
 from vlmodels.video import VideoError, VideoInfo, probe, read_clip
 
-WHOLE = "pipelines.serving.frames:read_whole"
-PARTS = "pipelines.serving.frames:read_parts"
+WHOLE = "pipelines.serving.child:read_whole"
+PARTS = "pipelines.serving.child:read_parts"
 """``module:function`` that a decoding process imports (``pipelines.ingestion.isolation``)."""
 _USUAL_FPS = 25.0
 """Of files that state none, so that they have a length."""

@@ -29,6 +29,7 @@ from vlmodels.span import Cuts
 from vlmodels.video import VideoError
 
 CLASSES = ("red car", "sailing boat", "running dog")
+DEFAULTS = Limits()
 FACTS = ModelFacts("1", CLASSES, None, Views(4, 48, 1, "segments", 16), "cpu")
 
 
@@ -100,12 +101,12 @@ def serving(
     backend,
     folder: Path,
     *,
-    limits=Limits(),
+    limits=DEFAULTS,
     token="",
     uris=(),
     search=None,
     facts=FACTS,
-    versions=None,  # noqa: B008
+    versions=None,
 ) -> Iterator[str]:
     """Serve for the time of the block; yield the address."""
     listening = listen("127.0.0.1", 0)
