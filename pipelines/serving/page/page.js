@@ -131,7 +131,7 @@ function bars(topk) {
   const table = element("table", {}, element("caption", { className: "hint", textContent: "Most probable actions" }));
   for (const one of topk) {
     const fill = element("i");
-    fill.style.width = percent(one.probability);
+    fill.style.width = `${100 * one.probability}%`;
     const bar = element("div", { className: "bar" }, fill);
     bar.setAttribute("aria-hidden", "true");
     const name = element("th", { textContent: one.label, scope: "row" });

@@ -65,8 +65,11 @@ def test_a_video_is_answered_with_bars_pictures_and_a_timeline(page, video):
     assert page.locator(".pictures img").first.evaluate("image => image.naturalWidth") > 0
     assert page.locator(".strip span").count() >= 1
     assert page.get_by_role("rowheader", name="0.0 to").count() == 1
-    widths = page.locator("#results .bar i").evaluate_all("bars => bars.slice(0, 3).map(bar => bar.offsetWidth)")
-    assert widths == sorted(widths, reverse=True)
+    widths = page.locator("#results .bar i").evaluate_all(
+        "bars => bars.map(bar => 100 * bar.offsetWidth / bar.parentNode.offsetWidth)"
+    )
+    shares = [float(text.rstrip(" %")) for text in page.locator("#results td.share").all_inner_texts()]
+    assert widths == pytest.approx(shares[: len(widths)], abs=2)
     assert page.evaluate("document.activeElement.id") == "results"
 
 
