@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from typing import Any
 
-from pipelines.serving.messages import Reply, Timeline, Verdict, WindowReply
+from pipelines.serving.messages import Reply, SegmentReply, Timeline, Verdict, WindowReply
+from vlmodels.span import MICRO
 
 NONE = "none of these"
 
@@ -30,40 +30,24 @@ def row(name: str, start: float | None, end: float | None, reply: Reply, timelin
             "window": timeline.window,
             "stride": timeline.stride,
             "windows": [_window(window) for window in reply.windows],
-            "segments": segments(reply.windows, timeline),
+            "segments": [_segment(segment) for segment in reply.segments],
         }
     return found
-
-
-def failed(name: str, reason: str) -> dict[str, Any]:
-    """Return the row of a video that was not decoded at all."""
-    return row(name, None, None, Reply(None, reason), None)
-
-
-def segments(windows: Sequence[WindowReply], timeline: Timeline) -> list[dict[str, Any]]:
-    """Join neighbouring windows of one label; the probability is the mean of theirs."""
-    joined: list[list[WindowReply]] = []
-    for window in windows:
-        before = joined[-1][-1] if joined else None
-        near = before is not None and window.start - before.start < 1.5 * timeline.stride
-        if near and before is not None and _label(before.verdict) == _label(window.verdict):
-            joined[-1].append(window)
-        else:
-            joined.append([window])
-    return [
-        {
-            "start": some[0].start,
-            "end": some[-1].end,
-            "label": _label(some[0].verdict),
-            "probability": round(sum(one.verdict.topk[0][1] for one in some) / len(some), 6),
-        }
-        for some in joined
-    ]
 
 
 def _window(window: WindowReply) -> dict[str, Any]:
     found = {"start": window.start, "end": window.end, **_verdict(window.verdict)}
     return found | ({"picture": _data_uri(window.picture)} if window.picture else {})
+
+
+def _segment(segment: SegmentReply) -> dict[str, Any]:
+    return {
+        "start": round(segment.start, MICRO),
+        "end": round(segment.end, MICRO),
+        "status": segment.status,
+        "label": segment.label,
+        "probability": round(segment.probability, 6),
+    }
 
 
 def _verdict(verdict: Verdict | None) -> dict[str, Any]:

@@ -18,17 +18,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.ingestion.isolation import Decoded, IsolatedDecoder
 from pipelines.serving.frames import PARTS, WHOLE, ReadSettings, seconds_of
 from pipelines.serving.messages import Ask, Frames, Reply, Scored, Timeline, Views, WindowReply
-from vlmodels.span import Cuts, Span
+from vlmodels.span import MICRO, Cuts, Span
 
 AT_ONCE = 16
 """Windows that are decoded in one go, and scored together: they bound the memory of a long video."""
 _IDLE_LIMIT_S = 86_400.0
 """A child waits that long for work, as the first request after it would wait for another child."""
 _NO_FILE = "/dev/null/none"
+_ROUNDING = 1e-6
 PICTURES = 8
 PICTURE_HEIGHT = 120
 """Pixels: of the pictures that the page shows."""
@@ -63,7 +65,7 @@ class Decoder:
     """
 
     def __init__(self, model: Any, settings: DecoderSettings, pool: Reading | None = None) -> None:
-        self._model = model.options(method_name="score")
+        self._model = model
         self._pool: Reading = pool or Pool(settings)
         self._workers, self._max_windows = settings.workers, settings.max_windows
 
@@ -83,7 +85,7 @@ class Decoder:
         decode_s = time.perf_counter() - began
         if whole.frames is None or whole.info is None:
             return refusal(whole.error)
-        scored: Scored = await self._model.remote(ask.model.version, ask.choice, (whole.frames,))
+        scored: Scored = await self._model.score.remote(ask.model.version, ask.choice, (whole.frames,))
         if scored.problem:
             return Reply(None, scored.problem)
         reply = Reply(
@@ -101,21 +103,29 @@ class Decoder:
             reason = f"its timeline has {len(spans)} windows, over the limit of {self._max_windows}; raise stride"
             return Reply(None, reason, "max_windows")
         found = [window async for window in self._windows(path, ask, spans)]
-        return replace(reply, windows=tuple(found))
+        if not found:
+            return Reply(None, "no window of it shows a frame")
+        parts = [Span(window.start, window.end) for window, _ in found]
+        rows = np.stack([row for _, row in found])
+        segments = await self._model.join.remote(ask.model.version, ask.choice, parts, rows)
+        return replace(reply, windows=tuple(window for window, _ in found), segments=segments)
 
-    async def _windows(self, path: str, ask: Ask, spans: list[Span]) -> AsyncIterator[WindowReply]:
+    async def _windows(
+        self, path: str, ask: Ask, spans: list[Span]
+    ) -> AsyncIterator[tuple[WindowReply, NDArray[np.float32]]]:
         for start in range(0, len(spans), AT_ONCE):
             some = spans[start : start + AT_ONCE]
             parts = await self._pool.read(path, ask.model.views, some)
             read = [(span, part.frames) for span, part in zip(some, parts, strict=True) if part.frames is not None]
             if not read:  # times beyond the last frame, where the header promises more
                 continue
-            scored: Scored = await self._model.remote(
+            scored: Scored = await self._model.score.remote(
                 ask.model.version, ask.choice, tuple(frames for _, frames in read)
             )
-            for (span, frames), verdict in zip(read, scored.verdicts, strict=True):
+            assert scored.rows is not None
+            for (span, frames), verdict, row in zip(read, scored.verdicts, scored.rows, strict=True):
                 picture = _jpeg(frames[0, frames.shape[1] // 2]) if ask.pictures else b""
-                yield WindowReply(span.start, span.end, verdict, picture)
+                yield WindowReply(span.start, span.end, verdict, picture), row
 
 
 class Pool:
@@ -176,10 +186,17 @@ class _Worker:
 
 
 def windows(whole: Span, seconds: float, timeline: Timeline) -> list[Span]:
-    """Return the windows over a part of a video that is ``seconds`` long: those that are whole, at least one."""
-    count = max(1, 1 + int((seconds - timeline.window) / timeline.stride + 1e-6))
-    starts = [whole.start + number * timeline.stride for number in range(count)]
-    return [Span(round(start, 6), round(start + timeline.window, 6)) for start in starts]
+    """Return the windows over a part of a video that is ``seconds`` long, those of ``vlmodels.windows``.
+
+    They begin every stride as long as they end within the part; if something is left, one more ends with it. A part
+    that is shorter than a window is one.
+    """
+    last = max(0.0, seconds - timeline.window)
+    starts = [number * timeline.stride for number in range(1 + int(last / timeline.stride + _ROUNDING))]
+    if last - starts[-1] > _ROUNDING * timeline.stride:
+        starts.append(last)
+    length = max(min(timeline.window, seconds), 10 * 10.0**-MICRO)
+    return [Span(round(whole.start + start, MICRO), round(whole.start + start + length, MICRO)) for start in starts]
 
 
 def span_of_times(start: float | None, end: float | None) -> Span | None:

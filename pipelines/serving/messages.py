@@ -1,6 +1,6 @@
 """What the front of the server, its decoders and its model say to each other."""
 
-# Shapes: V view, T frame, H W pixel row and column.
+# Shapes: N video or window, C class, V view, T frame, H W pixel row and column.
 
 from __future__ import annotations
 
@@ -123,12 +123,14 @@ class Scored:
 
     Attributes:
         verdicts: one for each of the request's videos or windows.
+        rows: probabilities (N,C) of all classes, from which a timeline's segments are made; None if there is none.
         batch: number of requests that were scored together, in one of their answers; 0 in the others.
         seconds: that the batch took.
         problem: why there are no verdicts, such as labels that cannot be used.
     """
 
     verdicts: tuple[Verdict, ...]
+    rows: NDArray[np.float32] | None = None
     batch: int = 0
     seconds: float = 0.0
     problem: str = ""
@@ -145,6 +147,17 @@ class WindowReply:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentReply:
+    """Seconds of one label, joined from windows (``pipelines.prediction.segments``)."""
+
+    start: float
+    end: float
+    label: str
+    probability: float
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """What a decoder answers: a verdict, or the reason why there is none.
 
@@ -155,6 +168,7 @@ class Reply:
         seconds: length of the video; 0 if unknown.
         pictures: JPEG files, in the order of the video.
         windows: of the timeline.
+        segments: that they make.
         batches: sizes of the batches that it was first in.
         decode_s: seconds that decoding took.
         model_s: seconds that the model took.
@@ -166,6 +180,7 @@ class Reply:
     seconds: float = 0.0
     pictures: tuple[bytes, ...] = ()
     windows: tuple[WindowReply, ...] = ()
+    segments: tuple[SegmentReply, ...] = ()
     batches: tuple[int, ...] = ()
     decode_s: float = 0.0
     model_s: float = 0.0

@@ -1,6 +1,6 @@
 """The Serve deployment that holds the model: it scores what waits together, and holds two versions while one goes."""
 
-# Shapes: V view, T frame, H W pixel row and column.
+# Shapes: N video or window, C class, V view, T frame, H W pixel row and column.
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.serving.messages import Choice, Frames, ModelFacts, Scored, Verdict, Views
+from pipelines.serving.messages import Choice, Frames, ModelFacts, Scored, SegmentReply, Verdict, Views
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from vlmodels.predictor import Predictor
+    from vlmodels.span import Span
 
 MOST_TOGETHER = 16
 """Requests that are scored in one batch; the predictor splits what the memory does not hold."""
@@ -101,6 +104,13 @@ class Model:
             self._task = asyncio.create_task(self._score_what_waits())
         return await answer
 
+    async def join(
+        self, version: str, choice: Choice, spans: Sequence[Span], rows: NDArray[np.float32]
+    ) -> tuple[SegmentReply, ...]:
+        """Return the segments that the windows of a timeline make, from their probabilities (N,C)."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._joined, version, choice, spans, rows)
+
     async def embed_texts(self, version: str, texts: tuple[str, ...]) -> NDArray[np.float32]:
         """Return the normalised features (M,E) of texts."""
         loop = asyncio.get_running_loop()
@@ -155,12 +165,27 @@ class Model:
         if not np.isfinite(probabilities).all():
             raise UserError("the scores are not finite; the adapter is damaged: copy or train it again")
         seconds = time.perf_counter() - began
-        rows = iter(probabilities)
-        answers = []
+        answers, done = [], 0
         for number, one in enumerate(batch):
-            verdicts = tuple(_verdict(predictor, next(rows), one.choice) for _ in one.videos)
-            answers.append(Scored(verdicts, 0 if number else len(batch), seconds))
+            rows = probabilities[done : done + len(one.videos)]
+            done += len(one.videos)
+            verdicts = tuple(_verdict(predictor, row, one.choice) for row in rows)
+            answers.append(Scored(verdicts, rows, 0 if number else len(batch), seconds))
         return answers
+
+    def _joined(
+        self, version: str, choice: Choice, spans: Sequence[Span], rows: NDArray[np.float32]
+    ) -> tuple[SegmentReply, ...]:
+        from pipelines.prediction.segments import Segmenter  # torch: late
+
+        predictor = self._predictor(version)
+        predictor.set_labels(choice.labels)
+        segmenter = Segmenter(lambda row: predictor.answer(row, 1, choice.threshold))
+        for span, row in zip(spans, rows, strict=True):
+            segmenter.add(span, row)
+        return tuple(
+            SegmentReply(one.start, one.end, one.label, one.probability, one.status) for one in segmenter.finish()
+        )
 
     def _predictor(self, version: str) -> Predictor:
         """Return a version's predictor; a replica that was started again may have to load it."""

@@ -118,7 +118,7 @@ async def _receive_form(body: Body, boundary: bytes, folder: Path, limits: Limit
 async def _receive_json(body: Body, folder: Path, limits: Limits) -> Received:
     fields = await read_json(body, limits)
     listed = fields.pop("videos", None)
-    videos = [{name: fields.pop(name) for name in ("uri", "base64", "name") if name in fields}]
+    videos: list[dict[str, Any]] = [{name: fields.pop(name) for name in ("uri", "base64", "name") if name in fields}]
     if listed is not None:
         if videos != [{}] or not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
             raise RefusedError(422, "wrong_fields", '"videos" is a list of {"uri": ...} or {"base64": ...}, alone')

@@ -7,6 +7,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -40,13 +41,13 @@ def save_model(folder: Path, classes: tuple[str, ...] = CLASSES) -> Path:
 
 
 class Handle:
-    """What Serve gives for a deployment, here the object itself."""
+    """What Serve gives for a deployment: here its object is called itself."""
 
-    def __init__(self, method) -> None:
-        self.remote = method
+    def __init__(self, served) -> None:
+        self._served = served
 
-    def options(self, method_name: str) -> Handle:
-        return self
+    def __getattr__(self, name):
+        return SimpleNamespace(remote=getattr(self._served, name))
 
 
 class PoolHere:
@@ -67,13 +68,13 @@ class PoolHere:
 
 
 class BackendHere:
-    """Answers with a model of this process; ``gate``, if there is one, is waited for by each request."""
+    """Answers with a model of this process; each request waits for ``held``, if there is one."""
 
     def __init__(self, source: Path, limits: Limits) -> None:
         self.model = Model(ModelSettings(str(source)))
         settings = DecoderSettings(1, limits.max_seconds, limits.max_pixels, limits.max_windows, limits.decode_s)
         pool = PoolHere(limits.max_seconds, limits.max_pixels)
-        self.decoder = Decoder(Handle(self.model.score), settings, pool)
+        self.decoder = Decoder(Handle(self.model), settings, pool)
         self.prepare, self.keep, self.embed_texts = self.model.prepare, self.model.keep, self.model.embed_texts
         self.held: threading.Event | None = None
 

@@ -39,6 +39,7 @@ DOORS = {
     "descriptions": "flags commands",
     "planning": "training_flags plan text identity start",
     "runs": "run registry record protocol_script tracking",
+    "prediction": "segments",
     "serving": "limits server",
     "sweeps": "flags plan text session report.columns",
 }

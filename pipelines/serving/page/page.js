@@ -99,8 +99,8 @@ async function predict() {
 function show(answer) {
   byId("results").replaceChildren(...answer.results.map(shown));
   const read = answer.results.filter((row) => row.status !== "failed");
-  const first = read[0] ? `${read[0].video}: ${read[0].label}, ${percent(read[0].probability)}` : "no video could be read";
-  say(answer.results.length === 1 ? first : `${read.length} of ${answer.results.length} videos answered. ${first}`);
+  const first = read[0] ? `${read[0].video}: ${read[0].label}, ${percent(read[0].probability)}` : "There is no answer.";
+  say(answer.results.length === 1 || !read[0] ? first : `${read.length} of ${answer.results.length} answered. ${first}`);
   byId("results").focus({ preventScroll: true });
 }
 

@@ -84,7 +84,7 @@ def test_own_labels_and_a_broken_video(page, video, tmp_path):
     assert page.locator("#results .failed").inner_text()
     page.get_by_label("Own labels").fill("only one")
     page.get_by_role("button", name="Ask again").click()
-    page.wait_for_function("document.getElementById('results').innerText.includes('two')")
+    page.locator("#results").get_by_text("at least 2").wait_for()
 
 
 def test_a_video_is_dropped_and_one_over_the_limit_is_not_sent(page, video, tmp_path):

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 from pipelines.serving.access import choose_token
-from pipelines.serving.answers import segments
 from pipelines.serving.decoder import DecoderSettings, Pool, windows
 from pipelines.serving.limits import Limits, RefusedError
 from pipelines.serving.listening import listen
-from pipelines.serving.messages import Choice, Timeline, Verdict, WindowReply
+from pipelines.serving.messages import Choice, Timeline
 from pipelines.serving.model import Model, ModelSettings, views_of
 from pipelines.serving.search import SearchIndex
 from pipelines.serving.stored import AllowedUris
@@ -60,32 +59,14 @@ def test_a_taken_port_is_one_message():
     ("start", "seconds", "timeline", "expected"),
     [
         (0, 10, (4, 2), [(0, 4), (2, 6), (4, 8), (6, 10)]),
-        (0, 3, (4, 2), [(0, 4)]),
-        (5, 4.1, (2, 2), [(5, 7), (7, 9)]),
+        (0, 3, (4, 2), [(0, 3)]),
+        (5, 4.5, (2, 2), [(5, 7), (7, 9), (7.5, 9.5)]),
         (0, 0.3, (0.1, 0.1), [(0, 0.1), (0.1, 0.2), (0.2, 0.3)]),
     ],
 )
 def test_windows_cover_a_video(start, seconds, timeline, expected):
     found = windows(Span(start), seconds, Timeline(*timeline))
     assert np.array([(span.start, span.end) for span in found]) == pytest.approx(np.array(expected))
-
-
-def test_neighbouring_windows_of_one_label_are_joined():
-    def window(start, label, share, none=False):
-        return WindowReply(start, start + 2, Verdict(((label, share),), none))
-
-    shown = [
-        window(0, "a", 0.5),
-        window(1, "a", 0.7),
-        window(2, "b", 0.9),
-        window(3, "b", 0.2, none=True),
-        window(9, "a", 1),
-    ]
-    found = segments(shown, Timeline(2, 1))
-    assert [(one["start"], one["end"], one["label"]) for one in found] == [
-        (0, 3, "a"), (2, 4, "b"), (3, 5, "none of these"), (9, 11, "a"),
-    ]  # fmt: skip
-    assert found[0]["probability"] == pytest.approx(0.6)
 
 
 def test_search_refuses_the_features_of_another_model():
@@ -125,7 +106,7 @@ def test_an_alias_that_moves_is_taken_over_and_the_last_request_of_the_old_is_wa
         versions = loader.versions()
         with versions.use() as facts:
             task = asyncio.create_task(versions.look())
-            while versions.current.version != "2":
+            while versions.current.version != "2":  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.01)
             assert (facts.version, loader.kept) == ("1", [])
             with versions.use() as new:
