@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect
 from pipelines.serving import answers, openapi
 from pipelines.serving.access import Access
 from pipelines.serving.application import Backend
-from pipelines.serving.envelope import Envelope
+from pipelines.serving.envelope import INTERNAL, Envelope
 from pipelines.serving.gate import Gate
 from pipelines.serving.limits import Limits, RefusedError
 from pipelines.serving.messages import Ask, ModelFacts, Reply
@@ -83,6 +83,7 @@ def create_app(front: Front) -> Any:
     app.exception_handler(RefusedError)(_refused)
     app.exception_handler(ClientDisconnect)(_gone)
     app.exception_handler(HTTPException)(_not_found)
+    app.exception_handler(Exception)(_internal)
     _add_page(app)
     _add_state(app, front, metrics)
     _add_predict(app, front, gate, metrics)
@@ -219,3 +220,7 @@ async def _not_found(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path[:200]}: {error.detail}; see /docs"
     return JSONResponse({"error": {"code": "no_such_route", "message": message}}, error.status_code, error.headers)
+
+
+async def _internal(_: Request, __: Exception) -> Response:
+    return JSONResponse(INTERNAL, 500)  # the envelope tells the operator

@@ -12,7 +12,7 @@ import contextlib
 import io
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -50,7 +50,7 @@ class DecoderSettings:
 class Reading(Protocol):
     """Turns parts of a file into frames, as ``Pool`` does."""
 
-    async def read(self, path: str, views: Views, spans: list[Span | None]) -> list[Decoded]:
+    async def read(self, path: str, views: Views, spans: Sequence[Span | None]) -> list[Decoded]:
         """Return frames (V,T,H,W,3) and facts of each part of a video; None stands for all of it."""
         ...
 
@@ -136,11 +136,11 @@ class Pool:
         self._threads = ThreadPoolExecutor(settings.workers, thread_name_prefix="decode")
         self._free: list[_Worker] = [_Worker() for _ in range(settings.workers)]
 
-    async def read(self, path: str, views: Views, spans: list[Span | None]) -> list[Decoded]:
+    async def read(self, path: str, views: Views, spans: Sequence[Span | None]) -> list[Decoded]:
         """Return frames (V,T,H,W,3) and facts of each part of a video; None stands for all of it."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, path, views, spans)
 
-    def _read(self, path: str, views: Views, spans: list[Span | None]) -> list[Decoded]:
+    def _read(self, path: str, views: Views, spans: Sequence[Span | None]) -> list[Decoded]:
         worker = self._free.pop()  # as many as threads, so there is one
         try:
             return worker.read(path, views, spans, self._settings)
@@ -165,7 +165,7 @@ class _Worker:
     decoder: IsolatedDecoder | None = None
     views: Views | None = field(default=None)
 
-    def read(self, path: str, views: Views, spans: list[Span | None], settings: DecoderSettings) -> list[Decoded]:
+    def read(self, path: str, views: Views, spans: Sequence[Span | None], settings: DecoderSettings) -> list[Decoded]:
         if self.decoder is None or self.views != views:
             self.close()
             read = ReadSettings(views, settings.max_seconds, settings.max_pixels)
@@ -173,7 +173,7 @@ class _Worker:
                 WHOLE, read, views.largest, settings.decode_s, PARTS, idle_limit_s=_IDLE_LIMIT_S
             )
             self.views = views
-        cuts = None if spans == [None] else [Cuts(tuple(spans))]
+        cuts = None if list(spans) == [None] else [Cuts(tuple(spans))]
         # Copied, as the memory is the child's; and those that have no frames keep their reason.
         return [
             one if one.frames is None else Decoded(np.array(one.frames), one.info) for one in self.decoder([path], cuts)

@@ -25,6 +25,7 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
+INTERNAL = {"error": {"code": "internal", "message": "an error of the server; its log says more"}}
 _OTHER = "other"
 
 
@@ -59,8 +60,7 @@ class Envelope:
         except Exception as error:  # noqa: BLE001 - one request's error is no end of the server
             _tell(error)
             if not call.status:
-                body = {"error": {"code": "internal", "message": "an error of the server; its log says more"}}
-                await JSONResponse(body, 500)(scope, call.receive, call.send)
+                await JSONResponse(INTERNAL, 500)(scope, call.receive, call.send)
         finally:
             path = scope["path"] if scope["path"] in self._paths else _OTHER
             self._metrics.request(path, call.status, time.perf_counter() - began)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import socket
 import threading
@@ -16,7 +17,6 @@ from pipelines.serving.search import SearchIndex
 from tests.helpers.http_requests import call, form, predict, predict_json
 from tests.helpers.serving import CLASSES, FACTS, EchoBackend, serving
 from vlmodels import load
-from vlmodels.span import Span
 
 
 @pytest.fixture(scope="module")
@@ -285,6 +285,19 @@ def test_the_api_is_described(url):
     assert "://" not in call(url, "GET", "/docs")[2].replace("http://www.w3.org", "")
 
 
+def test_an_error_of_the_server_is_json_and_costs_one_request(backend, facts, video, tmp_path, capfd):
+    class Broken(EchoBackend):
+        async def predict(self, ask):
+            raise ZeroDivisionError("of a test")
+
+    with serving(Broken(), tmp_path, facts=facts) as url:
+        for _ in range(2):
+            status, _, body = predict(url, ("video", video))
+            assert (status, body["error"]["code"]) == (500, "internal")
+        assert call(url, "GET", "/health")[0] == 200
+    assert "ZeroDivisionError: of a test" in capfd.readouterr().err
+
+
 def test_search_ranks_by_the_texts_feature(tmp_path):
     def find(feature: np.ndarray, topk: int):
         return [{"video": f"{int(feature.argmax())}.mp4", "start": None, "end": None, "score": float(feature.max())}][
@@ -300,7 +313,8 @@ def test_search_ranks_by_the_texts_feature(tmp_path):
 
 def test_a_span_of_the_video_is_the_timelines(url, video):
     _, _, body = predict(url, ("video", video), ("window", "1"), ("start", "1"), ("end", "3"))
-    windows = body["results"][0]["timeline"]["windows"]
-    assert windows[0]["start"] == 1
-    assert windows[-1]["end"] == 3
-    assert Span(0, 1)  # spans are half open: no window begins at 3
+    timeline = body["results"][0]["timeline"]
+    assert (timeline["windows"][0]["start"], timeline["windows"][-1]["end"]) == (1, 3)
+    edges = [(one["start"], one["end"]) for one in timeline["segments"]]
+    assert (edges[0][0], edges[-1][1]) == (1, 3)
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(edges))
