@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def _add_predict(app: FastAPI, front: Front, gate: Gate, metrics: Metrics) -> No
     async def predict(request: Request) -> Response:
         began = time.perf_counter()
         with tempfile.TemporaryDirectory(dir=front.folder) as folder:
-            with gate.upload():
+            with gate.upload(), _room_told():
                 received = await receive(request, Path(folder), front.limits)
                 options = read_options(received.fields, front.limits)
                 if not received.videos:
@@ -159,12 +160,26 @@ def _add_predict(app: FastAPI, front: Front, gate: Gate, metrics: Metrics) -> No
 def _add_search(app: FastAPI, front: Front, index: SearchIndex, gate: Gate) -> None:
     @app.post("/v1/search", summary="Find videos by a text", openapi_extra=openapi.SEARCH)
     async def search(request: Request) -> dict[str, Any]:
-        options = checked(SearchOptions, await read_json(request, front.limits))
+        with gate.upload():
+            options = checked(SearchOptions, await read_json(request, front.limits))
         with gate.work(), front.versions.use() as facts:
             index.check(facts)
             feature = (await front.backend.embed_texts(facts.version, (options.text,)))[0]
             results = await asyncio.to_thread(index.find, feature, options.topk)
         return {"model": _identity(front, facts), "results": results}
+
+
+@contextmanager
+def _room_told() -> Iterator[None]:
+    """Tell a full disk as what it is: others may be served."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise RefusedError(
+            503, "no_room", "the server has no room for the videos", headers={"Retry-After": "30"}
+        ) from error
 
 
 def _fetch(received: Received, front: Front) -> None:

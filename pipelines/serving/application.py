@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pipelines.serving.limits import Limits, RefusedError
 from pipelines.serving.messages import Ask, ModelFacts, Reply
 from pipelines.serving.model import ModelSettings
+from vlmodels.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-NAME = "vidadapt"
-_START_S = 600.0
 _ATTEMPTS = 2
 """A request whose worker was lost is asked once more: it changes nothing, so it may be."""
 
@@ -61,7 +60,7 @@ class Deployed:
     model: ModelSettings
     limits: Limits
     decoders: int
-    name: str = NAME
+    name: str
 
 
 class ServeBackend:
@@ -81,8 +80,19 @@ class ServeBackend:
         return await _asked(lambda: self._decoder.predict.remote(ask))
 
     async def prepare(self, version: str) -> ModelFacts:
-        """Load a version, and return its facts."""
-        facts: ModelFacts = await self._model.prepare.remote(version)
+        """Load a version, and return its facts.
+
+        Raises:
+            UserError: it cannot be loaded.
+        """
+        from ray.exceptions import RayTaskError
+
+        try:
+            facts: ModelFacts = await self._model.prepare.remote(version)
+        except RayTaskError as error:
+            if isinstance(error.cause, UserError):  # as it was raised, without Ray's account of where
+                raise UserError(str(error.cause)) from error
+            raise
         await self._decoder.warm.remote(facts.views)
         return facts
 
@@ -116,7 +126,6 @@ def deploy(deployed: Deployed) -> ServeBackend:
 
     from pipelines.serving.decoder import Decoder, DecoderSettings
     from pipelines.serving.model import Model
-    from vlmodels.errors import UserError
 
     logging.getLogger("ray.serve").setLevel(logging.INFO if os.environ.get("VIDADAPT_DEBUG") else logging.ERROR)
     limits, alone = deployed.limits, not os.environ.get("RAY_ADDRESS")
@@ -145,7 +154,7 @@ def deploy(deployed: Deployed) -> ServeBackend:
     return ServeBackend(handle, serve.get_deployment_handle("model", deployed.name), far=len(ray.nodes()) > 1)
 
 
-def remove(name: str = NAME) -> None:
+def remove(name: str) -> None:
     """End the application; a Serve with other applications goes on."""
     from ray import serve
 

@@ -27,7 +27,7 @@ class Limits:
     """
 
     max_bytes: int = 256 * MEGABYTE
-    max_json_bytes: int = 32 * MEGABYTE
+    max_json_bytes: int = 8 * MEGABYTE
     max_seconds: float = 600.0
     max_pixels: int = 4096 * 2304
     max_videos: int = 16

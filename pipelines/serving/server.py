@@ -85,7 +85,8 @@ def run_server(request: ServerRequest) -> None:
     require_installed()
     refuse([message for holds, message in request.limits.rules() if not holds])
     checked = _check(request)
-    with tempfile.TemporaryDirectory(prefix="vidadapt-serve-") as folder, _application(request) as backend:
+    port = checked.listening.getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="vidadapt-serve-") as folder, _application(request, port) as backend:
         facts = _first_facts(backend, checked)
         versions = Versions(request.model, facts, backend.prepare, backend.keep, say=_say)
         from pipelines.serving.app import Front, create_app  # packages of the extra: late
@@ -106,13 +107,13 @@ def run_server(request: ServerRequest) -> None:
         serve_http(app, checked.listening, request.limits.patience_s)
 
 
-def require_installed() -> None:
+def require_installed(names: Sequence[str] = _NEEDED) -> None:
     """Check that the packages of the extra ``serve`` are there.
 
     Raises:
         UserError: one is not.
     """
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"{', '.join(missing)} is not installed; pip install 'vidadapt[serve]'")
 
@@ -150,41 +151,34 @@ def _check(request: ServerRequest) -> _Checked:
 
 
 @contextlib.contextmanager
-def _application(request: ServerRequest) -> Iterator[ServeBackend]:
-    """Run the Serve application for the time of the block, on the cluster of RAY_ADDRESS or a local Ray."""
+def _application(request: ServerRequest, port: int) -> Iterator[ServeBackend]:
+    """Run the Serve application for the time of the block, on the cluster of RAY_ADDRESS or a local Ray.
+
+    On a cluster its name holds machine and port: other servers go on, one that was killed there is replaced.
+    """
     prepare_environment()
     connect()
     model = request.model if is_uri(request.model) or request.model.startswith("models:") else absolute(request.model)
     settings = ModelSettings(str(model), request.weights, request.device, request.registry)
+    name = f"vidadapt-{socket.gethostname()}-{port}"
     try:
-        yield deploy(Deployed(settings, request.limits, request.decoders or min(_MOST_DECODERS, _cpus())))
+        yield deploy(Deployed(settings, request.limits, request.decoders or min(_MOST_DECODERS, _cpus()), name))
     finally:
         import ray
 
         if os.environ.get("RAY_ADDRESS"):
-            remove()
+            remove(name)
         ray.shutdown()
 
 
 def _first_facts(backend: ServeBackend, checked: _Checked) -> ModelFacts:
     try:
-        facts = asyncio.run(_prepared(backend, checked.version))
+        facts = asyncio.run(backend.prepare(checked.version))
         if checked.search is not None:
             checked.search.check(facts)
     except RefusedError as error:
         raise UserError(error.message) from error
     return facts
-
-
-async def _prepared(backend: ServeBackend, version: str) -> ModelFacts:
-    from ray.exceptions import RayTaskError
-
-    try:
-        return await backend.prepare(version)
-    except RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise UserError(str(error.cause)) from error
-        raise
 
 
 def _cpus() -> int:

@@ -17,6 +17,7 @@ from pipelines.serving.listening import listen
 from pipelines.serving.messages import Choice, Timeline
 from pipelines.serving.model import Model, ModelSettings, views_of
 from pipelines.serving.search import SearchIndex
+from pipelines.serving.server import require_installed
 from pipelines.serving.stored import AllowedUris
 from pipelines.serving.versions import Versions
 from tests.helpers.serving import FACTS
@@ -74,6 +75,12 @@ def test_search_refuses_the_features_of_another_model():
     index.check(FACTS)  # its own is not known
     with pytest.raises(RefusedError, match="another version"):
         index.check(type(FACTS)("1", (), None, FACTS.views, "cpu", adapter="digest"))
+
+
+def test_what_is_not_installed_is_named_with_the_remedy():
+    require_installed()
+    with pytest.raises(UserError, match=r"no_such_package is not installed; pip install 'vidadapt\[serve\]'"):
+        require_installed(["json", "no_such_package"])
 
 
 def test_limits_must_be_above_zero():
