@@ -81,6 +81,8 @@ class Decoder:
     async def _predict(self, path: str, ask: Ask) -> Reply:
         began = time.perf_counter()
         span = span_of_times(ask.start, ask.end)
+        if ask.timeline is not None:
+            span = span or Span(0.0)  # as a part, whose seconds are exact
         (whole,) = await self._pool.read(path, ask.model.views, [span])
         decode_s = time.perf_counter() - began
         if whole.frames is None or whole.info is None:

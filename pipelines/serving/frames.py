@@ -6,14 +6,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from pipelines.serving.messages import Frames, Views
 from vlmodels.cuts import read_cuts
+from vlmodels.readers.clip import Header
 from vlmodels.readers.header import read_header
+from vlmodels.readers.times import read_times
 from vlmodels.resize import resize_cover, storage_shape, stored_short_side
 from vlmodels.sampling import Indices, view_indices
 from vlmodels.span import Cuts
@@ -55,12 +57,25 @@ def read_whole(path: str, settings: ReadSettings) -> tuple[Frames, VideoInfo]:
 def read_parts(path: str, settings: ReadSettings, cuts: Cuts) -> list[tuple[Frames, VideoInfo] | VideoError]:
     """Return the frames (V,T,H,W,3) and facts of each part of a video, or why there is no such part.
 
+    The frames per second of a part are the mean over its seconds, so that ``seconds_of`` is exact.
+
     Raises:
         VideoError: as ``read_whole``.
     """
-    _check(path, settings)
+    length = _check(path, settings)
     found = read_cuts(path, cuts.spans, _each_once(settings.views), _to_size(settings.views))
-    return [one if isinstance(one, VideoError) else _in_views(*one, settings.views) for one in found]
+    read: list[tuple[Frames, VideoInfo] | VideoError] = []
+    for span, part in zip(cuts.spans, found, strict=True):
+        if isinstance(part, VideoError):
+            read.append(part)
+            continue
+        frames, info = _in_views(*part, settings.views)
+        if span is None:
+            read.append((frames, info))
+            continue
+        seconds = min(span.end, length) - span.start
+        read.append((frames, replace(info, fps=info.n_frames / seconds if seconds > 0 else info.fps)))
+    return read
 
 
 def seconds_of(info: VideoInfo) -> float:
@@ -68,8 +83,8 @@ def seconds_of(info: VideoInfo) -> float:
     return info.n_frames / (info.fps or _USUAL_FPS)
 
 
-def _check(path: str, settings: ReadSettings) -> None:
-    """Compare what the header says with the limits, before a frame is decoded."""
+def _check(path: str, settings: ReadSettings) -> float:
+    """Compare what the container says with the limits, before a frame is decoded; return the seconds of the video."""
     with Path(path).open("rb") as file:
         webp = file.read(12)[8:12] == b"WEBP"
     if webp:
@@ -77,7 +92,7 @@ def _check(path: str, settings: ReadSettings) -> None:
         pixels, seconds = info.width * info.height, seconds_of(info)
     else:
         header = read_header(Path(path))
-        pixels, seconds = header.frame_bytes // 3, header.shown / (header.fps or _USUAL_FPS)
+        pixels, seconds = header.frame_bytes // 3, _length(path, header)
     if pixels > settings.max_pixels:
         raise VideoError(
             path,
@@ -87,6 +102,14 @@ def _check(path: str, settings: ReadSettings) -> None:
         raise VideoError(
             path, f"max_seconds: it is {seconds:.0f} s long, over the limit of {settings.max_seconds:g} s; cut it"
         )
+    return seconds
+
+
+def _length(path: str, header: Header) -> float:
+    times = read_times(Path(path), header)
+    if not times.shown:
+        return header.shown / (header.fps or _USUAL_FPS)
+    return float((times.end - times.offset) * times.base)
 
 
 def _each_once(views: Views) -> Callable[[int], Indices]:

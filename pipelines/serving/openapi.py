@@ -7,8 +7,8 @@ from typing import Any
 from pipelines.serving.options import Options, SearchOptions
 
 DESCRIPTION = (
-    'Names actions in videos. Errors are JSON: `{"error": {"code", "message", "limit"}}`; 413 and 422 name a limit '
-    "that was passed, 503 has a Retry-After. A server that is open to a network asks for `Authorization: Bearer`."
+    'Names actions in videos. Errors are JSON: {"error": {"code", "message", "limit"}}; 413 and 422 name a limit '
+    "that was passed, 503 has a Retry-After. A server that is open to a network asks for Authorization: Bearer TOKEN."
 )
 
 
