@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import sys
 import time
@@ -26,6 +28,9 @@ _HEADERS = {
     "cache-control": "no-store",
 }
 INTERNAL = {"error": {"code": "internal", "message": "an error of the server; its log says more"}}
+_DRAIN_S = 1.0
+_SHORT = (401, 403, 408)
+"""Answers for which the rest of a body is not waited for."""
 _OTHER = "other"
 
 
@@ -47,9 +52,9 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        call = _Call(receive, send)
         began = time.perf_counter()
         headers = Headers(scope=scope)
+        call = _Call(receive, send, waits="expect" in headers)
         try:
             self._access.check(
                 scope["path"], headers.get("host", ""), headers.get("origin", ""), headers.get("authorization", "")
@@ -67,10 +72,16 @@ class Envelope:
 
 
 class _Call:
-    """Receives and sends for one request; a connection whose body was not read to its end is closed."""
+    """Receives and sends for one request; a connection whose body was not read to its end is closed.
 
-    def __init__(self, receive: Any, send: Any) -> None:
-        self._receive, self._send = receive, send
+    Args:
+        receive: as ASGI has it.
+        send: the same.
+        waits: whether the sender waits for a word before it sends the body.
+    """
+
+    def __init__(self, receive: Any, send: Any, *, waits: bool) -> None:
+        self._receive, self._send, self._waits = receive, send, waits
         self.status = 0
         self._whole = False
 
@@ -86,8 +97,17 @@ class _Call:
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
             if self.status >= 400 and not self._whole:
+                if not self._waits and self.status not in _SHORT:
+                    await self._drain()
                 headers["connection"] = "close"
         await self._send(message)
+
+    async def _drain(self) -> None:
+        """Read on for a moment: many senders look for an answer only when they have sent all."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_S):
+                while not self._whole:
+                    await self.receive()
 
 
 def _tell(error: Exception) -> None:

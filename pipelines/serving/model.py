@@ -38,12 +38,14 @@ class ModelSettings:
         weights: weight file of the backbone, or None.
         device: torch's name of it.
         registry: tracking URI of MLflow; "" for none.
+        threads: that compute on a CPU; 0 for as many as Ray gives, which is one for each CPU that it reserves.
     """
 
     source: str
     weights: str | None = None
     device: str = "cpu"
     registry: str = ""
+    threads: int = 0
 
     def uri_of(self, version: str) -> str:
         """Return the URI of a version of the model; a folder has none."""
@@ -195,13 +197,17 @@ class Model:
             return self._predictors[version]
 
     def _load(self, version: str) -> Predictor:
-        from pipelines.storage.cache import local_run  # torch: late
+        import torch  # late, as all that imports it: this module is imported by the front too
+
+        from pipelines.storage.cache import local_run
         from pipelines.storage.files import file_sha256
         from vlmodels import load
         from vlmodels.checkpoint import ADAPTER
         from vlmodels.model_folder import model_folder
 
         settings = self._settings
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
         folder = model_folder(local_run(settings.uri_of(version)))
         predictor = load(folder, weights=settings.weights, device=settings.device)
         self._adapters[version] = file_sha256(next(folder.rglob(ADAPTER)))

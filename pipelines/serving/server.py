@@ -159,7 +159,8 @@ def _application(request: ServerRequest, port: int) -> Iterator[ServeBackend]:
     prepare_environment()
     connect()
     model = request.model if is_uri(request.model) or request.model.startswith("models:") else absolute(request.model)
-    settings = ModelSettings(str(model), request.weights, request.device, request.registry)
+    threads = 0 if os.environ.get("RAY_ADDRESS") else _cpus()
+    settings = ModelSettings(str(model), request.weights, request.device, request.registry, threads)
     name = f"vidadapt-{socket.gethostname()}-{port}"
     try:
         yield deploy(Deployed(settings, request.limits, request.decoders or min(_MOST_DECODERS, _cpus()), name))

@@ -268,6 +268,14 @@ def test_a_body_that_is_announced_as_too_large_is_not_waited_for(url):
     assert answer.startswith(b"HTTP/1.1 413")
 
 
+def test_a_sender_that_looks_for_an_answer_at_its_end_gets_one(url, tmp_path):
+    large = tmp_path / "large.mp4"
+    large.write_bytes(bytes(20_000_000))
+    status, headers, body = predict(url, ("video", large))
+    assert (status, headers["Content-Type"]) == (413, "application/json")
+    assert body["error"]["limit"]["name"] == "max_bytes"
+
+
 def test_names_are_never_paths(url, video, tmp_path):
     body = form(("video", video)).replace(b"a clip.mp4", b"../../../../../../tmp/\x1b[31mx\xff.mp4")
     status, _, answer = call(url, "POST", "/v1/predict", body, content_type="multipart/form-data; boundary=b0undary")
