@@ -216,7 +216,7 @@ def memory_mb(root: int) -> dict[str, float]:
             pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         except (OSError, IndexError):
             continue
-        replica = re.match(r"ray::ServeReplica:\w+:(\w+)", name)
+        replica = re.match(r"ray::ServeReplica:[^:]+:(\w+)", name)
         label = "server" if pid == root else "decoding" if "isolation" in name else "Ray"
         found[f"replica {replica[1]}" if replica else label] += pages * os.sysconf("SC_PAGE_SIZE") / 2**20
     return dict(found)
