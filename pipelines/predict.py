@@ -2,7 +2,7 @@
 
 Examples:
   python pipelines/predict.py clip.mp4 --model models:/msta-b2n@champion --labels "clapping,walking"
-  python pipelines/predict.py clip.mp4 --model models:/msta-b2n@champion --labels labels.csv   # or '"kick, then run",walk'
+  python pipelines/predict.py clip.mp4 --model models:/msta-b2n@champion --labels labels.csv    # or '"sit, stand",walk'
   python pipelines/predict.py match.mp4 --start 3 --end 8.5 --model models:/msta-b2n@champion      # these seconds alone
   python pipelines/predict.py frames/v1 --model models:/msta-b2n@champion                # a folder of numbered pictures
   python pipelines/predict.py match.mp4 --window 4 --stride 2 --model models:/msta-b2n@champion    # a timeline: a page
@@ -17,7 +17,6 @@ what was cut off. Lists have a path on each line, or are CSV with the columns vi
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -103,14 +102,10 @@ def many(listing: Listing, request: PredictRequest, show: Callable[[Row], None] 
 
 def print_row(row: Row, *, as_json: bool) -> None:
     """Print a row: its labels, or on stderr why there are none."""
-    found = row.to_json()
     if row.reason:
-        note(f"error: {found['video']}: {found['reason']}")
+        note(f"error: {row.lines[0]}: {row.reason}")
     if as_json:
-        times = {name: found[name] for name in ("start", "end") if found[name] is not None}
-        reason = {"reason": found["reason"]} if row.reason else {}
-        scores = {label: round(probability, 6) for label, probability in row.topk}
-        print(json.dumps({"video": found["video"], **times, "status": row.status, **reason, "predictions": scores}))
+        print(row.json_line)
     elif not row.reason:
         print("\n".join(row.lines))
 

@@ -15,12 +15,15 @@ OTHERS = {
     "pipelines/runs/test_frozen.py": "files of an older version, read by several modules",
     "pipelines/scripts/test_protocol_scripts.py": "the four scripts that train, on the same data",
     "pipelines/scripts/test_scripts.py": "what holds for every script",
+    "pipelines/serving/test_page.py": "the page, in a real browser",
+    "pipelines/serving/test_parts.py": "the small modules of the server",
     "pipelines/test_layout.py": "the imports of all modules",
     "vlmodels/methods/test_m2clip_heads.py": "the second half of test_m2clip.py",
     "vlmodels/methods/test_msta_loss.py": "the second half of test_msta.py",
     "vlmodels/methods/test_omniclip_parts.py": "the second half of test_omniclip.py",
     "vlmodels/test_golden_losses.py": "all methods: the losses on record",
     "vlmodels/test_method_contract.py": "all methods: what each must do",
+    "vlmodels/test_one_space.py": "all methods: videos and texts are compared in one space",
 }
 
 

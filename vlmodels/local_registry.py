@@ -55,6 +55,26 @@ def local_model_folder(uri: str) -> Path | None:
     return None
 
 
+def local_version(uri: str) -> str | None:
+    """Return the version that "models:/name@alias" stands for; None: ask MLflow."""
+    file, wanted = registry_file(), _PLAIN.fullmatch(uri)
+    if file is None or wanted is None or not file.is_file():
+        return None
+    try:
+        with contextlib.closing(_open(file)) as store:
+            if store.execute("SELECT version_num FROM alembic_version").fetchall() != [(SCHEMA,)]:
+                return None
+            found = store.execute(_VERSION_OF_ALIAS, (wanted["name"], wanted["alias"])).fetchone()
+    except sqlite3.Error:
+        return None
+    return str(found[0]) if found else None
+
+
+def _open(file: Path) -> sqlite3.Connection:
+    """Open a store read-only: to look is not to migrate, and makes no file."""
+    return sqlite3.connect(f"file:{quote(str(file.resolve()))}?mode=ro", uri=True)
+
+
 def _beside(file: Path, location: str) -> Path:
     """Return the place of artefacts that lay in ``ARTIFACTS`` beside the store, which may have been moved since."""
     _, found, rest = location.partition(f"/{ARTIFACTS}/")
@@ -63,8 +83,7 @@ def _beside(file: Path, location: str) -> Path:
 
 def _location(file: Path, name: str, version: str | None, alias: str | None) -> str | None:
     """Return where a version's artefacts are, or None."""
-    # Read-only: to look is not to migrate, and makes no file.
-    with contextlib.closing(sqlite3.connect(f"file:{quote(str(file.resolve()))}?mode=ro", uri=True)) as store:
+    with contextlib.closing(_open(file)) as store:
         if store.execute("SELECT version_num FROM alembic_version").fetchall() != [(SCHEMA,)]:
             return None
         if version is None:

@@ -79,7 +79,8 @@ class _Job:
     settings: Any
     slot_bytes: int
     time_limit_s: float
-    decode_cuts: str
+    cuts: str
+    idle_limit_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +107,22 @@ class IsolatedDecoder:
         settings: passed on to it.
         largest: bytes that a clip's frames can have.
         time_limit_s: seconds for each clip.
-        decode_cuts: see ``CUTS_DECODER``.
+        cuts: ``module:function`` like ``CUTS_DECODER``, for parts of files.
+        idle_limit_s: seconds without work after which the child ends.
     """
 
     def __init__(
-        self, decode: str, settings: Any, largest: int, time_limit_s: float, decode_cuts: str = CUTS_DECODER
+        self,
+        decode: str,
+        settings: Any,
+        largest: int,
+        time_limit_s: float,
+        cuts: str = CUTS_DECODER,
+        *,
+        idle_limit_s: float = IDLE_LIMIT_S,
     ) -> None:
         slot_bytes = -(-largest // mmap.PAGESIZE) * mmap.PAGESIZE
-        self._job = _Job(decode, settings, slot_bytes, time_limit_s, decode_cuts)
+        self._job = _Job(decode, settings, slot_bytes, time_limit_s, cuts, idle_limit_s)
         self._file: IO[bytes] | None = None
         self._child: _Child | None = None
 
@@ -269,7 +278,7 @@ def serve(connection_fd: int, memory_fd: int) -> None:
     connection = Connection(connection_fd)
     job: _Job = connection.recv()
     _limit_memory(MEMORY_LIMIT + 3 * job.slot_bytes)
-    decoder = _Decoder(_function(job.decode), _function(job.decode_cuts), job.settings)
+    decoder = _Decoder(_function(job.decode), _function(job.cuts), job.settings)
     memory = np.frombuffer(mmap.mmap(memory_fd, SLOTS * job.slot_bytes), np.uint8)
     silence = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
@@ -277,7 +286,7 @@ def serve(connection_fd: int, memory_fd: int) -> None:
     connection.send("ready")
     while True:
         try:
-            if not connection.poll(IDLE_LIMIT_S):
+            if not connection.poll(job.idle_limit_s):
                 return
             question: _Question = connection.recv()
         except (EOFError, OSError):

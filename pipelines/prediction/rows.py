@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,6 +83,13 @@ class Row:
         return cls(
             found["video"], found["start"], found["end"], found["status"], topk, found["seconds"], found["reason"]
         )
+
+    @property
+    def json_line(self) -> str:
+        """The row as ``predict.py --json`` prints it: probabilities by labels."""
+        found = self.to_json()
+        wanted = {name: found[name] for name in ("video", "start", "end", "status", "reason") if found[name] not in (None, "")}
+        return json.dumps({**wanted, "predictions": {label: round(p, 6) for label, p in self.topk}})
 
     @property
     def lines(self) -> list[str]:

@@ -64,11 +64,11 @@ def test_a_video_below_the_models_threshold_is_none_of_these(tmp_path, capsys):
     (tmp_path / "run.json").write_text(json.dumps({"decision": {"threshold": 1.0}}))
     video = str(write_video(tmp_path / "a.mp4", frames=8))
     assert predict.main([video, "--model", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.splitlines()[1] == "  none of these; the most probable:"
+    assert capsys.readouterr().out.splitlines()[1] == "  none of these; the most probable are"
     assert predict.main([video, "--model", str(tmp_path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["none_of_these"]
+    assert json.loads(capsys.readouterr().out)["status"] == "none"
     assert predict.main([video, "--model", str(tmp_path), "--labels", "a dog,a cat", "--json"]) == 0
-    assert "none_of_these" not in json.loads(capsys.readouterr().out)
+    assert json.loads(capsys.readouterr().out)["status"] == "ok"
 
 
 @pytest.mark.ray
