@@ -1,4 +1,4 @@
-"""Serve a trained model over HTTP: POST /v1/predict, and a page to drop videos on. Needs pip install 'vidadapt[serve]'.
+"""Serve a trained model over HTTP: POST /v1/predict, and a page to drop videos on. Needs pip install -e '.[serve]'.
 
 Examples:
   python pipelines/serve.py --model models:/msta-b2n@champion              # http://127.0.0.1:8000, this machine only

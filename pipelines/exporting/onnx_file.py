@@ -28,7 +28,7 @@ def require_onnx() -> None:
     """Raise UserError unless what writes, reads and runs ONNX is installed."""
     if missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]:
         raise UserError(
-            f"--format onnx and both need {', '.join(missing)}: pip install 'vidadapt[export]'; "
+            f"--format onnx and both need {', '.join(missing)}: pip install -e '.[export]' in this package's folder; "
             "--format torch works without"
         )
 

@@ -115,7 +115,7 @@ def require_installed(names: Sequence[str] = _NEEDED) -> None:
     """
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"{', '.join(missing)} is not installed; pip install 'vidadapt[serve]'")
+        raise UserError(f"{', '.join(missing)} is not installed; pip install -e '.[serve]' in this package's folder")
 
 
 def start_text(request: ServerRequest, facts: ModelFacts, url: str) -> str:
