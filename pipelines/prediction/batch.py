@@ -82,7 +82,8 @@ def predict_many(
             work = Work(listing, pending, request, decode, files)
             _score_all(work, results, say, run or _run_of(request, len(pending)))
         results.write(topk=min(request.score.topk, len(files.labels or ()) or facts.classes or 1))
-        return summarise(journal.rows(), targets.shown, time.monotonic() - began, results.progress)
+        unit = "videos" if request.windows is None else "windows"
+        return summarise(journal.rows(), targets.shown, time.monotonic() - began, results.progress, unit)
 
 
 def _run_of(request: BatchRequest, pending: int) -> Run:

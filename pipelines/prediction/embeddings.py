@@ -97,6 +97,11 @@ def _write(path: Path, table: pa.Table) -> None:
     write_whole(path, write)
 
 
+def last_part(folder: Path) -> int:
+    """Return the number of the last part; -1 if there is none."""
+    return max((int(path.stem.removeprefix("part-")) for path in folder.glob("part-*.arrow")), default=-1)
+
+
 def remove_parts(folder: Path, but: Collection[int]) -> None:
     """Remove the parts whose numbers are not among ``but``: a kill came before their videos counted as done."""
     kept = {part_path(folder, number) for number in but}

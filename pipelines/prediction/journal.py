@@ -13,7 +13,7 @@ import os
 import shutil
 import socket
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,9 +88,8 @@ class Journal:
         self._file.seek(0, os.SEEK_END)
         at = self._file.tell()
         for entry in entries:
-            video = self.listing[entry.index]
             line = {
-                "key": self.listing.key(video.video, video.span).hex(),
+                "key": self.listing.key_of(entry.index).hex(),
                 "bytes": entry.bytes,
                 "mtime_ns": entry.mtime_ns,
                 "part": entry.part,
@@ -113,14 +112,21 @@ class Journal:
                 self._file.seek(at)
                 yield from (Row.from_json(one) for one in json.loads(self._file.readline())["rows"])
 
-    def read(self, *, retry: bool) -> list[Outdated]:
-        """Take over what an earlier process has done; return what has to be done again, which is removed.
+    def read(self, *, retry: bool, drop: Callable[[Sequence[Outdated]], None]) -> None:
+        """Take over what an earlier process has done, but for what has to be done again, which is removed.
 
         That are videos whose file has changed since, and, to ``retry``, those that have failed. Videos that are not in
         the listing stay.
+
+        Args:
+            retry: whether what has failed is done again.
+            drop: removes what is outdated elsewhere; called first, so that a kill leaves no line of it missing.
+
+        Raises:
+            OSError: it cannot be read or written.
         """
         self._cut_torn_line()
-        wanted = {self.listing.key(video.video, video.span): video.index for video in self.listing}
+        wanted = {self.listing.key_of(index): index for index in range(len(self.listing))}
         outdated: list[Outdated] = []
         gone: set[int] = set()
         for at, found in self._lines():
@@ -129,15 +135,18 @@ class Journal:
             if index >= 0 and ((retry and failed) or self._has_changed(index, found)):
                 gone.add(at)
                 outdated.append(Outdated(found["part"], tuple(map(Row.from_json, found["rows"]))))
+            self.parts.add(found["part"])
+        self.parts.discard(-1)
+        drop(outdated)
         if gone:
             self._remove_lines(gone)
+        self.parts.clear()
         for at, found in self._lines():
             self.parts.add(found["part"])
             index = wanted.get(bytes.fromhex(found["key"]), -1)
             if index >= 0:
                 self._at[index] = at
         self.parts.discard(-1)
-        return outdated
 
     def _lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
         self._file.seek(0)
@@ -158,6 +167,8 @@ class Journal:
         self._file = path.open("a+b")
 
     def _has_changed(self, index: int, found: Mapping[str, Any]) -> bool:
+        if self.listing[index].reason:
+            return False  # known to be wrong before it is opened
         if found["bytes"] is None:  # it was not there; or it is of a store
             return not self._is_same_absence(index)
         try:

@@ -100,6 +100,7 @@ def open_model(
     run = _run_folder(model_folder(local_run(given)))
     content = {path.name: path.read_bytes() for path in sorted(run.glob("*.json")) if path.is_file()}
     content[ADAPTER] = (run / ADAPTER).read_bytes()
+    weights = weights or _travelled_weights(run)
     files = ModelFiles(content, weights and _absolute(weights), tuple(labels) if labels is not None else None)
     predictor = Predictor.from_run(run, weights=weights and local_file(weights), device=device)
     if labels is not None:
@@ -150,6 +151,15 @@ def _run_folder(folder: Path) -> Path:
         content = f"there are {len(found)} models" if found else f"there is no {ADAPTER}"
         raise UserError(f"{content} in {folder}; give the folder of one run")
     return found[0].parent
+
+
+def _travelled_weights(run: Path) -> str | None:
+    """Return the weight file that lies beside the run in a registered model (``tracking.include_weights``), or None."""
+    from vlmodels.checkpoint import about_adapter
+
+    backbone = about_adapter((run / ADAPTER).read_bytes(), str(run / ADAPTER)).backbone
+    beside = run.parent / Path(backbone.weights or "").name
+    return str(beside) if backbone.file is not None and beside.is_file() else None
 
 
 def _absolute(weights: str) -> str:

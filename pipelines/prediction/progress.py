@@ -60,14 +60,15 @@ class Summary:
     """What a prediction of many videos has come to.
 
     Attributes:
-        ok: videos with an answer.
-        none: videos that are "none of these".
+        ok: videos, or windows of them (``unit``), with an answer.
+        none: those that are "none of these".
         reasons: of failures, the commonest first, each with how often it occurs.
-        failed: number of videos that failed.
+        failed: those that failed.
         seconds: that this command took.
         done: videos that this command has done.
         rate: clips per second; 0 if too few were done to tell.
         where: names of the results.
+        unit: what is counted.
     """
 
     ok: int
@@ -78,13 +79,18 @@ class Summary:
     done: int
     rate: float
     where: tuple[str, ...]
+    unit: str = "videos"
 
     @property
     def lines(self) -> Iterator[str]:
         """The summary for people."""
-        counts = [f"{self.ok} ok", f"{self.none} none of these" if self.none else "", f"{self.failed} failed"]
+        counts = [
+            f"{self.ok} {self.unit} ok",
+            f"{self.none} none of these" if self.none else "",
+            f"{self.failed} failed",
+        ]
         rate = f" ({self.rate:.1f} clips/s)" if self.rate else ""
-        yield f"{', '.join(filter(None, counts))}; {self.done} done now in {_duration(self.seconds)}{rate}"
+        yield f"{', '.join(filter(None, counts))}; {self.done} videos done now in {_duration(self.seconds)}{rate}"
         for reason, number in self.reasons[:REASONS]:
             yield f"  failed {number} x {shortened(reason, 160)}"
         rest = sum(number for _, number in self.reasons[REASONS:])
@@ -94,8 +100,10 @@ class Summary:
             yield f"written to {where}"
 
 
-def summarise(rows: Iterable[Row], where: tuple[str, ...], seconds: float, progress: Progress | None) -> Summary:
-    """Count the rows of all videos, those done earlier among them."""
+def summarise(
+    rows: Iterable[Row], where: tuple[str, ...], seconds: float, progress: Progress | None, unit: str = "videos"
+) -> Summary:
+    """Count the rows of all videos, or of their windows (``unit``), those done earlier among them."""
     states: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     for row in rows:
@@ -104,7 +112,9 @@ def summarise(rows: Iterable[Row], where: tuple[str, ...], seconds: float, progr
             reason = row.reason.replace(row.video, "VIDEO")
             reasons[reason if reason in reasons or len(reasons) < MOST_REASONS else "other reasons"] += 1
     done, rate = (progress.done, progress.rate) if progress else (0, 0.0)
-    return Summary(states[OK], states[NONE], states[FAILED], tuple(reasons.most_common()), seconds, done, rate, where)
+    return Summary(
+        states[OK], states[NONE], states[FAILED], tuple(reasons.most_common()), seconds, done, rate, where, unit
+    )
 
 
 def _duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from pipelines.prediction.embeddings import Embedding, remove_parts, remove_rows, write_about, write_part
+from pipelines.prediction.embeddings import Embedding, last_part, remove_parts, remove_rows, write_about, write_part
 from pipelines.prediction.journal import Entry, Journal, Outdated
 from pipelines.prediction.model import ModelFacts
 from pipelines.prediction.progress import Progress
@@ -133,20 +133,26 @@ class Results:
         folder = self.targets.embeddings
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        outdated = self.journal.read(retry=self.targets.retry)
+        self.journal.read(retry=self.targets.retry, drop=self._drop)
         kept = len(self.journal)
         if folder is not None:
-            remove_parts(folder, self.journal.parts | {one.part for one in outdated})
-            for number, same_part in groupby(sorted(outdated, key=_part_of), key=_part_of):
-                if number >= 0:
-                    gone = {(shown(row.video), row.start, row.end) for one in same_part for row in one.rows}
-                    remove_rows(folder, number, gone)
             about = {name: value for name, value in asdict(self.facts).items() if name not in ("decision", "classes")}
             if kept and not (folder / ABOUT).is_file():
                 raise UserError(f"{folder} has lost its {ABOUT}; --overwrite to make the features again")
             write_about(folder, about)
-            self._part = max({*self.journal.parts, *(one.part for one in outdated)}, default=-1) + 1
+            self._part = last_part(folder) + 1
         return kept
+
+    def _drop(self, outdated: Sequence[Outdated]) -> None:
+        """Remove the features of what is done again, and of what a kill has left."""
+        folder = self.targets.embeddings
+        if folder is None:
+            return
+        remove_parts(folder, self.journal.parts)
+        for number, same_part in groupby(sorted(outdated, key=_part_of), key=_part_of):
+            if number >= 0:
+                gone = {(shown(row.video), row.start, row.end) for one in same_part for row in one.rows}
+                remove_rows(folder, number, gone)
 
     def add_known_failures(self) -> None:
         """Add the videos of which the listing knows that they cannot be read."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipelines.prediction.decode import Look
+from pipelines.prediction.decode import FatalError, Look
 from pipelines.prediction.rows import FAILED, NONE, OK
 from vlmodels.errors import UserError
 from vlmodels.predictor import Predictor
@@ -82,6 +82,8 @@ def _score(predictor: Predictor, videos: Sequence[Frames], request: ScoreRequest
     except (UserError, RuntimeError, MemoryError) as error:
         if isinstance(error, torch.cuda.OutOfMemoryError):
             torch.cuda.empty_cache()
+        elif "CUDA error" in str(error):  # of no video: all that come after it would fail too
+            raise FatalError(f"the GPU has failed: {' '.join(str(error).split())[:300]}") from error
         if len(videos) == 1:
             return [_Answer(reason=f"cannot be scored: {' '.join(str(error).split())[:300]}")]
     return [answer for video in videos for answer in _score(predictor, [video], request)]

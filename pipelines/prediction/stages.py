@@ -172,7 +172,10 @@ class ModelStage:
         fatal = next(filter(None, looks["fatal"].to_pylist()), "") or self._problem
         if fatal:
             return pa.Table.from_pylist([{"fatal": fatal}], schema=SCORED)
-        scored = score_looks(self._predictor, looks_of(looks), self._request)
+        try:
+            scored = score_looks(self._predictor, looks_of(looks), self._request)
+        except FatalError as error:
+            return pa.Table.from_pylist([{"fatal": f"{error} (on {socket.gethostname()})"}], schema=SCORED)
         return pa.Table.from_pylist([_scored_row(one) for one in scored], schema=SCORED)
 
 

@@ -45,6 +45,10 @@ def timeline_request(parser: argparse.ArgumentParser, args: argparse.Namespace) 
             if value is not None:
                 parser.error(f"{flag} {value} is for timelines: add --window SECONDS")
         return None
+    if args.timeline is not None and (args.out is not None or args.embeddings is not None):
+        parser.error(
+            "--timeline makes pages, and --out and --embeddings rows and features of windows: ask for one of both"
+        )
     stride = args.window / 2 if args.stride is None else args.stride
     for flag, value in (("--window", args.window), ("--stride", stride)):
         if not math.isfinite(value) or value <= 0:

@@ -83,7 +83,7 @@ class Listing:
 
     def add(self, video: str, span: Span | None = None, fps: float = 0.0, reason: str = "") -> None:
         """Add a video, unless it is there."""
-        known = self.key(video, span) if not reason else self.key(f"{video}\n{reason}", span)
+        known = self.key(video, span, reason)
         if known in self._seen:
             self.repeats += 1
             return
@@ -115,10 +115,16 @@ class Listing:
         """Return the places of the videos of which it is known that they cannot be read."""
         return list(self._reasons)
 
-    def key(self, video: str, span: Span | None) -> bytes:
-        """Return 16 bytes that name a part of a video, however its path is written."""
+    def key(self, video: str, span: Span | None, reason: str = "") -> bytes:
+        """Return 16 bytes that name a part of a video, however its path is written, or what is wrong with it."""
         where = video if is_uri(video) else str(self.path(video))
-        return hashlib.blake2b(f"{where}\n{span}".encode(errors="surrogateescape"), digest_size=16).digest()
+        named = "\n".join((where, str(span), *filter(None, [reason])))
+        return hashlib.blake2b(named.encode(errors="surrogateescape"), digest_size=16).digest()
+
+    def key_of(self, index: int) -> bytes:
+        """Return the key of the video at a place."""
+        one = self[index]
+        return self.key(one.video, one.span, one.reason)
 
     def path(self, video: str) -> Path:
         """Return the absolute path of a local video."""

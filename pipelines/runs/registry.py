@@ -19,6 +19,9 @@ from pipelines.runs.mlflow_store import Say, connect, first_line, patiently
 from pipelines.runs.record import RunResult
 from vlmodels.errors import UserError
 
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""Codes of MLflow's errors that mean "there is none"; an unknown alias has the second."""
+
 
 def register_run(
     result: RunResult, config: TrainConfig, *, home: Home | None = None, say: Callable[[str], None] = print
@@ -63,17 +66,20 @@ def register_model(run_dir: Path, tracking: TrackingConfig, run_id: str | None, 
             "registering needs --register NAME and a run that MLflow tracks (--mlflow URI; --fresh repeats)"
         )
     client = connect(tracking.uri, say)
-    holder = _aliased(client, tracking)
+    holder = _aliased(client, tracking, say)
     aliased = f"models:/{tracking.register}@{tracking.alias}"
     if holder is not None and holder.run_id == run_id:
         return aliased
-    run = _tracked(client, tracking.uri, run_id)
+    run = _tracked(client, tracking.uri, run_id, say)
     moves = holder is None or tracking.move_alias
     version = _version_of(client, tracking.register, run_id)
     if version is None:
         version = _Registration(client, run_dir, tracking, run=run, aliased=aliased if moves else "", say=say).make()
     if moves:
         client.set_registered_model_alias(tracking.register, tracking.alias, version)
+        _rename_in_card(client, tracking.register, version, to=aliased)
+        if holder is not None:
+            _rename_in_card(client, tracking.register, holder.version, was=aliased)
         return aliased
     say(
         f"{aliased} stays version {holder.version}; the new one is version {version}: --move-alias with the same "
@@ -82,25 +88,40 @@ def register_model(run_dir: Path, tracking: TrackingConfig, run_id: str | None, 
     return f"models:/{tracking.register}/{version}"
 
 
-def _aliased(client: Any, tracking: TrackingConfig) -> Any:
-    """Return the version that the alias points to, or None."""
+def _aliased(client: Any, tracking: TrackingConfig, say: Say) -> Any:
+    """Return the version that the alias points to, or None if there is no such model or alias."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.get_model_version_by_alias(tracking.register, tracking.alias)
-    except MlflowException:
+        return patiently(
+            lambda: client.get_model_version_by_alias(tracking.register, tracking.alias), tracking.uri or "", say
+        )
+    except MlflowException as error:
+        if error.error_code not in _ABSENT:  # else a store that is away would pass for one without the alias
+            raise
         return None
 
 
-def _tracked(client: Any, uri: str, run_id: str) -> Any:
+def _tracked(client: Any, uri: str, run_id: str, say: Say) -> Any:
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.get_run(run_id)
+        return patiently(lambda: client.get_run(run_id), uri, say)
     except MlflowException as error:
+        if error.error_code not in _ABSENT:
+            raise
         raise UserError(
             f"this run is tracked elsewhere than {redacted(uri)}; register it there, or repeat it (--fresh)"
         ) from error
+
+
+def _rename_in_card(client: Any, name: str, version: str, *, to: str = "", was: str = "") -> None:
+    """Let a version's card load it by another URI; that with its number is meant where none is given."""
+    numbered = f"models:/{name}/{version}"
+    card = client.get_model_version(name, version).description or ""
+    changed = card.replace(f'"{was or numbered}"', f'"{to or numbered}"')
+    if changed != card:
+        client.update_model_version(name, version, changed)
 
 
 def _version_of(client: Any, name: str, run_id: str) -> str | None:
@@ -234,7 +255,9 @@ class _Registration:
         name = self.tracking.register
         try:
             self.client.get_registered_model(name)
-        except MlflowException:
+        except MlflowException as error:
+            if error.error_code not in _ABSENT:
+                raise
             self.client.create_registered_model(name)
         create = self.client.create_model_version
         with _default_store(self.tracking.uri or ""):  # where a store that is opened here looks models:/ID up
@@ -244,12 +267,17 @@ class _Registration:
                 )
             )
         version = str(made.version)
-        card = shortened_card(self._card(self.aliased or f"models:/{name}/{version}"), self.record.name)
-        self.client.update_model_version(name, version, card)
-        versions = json.dumps([{"name": name, "version": version}])
-        self.client.set_logged_model_tags(
-            model.model_id, {"mlflow.modelVersions": versions, "mlflow.note.content": card}
-        )
+        try:
+            card = shortened_card(self._card(self.aliased or f"models:/{name}/{version}"), self.record.name)
+            self.client.update_model_version(name, version, card)
+            versions = json.dumps([{"name": name, "version": version}])
+            self.client.set_logged_model_tags(
+                model.model_id, {"mlflow.modelVersions": versions, "mlflow.note.content": card}
+            )
+        except BaseException:
+            with contextlib.suppress(Exception):  # half a version must not pass for a registered run the next time
+                self.client.delete_model_version(name, version)
+            raise
         return version
 
 

@@ -6,6 +6,7 @@ import csv
 import fcntl
 import functools
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,9 +22,14 @@ from pipelines.prediction.scoring import Scored, ScoreRequest
 from pipelines.prediction.stored_features import open_embeddings
 from pipelines.prediction.videos import list_videos
 from pipelines.prediction.work import BatchRequest
-from tests.helpers.videofiles import write_video
+from tests.helpers.videofiles import truncate, write_video
+from vlmodels.checkpoint import save_adapter
+from vlmodels.clip import create
 from vlmodels.errors import UserError
+from vlmodels.methods.zeroshot import ZeroShot
 from vlmodels.predictor import load
+from vlmodels.span import Span
+from vlmodels.toy import TOY_WEIGHTS
 
 DIM = 128  # of the toy backbone
 LABELS = ("red car", "sailing boat", "a cat")
@@ -224,3 +230,53 @@ def test_answers_are_those_of_the_predictor(toy_run, tmp_path, monkeypatch):
     assert len(features) == 3
     np.testing.assert_allclose(features[0], predictor.embed([predictor.read_views("a.mp4")])[0], atol=1e-5)
     assert json.loads(Path("emb/embeddings.json").read_text())["views"]["frames"] == 4
+
+
+def test_a_row_with_wrong_times_is_not_taken_for_the_whole_video(toy_run, videos):
+    Path("list.csv").write_text("video,start_s,end_s\nv/0.mp4,5,2\nv/0.mp4,,\n")
+    for asked in (["0.mp4"], []):
+        run = Fake()
+        predict(toy_run, run, videos=["list.csv"])
+        assert [status for _, status, _ in table()] == [FAILED, OK]
+        assert run.asked == asked
+
+
+def test_windows_are_rows_and_features_and_done_once(toy_run, videos):
+    write_video(videos / "long.mp4", frames=100)
+    cut = write_video(videos / "cut.mp4", frames=250, options={"g": "10"}, container={"movflags": "faststart"})
+    truncate(cut, 0.6)
+    request = BatchRequest(str(toy_run), labels=LABELS, device="cpu", windows=(1.0, 0.5))
+    listing = list_videos(["long.mp4", "cut.mp4", "v/0.mp4"])
+    targets = Targets.of("out.csv", "emb")
+    summary = predict_many(listing, request, targets, [].append)
+    rows = table()
+    states = {name: [] for name, *_ in rows}
+    for name, status, _ in rows:
+        states[name].append(status)
+    assert states["long.mp4"] == [OK] * 7
+    assert states["cut.mp4"][-1] == FAILED
+    assert set(states["cut.mp4"][:-1]) == {OK}
+    assert states["v/0.mp4"] == [FAILED]
+    blocks = list(open_embeddings("emb").blocks())
+    stored = [(row["video"], row["start"], row["end"]) for block in blocks for row in block.facts.to_pylist()]
+    assert len(stored) == summary.ok
+    assert stored[:2] == [("long.mp4", 0.0, 1.0), ("long.mp4", 0.5, 1.5)]
+    predictor = load(toy_run)
+    views = predictor.read_views("long.mp4", Span(0.5, 1.5))
+    np.testing.assert_allclose(blocks[0].features[1], predictor.embed([views])[0], atol=1e-5)
+    assert predict_many(listing, request, targets, [].append).done == 0
+    with pytest.raises(UserError, match="windows"):
+        predict_many(listing, replace(request, windows=None), targets, [].append)
+
+
+def test_weights_that_travel_with_a_model_are_found_by_each_process(toy_run, videos):
+    folder = videos / "artifacts" / "run"
+    shutil.copytree(toy_run, folder)
+    weights = videos / "elsewhere.safetensors"
+    shutil.copy(TOY_WEIGHTS, weights)
+    method = ZeroShot(create("toy", weights=str(weights), num_frames=4))
+    method.set_classes(LABELS)
+    save_adapter(folder, method)
+    shutil.move(weights, folder.parent / weights.name)
+    files = open_model(str(folder)).files
+    assert files.load("cpu").method.backbone.digest == method.backbone.digest

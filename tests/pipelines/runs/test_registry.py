@@ -74,8 +74,42 @@ def test_an_alias_moves_only_when_asked(store):
     assert str(version_of_alias(store).version) == "1"
     assert register(store, 1, move_alias=True)[0] == "models:/m@champion"
     assert str(version_of_alias(store).version) == "2"
+    client = connect(store[0])
+    for version, loads in (("1", "models:/m/1"), ("2", "models:/m@champion")):
+        assert f'vlmodels.load("{loads}")' in client.get_model_version("m", version).description
     assert register(store, 1, alias="candidate")[0] == "models:/m@candidate"
     assert len(connect(store[0]).search_model_versions("name = 'm'")) == 2
+
+
+def test_a_store_that_fails_does_not_pass_for_one_without_the_alias(store, monkeypatch):
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    register(store)
+
+    def fails(*_):
+        raise MlflowException("the database is gone")
+
+    monkeypatch.setattr(MlflowClient, "get_model_version_by_alias", fails)
+    with pytest.raises(MlflowException, match="gone"):
+        register(store, 1)
+    monkeypatch.undo()
+    assert str(version_of_alias(store).version) == "1"
+
+
+def test_half_a_version_does_not_pass_for_a_registered_run(store, monkeypatch):
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    def fails(*_, **__):
+        raise MlflowException("the disk is full")
+
+    monkeypatch.setattr(MlflowClient, "update_model_version", fails)
+    with pytest.raises(MlflowException, match="full"):
+        register(store)
+    monkeypatch.undo()
+    assert register(store)[0] == "models:/m@champion"
+    assert len(connect(store[0]).search_model_versions("name = 'm'")) == 1
 
 
 def test_the_registry_says_what_a_model_is(runs, store):
