@@ -149,8 +149,8 @@ class VideoSources:
         scheme = uri.partition("://")[0].lower()
         if character := unprintable(uri):
             raise UserError(f"the address holds the character {character}")
-        begins = any(uri.startswith(part) for part in self.allowed if "://" in part)
-        if "uris" not in self.allowed and not (begins and ".." not in unquote(uri)):
+        rests = [uri.removeprefix(part) for part in self.allowed if "://" in part and uri.startswith(part)]
+        if "uris" not in self.allowed and not (rests and not _STRANGE.search(unquote(min(rests, key=len)))):
             raise UserError(_refusal("addresses are", self.allowed))
         if scheme not in _STORES and "files" not in self.allowed:  # fsspec's may lead to files of this machine
             raise UserError(f"{name}: addresses of {scheme}:// are not read here; use one of {', '.join(_STORES)}")
@@ -175,6 +175,10 @@ class VideoSources:
             if time.monotonic() > until:
                 raise UserError(f"{name} was not whole after {_DEADLINE_S:.0f} s")
             yield chunk
+
+
+_STRANGE = re.compile(r"[?#\\]|(^|/)\.\.?(/|$)|//")
+"""Not behind an allowed prefix: a query may name another endpoint of the store, the rest may lead out of the prefix."""
 
 
 def _is_base64(text: str) -> bool:

@@ -45,7 +45,7 @@ def timeline_request(parser: argparse.ArgumentParser, args: argparse.Namespace) 
             if value is not None:
                 parser.error(f"{flag} {value} is for timelines: add --window SECONDS")
         return None
-    if args.timeline is not None and (args.out is not None or args.embeddings is not None):
+    if args.timeline is not None and (getattr(args, "out", None) or getattr(args, "embeddings", None)):
         parser.error(
             "--timeline makes pages, and --out and --embeddings rows and features of windows: ask for one of both"
         )

@@ -47,7 +47,7 @@ class Access:
         """
         if self.loopback and _name_of(host) not in _LOOPBACK:
             raise RefusedError(403, "wrong_host", "this server answers to 127.0.0.1 and localhost only")
-        if origin and urlsplit(origin).netloc != host:
+        if origin and _host_of(origin) != host:
             raise RefusedError(403, "wrong_origin", "pages of other servers may not ask this one")
         if not self.token or path in OPEN_PATHS:
             return
@@ -59,6 +59,13 @@ class Access:
                 "this server asks for its token: send the header Authorization: Bearer TOKEN",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def is_loopback(host: str) -> bool:

@@ -33,6 +33,8 @@ from pipelines.serving.uploads import Received, Video, read_json, receive
 from pipelines.serving.versions import POLL_S, Versions
 
 PAGE = Path(__file__).parent / "page"
+_READY_S = 5.0
+"""Seconds that the workers have to answer a probe."""
 _FILES = {
     "/": ("index.html", "text/html"),
     "/page.js": ("page.js", "text/javascript"),
@@ -114,7 +116,12 @@ def _add_state(app: FastAPI, front: Front, metrics: Metrics) -> None:
 
     @app.get("/ready", summary="Whether it takes requests")
     async def ready() -> dict[str, str]:
-        return {"status": "ready", "version": front.versions.current.version}
+        version = front.versions.current.version
+        try:
+            await asyncio.wait_for(front.backend.prepare(version), _READY_S)  # it is loaded: this asks the workers
+        except Exception as error:
+            raise RefusedError(503, "not_ready", "the model does not answer", headers={"Retry-After": "5"}) from error
+        return {"status": "ready", "version": version}
 
     @app.get("/metrics", summary="Counters, in the format of Prometheus", response_class=Response)
     async def counters() -> Response:

@@ -51,6 +51,7 @@ class ModelFacts:
         views: frames that it looks at.
         device: that it computes on.
         adapter: SHA-256 of its adapter's file.
+        search_problem: why texts and videos of it cannot be compared; "" if they can.
     """
 
     version: str
@@ -59,6 +60,7 @@ class ModelFacts:
     views: Views
     device: str
     adapter: str = ""
+    search_problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -227,6 +227,7 @@ class Model:
             views=views_of(predictor),
             device=str(predictor.device),
             adapter=self._adapters[version],
+            search_problem="; ".join(predictor.method.search_problems()),
         )
 
 

@@ -51,11 +51,13 @@ class SearchIndex:
         return cls(folder, embeddings.identity.adapter_sha256, find)
 
     def check(self, facts: ModelFacts) -> None:
-        """Refuse to compare features of two models.
+        """Refuse to compare features of two models, and texts that a model does not place among its videos.
 
         Raises:
             RefusedError: 409.
         """
+        if facts.search_problem:
+            raise RefusedError(409, "no_text_search", facts.search_problem)
         if self.adapter and facts.adapter and self.adapter != facts.adapter:
             raise RefusedError(
                 409,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from pipelines.storage.place import Place, is_uri
 from vlmodels.errors import UserError, unprintable
 
 _CHUNK = 1 << 20
+_DEADLINE_S = 120.0
+"""Seconds for reading a stored video."""
 _STRANGE = re.compile(r"[?#%\\]|(^|/)\.\.?(/|$)|//")
 """Not behind a prefix: a query may name another endpoint, the rest may lead out of the prefix."""
 
@@ -75,11 +78,13 @@ class AllowedUris:
 
 
 def _copy(place: Place, target: Path, most: int) -> int:
-    size = 0
+    size, until = 0, time.monotonic() + _DEADLINE_S
     with place.filesystem.open_input_stream(place.root, compression=None) as stream, target.open("xb") as file:
         while chunk := stream.read(_CHUNK):
             size += len(chunk)
             if size > most:
                 raise too_many_bytes(most)
+            if time.monotonic() > until:
+                raise UserError(f"not whole after {_DEADLINE_S:.0f} s")
             file.write(chunk)
     return size

@@ -100,7 +100,10 @@ class Versions:
         while self._running.get(old):
             self._left.clear()
             await self._left.wait()
-        await self._keep(version)
+        try:
+            await self._keep(version)
+        except Exception as error:  # noqa: BLE001 - it costs memory; the alias is watched further
+            self._tell(f"{self.source}: version {old} stays loaded, {' '.join(str(error).split())[:300]}")
 
     def _tell(self, line: str) -> None:
         if line != self._said:

@@ -149,7 +149,7 @@ def test_a_folder_or_an_address_can_be_allowed_alone(file, tmp_path):
         for source in (
             *(str(secret), f"{file.parent}/../secret.mp4", f"{file.parent}/link.mp4"),
             *(f"{address}/secret.mp4", f"{address}/in%20here/../secret.mp4", f"{address}/in%20here/%2e%2e/secret.mp4"),
-            *(f"{address}/in%20here@{host}/secret.mp4", f"file://{secret}"),
+            *(f"{address}/in%20here@{host}/secret.mp4", f"file://{secret}", f"{address}/in%20here/a.mp4?x=1"),
         ):
             with pytest.raises(UserError, match=INPUTS):
                 read(source, some)

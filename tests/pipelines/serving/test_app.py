@@ -7,6 +7,7 @@ import itertools
 import json
 import socket
 import threading
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -317,6 +318,25 @@ def test_search_ranks_by_the_texts_feature(tmp_path):
         assert (status, body["results"][0]["video"]) == (200, "0.mp4")
         assert predict_json(url, {"text": ""}, "/v1/search")[0] == 422
     assert json.dumps(body["model"]) == json.dumps({"name": "toy", "version": FACTS.version})
+
+
+def test_what_cannot_be_searched_by_text_is_refused_with_the_reason(tmp_path):
+    facts = replace(FACTS, search_problem="its classes have no texts; set method.head=text")
+    with serving(EchoBackend(), tmp_path, facts=facts, search=SearchIndex("x", "", lambda *_: [])) as url:
+        status, _, body = predict_json(url, {"text": "a dog"}, "/v1/search")
+        assert (status, body["error"]["code"]) == (409, "no_text_search")
+        assert "method.head=text" in body["error"]["message"]
+
+
+def test_it_is_ready_while_the_workers_answer(tmp_path):
+    class Dead(EchoBackend):
+        async def prepare(self, version):
+            raise ConnectionError("gone")
+
+    for backend, status in ((EchoBackend(), 200), (Dead(), 503)):
+        with serving(backend, tmp_path) as url:
+            assert call(url, "GET", "/ready")[0] == status
+            assert call(url, "GET", "/health")[0] == 200
 
 
 def test_a_span_of_the_video_is_the_timelines(url, video):

@@ -79,7 +79,7 @@ def test_search_refuses_the_features_of_another_model():
 
 def test_what_is_not_installed_is_named_with_the_remedy():
     require_installed()
-    with pytest.raises(UserError, match=r"no_such_package is not installed; pip install 'vidadapt\[serve\]'"):
+    with pytest.raises(UserError, match=r"no_such_package is not installed; pip install -e '.\[serve\]'"):
         require_installed(["json", "no_such_package"])
 
 
@@ -124,6 +124,25 @@ def test_an_alias_that_moves_is_taken_over_and_the_last_request_of_the_old_is_wa
     loader = asyncio.run(move())
     assert (loader.prepared, loader.kept) == (["2"], ["2"])
     assert "version 2 has taken over from version 1" in loader.lines[0]
+
+
+def test_an_old_version_that_cannot_be_dropped_ends_nothing():
+    async def move():
+        loader = Loader("2")
+
+        async def fails(_):
+            raise ConnectionError("the replica is gone")
+
+        loader.keep = fails
+        versions = loader.versions()
+        await versions.look()
+        loader.aliased = "3"
+        await versions.look()
+        return loader, versions.current.version
+
+    loader, current = asyncio.run(move())
+    assert (current, loader.prepared) == ("3", ["2", "3"])
+    assert any("stays loaded, the replica is gone" in line for line in loader.lines)
 
 
 def test_a_version_that_cannot_be_loaded_is_told_once_and_the_old_goes_on():
