@@ -28,6 +28,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/describe.py
 	$(BIN)/python benchmarks/retrieval_metrics.py
+	$(BIN)/python benchmarks/predict.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/scaling.py
