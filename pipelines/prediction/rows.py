@@ -88,7 +88,9 @@ class Row:
     def json_line(self) -> str:
         """The row as ``predict.py --json`` prints it: probabilities by labels."""
         found = self.to_json()
-        wanted = {name: found[name] for name in ("video", "start", "end", "status", "reason") if found[name] not in (None, "")}
+        wanted = {
+            name: found[name] for name in ("video", "start", "end", "status", "reason") if found[name] not in (None, "")
+        }
         return json.dumps({**wanted, "predictions": {label: round(p, 6) for label, p in self.topk}})
 
     @property
