@@ -61,7 +61,10 @@ class VideoFiles(Sequence[str]):
         except UserError as error:
             self.problems[number] = str(error)
         except FileNotFoundError:
-            self.problems[number] = "no such file in the store"
+            web = uri.startswith(("http://", "https://"))  # whose driver says the same of a server that is away
+            self.problems[number] = (
+                "no such file on the server, or the server cannot be reached" if web else "no such file in the store"
+            )
         except Exception as error:  # noqa: BLE001 - whatever a store's driver raises costs this video only
             self.problems[number] = f"cannot be fetched: {why(error)}"
         if number in self.problems:

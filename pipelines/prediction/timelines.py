@@ -81,8 +81,10 @@ def make_timelines(predictor: Predictor, listing: Listing, request: TimelineRequ
         print(json.dumps(to_json(timeline, shared.model)) if shared.json else text_of(timeline, page))
         if timeline.stopped:
             failed += 1
+            end, length = clock(timeline.end), clock(timeline.length)
+            of = "" if end == length else f" of {length}"  # the reader counts what a damaged file holds
             print(
-                f"error: {video}: the timeline ends at {clock(timeline.end)} of {clock(timeline.length)}: "
+                f"error: {video}: the timeline ends at {end}{of}: "
                 f"{timeline.stopped}; what was seen is in {page.with_suffix('')}.*",
                 file=sys.stderr,
             )

@@ -209,8 +209,9 @@ class _Taking:
             self._add(given)
             return
         start = given.rstrip("/") or "/"
+        percent = "%25" if given.startswith("file://") else "%"
         for below in tree.videos:
-            self._add(f"{start}/{below}")
+            self._add(f"{start}/{below.replace('%', percent)}")
         for below, reason in tree.damaged:
             self.listing.add(f"{start}/{below}", None, 0.0, reason)
         passed = ", ".join(f"{one.count} {one.kind}" for one in tree.passed_over[:4])

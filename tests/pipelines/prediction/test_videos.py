@@ -32,6 +32,13 @@ def test_files_and_folders_in_order_each_once(folder):
     assert "2 named more than once" in listing.text
 
 
+def test_names_with_percent_in_a_folder_that_is_a_uri(folder):
+    (folder / "sub" / "100%25.mp4").touch()
+    listing = list_videos([f"file://{folder}/sub"])
+    assert len(listing) == 3
+    assert all(listing.path(one.video).is_file() for one in listing)
+
+
 def test_files_alone_need_no_words(folder):
     assert not list_videos(["one.mp4", "name [x].mp4"]).text
 
