@@ -7,7 +7,10 @@ a full store holds the decoders back.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryFile
 
 from pipelines.prediction.scoring import Scored
 from pipelines.prediction.work import Say, Work
@@ -34,7 +37,8 @@ def run_on_ray(work: Work, say: Say) -> Iterator[list[Scored]]:
 
     if not os.environ.get("VIDADAPT_DEBUG"):
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # docs/RAY.md#an-error-that-is-none
-    connect_for_data()
+    with _without_line(b"Set ray log level"):
+        connect_for_data()
     check_machines(work)
     room = ray.cluster_resources()
     cpus, nodes = max(1, int(room.get("CPU", 0))), sum(node["Alive"] for node in ray.nodes())
@@ -70,6 +74,25 @@ def run_on_ray(work: Work, say: Say) -> Iterator[list[Scored]]:
             f"Ray could not go on ({' '.join(str(error).split())[:400]}); what is done is kept, and the same command "
             "continues"
         ) from error
+
+
+@contextmanager
+def _without_line(words: bytes) -> Iterator[None]:
+    """Hold back what is printed on stderr during the block, and print it after it but for lines with these words."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            caught.seek(0)
+            for line in caught:
+                if words not in line:
+                    os.write(2, line)
 
 
 def place_model(wanted: str, gpus: int, nodes: int) -> tuple[str, int]:
