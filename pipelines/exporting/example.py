@@ -74,12 +74,14 @@ def stored(sizes: dict[str, Any], height: int, width: int) -> tuple[int, int]:
     return (short, long) if width >= height else (long, short)
 
 
-def main(video: str, classes: str | Path = HERE / "classes.npz") -> None:
-    """Print the five most probable classes."""
+def main(video: str, classes: str | Path | None = None) -> None:
+    """Print the five most probable classes; the feature if the model has no classes."""
     about = json.loads((HERE / "export.json").read_text(encoding="utf-8"))
     views, sizes = about["views"], about["preprocessing"]
     with av.open(video) as opened:
-        count = sum(1 for _ in opened.decode(video=0))
+        count = sum(1 for _ in opened.decode(video=0)) if opened.streams.video else 0
+    if count == 0:
+        sys.exit(f"{video}: no pictures in it")
     numbers = frame_numbers(count, views)
     frames = read(video, np.unique(numbers), lambda *size: stored(sizes, *size))
     height, width = sizes["crop"]
@@ -93,7 +95,8 @@ def main(video: str, classes: str | Path = HERE / "classes.npz") -> None:
     crops = [frames[:, :, top : top + height, left : left + width] for top, left in places]
     inputs = {"frames": np.ascontiguousarray(np.concatenate(crops))}  # (views,T,H,W,3), uint8
 
-    known = np.load(classes) if Path(classes).exists() else None
+    own = HERE / "classes.npz"
+    known = np.load(classes or own) if classes or own.exists() else None
     if about["scoring"] == "texts" and known is not None:
         inputs["class_features"] = known["features"]
     model = onnxruntime.InferenceSession(HERE / "video.onnx", providers=["CPUExecutionProvider"])
@@ -115,4 +118,9 @@ def main(video: str, classes: str | Path = HERE / "classes.npz") -> None:
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except av.FFmpegError as error:
+        sys.exit(f"{sys.argv[1]}: {error.strerror}")
+    except OSError as error:
+        sys.exit(f"{error.filename}: {error.strerror}")

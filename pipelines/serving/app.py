@@ -35,6 +35,7 @@ from pipelines.serving.versions import POLL_S, Versions
 PAGE = Path(__file__).parent / "page"
 _READY_S = 5.0
 """Seconds that the workers have to answer a probe."""
+SEARCH = "/v1/search"
 _FILES = {
     "/": ("index.html", "text/html"),
     "/page.js": ("page.js", "text/javascript"),
@@ -165,7 +166,7 @@ def _add_predict(app: FastAPI, front: Front, gate: Gate, metrics: Metrics) -> No
 
 
 def _add_search(app: FastAPI, front: Front, index: SearchIndex, gate: Gate) -> None:
-    @app.post("/v1/search", summary="Find videos by a text", openapi_extra=openapi.SEARCH)
+    @app.post(SEARCH, summary="Find videos by a text", openapi_extra=openapi.SEARCH)
     async def search(request: Request) -> dict[str, Any]:
         with gate.upload():
             options = checked(SearchOptions, await read_json(request, front.limits))
@@ -240,7 +241,9 @@ async def _gone(_: Request, __: Exception) -> Response:
 
 async def _not_found(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    message = f"{request.method} {request.url.path[:200]}: {error.detail}; see /docs"
+    path = request.url.path
+    remedy = "start the server with --embeddings DIR" if (path, error.status_code) == (SEARCH, 404) else "see /docs"
+    message = f"{request.method} {path[:200]}: {error.detail}; {remedy}"
     return JSONResponse({"error": {"code": "no_such_route", "message": message}}, error.status_code, error.headers)
 
 

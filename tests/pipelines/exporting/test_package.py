@@ -51,8 +51,8 @@ def video(path, height, width, frames=19):
     return path
 
 
-def by_example(folder, *arguments):
-    done = subprocess.run(
+def run_example(folder, *arguments):
+    return subprocess.run(
         [sys.executable, "-c", WITHOUT_US, str(folder / "example.py"), *map(str, arguments)],
         capture_output=True,
         text=True,
@@ -60,6 +60,10 @@ def by_example(folder, *arguments):
         cwd=folder.parent,
         timeout=120,
     )
+
+
+def by_example(folder, *arguments):
+    done = run_example(folder, *arguments)
     assert done.returncode == 0, done.stderr
     return {label: float(share) / 100 for share, label in (line.split(" %  ") for line in done.stdout.splitlines())}
 
@@ -94,6 +98,12 @@ def test_the_example_answers_as_the_predictor(method, backbone, views, size, tmp
         other = ExportRequest("a run", run, tmp_path / "new", "classes", labels)
         new = export(other, say=lambda _: None)
         assert by_example(out, path, new / "classes.npz") == pytest.approx(by_predictor(run, path, labels), abs=2e-3)
+        page = tmp_path / "page.mp4"
+        page.write_text("<html>not found</html>")
+        for named, arguments in ((page, [page]), ("none.mp4", ["none.mp4"]), ("none.npz", [path, "none.npz"])):
+            done = run_example(out, *arguments)
+            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
+            assert done.stderr.startswith(f"{named}: ")
 
 
 def test_the_folder_says_what_it_is(tmp_path):

@@ -307,6 +307,12 @@ def test_an_error_of_the_server_is_json_and_costs_one_request(backend, facts, vi
     assert "ZeroDivisionError: of a test" in capfd.readouterr().err
 
 
+def test_search_without_embeddings_says_what_opens_it(url):
+    status, _, body = predict_json(url, {"text": "a dog"}, "/v1/search")
+    assert status == 404
+    assert "--embeddings" in body["error"]["message"]
+
+
 def test_search_ranks_by_the_texts_feature(tmp_path):
     def find(feature: np.ndarray, topk: int):
         return [{"video": f"{int(feature.argmax())}.mp4", "start": None, "end": None, "score": float(feature.max())}][

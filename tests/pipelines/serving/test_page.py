@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.serving import BackendHere, serving
+from pipelines.serving.search import SearchIndex
+from tests.helpers.serving import BackendHere, EchoBackend, serving
 from tests.pipelines.serving.conftest import LIMITS
 
 sync_api = pytest.importorskip(
@@ -136,4 +137,17 @@ def test_the_token_is_asked_for(browser, model, facts, tmp_path):
         page.get_by_role("button", name="Use it").click()
         page.get_by_text("At most").wait_for()
         assert page.get_by_label("Token of this server").is_hidden()
+        page.close()
+
+
+def test_paths_of_found_videos_do_not_widen_the_page(browser, tmp_path):
+    path = "/videos/" + "a_long_folder_name_" * 6 + "/clip.mp4"
+    hit = {"video": path, "start": None, "end": None, "score": 0.5}
+    with serving(EchoBackend(), tmp_path, search=SearchIndex("x", "", lambda _, __: [hit])) as url:
+        page = browser.new_page(viewport={"width": 400, "height": 800})
+        page.goto(url)
+        page.get_by_label("What is looked for").fill("a dog")
+        page.get_by_role("button", name="Search").click()
+        page.get_by_text(path).wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         page.close()
