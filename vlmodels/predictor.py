@@ -322,6 +322,11 @@ class Predictor:
         return iter_windows(video, window, stride, look.indices, look.shrink, span=span, fps=fps, threads=threads)
 
 
+def best_device() -> str:
+    """Return the device that a model computes on where nobody chose one: a GPU, if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def span_of(start: float | None, end: float | None) -> Span | None:
     """Return the span between two times (s) of a video; None for all of it.
 

@@ -21,18 +21,15 @@ class RegisteredModel(PythonModel):  # type: ignore[misc]
         ``device`` and ``weights`` (the backbone's weight file, where it is not the recorded one) come from the model
         configuration, else from the variables MLFLOW_DEFAULT_PREDICTION_DEVICE and VIDADAPT_WEIGHTS.
         """
-        import torch
-
-        from vlmodels.predictor import Predictor
+        from vlmodels.predictor import Predictor, best_device
         from vlmodels.video_answers import VideoAnswers
         from vlmodels.video_sources import VideoSources
 
         settings = context.model_config or {}
-        best = "cuda" if torch.cuda.is_available() else "cpu"
         self.predictor = Predictor.from_run(
             context.artifacts["run"],
             weights=settings.get("weights") or os.environ.get("VIDADAPT_WEIGHTS") or None,
-            device=settings.get("device") or MLFLOW_DEFAULT_PREDICTION_DEVICE.get() or best,
+            device=settings.get("device") or MLFLOW_DEFAULT_PREDICTION_DEVICE.get() or best_device(),
         )
         self.answers = VideoAnswers(self.predictor, VideoSources.from_environment())
 

@@ -46,5 +46,5 @@ def test_float64_is_refused(tmp_path):
 
 def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(UserError, match=r"onnxscript: pip install 'vidadapt\[export\]'"):
+    with pytest.raises(UserError, match=r"onnxscript: pip install -e '.\[export\]'"):
         onnx_file.require_onnx()

@@ -18,6 +18,7 @@ WORKER = "pipelines/runs/worker.py"
 # What the worker imports and no run's name holds, each with the reason.
 EXEMPT = {
     "pipelines/cluster/node_facts.py": "refuses a machine that differs; computes nothing",
+    "pipelines/records/decision.py": "the form of a finished run's decision; numbers go through it unchanged",
     "pipelines/records/home.py": "moves checkpoints whole; what is in them is written and read by runs/ and vlmodels/",
     "pipelines/records/kept.py": "copies checkpoints whole, and finds those that are damaged",
     "pipelines/records/part.py": "the form of a finished run's record; numbers go through it unchanged",

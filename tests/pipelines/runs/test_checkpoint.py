@@ -120,7 +120,13 @@ def test_the_finished_folder_is_recognised_and_read(tmp_path):
         assert checkpoints.finished()
     kept = tmp_path / "kept"
     assert {path.name for path in kept.iterdir()} == {"adapter.safetensors", "predictions.npz", "outcome.json"}
-    assert set(json.loads((kept / "outcome.json").read_text())) == {"metrics", "history", "epoch_kept", "cost"}
+    assert set(json.loads((kept / "outcome.json").read_text())) == {
+        "metrics",
+        "history",
+        "epoch_kept",
+        "cost",
+        "decision",
+    }
     assert Outcome.read(kept).to_json() == json.loads(json.dumps(outcome.to_json()))
     assert load_tensors(kept / "adapter.safetensors")
     assert context.reported == ["final"]
