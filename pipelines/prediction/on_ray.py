@@ -18,6 +18,7 @@ from vlmodels.errors import UserError
 
 BATCH_BYTES = 48 << 20
 """Bytes of the frames of a batch."""
+_LEVEL = "RAY_BACKEND_LOG_LEVEL"
 LARGEST_BATCH = 32
 BATCHES_OF_CPU = 4
 """Batches of each CPU, at least, so that all end at about the same time."""
@@ -35,9 +36,7 @@ def run_on_ray(work: Work, say: Say) -> Iterator[list[Scored]]:
     from pipelines.cluster.session import connect_for_data
     from pipelines.prediction.stages import ModelStage, SharedFiles, SharedPlan, decode_on_ray, plan_table, scored_of
 
-    if not os.environ.get("VIDADAPT_DEBUG"):
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # docs/RAY.md#an-error-that-is-none
-    with _without_line(b"Set ray log level"):
+    with _quiet_core():
         connect_for_data()
     check_machines(work)
     room = ray.cluster_resources()
@@ -74,6 +73,20 @@ def run_on_ray(work: Work, say: Say) -> Iterator[list[Scored]]:
             f"Ray could not go on ({' '.join(str(error).split())[:400]}); what is done is kept, and the same command "
             "continues"
         ) from error
+
+
+@contextmanager
+def _quiet_core() -> Iterator[None]:
+    """Let the Ray that is started in the block print fatal errors alone: docs/RAY.md#an-error-that-is-none."""
+    if os.environ.get("VIDADAPT_DEBUG") or _LEVEL in os.environ:
+        yield
+        return
+    os.environ[_LEVEL] = "fatal"
+    try:
+        with _without_line(b"Set ray log level"):
+            yield
+    finally:
+        os.environ.pop(_LEVEL, None)  # other programs that this process starts have levels of their own
 
 
 @contextmanager
