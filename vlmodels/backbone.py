@@ -14,37 +14,61 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
-from einops import rearrange, reduce, repeat
+from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from vlmodels import text_cache
 from vlmodels.errors import UserError, nearest
-from vlmodels.layout import Tokens, joint_sequence, split_tokens
+from vlmodels.families import view_towers
+from vlmodels.layout import Tokens, split_tokens
+from vlmodels.picture_statistics import OWN
 from vlmodels.sites import ClipContext, Hook, Hooks, Site, Tower, run_block
-from vlmodels.spec import describe_towers, refuse_unknown_towers
+from vlmodels.spec import describe_towers
+from vlmodels.tokenizers import Tokenizer, first_word, token_count
 
-Tokenizer = Callable[[list[str]], Tensor]
+if TYPE_CHECKING:
+    from vlmodels.families.views import BlockView, Call, VideoView
 
 
 @dataclass(frozen=True)
 class VideoFeatures:
     """Output of the video tower, not normalised.
 
-    ``hidden`` is the last block's output (B*T,N,D), or (B,N,D) if the tower is joint; ``project`` applies the final
-    norm and the projection to the joint space.
+    ``hidden`` is the last block's output (B*T,N,D), or (B,N,D) if the tower is joint; ``tower`` pools and projects.
     """
 
     hidden: Tensor
     context: ClipContext
-    project: Callable[[Tensor], Tensor]
+    tower: VideoView
 
     @cached_property
     def tokens(self) -> Tokens:
         """Tokens after the last block, before the final norm."""
         return split_tokens(self.hidden, self.context)
+
+    @cached_property
+    def pooled(self) -> Tensor:
+        """The pooled token (B,F,D), normed, before the projection; F is T, or 1 if the tower is joint.
+
+        It is what papers read as the class token, see ``VideoView``. Tokens that methods appended are not pooled.
+        """
+        rows, columns = self.context.grid
+        own = self.hidden[:, : self.context.prefix + rows * columns] if not self.context.joint else self.hidden
+        return rearrange(self.tower.pool(own), "(b f) d -> b f d", b=self.context.batch)
+
+    @cached_property
+    def mean_token(self) -> Tensor:
+        """One token (B,D) per clip: the norm of the mean class token, which some classifiers read.
+
+        In towers that pool otherwise, whose norm is not the last step, it is the mean of ``pooled``.
+        """
+        if not self.tower.reads_class_token:
+            return reduce(self.pooled, "b f d -> b d", "mean")
+        mean: Tensor = self.tower.norm(reduce(self.tokens.prefix[:, :, 0], "b f d -> b d", "mean"))
+        return mean
 
     @cached_property
     def frame(self) -> Tensor:
@@ -54,15 +78,16 @@ class VideoFeatures:
         between the frame's mean patch and that of all frames (our choice: no paper reads ViCLIP by frames).
         """
         if not self.context.joint:
-            return rearrange(self.project(self.hidden[:, 0]), "(b t) e -> b t e", b=self.context.batch)
-        own = self.project(reduce(self.tokens.patches, "b t row col d -> b t d", "mean"))
+            return self.tower.project(self.pooled)
+        patches = self.tower.norm(reduce(self.tokens.patches, "b t row col d -> b t d", "mean"))
+        own = self.tower.project(patches)
         return rearrange(self.clip, "b e -> b 1 e") + (own - reduce(own, "b t e -> b 1 e", "mean"))
 
     @cached_property
     def clip(self) -> Tensor:
         """Features of the clips (B,E): the class token's, averaged over frames if each frame has one."""
         if self.context.joint:
-            return self.project(self.hidden[:, 0])
+            return self.tower.project(self.pooled)[:, 0]
         return reduce(self.frame, "b t e -> b e", "mean")
 
 
@@ -78,56 +103,70 @@ class Backbone(nn.Module):
     """An open_clip CLIP with frozen weights, always in eval mode, and hooks that are not part of its state.
 
     Args:
-        model: a ``CLIP`` or ``CustomTextCLIP`` with a ViT image tower and a causal text tower.
-        tokenizer: texts to ``(C, context length)`` ids, padded with zeros, the end token being the largest id.
+        model: a ``CLIP`` or ``CustomTextCLIP`` whose towers are of a known family (``vlmodels/families``).
+        tokenizer: texts to ``(C, context length)`` ids.
         name: model name, for messages and for adapter files, which record their backbone.
         weights: pretrained tag or file path; "" if random.
         frames: frames per clip, for methods that are built for a fixed number.
+        statistics: the name of the model's mean and deviation of colours, which adapter files record.
 
     Raises:
         UserError: a tower is of a kind that ``Backbone`` cannot run.
     """
 
     def __init__(
-        self, model: nn.Module, tokenizer: Tokenizer, *, name: str, weights: str = "", frames: int = 8
+        self,
+        model: nn.Module,
+        tokenizer: Tokenizer,
+        *,
+        name: str,
+        weights: str = "",
+        frames: int = 8,
+        statistics: str = OWN,
     ) -> None:
         super().__init__()
-        clip: Any = model
-        text: Any = getattr(model, "text", model)
-        refuse_unknown_towers(clip, text, name)
+        self._video, self._text = view_towers(model, name)
         self.model = model.requires_grad_(False)
         self.tokenizer = tokenizer
-        self.spec = describe_towers(clip, text, name=name, weights=weights, frames=frames)
+        self.spec = describe_towers(
+            model,
+            self._video,
+            self._text,
+            name=name,
+            weights=weights,
+            frames=frames,
+            context_length=self._text.context_length or tokenizer.context_length,
+            statistics=statistics,
+        )
         self.has_method = False
         self._hooks: dict[tuple[str, int], Hooks] = {}
         self._digest: str | None = None
         self._digested_text: list[tuple[int, int]] = []  # the text tower's parameter versions in the digest
         self.eval()
 
-    @property
-    def _video(self) -> Any:
-        return self.model.visual
+    def block(self, tower: Tower, layer: int) -> BlockView:
+        """Return a tower's block, counted from 1, with the same names in every family."""
+        return (self._video if tower == "video" else self._text).blocks[layer - 1]
 
     @property
-    def _text(self) -> Any:
-        return getattr(self.model, "text", self.model)
-
-    def block(self, tower: Tower, layer: int) -> Any:
-        """Return a tower's block, counted from 1: open_clip's, with ``ln_1, attn, ln_2, mlp``."""
-        stack: Any = self._video if tower == "video" else self._text
-        return stack.transformer.resblocks[layer - 1]
+    def video_norm(self) -> nn.Module:
+        """Norm after the video tower's last block, or after its pooling."""
+        return self._video.norm
 
     @property
-    def video_norm(self) -> nn.LayerNorm:
-        """Norm after the video tower's last block (``ln_post``)."""
-        norm: nn.LayerNorm = self._video.ln_post
-        return norm
+    def reads_class_token(self) -> bool:
+        """Whether the video tower pools by its class token alone."""
+        return self._video.reads_class_token
 
     @property
-    def text_norm(self) -> nn.LayerNorm:
-        """Norm after the text tower's last block (``ln_final``)."""
-        norm: nn.LayerNorm = self._text.ln_final
-        return norm
+    def text_norm(self) -> nn.Module:
+        """Norm after the text tower's last block."""
+        return self._text.norm
+
+    @property
+    def word_embeddings(self) -> nn.Parameter:
+        """The text tower's table of words."""
+        return self._text.words
 
     @property
     def logit_scale(self) -> Tensor:
@@ -161,7 +200,7 @@ class Backbone(nn.Module):
         Several hooks at one site run in the order in which they were added; outputs at parallel sites are summed.
 
         Raises:
-            UserError: the site or the layer does not exist.
+            UserError: the site or the layer does not exist, or methods cannot act in this tower.
         """
         depth = self.spec.layers(tower)
         if site not in get_args(Site):
@@ -171,31 +210,24 @@ class Backbone(nn.Module):
                 f"site '{site}' at layer {layer}: the {tower} tower of {self.spec.name} has layers "
                 f"1 to {depth} (and 0 for the site 'embed' only)"
             )
+        if tower == "text" and self._text.whole_only:
+            raise UserError(f"{self.spec.name} cannot be adapted in its text tower: {self._text.whole_only}")
         self._hooks.setdefault((tower, layer), {}).setdefault(site, []).append(hook)
 
     def frozen_layers(self, tower: Tower) -> int:
         """Count the first blocks of a tower without hooks and without training: their output needs no graph."""
-        stack: Any = self._video if tower == "video" else self._text
-        below = [stack.positional_embedding]
-        if tower == "video":
-            below += [stack.class_embedding, *stack.conv1.parameters(), *stack.ln_pre.parameters()]
-            below += [stack.temporal_positional_embedding] if self.spec.joint else []
-        else:
-            below += [stack.token_embedding.weight]
-        if (tower, 0) in self._hooks or any(p.requires_grad for p in below):
+        view = self._video if tower == "video" else self._text
+        if (tower, 0) in self._hooks or any(p.requires_grad for p in view.below):
             return 0
-        for index, block in enumerate(stack.transformer.resblocks):
-            if (tower, index + 1) in self._hooks or any(p.requires_grad for p in block.parameters()):
+        for index, block in enumerate(view.blocks):
+            if (tower, index + 1) in self._hooks or any(p.requires_grad for p in block.module.parameters()):
                 return index
-        return len(stack.transformer.resblocks)
+        return self.spec.layers(tower)
 
     def text_is_frozen(self) -> bool:
         """Return whether text features cannot change: the text tower has no hook and no parameter that trains."""
-        text = self._text
-        projection = text.text_projection
-        head = [*text.ln_final.parameters()]
-        head += [*projection.parameters()] if isinstance(projection, nn.Linear) else [projection]
-        return self.frozen_layers("text") == self.spec.text_layers and not any(p.requires_grad for p in head)
+        trains = any(p.requires_grad for p in self._text.head)
+        return self.frozen_layers("text") == self.spec.text_layers and not trains
 
     def _text_parameters(self) -> list[nn.Parameter]:
         names = ("visual.", "logit_")
@@ -222,14 +254,28 @@ class Backbone(nn.Module):
         return text_cache.TEXT_CACHE.get(key, tokens, compute)
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Return token ids (C,L) of texts, cut after the longest: exact, as no token attends to those after it."""
+        """Return token ids (C,L) of texts; if no token attends to those after it, cut after the longest: exact."""
         tokens = self.tokenizer(list(texts))
-        return tokens[:, : int(tokens.argmax(dim=-1).max()) + 1].contiguous()
+        if not self._text.may_cut:
+            return tokens
+        return tokens[:, : int(self._text.ends(tokens).max()) + 1].contiguous()
+
+    def text_ends(self, tokens: Tensor) -> Tensor:
+        """Return the place (C,) of the token that stands for each text (C,L)."""
+        return self._text.ends(tokens)
+
+    @property
+    def first_word(self) -> int:
+        """The place of a text's first word: 1 behind a start token, 0 without one."""
+        return first_word(self.tokenizer)
+
+    def count_tokens(self, text: str) -> int:
+        """Return the number of tokens of a text, the tokenizer's own included, however long it is."""
+        return token_count(self.tokenizer, text)
 
     def fits(self, text: str) -> bool:
         """Return whether the text context has room for all tokens of a text."""
-        encode = getattr(self.tokenizer, "encode", None)  # open_clip's own tokenizers have it
-        return encode is None or len(encode(text)) + 2 <= self.spec.context_length  # start and end token
+        return self.count_tokens(text) <= self.spec.context_length
 
     def encode_video(self, frames: Tensor) -> VideoFeatures:
         """Encode normalised frames (B,T,3,H,W).
@@ -243,14 +289,11 @@ class Backbone(nn.Module):
                 f"frames must be (clips, frames, 3, {size[0]}, {size[1]}) for {self.spec.name}, "
                 f"not {tuple(frames.shape)}"
             )
-        context = ClipContext(frames.shape[0], frames.shape[1], self.spec.grid, 0, "video", self.spec.joint)
+        spec = self.spec
+        context = ClipContext(*frames.shape[:2], spec.grid, 0, "video", joint=spec.joint, prefix=spec.prefix)
         images = rearrange(frames, "b t c h w -> (b t) c h w")
-        hidden = self._run_blocks(self._embed_video(images, context), None, context)
-        return VideoFeatures(hidden, context, self._project_video)
-
-    def _project_video(self, x: Tensor) -> Tensor:
-        projected: Tensor = self._video.ln_post(x) @ self._video.proj
-        return projected
+        x, call = self._video.embed(images, context, lambda x: self._apply_hooks("embed", x, context))
+        return VideoFeatures(self._run_blocks(x, call, context), context, self._video)
 
     def encode_text(self, tokens: Tensor, *, prefix: TextPrefix | None = None, hooked: bool = True) -> Tensor:
         """Encode token ids (C,L), L up to the context length, into features (C,E), not normalised.
@@ -260,22 +303,28 @@ class Backbone(nn.Module):
             prefix: ``text_prefix`` of the same tokens, whose layers then do not run again.
             hooked: False leaves out the hooks of a method: features of the frozen tower.
         """
+        if self._text.whole_only:
+            return self._text.whole(tokens)
         return self.pool_text(self.text_states(tokens, prefix=prefix, hooked=hooked), tokens)
 
     def text_states(self, tokens: Tensor, *, prefix: TextPrefix | None = None, hooked: bool = True) -> Tensor:
-        """Return the last block's output (C,L,D) for token ids (C,L), before the final norm; see ``encode_text``."""
+        """Return the last block's output (C,L,D) for token ids (C,L), before the final norm; see ``encode_text``.
+
+        Raises:
+            UserError: the text tower can only be run as a whole.
+        """
+        if self._text.whole_only:
+            raise UserError(f"{self.spec.name} has no states of words to read: {self._text.whole_only}")
         context = ClipContext(len(tokens), 1, (0, 0), 0, "text")
-        start, hidden = (prefix.layers, prefix.hidden) if prefix else (0, self._embed_text(tokens, context, hooked))
-        mask = self._text.attn_mask[: tokens.shape[1], : tokens.shape[1]]
-        return self._run_blocks(hidden, mask, context, start=start, hooked=hooked)
+        if prefix:
+            call = self._text.call(tokens.shape[1])
+            return self._run_blocks(prefix.hidden, call, context, start=prefix.layers, hooked=hooked)
+        return self._run_blocks(*self._embed_text(tokens, context, hooked), context, hooked=hooked)
 
     def pool_text(self, states: Tensor, tokens: Tensor) -> Tensor:
         """Return features (C,E) of texts from their tokens' states (C,L,D): the end token's, normed and projected."""
-        text = self._text
-        ends: Tensor = text.ln_final(states[torch.arange(len(tokens), device=tokens.device), tokens.argmax(dim=-1)])
-        projection = text.text_projection
-        features: Tensor = projection(ends) if isinstance(projection, nn.Linear) else ends @ projection
-        return features
+        rows = torch.arange(len(tokens), device=tokens.device)
+        return self._text.project(self._text.norm(states[rows, self._text.ends(tokens)]))
 
     @torch.no_grad()
     def frozen_text(self, tokens: Tensor) -> Tensor:
@@ -285,36 +334,17 @@ class Backbone(nn.Module):
     @torch.no_grad()
     def text_prefix(self, tokens: Tensor, layers: int) -> TextPrefix:
         """Run the first ``layers`` blocks without hooks or graph, once in a process (``text_cache``)."""
-        mask = self._text.attn_mask[: tokens.shape[1], : tokens.shape[1]]
 
         def compute(rows: Tensor) -> Tensor:
             context = ClipContext(len(rows), 1, (0, 0), 0, "text")
-            embedded = self._embed_text(rows, context, hooked=False)
-            return self._run_blocks(embedded, mask, context, stop=layers, hooked=False)
+            return self._run_blocks(
+                *self._embed_text(rows, context, hooked=False), context, stop=layers, hooked=False
+            )
 
         return TextPrefix(layers, self._cached(f"after {layers}", tokens, compute))
 
-    def _embed_video(self, images: Tensor, context: ClipContext) -> Tensor:
-        visual = self._video
-        patches = visual.conv1(images.to(visual.conv1.weight.dtype))
-        x: Tensor = rearrange(patches, "n d row col -> n (row col) d")
-        if context.joint:
-            x = joint_sequence(visual, x, context)
-        else:
-            cls = repeat(visual.class_embedding.to(x.dtype), "d -> n 1 d", n=x.shape[0])
-            x = torch.cat([cls, x], dim=1)
-            x = x + visual.positional_embedding.to(x.dtype)
-        x = self._apply_hooks("embed", x, context)
-        normed: Tensor = visual.ln_pre(x)
-        return normed
-
-    def _embed_text(self, tokens: Tensor, context: ClipContext, hooked: bool) -> Tensor:
-        text = self._text
-        x: Tensor = text.token_embedding(tokens)
-        if hooked:
-            x = self._apply_hooks("embed", x, context)
-        positions: Tensor = text.positional_embedding[: x.shape[1]]
-        return x + positions.to(x.dtype)
+    def _embed_text(self, tokens: Tensor, context: ClipContext, hooked: bool) -> tuple[Tensor, Call]:
+        return self._text.embed(tokens, lambda x: self._apply_hooks("embed", x, context) if hooked else x)
 
     def _apply_hooks(self, site: Site, x: Tensor, context: ClipContext) -> Tensor:
         for hook in self._hooks.get((context.tower, context.layer), {}).get(site, ()):
@@ -324,18 +354,16 @@ class Backbone(nn.Module):
     def _run_blocks(
         self,
         x: Tensor,
-        mask: Tensor | None,
+        call: Call,
         context: ClipContext,
         *,
         start: int = 0,
         stop: int | None = None,
         hooked: bool = True,
     ) -> Tensor:
-        stack: Any = self._video if context.tower == "video" else self._text
-        for layer, block in enumerate(list(stack.transformer.resblocks)[start:stop], start + 1):
+        view = self._video if context.tower == "video" else self._text
+        for layer, block in enumerate(view.blocks[start:stop], start + 1):
             hooks = self._hooks.get((context.tower, layer)) if hooked else None
-            if hooks or x.requires_grad:
-                x = run_block(block, x, mask, hooks or {}, replace(context, layer=layer))
-            else:
-                x = block(x, attn_mask=mask)
+            out = None if hooks or x.requires_grad else block.whole(x, call)
+            x = run_block(block, x, call, hooks or {}, replace(context, layer=layer)) if out is None else out
         return x

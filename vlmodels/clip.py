@@ -1,39 +1,35 @@
-"""Backbones by name: open_clip's ViTs and ViCLIP with published or local weights, and the toy CLIP."""
+"""Backbones by name: open_clip's models and ViCLIP with published or local weights, and the toy CLIP."""
 
 from __future__ import annotations
 
-import functools
 import logging
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import open_clip
-import torch
-from open_clip.model import CLIP
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 from open_clip.tokenizer import SimpleTokenizer
 
 from vlmodels import viclip
 from vlmodels.backbone import Backbone
 from vlmodels.errors import UserError, nearest
+from vlmodels.families import obstacles
 from vlmodels.paths import absolute, is_file
+from vlmodels.picture_statistics import OWN, set_published_statistics, set_statistics
+from vlmodels.tokenizers import Tokenizer, tokenizer_of
 from vlmodels.toy import TOY_WEIGHTS, build_toy_clip, toy_tokenizer
-from vlmodels.weights import from_vificlip, is_vificlip, key_differences, read_shapes, read_weights
+from vlmodels.weight_files import build, check_file, load_file, load_state
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from torch import Tensor, nn
+    from torch import nn
 
 TOY, TOY_VICLIP = "toy", "toy-viclip"
 _HOW_TO_LIST = "python -m vlmodels --list shows all"
-_WORD_EMBEDDINGS = "token_embedding.weight"
-_LARGE = 1 << 30  # bytes
 
 
 def names() -> list[str]:
-    """Return the backbones that can be created: the toys, ViCLIP, and every open_clip model with plain towers."""
+    """Return the backbones that can be created: the toys, ViCLIP, and every open_clip model of a known family."""
     plain = [n for n in open_clip.list_models() if not obstacles(open_clip.get_model_config(n))]
     return [TOY, TOY_VICLIP, *viclip.BASES, *plain]
 
@@ -45,20 +41,14 @@ def tags(name: str) -> list[str]:
     return list(list_pretrained_tags_by_model(viclip.BASES.get(name, name)))
 
 
-def obstacles(config: Mapping[str, Any]) -> list[str]:
-    """Return what this package cannot run in an open_clip model's configuration; empty if it can run all."""
-    vision, text = config["vision_cfg"], config["text_cfg"]
-    found = {
-        "its image tower comes from timm": "timm_model_name" in vision,
-        "its image tower is a ResNet": isinstance(vision.get("layers"), list),
-        "its image tower pools by attention": bool(vision.get("attentional_pool")),
-        "its text tower or tokenizer comes from Hugging Face": "hf_model_name" in text or "hf_tokenizer_name" in text,
-        "it is a captioner": "multimodal_cfg" in config,
-    }
-    return [what for what, present in found.items() if present]
-
-
-def create(name: str, *, weights: str | Path | None, num_frames: int = 8) -> Backbone:
+def create(
+    name: str,
+    *,
+    weights: str | Path | None,
+    num_frames: int = 8,
+    statistics: str = OWN,
+    tokenizer: Tokenizer | None = None,
+) -> Backbone:
     """Create a frozen backbone.
 
     Args:
@@ -68,6 +58,9 @@ def create(name: str, *, weights: str | Path | None, num_frames: int = 8) -> Bac
             ViFi-CLIP checkpoints), or None for random weights, which needs no network; for the toys also "toy", the
             weights in this package. ViCLIP takes CLIP's weights too, and starts as that CLIP.
         num_frames: frames per clip, for methods that are built for a fixed number.
+        statistics: mean and deviation of the frames' colours: "own", with which the weights were trained, or
+            "openai", "imagenet" or "inception".
+        tokenizer: instead of the model's own, where texts are only counted.
 
     Raises:
         UserError: the name or tag is unknown, the file is damaged or holds other weights, or the download fails.
@@ -79,24 +72,31 @@ def create(name: str, *, weights: str | Path | None, num_frames: int = 8) -> Bac
         toy = build_toy_clip(_toy_path(weights))
         if name == TOY_VICLIP:
             toy = viclip.add_temporal_table(toy)
-        return Backbone(toy, toy_tokenizer(), name=name, weights=recorded, frames=num_frames)
+        set_statistics(toy, statistics)
+        return Backbone(toy, toy_tokenizer(), name=name, weights=recorded, frames=num_frames, statistics=statistics)
     base = viclip.BASES.get(name, name)
     config = open_clip.get_model_config(base)
     if found := obstacles(config):
         raise UserError(f"backbone '{name}' cannot be adapted: {'; '.join(found)}; {_HOW_TO_LIST}")
+    folder = None
     if weights is None:
-        model: nn.Module = CLIP(**config) if name == base else viclip.build(config)
+        model: nn.Module = build(config) if name == base else viclip.build(config)
     elif get_pretrained_cfg(base, str(weights)):
-        model = _create_published(base, str(weights), bool(config.get("quick_gelu")))
+        model = create_published(base, str(weights))
         if name != base:
-            state = viclip.from_clip(model.state_dict())
-            model = _load_state(viclip.build(config), state, str(weights), name)
+            model = load_state(viclip.build(config), viclip.from_clip(model.state_dict()), str(weights), name)
     else:
-        model = _from_file(Path(weights), name, base, config)
+        path = Path(weights)
+        folder = path.parent
+        model = load_file(path, name, base, warn_of_gelu=lambda what: _warn_of_gelu(what, base))
         _warn_of_interpolation(model, num_frames, str(weights))
-    # open_clip's BPE tokenizer cuts at the context length and keeps the end token
-    tokenizer = open_clip.get_tokenizer(base) if name == base else SimpleTokenizer(context_length=viclip.CONTEXT)
-    return Backbone(model, tokenizer, name=name, weights=recorded, frames=num_frames)
+    if name == base and not hasattr(model.visual, "preprocess_cfg"):
+        set_published_statistics(model, base, "" if folder is None or statistics != OWN else str(weights))
+    set_statistics(model, statistics)
+    if tokenizer is None:
+        # open_clip's BPE tokenizer cuts at the context length and keeps the end token
+        tokenizer = tokenizer_of(config, folder) if name == base else SimpleTokenizer(context_length=viclip.CONTEXT)
+    return Backbone(model, tokenizer, name=name, weights=recorded, frames=num_frames, statistics=statistics)
 
 
 def check_weights(name: str, weights: str | Path | None) -> None:
@@ -132,31 +132,13 @@ def check_weight_file(name: str, weights: str | Path | None) -> None:
     Raises:
         UserError: as ``create``.
     """
-    path = weight_file(name, weights)
-    if path is not None:
-        facts = path.stat()
-        _check_file(name.replace("/", "-"), path, facts.st_size, facts.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=8)
-def _check_file(name: str, path: Path, size: int, _changed: int) -> None:
-    """Check a file of ``size`` bytes; the time of its last change makes it another one for the cache."""
+    path, name = weight_file(name, weights), name.replace("/", "-")
+    if path is None:
+        return
     if name in (TOY, TOY_VICLIP):
         build_toy_clip(path)
-        return
-    base = viclip.BASES.get(name, name)
-    config = open_clip.get_model_config(base)
-    if obstacles(config) or (size > _LARGE and path.suffix != ".safetensors"):
-        return
-    state = read_shapes(path) if size > _LARGE else read_weights(path)[0]
-    lacks_words = name == base and is_vificlip(state)  # they come from another file, or from the hub
-    state, frames = _own_names(state, name, base)
-    with torch.device("meta"):
-        model = CLIP(**config) if name == base else viclip.build(config, frames)
-    expected = model.state_dict()
-    if lacks_words:
-        del expected[_WORD_EMBEDDINGS]
-    _refuse_differences(expected, state, str(path), name)
+    elif not obstacles(open_clip.get_model_config(viclip.BASES.get(name, name))):
+        check_file(name, viclip.BASES.get(name, name), path)
 
 
 def _recorded(name: str, weights: str | Path | None) -> str:
@@ -170,8 +152,13 @@ def _toy_path(weights: str | Path | None) -> Path | None:
     return TOY_WEIGHTS if str(weights) == TOY else Path(weights)
 
 
-def _create_published(name: str, tag: str, quick_gelu: bool) -> nn.Module:
-    if get_pretrained_cfg(name, tag).get("quick_gelu") and not quick_gelu:
+def create_published(name: str, tag: str) -> nn.Module:
+    """Create an open_clip model with published weights.
+
+    Raises:
+        UserError: they are not on this machine and cannot be downloaded.
+    """
+    if get_pretrained_cfg(name, tag).get("quick_gelu"):
         _warn_of_gelu(f"the weights '{tag}'", name)
     muted = logging.root.manager.disable
     logging.disable(logging.ERROR)  # the hub logs each retry; the error below has the reason
@@ -191,54 +178,12 @@ def _create_published(name: str, tag: str, quick_gelu: bool) -> nn.Module:
 
 
 def _warn_of_gelu(weights: str, name: str) -> None:
+    if open_clip.get_model_config(name).get("quick_gelu"):
+        return
     warnings.warn(
         f"{weights} were trained with QuickGELU, which {name} lacks: use '{name}-quickgelu'",
-        stacklevel=4,
+        stacklevel=5,
     )
-
-
-def _from_file(path: Path, name: str, base: str, config: Mapping[str, Any]) -> nn.Module:
-    state, from_openai = read_weights(path)
-    quick_gelu = bool(config.get("quick_gelu"))
-    if from_openai and not quick_gelu:
-        _warn_of_gelu(f"OpenAI's weights ({path.name})", name)
-    vificlip = name == base and is_vificlip(state)
-    state, frames = _own_names(state, name, base)
-    if vificlip:
-        state[_WORD_EMBEDDINGS] = _word_embeddings(path, base, quick_gelu)
-        return viclip.use_imagenet_statistics(_load_state(CLIP(**config), state, str(path), name))
-    model = CLIP(**config) if name == base else viclip.build(config, frames)
-    return _load_state(model, state, str(path), name)
-
-
-def _own_names(state: dict[str, Tensor], name: str, base: str) -> tuple[dict[str, Tensor], int]:
-    """Return a file's tensors by the names of our model, and the rows of its temporal table, if the model has one."""
-    if name == base:
-        return (from_vificlip(state) if is_vificlip(state) else state), 0
-    state = viclip.from_released(state) if viclip.is_released(state) else viclip.from_clip(state)
-    table = state.get(viclip.TEMPORAL_TABLE)
-    return state, table.shape[1] if table is not None and table.ndim == 3 and table.shape[1] else viclip.FRAMES
-
-
-def _word_embeddings(path: Path, base: str, quick_gelu: bool) -> Tensor:
-    """Return OpenAI's word embeddings, from ``openai.*`` in the same folder or from the hub.
-
-    ViFi-CLIP freezes them and leaves them out of its files.
-    """
-    local = next((p for p in sorted(path.parent.glob("openai.*")) if p != path), None)
-    if local is not None:
-        state, _ = read_weights(local)
-        if _WORD_EMBEDDINGS not in state:
-            raise UserError(f"{local} holds no {_WORD_EMBEDDINGS}; put OpenAI's weights of {base} there")
-        return state[_WORD_EMBEDDINGS]
-    try:
-        words: Tensor = _create_published(base, "openai", quick_gelu).state_dict()[_WORD_EMBEDDINGS]
-    except UserError as error:
-        raise UserError(
-            f"{path} is a ViFi-CLIP checkpoint, without word embeddings; OpenAI's {base} has them, but cannot be "
-            f"downloaded: put its file into the same folder as openai.pt or openai.safetensors ({error})"
-        ) from error
-    return words
 
 
 def _warn_of_interpolation(model: nn.Module, frames: int, source: str) -> None:
@@ -249,14 +194,3 @@ def _warn_of_interpolation(model: nn.Module, frames: int, source: str) -> None:
             f"{source} has positions for {table.shape[1]} frames; for clips of {frames} they are interpolated",
             stacklevel=3,
         )
-
-
-def _load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, name: str) -> nn.Module:
-    _refuse_differences(model.state_dict(), state, source, name)
-    model.load_state_dict(state)
-    return model
-
-
-def _refuse_differences(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, name: str) -> None:
-    if problems := key_differences(expected, state):
-        raise UserError(f"{source} does not hold the weights of {name}: {problems}")

@@ -41,26 +41,31 @@ def describe(
     Raises:
         UserError: the method, backbone or preset is unknown, or the configuration does not fit the backbone.
     """
-    names = list(classes) or [f"class {number}" for number in range(PLACEHOLDERS)]
-    built = _build(method, backbone, preset, frames, names)
+    built = _build(method, backbone, preset, frames, classes)
+    count = len(classes) or PLACEHOLDERS
     gmacs_video, gmacs_text = _costs(built, frames)
     result: dict[str, Any] = {
         "method": method,
         "preset": preset,
         "backbone": backbone,
         "frames": frames,
-        "classes": len(names),
+        "classes": count,
         "trainable": sum(p.numel() for p in built.trainable_parameters()),
         "total": sum(p.numel() for p in built.parameters()),
         "adapter_bytes": sum(t.numel() * t.element_size() for t in built.adapter_state_dict().values()),
         "gmacs_video": round(gmacs_video, 3),
         "gmacs_text_per_class": round(gmacs_text, 4),
-        "gmacs_text": round(len(names) * gmacs_text, 3),
+        "gmacs_text": round(count * gmacs_text, 3),
     }
     figure = published.figure(method, preset, backbone, frames)
     if figure is not None and figure.source:
         result["published"] = _printed(figure)
     return result
+
+
+def placeholders() -> list[str]:
+    """Return names of classes for counting alone."""
+    return [f"class {number}" for number in range(PLACEHOLDERS)]
 
 
 def _build(method: str, backbone: str, preset: str | None, frames: int, classes: Sequence[str]) -> Method:
@@ -69,6 +74,7 @@ def _build(method: str, backbone: str, preset: str | None, frames: int, classes:
     import torch  # late, as the next: `python -m vlmodels --help` answers at once
 
     from vlmodels.clip import create
+    from vlmodels.tokenizers import WordCounter
 
     if preset is not None and preset not in cls.presets:
         raise UserError(
@@ -78,7 +84,10 @@ def _build(method: str, backbone: str, preset: str | None, frames: int, classes:
         raise UserError(f"frames={frames} must be at least 1")
     config = cls.Config() if preset is None else cls.presets[preset].method
     with torch.device("meta"):
-        return cls(create(backbone, weights=None, num_frames=frames), config, classes).eval()
+        # placeholder names are never encoded, so no tokenizer is fetched for them
+        counter = None if classes else WordCounter()
+        built = create(backbone, weights=None, num_frames=frames, tokenizer=counter)
+        return cls(built, config, classes or placeholders()).eval()
 
 
 def _costs(method: Method, frames: int) -> tuple[float, float]:

@@ -58,10 +58,9 @@ class ClassHead(nn.Module):
 
 
 def class_token_output(method: Method, head: ClassHead, frames: Tensor) -> Output:
-    """Score clips (B,T,3,H,W) by the normed class token, averaged over frames; see ``head_output``."""
+    """Score clips (B,T,3,H,W) by the pooled token, averaged over frames; see ``head_output``."""
     features = method.backbone.encode_video(frames)
-    normed = method.backbone.video_norm(features.tokens.cls)
-    return head_output(method, head, features, reduce(normed, "b f d -> b d", "mean"))
+    return head_output(method, head, features, reduce(features.pooled, "b f d -> b d", "mean"))
 
 
 def head_output(method: Method, head: ClassHead, features: VideoFeatures, pooled: Tensor) -> Output:

@@ -1,11 +1,11 @@
 """Token sequences of the two backbone families, taken apart into (frame, row, column) and put together again.
 
-Per frame (CLIP): ``(B*T, 1+P+K, D)``, each frame with a class token, its P patches row by row, and K tokens that a
-method appended. Joint (ViCLIP): ``(B, 1+P*T+K, D)``, one class token, and the patches *patch-major and time-minor*:
+Per frame (CLIP): ``(B*T, R+P+K, D)``, each frame with R tokens before its patches (a class token, or none), its P
+patches row by row, and K tokens that a method appended. Joint (ViCLIP): ``(B, 1+P*T+K, D)``, one class token, and the patches *patch-major and time-minor*:
 the T frames of patch 0, then those of patch 1.
 """
 
-# Shapes: B clip, T frame, P patch, ROW COL its place, K appended token, D width.
+# Shapes: B clip, T frame, R token before the patches, P patch, ROW COL its place, K appended token, D width.
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Tokens:
     """The parts of a sequence; F is T, or 1 where a clip has one class token for all frames."""
 
-    cls: Tensor  # (B,F,D)
+    prefix: Tensor  # (B,F,R,D): the class token, or none
     patches: Tensor  # (B,T,ROW,COL,D)
     extra: Tensor  # (B,F,K,D): tokens that methods appended, often none
 
@@ -36,11 +36,11 @@ def split_tokens(x: Tensor, context: ClipContext) -> Tokens:
     if context.joint:
         end = 1 + rows * columns * frames
         patches = rearrange(x[:, 1:end], "b (row col t) d -> b t row col d", row=rows, col=columns, t=frames)
-        return Tokens(x[:, :1], patches, rearrange(x[:, end:], "b k d -> b 1 k d"))
+        return Tokens(x[:, None, :1], patches, rearrange(x[:, end:], "b k d -> b 1 k d"))
     x = rearrange(x, "(b t) n d -> b t n d", b=batch, t=frames)
-    end = 1 + rows * columns
-    patches = rearrange(x[:, :, 1:end], "b t (row col) d -> b t row col d", row=rows, col=columns)
-    return Tokens(x[:, :, 0], patches, x[:, :, end:])
+    start, end = context.prefix, context.prefix + rows * columns
+    patches = rearrange(x[:, :, start:end], "b t (row col) d -> b t row col d", row=rows, col=columns)
+    return Tokens(x[:, :, :start], patches, x[:, :, end:])
 
 
 def join_tokens(tokens: Tokens, context: ClipContext) -> Tensor:
@@ -48,10 +48,9 @@ def join_tokens(tokens: Tokens, context: ClipContext) -> Tensor:
     if context.joint:
         patches = rearrange(tokens.patches, "b t row col d -> b (row col t) d")
         extra = rearrange(tokens.extra, "b 1 k d -> b k d")
-        return torch.cat([tokens.cls, patches, extra], dim=1)
-    cls = rearrange(tokens.cls, "b t d -> b t 1 d")
+        return torch.cat([tokens.prefix[:, 0], patches, extra], dim=1)
     patches = rearrange(tokens.patches, "b t row col d -> b t (row col) d")
-    return rearrange(torch.cat([cls, patches, tokens.extra], dim=2), "b t n d -> (b t) n d")
+    return rearrange(torch.cat([tokens.prefix, patches, tokens.extra], dim=2), "b t n d -> (b t) n d")
 
 
 def joint_sequence(visual: Any, patches: Tensor, context: ClipContext) -> Tensor:

@@ -8,7 +8,7 @@ The units are whole words between blanks, not BPE pieces.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from einops import rearrange
@@ -18,7 +18,10 @@ from torch.nn import functional
 from vlmodels.classifier import prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+
+    from vlmodels.backbone import Backbone
+    from vlmodels.families.open_clip_towers import Block
 
 MASK = "mask"  # replaces a hidden word: a plain word, as CLIP has no mask token
 MASK_RATE = 0.2  # the part of a prompt's words that is hidden
@@ -41,21 +44,23 @@ class WordMasker:
         self.vocabulary = {word: number for number, word in enumerate(sorted(words))}
         self._pieces: dict[str, int] = {}
 
-    def __call__(self, names: Sequence[str], tokenize: Callable[[Sequence[str]], Tensor]) -> tuple[Tensor, Tensor]:
+    def __call__(self, names: Sequence[str], backbone: Backbone) -> tuple[Tensor, Tensor]:
         """Return token ids (B,L) of the prompts of ``names``, each with some words hidden, and labels (B,L).
 
         A label is the hidden word's number at a mask, and -100 elsewhere. The words are drawn from torch's default
         generator. A prompt longer than the context is cut, together with its labels.
         """
         masked = [self._hide(name) for name in names]
-        tokens = tokenize([" ".join(words) for words, _ in masked])
+        texts = [" ".join(words) for words, _ in masked]
+        tokens = backbone.tokenize(texts)
         labels = torch.full_like(tokens, UNLABELLED)
         for row, (words, hidden) in enumerate(masked):
-            position, end = 1, int(tokens[row].argmax())  # between the start and the end token
+            position = backbone.first_word
+            end = min(backbone.count_tokens(texts[row]), tokens.shape[1]) - 1  # of the end token
             for place, word in enumerate(words):
                 if place in hidden and position < end:
                     labels[row, position] = hidden[place]
-                position += self._length(word, tokenize)
+                position += self._length(word, backbone)
         return tokens, labels
 
     def _hide(self, name: str) -> tuple[list[str], dict[int, int]]:
@@ -71,10 +76,10 @@ class WordMasker:
         hidden = {place: self.vocabulary[vocabulary_form(words[place])] for place in chosen}
         return [MASK if place in hidden else word for place, word in enumerate(words)], hidden
 
-    def _length(self, word: str, tokenize: Callable[[Sequence[str]], Tensor]) -> int:
+    def _length(self, word: str, backbone: Backbone) -> int:
         """Return the number of tokens of a word; no token spans a blank."""
         if word not in self._pieces:
-            self._pieces[word] = int(tokenize([word])[0].argmax()) - 1
+            self._pieces[word] = backbone.count_tokens(word) - backbone.count_tokens("")
         return self._pieces[word]
 
 
@@ -108,7 +113,7 @@ class MaskedWords(nn.Module):
                 nn.init.normal_(part.weight, std=0.02)
                 nn.init.zeros_(part.bias)
 
-    def forward(self, states: Tensor, frames: Tensor, block: Any, norm: nn.LayerNorm) -> Tensor:
+    def forward(self, states: Tensor, frames: Tensor, block: Block, norm: nn.Module) -> Tensor:
         """Return logits (B,L,V) of the words at each position.
 
         Args:
@@ -118,9 +123,9 @@ class MaskedWords(nn.Module):
             norm: the text tower's final norm, which [C] has and eq. 12 leaves out.
         """
         z = self._adapt("pre_attn", states)
-        context = block.ln_1(functional.pad(frames, (0, z.shape[-1] - frames.shape[-1])))
-        z = self._adapt("pre_mlp", z + block.ls_1(block.attention(block.ln_1(z), context, context)))
-        z = z + block.ls_2(block.mlp(block.ln_2(z)))
+        context = block.norm1(functional.pad(frames, (0, z.shape[-1] - frames.shape[-1])))
+        z = self._adapt("pre_mlp", z + block.scale1(block.attend(block.norm1(z), context)))
+        z = z + block.scale2(block.mlp(block.norm2(z)))
         logits: Tensor = self.head(norm(z))
         return logits
 

@@ -1,10 +1,10 @@
 """Parts of prompt methods: learned tokens, the hooks that insert them, and class texts with room for them.
 
-Text prompts stand at positions 1 to b, between the start token and the words: under the causal mask, the end token
-does not see what comes after it. Video prompts stand after the last patch of every sequence (frame, or clip if joint).
+Text prompts stand before the words, behind the start token if there is one: under a causal mask, the end token does
+not see what comes after it. Video prompts stand after the last patch of every sequence (frame, or clip if joint).
 """
 
-# Shapes: B clip, T frame, P patch, C text, L text token, b prompt, D width of a tower.
+# Shapes: B clip, T frame, R token before the patches, P patch, C text, L text token, b prompt, D width of a tower.
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from einops import repeat
 from torch import Tensor, nn
 
 from vlmodels.classifier import prompt
+from vlmodels.errors import UserError
 from vlmodels.methods.base import Method, Recipe
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def add_prompts(backbone: Backbone, tower: Tower, prompts: Mapping[int, PromptSo
     they get none and pass ln_pre. Those of a later layer replace the outputs at the prompts' places, unchanged.
     """
     for layer, source in prompts.items():
-        hook = TextPromptHook(source) if tower == "text" else VideoPromptHook(source, first=layer == 1)
+        in_text = tower == "text"
+        hook = TextPromptHook(source, backbone.first_word) if in_text else VideoPromptHook(source, first=layer == 1)
         if layer == 1:
             backbone.add(tower, 0, "embed", hook)
         else:
@@ -67,15 +69,15 @@ def add_prompts(backbone: Backbone, tower: Tower, prompts: Mapping[int, PromptSo
 
 
 class TextPromptHook:
-    """A hook that replaces positions 1 to b of every text by prompts."""
+    """A hook that replaces b tokens of every text by prompts, from place ``start`` on."""
 
-    def __init__(self, source: PromptSource) -> None:
-        self.source = source
+    def __init__(self, source: PromptSource, start: int) -> None:
+        self.source, self.start = source, start
 
     def __call__(self, x: Tensor, _: ClipContext) -> Tensor:
         """Return tokens (C,L,D) of the same length."""
         tokens = repeat(self.source().to(x.dtype), "slot d -> c slot d", c=len(x))
-        return torch.cat([x[:, :1], tokens, x[:, 1 + tokens.shape[1] :]], dim=1)
+        return torch.cat([x[:, : self.start], tokens, x[:, self.start + tokens.shape[1] :]], dim=1)
 
 
 class VideoPromptHook:
@@ -85,7 +87,7 @@ class VideoPromptHook:
         self.source, self.first = source, first
 
     def __call__(self, x: Tensor, _: ClipContext) -> Tensor:
-        """Return tokens (B*T,1+P+b,D), or (B,1+P*T+b,D) if joint."""
+        """Return tokens (B*T,R+P+b,D), or (B,1+P*T+b,D) if joint."""
         tokens = repeat(self.source().to(x.dtype), "slot d -> n slot d", n=x.shape[0])
         kept = x.shape[1] - (0 if self.first else tokens.shape[1])
         return torch.cat([x[:, :kept], tokens], dim=1)
@@ -100,7 +102,7 @@ class PromptedMethod(Method):
         """Number b of prompts in the text tower."""
 
     def class_prompt(self, name: str) -> str:
-        """Return ``X X ... X name.``, whose end token stands where it does behind the prompts."""
+        """Return ``X X ... X name.``, whose other tokens stand where they do behind the prompts."""
         return (
             prompt(self.name_in_text(name), f"{self._placeholders}{{}}.") if self.slots else super().class_prompt(name)
         )
@@ -118,11 +120,11 @@ class PromptedMethod(Method):
         if not self.slots:
             return super().prompt_problems(names)
         spec = self.backbone.spec
-        room = spec.context_length - self.slots - 2  # start and end token
-        with torch.device("cpu"):  # runs are planned on the meta device, where ids have no values
-            texts = [prompt(self.name_in_text(name), "{}.") for name in names]
-            ends = self.backbone.tokenizer(texts).argmax(dim=-1).tolist() if texts else []
-        long = [name for name, end in zip(names, ends, strict=True) if end - 1 > room]
+        count = self.backbone.count_tokens
+        if count(f"{self._placeholders}a") - count("a") != self.slots:
+            raise UserError(f"the tokenizer of {spec.name} does not keep the places of prompts: 'X X' is not two tokens")
+        room = spec.context_length - self.slots - count("")
+        long = [name for name in names if not self.backbone.fits(self.class_prompt(name))]
         if room >= 2 and not long:
             return []
         too_long = f"; too long: {', '.join(long)}" if long else ""

@@ -1,4 +1,4 @@
-"""Sizes and other facts of a backbone, read from its modules, and which modules cannot be a backbone."""
+"""Sizes and other facts of a backbone, read from its modules."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
-
-from vlmodels.errors import UserError
 
 if TYPE_CHECKING:
+    from vlmodels.families.views import TextView, VideoView
     from vlmodels.sites import Tower
 
 
@@ -19,7 +17,8 @@ class BackboneSpec:
     """Sizes and other facts of a backbone.
 
     ``weights`` is a pretrained tag, a file path or "" (random); ``joint`` means that the video tower gets one
-    sequence of all frames' patches (ViCLIP) instead of one sequence per frame (CLIP).
+    sequence of all frames' patches (ViCLIP) instead of one sequence per frame (CLIP); ``prefix`` counts the tokens
+    before the patches: a class token, or none. ``mean`` and ``std`` are those called ``statistics``.
     """
 
     name: str
@@ -37,7 +36,9 @@ class BackboneSpec:
     context_length: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    statistics: str = "own"
     joint: bool = False
+    prefix: int = 1
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -53,47 +54,37 @@ class BackboneSpec:
         return self.video_width if tower == "video" else self.text_width
 
 
-def refuse_unknown_towers(clip: Any, text: Any, name: str) -> None:
-    """Raise UserError unless ``Backbone`` can run both towers; the message says what it cannot run."""
-    problems: list[str] = []
-    visual: Any = getattr(clip, "visual", None)
-    if not isinstance(visual, VisionTransformer):
-        problems.append(f"its image tower is {type(visual).__name__}, not open_clip's VisionTransformer")
-    elif visual.attn_pool is not None or visual.pool_type != "tok":
-        problems.append("its image tower does not pool by the class token")
-    if getattr(text, "attn_mask", None) is None or getattr(text, "cls_emb", None) is not None:
-        problems.append(f"its text tower ({type(text).__name__}) is not a plain causal one")
-    elif getattr(text, "text_pool_type", getattr(text, "pool_type", None)) != "argmax":
-        problems.append("its text tower does not pool at the end token")
-    elif text.text_projection is None:
-        problems.append("its text tower has no projection")
-    blocks = [b for t in (visual, text) if hasattr(t, "transformer") for b in t.transformer.resblocks]
-    if not problems and not all(type(block) is ResidualAttentionBlock for block in blocks):
-        problems.append("its blocks are not open_clip's standard attention blocks")
-    if problems:
-        raise UserError(f"backbone '{name}' cannot be adapted: {'; '.join(problems)}")
-
-
-def describe_towers(clip: Any, text: Any, *, name: str, weights: str, frames: int) -> BackboneSpec:
-    """Read the facts of a backbone from its modules."""
-    visual = clip.visual
-    video_blocks, text_blocks = visual.transformer.resblocks, text.transformer.resblocks
-    preprocess = getattr(visual, "preprocess_cfg", {})
+def describe_towers(
+    clip: Any,
+    video: VideoView,
+    text: TextView,
+    *,
+    name: str,
+    weights: str,
+    frames: int,
+    context_length: int,
+    statistics: str,
+) -> BackboneSpec:
+    """Read the facts of a backbone from its model and the views of its towers."""
+    preprocess = getattr(clip.visual, "preprocess_cfg", {})
+    (height, width), (rows, columns) = video.image_size, video.grid
     return BackboneSpec(
         name=name,
         weights=weights,
         frames=frames,
-        video_layers=len(video_blocks),
-        video_width=visual.transformer.width,
-        video_heads=video_blocks[0].attn.num_heads,
-        text_layers=len(text_blocks),
-        text_width=text.transformer.width,
-        text_heads=text_blocks[0].attn.num_heads,
-        embed_dim=visual.output_dim,
-        image_size=tuple(visual.image_size),
-        patch=tuple(visual.patch_size),
-        context_length=text.context_length,
+        video_layers=len(video.blocks),
+        video_width=video.width,
+        video_heads=video.blocks[0].heads,
+        text_layers=text.layers,
+        text_width=text.width,
+        text_heads=text.heads,
+        embed_dim=video.embed_dim,
+        image_size=video.image_size,
+        patch=(height // rows, width // columns),
+        context_length=context_length,
         mean=tuple(preprocess.get("mean", OPENAI_DATASET_MEAN)),
         std=tuple(preprocess.get("std", OPENAI_DATASET_STD)),
-        joint=hasattr(visual, "temporal_positional_embedding"),
+        statistics=statistics,
+        joint=video.joint,
+        prefix=video.prefix,
     )

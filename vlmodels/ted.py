@@ -54,11 +54,11 @@ class TED(nn.Module):
     def forward(self, x: Tensor, context: ClipContext) -> Tensor:
         """Return tokens of the shape of ``x``, which is not changed in place."""
         tokens = split_tokens(x, context)
-        cls, patches = tokens.cls, tokens.patches
+        prefix, patches = tokens.prefix, tokens.patches
         _, columns = context.grid
         if self.te is not None:
-            enhanced = self.te(rearrange(cls, "b t d -> b t 1 d"))
-            cls = cls + rearrange(enhanced, "b t 1 d -> b t d")
+            if prefix.shape[2]:  # a class token
+                prefix = prefix + self.te(prefix)
             enhanced = self.te(rearrange(patches, "b t row col d -> b t (row col) d"))
             patches = patches + rearrange(enhanced, "b t (row col) d -> b t row col d", col=columns)
         if self.td is not None:
@@ -67,4 +67,4 @@ class TED(nn.Module):
             differences = torch.cat([torch.zeros_like(source[:, :1]), differences], dim=1)  # 0 for the first frame
             changed = self.td(rearrange(differences, "b t row col d -> (b t) row col d"))
             patches = patches + rearrange(changed, "(b t) row col d -> b t row col d", b=context.batch)
-        return join_tokens(dataclasses.replace(tokens, cls=cls, patches=patches), context)
+        return join_tokens(dataclasses.replace(tokens, prefix=prefix, patches=patches), context)

@@ -136,10 +136,7 @@ def similarity(cosines: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
 
 def token_count(backbone: Backbone) -> Callable[[str], int]:
     """Return how many tokens a text has for the backbone, uncut, with its start and end."""
-    tokenizer: Any = backbone.tokenizer
-    if hasattr(tokenizer, "encode"):  # open_clip's own tokenizers, the only ones of backbones that can be built
-        return lambda text: len(tokenizer.encode(text)) + 2
-    return lambda text: backbone.tokenize([text]).shape[1]
+    return backbone.count_tokens
 
 
 def _spread(values: Sequence[int]) -> dict[str, float]:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pipelines.shards.clip_store import ClipStore
+    from vlmodels.families.views import Call
     from vlmodels.methods.base import Method, Output
-    from vlmodels.sites import ClipContext
 
 
 _COLUMNS = 8  # frames of a clip that are drawn
@@ -80,38 +80,39 @@ def _spread(clips: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
 def class_attention(method: Method, frames: Tensor) -> tuple[Output, np.ndarray]:
     """Return a method's output for frames (B,T,3,H,W) and its class token's attention (B,T,rows,columns), last block.
 
-    Queries and keys are computed again from the block's normed input and its weight, which a method may change. The
-    mean over heads is a share of all tokens' attention; a joint tower has one class token for all frames. The method
-    keeps a hook at its last layer, which changes nothing.
+    The mean over heads is a share of all tokens' attention; a joint tower has one class token for all frames. In towers
+    that pool otherwise than by a class token, it is the mean attention of all tokens. The method keeps a hook at its
+    last layer, which changes nothing.
     """
     import torch
-    from einops import rearrange
-    from torch.nn import functional
+    from einops import reduce
 
     from vlmodels.layout import split_tokens
+    from vlmodels.sites import ClipContext
 
-    depth = method.backbone.spec.layers("video")
-    block = method.backbone.block("video", depth)
-    seen: dict[str, Tensor] = {}
+    spec = method.backbone.spec
+    block = method.backbone.block("video", spec.video_layers)
+    project, seen = block.project, dict[str, Tensor]()
 
-    def weigh(weight: Tensor, context: ClipContext) -> Tensor:
-        """Compute the shares; runs right after the block has normed its input."""
-        packed = functional.linear(seen["normed"], weight, block.attn.in_proj_bias)
-        query, key, _ = rearrange(packed, "b n (qkv h d) -> qkv b n h d", qkv=3, h=block.attn.num_heads)
-        query = query[:, :1]  # the class token's
-        scores = torch.einsum("bqhd,bnhd->bhqn", query, key) / key.shape[-1] ** 0.5
-        shares = rearrange(scores.float().softmax(-1).mean(dim=1), "b 1 n -> b n 1")
-        seen["shares"] = split_tokens(shares, context).patches[..., 0]
-        return weight
+    def watched(x: Tensor, call: Call, weight: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Keep the queries and keys of the block's last run."""
+        seen["query"], seen["key"], value = project(x, call, weight)
+        return seen["query"], seen["key"], value
 
-    norm = block.ln_1.register_forward_hook(lambda _module, _input, output: seen.update(normed=output))
-    method.backbone.add("video", depth, "qkv_weight", weigh)  # after the method's own
+    # after the method's own; a weight of queries and keys makes the block's attention run in parts
+    method.backbone.add("video", spec.video_layers, "qkv_weight", lambda weight, _: weight)
+    block.project = watched  # type: ignore[method-assign]
     try:
         with torch.inference_mode():
             output: Output = method.eval()(frames)
     finally:
-        norm.remove()
-    return output, seen["shares"].cpu().numpy()
+        del block.project
+    query, key = seen["query"], seen["key"]
+    query = query[:, :, :1] if method.backbone.reads_class_token else query
+    scores = torch.einsum("bhqd,bhnd->bhqn", query, key) / key.shape[-1] ** 0.5
+    shares = reduce(scores.float().softmax(-1), "b head query n -> b n 1", "mean")
+    context = ClipContext(*frames.shape[:2], spec.grid, spec.video_layers, "video", spec.joint, spec.prefix)
+    return output, split_tokens(shares, context).patches[..., 0].cpu().numpy()
 
 
 def draw(

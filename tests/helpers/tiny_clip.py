@@ -6,6 +6,7 @@ import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 from open_clip.tokenizer import SimpleTokenizer
 
+from tests.helpers.tiny_families import tiny_family_backbone
 from vlmodels.backbone import Backbone
 from vlmodels.viclip import add_temporal_table
 
@@ -29,8 +30,11 @@ def tiny_clip(*, seed=0, video_layers=3, text_layers=3, custom_text=False, **vis
     )
 
 
-def tiny_backbone(*, joint=False, **kwargs):
-    """A CLIP, or with ``joint`` a ViCLIP whose temporal table is not zero."""
+def tiny_backbone(*, joint=False, family="clip", **kwargs):
+    """A CLIP, or with ``joint`` a ViCLIP whose temporal table is not zero, or another family's model."""
+    if family not in ("clip", "viclip"):
+        return tiny_family_backbone(family, **kwargs)
+    joint = joint or family == "viclip"
     model = tiny_clip(**kwargs)
     if joint:
         torch.nn.init.normal_(add_temporal_table(model, 4).visual.temporal_positional_embedding, std=0.2)

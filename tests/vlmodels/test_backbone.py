@@ -8,6 +8,7 @@ from tests.helpers.tiny_clip import tiny_backbone, tiny_clip, tiny_frames
 from vlmodels.backbone import Backbone
 from vlmodels.clip import create
 from vlmodels.errors import UserError
+from vlmodels.families.views import Call
 from vlmodels.sites import ClipContext, run_block
 
 TEXTS = ["a video of riding a bike.", "jump", "a video of somebody opening the door, slowly"]
@@ -189,11 +190,11 @@ def test_no_graph_below_the_first_layer_that_learns():
 def test_a_block_with_a_graph_gives_open_clip_s_values_and_gradients(tower):
     plain, backbone = tiny_clip().eval(), tiny_backbone()
     width, mask = (64, None) if tower == "video" else (48, plain.attn_mask[:9, :9])
-    towers = [m.visual.transformer if tower == "video" else m.transformer for m in (plain, backbone.model)]
+    stack = plain.visual.transformer if tower == "video" else plain.transformer
     x = torch.randn(5, 9, width)
     one, other = x.clone().requires_grad_(), x.clone().requires_grad_()
-    expected = towers[0].resblocks[1](one, attn_mask=mask)
-    found = run_block(towers[1].resblocks[1], other, mask, {}, ClipContext(5, 1, (0, 0), 2, tower))
+    expected = stack.resblocks[1](one, attn_mask=mask)
+    found = run_block(backbone.block(tower, 2), other, Call(mask=mask), {}, ClipContext(5, 1, (0, 0), 2, tower))
     assert torch.allclose(found, expected, atol=1e-5)
     weight = torch.randn_like(x)
     (expected * weight).sum().backward(), (found * weight).sum().backward()

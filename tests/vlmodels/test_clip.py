@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from tests.helpers.tiny_clip import tiny_clip
 from vlmodels import clip
-from vlmodels.clip import check_weight_file, create, names, read_weights, tags
+from vlmodels.clip import check_weight_file, create, names, tags
 from vlmodels.errors import UserError
 from vlmodels.toy import TOY_WEIGHTS
-from vlmodels.weights import read_shapes
+from vlmodels.weights import read_shapes, read_weights
 
 CONFIG = {
     "embed_dim": 16,

@@ -15,7 +15,7 @@ def test_apart_and_together_is_the_same(joint, extra):
     context = ClipContext(batch=2, frames=3, grid=(2, 4), layer=1, tower="video", joint=joint)
     x = torch.randn(2, 1 + 8 * 3 + extra, 5) if joint else torch.randn(6, 1 + 8 + extra, 5)
     tokens = split_tokens(x, context)
-    assert tokens.cls.shape == (2, 1 if joint else 3, 5)
+    assert tokens.prefix.shape == (2, 1 if joint else 3, 1, 5)
     assert tokens.patches.shape == (2, 3, 2, 4, 5)
     assert tokens.extra.shape == (2, 1 if joint else 3, extra, 5)
     assert torch.equal(join_tokens(tokens, context), x)

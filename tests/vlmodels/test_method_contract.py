@@ -12,6 +12,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.helpers.tiny_clip import CLASSES, DESCRIPTIONS, disturb, tiny_backbone, tiny_frames, tiny_method, train
+from tests.helpers.tiny_families import FAMILIES
 from vlmodels import methods
 from vlmodels.checkpoint import load_adapter, save_adapter
 from vlmodels.clip import create
@@ -22,9 +23,8 @@ METHODS = methods.names()
 every_method = pytest.mark.parametrize("cls", [methods.get(name) for name in METHODS], ids=METHODS)
 
 
-@pytest.fixture(params=[False, True], ids=["clip", "viclip"])
-def joint(request):
-    """The backbone's family: frames one by one, or one sequence of all."""
+@pytest.fixture(params=["clip", "viclip", *FAMILIES])
+def family(request):
     return request.param
 
 
@@ -44,16 +44,16 @@ def logits(method, frames):
 
 @every_method
 @torch.no_grad()
-def test_starts_as_the_backbone_or_says_that_it_does_not(cls, joint):
-    method, plain = tiny_method(cls, joint=joint).eval(), tiny_method(methods.get("zeroshot"), joint=joint)
+def test_starts_as_the_backbone_or_says_that_it_does_not(cls, family):
+    method, plain = tiny_method(cls, family=family).eval(), tiny_method(methods.get("zeroshot"), family=family)
     found, frozen = method(tiny_frames()), plain(tiny_frames())
     assert torch.allclose(found.logits, frozen.logits, atol=1e-5) == cls.starts_as_backbone
-    assert (found.video * frozen.video).sum(dim=-1).min() > 0.9  # an exception is still near
+    assert (found.video * frozen.video).sum(dim=-1).min() > (0.9 if "clip" in family else 0.7)  # an exception is still near
 
 
 @every_training_method
-def test_a_step_changes_what_was_attached_and_nothing_else(cls, joint):
-    method = tiny_method(cls, joint=joint)
+def test_a_step_changes_what_was_attached_and_nothing_else(cls, family):
+    method = tiny_method(cls, family=family)
     trainable = {name for name, p in method.named_parameters() if p.requires_grad}
     before = {name: value.clone() for name, value in method.state_dict().items()}
     train(method, 3)
@@ -64,8 +64,8 @@ def test_a_step_changes_what_was_attached_and_nothing_else(cls, joint):
 
 
 @every_training_method
-def test_every_attached_parameter_gets_a_finite_gradient(cls, joint):
-    method = disturb(tiny_method(cls, joint=joint)).train()
+def test_every_attached_parameter_gets_a_finite_gradient(cls, family):
+    method = disturb(tiny_method(cls, family=family)).train()
     labels = torch.tensor([0, 1])
     sum(method.losses(method(tiny_frames(), labels), labels).values()).backward()
     for name, parameter in method.named_parameters():
@@ -74,11 +74,11 @@ def test_every_attached_parameter_gets_a_finite_gradient(cls, joint):
 
 
 @every_training_method
-def test_trains_under_ddp_with_no_parameter_unused(cls, joint, tmp_path):
-    alone = train(tiny_method(cls, joint=joint), 3)
+def test_trains_under_ddp_with_no_parameter_unused(cls, family, tmp_path):
+    alone = train(tiny_method(cls, family=family), 3)
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
-        method = tiny_method(cls, joint=joint)
+        method = tiny_method(cls, family=family)
         together = train(method, 3, call=DistributedDataParallel(method, broadcast_buffers=False))
     finally:
         distributed.destroy_process_group()
@@ -86,9 +86,9 @@ def test_trains_under_ddp_with_no_parameter_unused(cls, joint, tmp_path):
 
 
 @every_method
-def test_all_that_is_attached_learns_from_pairs_or_the_method_says_what_to_set(cls, joint):
+def test_all_that_is_attached_learns_from_pairs_or_the_method_says_what_to_set(cls, family):
     torch.manual_seed(2)
-    method = disturb(cls(tiny_backbone(joint=joint))).train()  # retrieval has no classes
+    method = disturb(cls(tiny_backbone(family=family))).train()  # retrieval has no classes
     if problems := method.retrieval_problems():
         assert all("set method." in problem for problem in problems)
         return
@@ -102,42 +102,42 @@ def test_all_that_is_attached_learns_from_pairs_or_the_method_says_what_to_set(c
 
 
 @every_method
-def test_saved_and_loaded_gives_the_same_logits_and_another_backbone_is_refused(cls, joint, tmp_path):
-    method, frames = disturb(tiny_method(cls, joint=joint)), tiny_frames()
+def test_saved_and_loaded_gives_the_same_logits_and_another_backbone_is_refused(cls, family, tmp_path):
+    method, frames = disturb(tiny_method(cls, family=family)), tiny_frames()
     save_adapter(tmp_path, method, classes=CLASSES)
-    loaded = load_adapter(tmp_path, tiny_backbone(joint=joint))
+    loaded = load_adapter(tmp_path, tiny_backbone(family=family))
     assert torch.equal(logits(loaded.method, frames), logits(method, frames))
     assert loaded.method.config == method.config
     assert loaded.classes == CLASSES
-    other = tiny_backbone(seed=9, joint=joint)
+    other = tiny_backbone(seed=9, family=family)
     with pytest.raises(UserError, match=f"(?s){method.backbone.digest[:12]}.*{other.digest[:12]}"):
         load_adapter(tmp_path, other)
 
 
 @every_method
-def test_clips_do_not_meet_in_a_batch(cls, joint):
-    method, frames = disturb(tiny_method(cls, joint=joint)), tiny_frames(2)
+def test_clips_do_not_meet_in_a_batch(cls, family):
+    method, frames = disturb(tiny_method(cls, family=family)), tiny_frames(2)
     apart = torch.cat([logits(method, frames[:1]), logits(method, frames[1:])])
     assert torch.allclose(logits(method, frames), apart, atol=1e-4)
 
 
 @every_method
 @pytest.mark.parametrize("frames", [1, 2, 4])
-def test_any_number_of_frames(cls, joint, frames):
-    assert logits(disturb(tiny_method(cls, joint=joint)), tiny_frames(2, frames)).isfinite().all()
+def test_any_number_of_frames(cls, family, frames):
+    assert logits(disturb(tiny_method(cls, family=family)), tiny_frames(2, frames)).isfinite().all()
 
 
 @every_method
-def test_frame_order_matters_exactly_if_the_method_is_temporal(cls, joint):
-    method, frames = disturb(tiny_method(cls, joint=joint), scale=0.5), tiny_frames(2, 4)
+def test_frame_order_matters_exactly_if_the_method_is_temporal(cls, family):
+    method, frames = disturb(tiny_method(cls, family=family), scale=0.5), tiny_frames(2, 4)
     found, shuffled = logits(method, frames), logits(method, frames[:, [2, 0, 3, 1]])
-    ordered = cls.temporal or joint  # a ViCLIP has positions in time
+    ordered = cls.temporal or family == "viclip"  # a ViCLIP has positions in time
     assert torch.allclose(found, shuffled, atol=1e-4) != ordered
 
 
 @every_method
-def test_bf16_autocast_stays_close(cls, joint):
-    method, frames = disturb(tiny_method(cls, joint=joint)), tiny_frames()
+def test_bf16_autocast_stays_close(cls, family):
+    method, frames = disturb(tiny_method(cls, family=family)), tiny_frames()
     with torch.autocast("cpu", torch.bfloat16):
         found = logits(method, frames)
     assert found.dtype == torch.float32
@@ -145,7 +145,7 @@ def test_bf16_autocast_stays_close(cls, joint):
 
 
 @every_method
-def test_config_round_trips_json_and_each_field_has_help(cls, joint):
+def test_config_round_trips_json_and_each_field_has_help(cls, family):
     for config in (cls.Config(), *(preset.method for preset in cls.presets.values())):
         assert config_from_plain(cls, json.loads(json.dumps(dataclasses.asdict(config)))) == config
     for field in dataclasses.fields(cls.Config):
@@ -179,15 +179,15 @@ def test_all_that_a_search_may_try_can_be_built(cls):
 
 
 @every_method
-def test_every_protocol_has_a_preset(cls, joint):
+def test_every_protocol_has_a_preset(cls, family):
     assert {"b2n", "fewshot", "zeroshot", "full"} <= cls.presets.keys()
     assert cls.paper
     assert cls.__doc__
 
 
 @every_method
-def test_new_class_names_need_no_reload(cls, joint):
-    method, frames = disturb(tiny_method(cls, joint=joint)), tiny_frames()
+def test_new_class_names_need_no_reload(cls, family):
+    method, frames = disturb(tiny_method(cls, family=family)), tiny_frames()
     first = logits(method, frames)
     method.set_classes(["flying a kite", *CLASSES])
     assert torch.allclose(logits(method, frames)[:, 1:], first, atol=1e-4)
@@ -199,8 +199,8 @@ def test_new_class_names_need_no_reload(cls, joint):
 
 
 @every_training_method
-def test_class_features_are_never_stale(cls, joint):
-    method, frames = tiny_method(cls, joint=joint), tiny_frames(4)
+def test_class_features_are_never_stale(cls, family):
+    method, frames = tiny_method(cls, family=family), tiny_frames(4)
     labels = torch.tensor([0, 1, 2, 0])
     seen = [logits(method, frames)]
     for optimizer in (torch.optim.AdamW, torch.optim.SGD):
@@ -212,11 +212,11 @@ def test_class_features_are_never_stale(cls, joint):
             logits(method, frames)
             step.step()
             seen.append(logits(method, frames))
-            fresh = tiny_method(cls, joint=joint)
+            fresh = tiny_method(cls, family=family)
             fresh.load_adapter_state_dict(method.adapter_state_dict())
             assert torch.equal(seen[-1], logits(fresh, frames))
             assert not torch.equal(seen[-1], seen[-2])
-    method.load_adapter_state_dict(tiny_method(cls, joint=joint).adapter_state_dict())
+    method.load_adapter_state_dict(tiny_method(cls, family=family).adapter_state_dict())
     assert torch.equal(logits(method, frames), seen[0])
 
 
@@ -246,8 +246,8 @@ def test_a_method_that_trains_the_base_keeps_the_digest_of_what_it_started_from(
 
 
 @every_method
-def test_what_was_kept_under_inference_mode_serves_training(cls, joint):
-    method = tiny_method(cls, joint=joint)
+def test_what_was_kept_under_inference_mode_serves_training(cls, family):
+    method = tiny_method(cls, family=family)
     with torch.inference_mode():
         method.set_classes(CLASSES, DESCRIPTIONS)
         method.eval()(tiny_frames())
@@ -259,8 +259,8 @@ def test_what_was_kept_under_inference_mode_serves_training(cls, joint):
 
 
 @every_method
-def test_a_copy_acts_on_its_own_backbone(cls, joint):
-    method, frames = tiny_method(cls, joint=joint), tiny_frames()
+def test_a_copy_acts_on_its_own_backbone(cls, family):
+    method, frames = tiny_method(cls, family=family), tiny_frames()
     before = logits(method, frames)
     disturb(copy.deepcopy(method))
     assert torch.equal(logits(method, frames), before)
@@ -269,8 +269,8 @@ def test_a_copy_acts_on_its_own_backbone(cls, joint):
 
 
 @every_method
-def test_tensors_of_another_adapter_are_refused_with_the_difference(cls, joint):
-    method = tiny_method(cls, joint=joint)
+def test_tensors_of_another_adapter_are_refused_with_the_difference(cls, family):
+    method = tiny_method(cls, family=family)
     state = method.adapter_state_dict()
     with pytest.raises(UserError, match="unexpected strange"):
         method.load_adapter_state_dict(state | {"strange": torch.zeros(1)})
@@ -283,17 +283,17 @@ def test_tensors_of_another_adapter_are_refused_with_the_difference(cls, joint):
 
 
 @every_method
-def test_the_backbone_is_given_to_one_method_only(cls, joint):
-    method = tiny_method(cls, joint=joint)
+def test_the_backbone_is_given_to_one_method_only(cls, family):
+    method = tiny_method(cls, family=family)
     with pytest.raises(UserError, match="already carries"):
         cls(method.backbone, None, CLASSES)
     with pytest.raises(UserError, match="call set_classes"):
-        cls(tiny_backbone(joint=joint))(tiny_frames())
+        cls(tiny_backbone(family=family))(tiny_frames())
 
 
 @every_method
-def test_prompts_that_the_context_has_no_room_for_are_refused(cls, joint):
-    method = tiny_method(cls, joint=joint)
+def test_prompts_that_the_context_has_no_room_for_are_refused(cls, family):
+    method = tiny_method(cls, family=family)
     with pytest.raises(UserError, match=r"(?s)word word.*short"):
         method.set_classes(["word " * 30, "short name"])
     with pytest.raises(UserError, match=r"must hold {} once.*no other braces"):

@@ -23,7 +23,7 @@ def context(joint=False):
 def tokens(joint=False, seed=0):
     torch.manual_seed(seed)
     steps = 1 if joint else T
-    return Tokens(torch.randn(B, steps, D), torch.randn(B, T, ROWS, COLUMNS, D), torch.zeros(B, steps, 0, D))
+    return Tokens(torch.randn(B, steps, 1, D), torch.randn(B, T, ROWS, COLUMNS, D), torch.zeros(B, steps, 0, D))
 
 
 def moved(order="parallel", *, biases=True):
@@ -73,11 +73,11 @@ def difference(td, z):
 def test_it_is_the_equations(order, joint):
     adapter, x = moved(order), tokens(joint)
     found = run(adapter, x, joint)
-    te_cls = enhancement(adapter.te, x.cls) if adapter.te else 0
+    te_cls = enhancement(adapter.te, x.prefix[:, :, 0]) if adapter.te else 0
     te = enhancement(adapter.te, x.patches) if adapter.te else 0
     source = x.patches + te if order == "sequential" else x.patches
     td = difference(adapter.td, source) if adapter.td else 0
-    assert torch.allclose(found.cls, x.cls + te_cls, atol=1e-5)  # no difference for class tokens
+    assert torch.allclose(found.prefix[:, :, 0], x.prefix[:, :, 0] + te_cls, atol=1e-5)  # no difference for class tokens
     assert torch.allclose(found.patches, x.patches + te + td, atol=1e-5)
 
 
@@ -103,18 +103,18 @@ def test_enhancement_reaches_the_same_patch_of_adjacent_frames(joint):
     adapter, x = moved("te"), tokens(joint)
     changed = x.patches.clone()
     changed[:, 1, 2, 3] += torch.randn(D)
-    found, other = run(adapter, x, joint), run(adapter, Tokens(x.cls, changed, x.extra), joint)
+    found, other = run(adapter, x, joint), run(adapter, Tokens(x.prefix, changed, x.extra), joint)
     assert places(found, other) == {(0, 2, 3), (1, 2, 3), (2, 2, 3)}
-    assert torch.equal(found.cls, other.cls)
+    assert torch.equal(found.prefix[:, :, 0], other.prefix[:, :, 0])
 
 
 def test_class_tokens_meet_class_tokens_only():
     adapter, x = moved(), tokens()
-    changed = x.cls.clone()
+    changed = x.prefix.clone()
     changed[:, 2] += torch.randn(D)
     found, other = run(adapter, x), run(adapter, Tokens(changed, x.patches, x.extra))
     assert not places(found, other)
-    assert (found.cls != other.cls).any(-1).tolist() == [[False, True, True, True]] * B
+    assert (found.prefix[:, :, 0] != other.prefix[:, :, 0]).any(-1).tolist() == [[False, True, True, True]] * B
 
 
 @both_families
@@ -122,7 +122,7 @@ def test_difference_looks_one_frame_back_and_one_patch_around(joint):
     adapter, x = moved("td"), tokens(joint)
     changed = x.patches.clone()
     changed[:, 1, 1, 1] += torch.randn(D)
-    found, other = run(adapter, x, joint), run(adapter, Tokens(x.cls, changed, x.extra), joint)
+    found, other = run(adapter, x, joint), run(adapter, Tokens(x.prefix, changed, x.extra), joint)
     around = {(row, column) for row in range(3) for column in range(3)}
     assert places(found, other) == {(t, *place) for t in (1, 2) for place in around}
 

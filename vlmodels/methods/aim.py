@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from einops import rearrange, repeat
@@ -18,19 +18,20 @@ from vlmodels.layers import LayerRange
 from vlmodels.layout import Tokens, join_tokens, split_tokens, temporal_positions
 from vlmodels.methods.base import Method, Output, Preset, Recipe, setting
 from vlmodels.methods.msta import RECIPES
-from vlmodels.sites import attention
+from vlmodels.families.views import Call
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from vlmodels.families.views import BlockView
     from vlmodels.sites import ClipContext
 
 
 class AIM(Method):
     """Adapters for time, for space and parallel to the MLP; T-MSA and S-MSA are the same frozen attention.
 
-    ``x' = x + A_t(T-MSA(ln_1(x)))``, ``u = x' + y + A_s(y)`` with ``y = S-MSA(ln_1(x'))``, and
-    ``out = u + MLP(ln_2(u)) + scale * A_m(ln_2(u))``.
+    ``x' = x + A_t(T-MSA(norm1(x)))``, ``u = x' + y + A_s(y)`` with ``y = S-MSA(norm1(x'))``, and
+    ``out = u + MLP(norm2(u)) + scale * A_m(norm2(u))``.
 
     A temporal embedding (T,D), zero at the start, is added to all tokens of a frame. Trainable parameters:
     ``3 (2 D h + h + D)`` per block for width D and h = D / reduction, and ``T D``; 10,657,536 on ViT-B/16 with
@@ -162,17 +163,16 @@ class TemporalAttention:
     Each token attends to the tokens at its place in the clip's frames.
     """
 
-    def __init__(self, block: Any, adapter: Adapter) -> None:
+    def __init__(self, block: BlockView, adapter: Adapter) -> None:
         self.block, self.adapter = block, adapter
 
     def __call__(self, x: Tensor, context: ClipContext) -> Tensor:
         """Return the video tower's tokens ``x`` plus their adapted attention."""
-        tokens = split_tokens(self.block.ln_1(x), context)
+        tokens = split_tokens(self.block.norm1(x), context)
         _, columns = context.grid
-        cls = self._mix(rearrange(tokens.cls, "b f d -> b f 1 d"))
         patches = self._mix(rearrange(tokens.patches, "b t row col d -> b t (row col) d"))
         mixed = Tokens(
-            rearrange(cls, "b f 1 d -> b f d"),
+            self._mix(tokens.prefix),
             rearrange(patches, "b t (row col) d -> b t row col d", col=columns),
             self._mix(tokens.extra),
         )
@@ -180,8 +180,11 @@ class TemporalAttention:
         return x + adapted
 
     def _mix(self, x: Tensor) -> Tensor:
-        """Attend over F for tokens (B,F,N,D)."""
+        """Attend over F for tokens (B,F,N,D).
+
+        A tower that rotates queries and keys by their places rotates none here: all tokens of one place turn alike.
+        """
         if x.shape[2] == 0:
             return x
-        mixed = attention(self.block, rearrange(x, "b f n d -> (b n) f d"))
+        mixed = self.block.attention(rearrange(x, "b f n d -> (b n) f d"), Call())
         return rearrange(mixed, "(b n) f d -> b f n d", b=x.shape[0])

@@ -59,13 +59,14 @@ class FineTune(Method):
 
     def attach(self) -> Iterable[nn.Module | nn.Parameter]:
         """Return the base tensors that train."""
-        return [p for name, p in self.backbone.model.named_parameters() if self._trains(name)]
+        words = id(self.backbone.word_embeddings)
+        return [p for name, p in self.backbone.model.named_parameters() if id(p) != words and self._trains(name)]
 
     def _trains(self, name: str) -> bool:
         if name.startswith("logit_"):
             return name == "logit_scale" and self.config.towers == "both"
         tower = "video" if name.startswith("visual.") else "text"
-        return self.config.towers in ("both", tower) and not name.endswith("token_embedding.weight")
+        return self.config.towers in ("both", tower)
 
     def merged(self) -> dict[str, Tensor]:
         """Return no tensors: the backbone itself has learned."""

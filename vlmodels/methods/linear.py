@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 class Linear(Method):
-    """``W ln_post(class token) + b``, the normed class token averaged over frames; ``D C + C`` parameters.
+    """``W norm(class token) + b``, the normed class token averaged over frames; ``D C + C`` parameters.
+
+    Towers that pool by a map or a mean give that token instead (``VideoView``).
 
     It reads the feature before the projection to the joint space, as CLIP's own linear probes do (section 3.2). Other
     classes than those of training are scored by their texts, see ``merge_logits``. Without training classes, as for

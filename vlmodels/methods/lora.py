@@ -78,14 +78,15 @@ class LoRA(Method):
         return self.video_update, self.text_update
 
     def merged(self) -> dict[str, Tensor]:
-        """Return the packed attention weights with their updates."""
+        """Return the attention weights with their updates."""
         names = {id(tensor): name for name, tensor in self.backbone.model.named_parameters()}
         found = {}
         for tower, updates in zip(get_args(Tower), (self.video_update, self.text_update), strict=True):
             for layer, update in updates.items():
                 assert isinstance(update, LowRank)
-                weight = self.backbone.block(tower, int(layer)).attn.in_proj_weight
-                found[names[id(weight)]] = update.updated(weight)
+                block = self.backbone.block(tower, int(layer))
+                parts = update.updated(block.qkv_weight).chunk(len(block.qkv))
+                found |= {names[id(weight)]: part for weight, part in zip(block.qkv, parts, strict=True)}
         return found
 
 

@@ -216,7 +216,7 @@ class M2CLIP(Method):
         if self.classifier is not None:
             pooled = embed
             if self.config.vc_input == "cls":
-                pooled = self.backbone.video_norm(reduce(features.tokens.cls, "b f d -> b d", "mean"))
+                pooled = features.mean_token
             if self.classifier.covers(self.classes):
                 extra["class_logits"] = self.classifier(pooled, self.classes)
             if self.config.score_mode == "vc":
@@ -240,7 +240,7 @@ class M2CLIP(Method):
     def _guess_words(self, head: MaskedWords, frame: Tensor, chosen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return features (B,E) of the masked prompts of classes (B,), and the logits and labels of their words."""
         backbone, names = self.backbone, [self.name_in_text(self.classes[index]) for index in chosen.tolist()]
-        tokens, labels = (ids.to(frame.device) for ids in self.masker(names, backbone.tokenize))
+        tokens, labels = (ids.to(frame.device) for ids in self.masker(names, backbone))
         states = backbone.text_states(tokens)
         logits = head(states, frame, backbone.block("text", backbone.spec.text_layers), backbone.text_norm)
         return unit(backbone.pool_text(states, tokens)), {"word_logits": logits, "word_labels": labels}

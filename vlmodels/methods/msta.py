@@ -4,7 +4,7 @@ Chen et al., Efficient Transfer Learning for Video-language Foundation Models, C
 paper leaves a choice open, a comment at the line names ours.
 """
 
-# Shapes: B clip, T frame, P patch, ROW COL its place, C class, L text token, D width of a tower, m = dims.
+# Shapes: B clip, T frame, R token before the patches, P patch, ROW COL its place, C class, L text token, D width of a tower, m = dims.
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class MSTA(Method):
     there, and the shared layer once; where both towers have adapters, both use it.
 
     The temporal part of the last block does not reach the output, as it acts on patches and only the class token is
-    read; the published counts include it.
+    read; the published counts include it. In towers that pool by a map or a mean, it does.
     """
 
     paper: ClassVar[str] = "Chen et al., Efficient Transfer Learning for Video-language Foundation Models, CVPR 2025"
@@ -217,7 +217,7 @@ class VisualAdapter(nn.Module):
     """Spatial and temporal up-projections of one hidden state: ``Wus h + Wut * h``.
 
     The temporal one is a grouped convolution over the frames t-1, t, t+1 of each patch (zeros beyond the ends).
-    Class tokens have no time index and get the spatial part only. The number of groups is gcd(dims, width): dims where
+    Class tokens have no time index and get the spatial part only; towers without one have patches alone. The number of groups is gcd(dims, width): dims where
     they divide the width, as printed; 512 in 768 cannot be built as printed. Both up-projections share one dropout
     mask.
     """
@@ -232,14 +232,15 @@ class VisualAdapter(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor, shared: nn.Module, context: ClipContext) -> Tensor:
-        """Return the output for tokens (B*T,1+P,D), or (B,1+P*T,D) patch-major if joint; of the same shape."""
+        """Return the output for tokens (B*T,R+P,D), or (B,1+P*T,D) patch-major if joint; of the same shape."""
         h: Tensor = functional.dropout(shared(self.down(x)), self.dropout, self.training)
         out: Tensor = self.up(h)
         rows, columns = context.grid
         sequence = "b (row col t)" if context.joint else "(b t) (row col)"
         sizes = {"row": rows, "col": columns, "t": context.frames}
-        volume = rearrange(h[:, 1:], f"{sequence} m -> b m t row col", **sizes)  # without the class token, the first
-        out[:, 1:] += rearrange(self.temporal_up(volume), f"b d t row col -> {sequence} d")
+        first = context.prefix
+        volume = rearrange(h[:, first:], f"{sequence} m -> b m t row col", **sizes)
+        out[:, first:] += rearrange(self.temporal_up(volume), f"b d t row col -> {sequence} d")
         return out
 
 

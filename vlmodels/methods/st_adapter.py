@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from einops import rearrange, reduce
+from einops import rearrange
 from torch import Tensor, nn
 
 from vlmodels.heads import ClassHead, head_output, untrained_texts
@@ -108,12 +108,11 @@ class STAdapter(Method):
         return untrained_texts(self.config.head)
 
     def forward(self, frames: Tensor, labels: Tensor | None = None) -> Output:
-        """Score clips (B,T,3,H,W) by class texts, or by the classifier on the norm of the mean class token."""
+        """Score clips (B,T,3,H,W) by class texts, or by the classifier on the clip's one token (``mean_token``)."""
         if self.head is None:
             return super().forward(frames, labels)
         features = self.backbone.encode_video(frames)
-        pooled = self.backbone.video_norm(reduce(features.tokens.cls, "b f d -> b d", "mean"))
-        return head_output(self, self.head, features, pooled)
+        return head_output(self, self.head, features, features.mean_token)
 
 
 class Bottleneck(nn.Module):

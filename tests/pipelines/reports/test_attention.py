@@ -29,7 +29,7 @@ def method_of(name, joint=False):
 @pytest.mark.parametrize("joint", [False, True])
 def test_it_is_what_torch_computes_for_the_block(joint):
     method, frames = method_of("zeroshot", joint), tiny_frames(2, 3)
-    block, seen = method.backbone.block("video", 3), {}
+    block, seen = method.backbone.block("video", 3).module, {}
     hook = block.ln_1.register_forward_hook(lambda _m, _i, out: seen.update(x=out))
     _, found = class_attention(method, frames)
     hook.remove()

@@ -45,7 +45,7 @@ def spelt(adapter, x):
 
 
 def sequence(cls, patches, context):
-    return join_tokens(Tokens(cls, patches, cls[:, :, None, :][:, :, :0]), context)
+    return join_tokens(Tokens(cls[:, :, None], patches, cls[:, :, None, :][:, :, :0]), context)
 
 
 @torch.no_grad()
@@ -54,15 +54,15 @@ def test_a_block_is_the_equations(joint):
     """Attention along time place by place, then in space, each with the block's own weights, then the MLP."""
     method = disturb(tiny_method(AIM, Config(layers="3", scale=0.3), joint=joint), scale=0.3).eval()
     bare, context = tiny_backbone(joint=joint), ClipContext(1, 4, (2, 3), 3, "video", joint)
-    block, seen = bare.block("video", 3), []
-    method.backbone.block("video", 3).ln_1.register_forward_hook(lambda _m, args, _o: seen.append(args[0]))
+    block, seen = bare.block("video", 3).module, []
+    method.backbone.block("video", 3).norm1.register_forward_hook(lambda _m, args, _o: seen.append(args[0]))
     found = method.backbone.encode_video(tiny_frames(1, 4)).hidden
     x = seen[0]
     temporal, spatial, parallel = (part["3"] for part in (method.t_adapter, method.s_adapter, method.mlp_adapter))
 
     tokens = split_tokens(block.ln_1(x), context)
-    cls, patches = torch.empty_like(tokens.cls), torch.empty_like(tokens.patches)
-    cls[0] = block.attention(tokens.cls)[0]
+    cls, patches = torch.empty_like(tokens.prefix[:, :, 0]), torch.empty_like(tokens.patches)
+    cls[0] = block.attention(tokens.prefix[:, :, 0])[0]
     for row in range(2):
         for column in range(3):
             patches[0, :, row, column] = block.attention(tokens.patches[:, :, row, column])[0]
@@ -85,7 +85,7 @@ def test_attention_along_time_stays_at_its_place(joint):
     found, moved = (split_tokens(hook(sequence(cls, p, context), context), context) for p in (patches, other))
     differs = ~torch.isclose(found.patches[0], moved.patches[0], atol=1e-5).all(-1)
     assert {tuple(place) for place in differs.nonzero().tolist()} == {(t, 1, 0) for t in range(4)}
-    assert torch.allclose(found.cls, moved.cls, atol=1e-5)
+    assert torch.allclose(found.prefix[:, :, 0], moved.prefix[:, :, 0], atol=1e-5)
 
 
 @torch.no_grad()
@@ -106,7 +106,7 @@ def test_a_frames_tokens_get_its_row_of_the_embedding(joint):
     cls, patches = torch.randn(2, 1 if joint else 3, 64), torch.randn(2, 3, 2, 3, 64)
     found = split_tokens(embedding(sequence(cls, patches, context), context), context)
     assert torch.allclose(found.patches, patches + embedding.table[None, :, None, None], atol=1e-6)
-    assert torch.allclose(found.cls, cls if joint else cls + embedding.table, atol=1e-6)
+    assert torch.allclose(found.prefix[:, :, 0], cls if joint else cls + embedding.table, atol=1e-6)
 
 
 @torch.no_grad()
@@ -154,7 +154,7 @@ def test_all_problems_are_reported_at_once():
 def test_the_classifier_reads_the_mean_of_the_normed_class_tokens(joint):
     method = disturb(tiny_method(AIM, Config(head="linear"), joint=joint)).eval()
     features = method.backbone.encode_video(tiny_frames())
-    pooled = method.backbone.model.visual.ln_post(features.tokens.cls).mean(1)
+    pooled = method.backbone.model.visual.ln_post(features.tokens.prefix[:, :, 0]).mean(1)
     expected = pooled @ method.head.linear.weight.T + method.head.linear.bias
     assert torch.allclose(method(tiny_frames()).logits.softmax(-1), expected.softmax(-1), atol=1e-5)
     method.train()

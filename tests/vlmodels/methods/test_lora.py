@@ -37,7 +37,7 @@ def test_projections_are_the_equation(targets, alpha, scale):
     """``x (W + alpha/r B A)^T + b`` for the chosen ones, attention spelt out head by head."""
     method = disturb(tiny_method(LoRA, Config(layers="3", rank=8, alpha=alpha, targets=targets)).eval())
     bare, frames = tiny_backbone(), tiny_frames(1, 2)
-    x, block, update = bare.model.visual._embeds(frames[0]), bare.block("video", 3), method.video_update["3"]
+    x, block, update = bare.model.visual._embeds(frames[0]), bare.block("video", 3).module, method.video_update["3"]
     for below in bare.model.visual.transformer.resblocks[:2]:
         x = below(x)
     normed, projected = block.ln_1(x), {}

@@ -95,7 +95,7 @@ def test_adapters_stand_where_they_are_said_to(site):
     places = {"pre_mlp", "pre_attn"} if site == "both" else {site}
     read = {}
     for tower, layer, adapters in (("video", 2, method.ted["2"]), ("text", 2, method.text_adapter["2"])):
-        block = method.backbone.block(tower, layer)
+        block = method.backbone.block(tower, layer).module
         assert set(adapters.keys()) == places
         for place, adapter in adapters.items():
             adapter.register_forward_hook(

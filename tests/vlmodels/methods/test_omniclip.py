@@ -129,7 +129,7 @@ def test_what_a_block_gets_and_gives(place, spg, joint):
     places = 1 + (6 + prompts) * 3 if joint else 1 + 6 + prompts
     for layer, ((x,), part) in enumerate(zip(entered, method.temporal_adapter.values(), strict=True), 1):
         assert x.shape[1] == places
-        block, added = bare.block("video", layer), part(x, of)
+        block, added = bare.block("video", layer).module, part(x, of)
         if place == "parallel":
             out = block(x) + added
         elif place == "cascade":
@@ -267,7 +267,7 @@ def test_video_prompts_see_no_self_prompts(joint):
 @pytest.mark.parametrize("head", ["text", "text_fixed"])
 def test_class_texts_are_encoded_once_a_run(head):
     method = tiny_method(OmniCLIP, Config(head=head))
-    calls = received(method.backbone.block("text", 1).mlp)
+    calls = received(method.backbone.block("text", 1).module.mlp)
     train(method, 3)
     method.eval()(tiny_frames())
     assert method.encode_classes().norm(dim=-1).tolist() == pytest.approx([1, 1, 1])
@@ -276,7 +276,7 @@ def test_class_texts_are_encoded_once_a_run(head):
 
 def test_the_linear_head_needs_no_text():
     method = tiny_method(OmniCLIP, Config(head="linear"))
-    calls = received(method.backbone.block("text", 1).mlp)
+    calls = received(method.backbone.block("text", 1).module.mlp)
     train(method, 3)
     with torch.no_grad():
         out = disturb(method).eval()(tiny_frames())

@@ -53,7 +53,7 @@ def bottleneck(width=64, dims=16):
 
 
 def sequence(cls, patches, context):
-    return join_tokens(Tokens(cls, patches, cls[:, :, None, :][:, :, :0]), context)
+    return join_tokens(Tokens(cls[:, :, None], patches, cls[:, :, None, :][:, :, :0]), context)
 
 
 @torch.no_grad()
@@ -70,7 +70,7 @@ def test_it_is_the_equation_on_patches_and_class_tokens_pass(joint):
                 mixed[:, t] += adapter.conv.weight[:, 0, tap, 0, 0] * hidden[:, there]
     expected = patches + mixed @ adapter.up.weight.T + adapter.up.bias
     assert torch.allclose(found.patches, expected, atol=1e-5)
-    assert torch.equal(found.cls, cls)
+    assert torch.equal(found.prefix[:, :, 0], cls)
 
 
 @torch.no_grad()
@@ -102,7 +102,7 @@ def test_places(places, before_attention):
     disturb(method)
     inputs = {}
     for name, backbone in (("adapted", method.backbone), ("bare", bare)):
-        block = backbone.block("video", 2)
+        block = backbone.block("video", 2).module
         for norm in ("ln_1", "ln_2"):
             getattr(block, norm).register_forward_hook(
                 lambda _m, args, _o, key=(name, norm): inputs.__setitem__(key, args[0])
@@ -140,7 +140,7 @@ def test_all_problems_are_reported_at_once():
 def test_the_classifier_reads_the_norm_of_the_mean_class_token(joint):
     method = disturb(tiny_method(STAdapter, Config(head="linear"), joint=joint)).eval()
     features = method.backbone.encode_video(tiny_frames())
-    pooled = method.backbone.model.visual.ln_post(features.tokens.cls.mean(1))
+    pooled = method.backbone.model.visual.ln_post(features.tokens.prefix[:, :, 0].mean(1))
     expected = pooled @ method.head.linear.weight.T + method.head.linear.bias
     assert torch.allclose(method(tiny_frames()).logits.softmax(-1), expected.softmax(-1), atol=1e-5)
     method.train()
