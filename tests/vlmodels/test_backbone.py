@@ -250,9 +250,9 @@ def test_mistakes_are_named():
     ("change", "said"),
     [
         (lambda m: setattr(m, "visual", nn.Linear(1, 1)), "image tower is Linear"),
-        (lambda m: setattr(m.visual, "pool_type", "avg"), "does not pool by the class token"),
-        (lambda m: setattr(m, "text_pool_type", "eos"), "does not pool at the end token"),
-        (lambda m: setattr(m, "attn_mask", None), "not a plain causal one"),
+        (lambda m: setattr(m.visual, "pool_type", "none"), "pools neither by the class token nor by the mean"),
+        (lambda m: setattr(m, "text_pool_type", "first"), "pools neither at the end token nor at the last one"),
+        (lambda m: setattr(m, "cls_emb", nn.Parameter(torch.zeros(1))), "has a class token or masks its padding"),
         (lambda m: m.transformer.resblocks.append(nn.Linear(1, 1)), "not open_clip's standard attention blocks"),
     ],
 )
