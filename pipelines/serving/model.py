@@ -204,13 +204,14 @@ class Model:
         from vlmodels import load
         from vlmodels.checkpoint import ADAPTER
         from vlmodels.model_folder import model_folder
+        from vlmodels.run_folder import run_of
 
         settings = self._settings
         if settings.threads:
             torch.set_num_threads(settings.threads)
         folder = model_folder(local_run(settings.uri_of(version)))
         predictor = load(folder, weights=settings.weights, device=settings.device)
-        self._adapters[version] = file_sha256(next(folder.rglob(ADAPTER)))
+        self._adapters[version] = file_sha256(run_of(folder) / ADAPTER)
         views = views_of(predictor)
         if predictor.classes:
             blank = np.zeros((views.clips, views.frames, views.size, views.size, 3), np.uint8)
