@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.serving.messages import Choice, Frames, ModelFacts, Scored, SegmentReply, Verdict, Views
+from pipelines.serving.messages import Choice, Frames, ModelFacts, Scored, SegmentReply, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -212,7 +212,7 @@ class Model:
         folder = model_folder(local_run(settings.uri_of(version)))
         predictor = load(folder, weights=settings.weights, device=settings.device)
         self._adapters[version] = file_sha256(run_of(folder) / ADAPTER)
-        views = views_of(predictor)
+        views = predictor.view_reader
         if predictor.classes:
             blank = np.zeros((views.clips, views.frames, views.size, views.size, 3), np.uint8)
             predictor.set_labels(None)
@@ -225,17 +225,11 @@ class Model:
             version=version,
             classes=tuple(predictor.classes),
             threshold=predictor.decision.threshold,
-            views=views_of(predictor),
+            views=predictor.view_reader,
             device=str(predictor.device),
             adapter=self._adapters[version],
             search_problem="; ".join(predictor.method.search_problems()),
         )
-
-
-def views_of(predictor: Predictor) -> Views:
-    """Return the frames that a predictor looks at."""
-    spec = predictor.method.backbone.spec
-    return Views(spec.frames, min(spec.image_size), predictor.clips, predictor.sampling, predictor.stride)
 
 
 def _verdict(predictor: Predictor, row: NDArray[np.float32], choice: Choice) -> Verdict:
