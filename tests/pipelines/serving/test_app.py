@@ -116,6 +116,11 @@ def test_limits_are_named(url, video, parts, status, limit, tmp_path):
     assert (got, body["error"]["limit"]["name"]) == (status, limit)
 
 
+def test_fields_without_content_are_bounded_too(url):
+    status, _, body = predict(url, *((f"field {number}", "") for number in range(200)))
+    assert (status, body["error"]["code"]) == (413, "too_many_fields")
+
+
 @pytest.mark.parametrize(("rate", "size", "limit"), [(1, (64, 48), "max_seconds"), (25, (640, 480), "max_pixels")])
 def test_limits_of_a_video_are_named(url, tmp_path, rate, size, limit):
     from tests.helpers.videofiles import write_video
