@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from pipelines.prediction.cells import text_cell
 from pipelines.prediction.segments import NONE, Segment, Segmenter
 from pipelines.shards.prefetch import prefetched
 from pipelines.storage.files import write_whole
@@ -192,6 +193,6 @@ def write_csv(path: Path, timeline: Timeline) -> None:
         with part.open("w", encoding="utf-8", newline="") as file:
             table = csv.DictWriter(file, ["start", "end", "status", "label", "probability"], lineterminator="\n")
             table.writeheader()
-            table.writerows(_segment(segment) for segment in timeline.segments)
+            table.writerows(_segment(one) | {"label": text_cell(one.label)} for one in timeline.segments)
 
     write_whole(path, write)
