@@ -159,10 +159,10 @@ class Results:
         listing, part = self.journal.listing, -1
         failures = [listing[index] for index in listing.failures() if not self.journal.has(index)]
         for video in failures:
-            self._show(Row(video.video, status=FAILED, reason=video.reason))
+            self._show(Row(video.name, status=FAILED, reason=video.reason))
         if self.targets.embeddings is not None and failures:
-            part = self._write_part([Embedding(one.video, reason=one.reason) for one in failures])
-        rows = [(one.index, Row(one.video, status=FAILED, reason=one.reason)) for one in failures]
+            part = self._write_part([Embedding(one.name, reason=one.reason) for one in failures])
+        rows = [(one.index, Row(one.name, status=FAILED, reason=one.reason)) for one in failures]
         self.journal.add([Entry(index, (row,), part=part) for index, row in rows])
 
     def add(self, scored: Sequence[Scored]) -> None:
@@ -225,12 +225,12 @@ class Results:
 
     def _embedding(self, scored: Scored) -> Embedding:
         look = scored.look
-        video = self.journal.listing[look.index].video
+        video = self.journal.listing[look.index].name
         return Embedding(video, look.start, look.end, scored.feature, look.reason)
 
     def _row(self, scored: Scored) -> Row:
         look = scored.look
-        video = self.journal.listing[look.index].video
+        video = self.journal.listing[look.index].name
         return Row(video, look.start, look.end, scored.status, scored.topk, look.seconds, look.reason)
 
 

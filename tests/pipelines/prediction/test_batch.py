@@ -232,6 +232,19 @@ def test_answers_are_those_of_the_predictor(toy_run, tmp_path, monkeypatch):
     assert json.loads(Path("emb/embeddings.json").read_text())["views"]["frames"] == 4
 
 
+def test_signatures_of_addresses_are_not_written_and_still_tell_two_apart(toy_run, videos):
+    addresses = [f"http://127.0.0.1:9/a.mp4?X-Amz-Signature=SECRET{number}" for number in range(2)]
+    said = []
+    predict(toy_run, run_here, said, addresses, embeddings="features")
+    with Path("out.csv").open(newline="") as file:
+        assert len({row["video"] for row in csv.DictReader(file)}) == 2
+    written = [path for path in videos.rglob("*") if path.is_file() and path.parent != videos / "v"]
+    assert len(written) > 4
+    assert [path for path in written if b"SECRET" in path.read_bytes()] == []
+    predict(toy_run, None, said, addresses, embeddings="features")
+    assert "2 of 2 videos are done already, and kept" in said
+
+
 def test_a_row_with_wrong_times_is_not_taken_for_the_whole_video(toy_run, videos):
     Path("list.csv").write_text("video,start_s,end_s\nv/0.mp4,5,2\nv/0.mp4,,\n")
     for asked in (["0.mp4"], []):
