@@ -24,7 +24,7 @@ from vlmodels.paths import is_folder, is_there
 
 TABLE = "predictions.parquet"
 WRITTEN = "written.json"
-"""In the journal's folder: size and time of the table when it was written, by which it is known again."""
+"""In the journal's folder: size and time of the table, by which it is known again; of the earlier one, too."""
 PART_ROWS = 1024
 PART_S = 5.0
 """Rows of a part of features, and seconds after which fewer are written: what a kill costs."""
@@ -111,8 +111,7 @@ class Targets:
             known = json.loads((self.journal / WRITTEN).read_text())
         except (OSError, ValueError):
             return False
-        found = out.stat()
-        return bool(known == [found.st_size, found.st_mtime_ns])
+        return isinstance(known, list) and _state(out) in known
 
 
 @dataclass
@@ -204,14 +203,20 @@ class Results:
         out = self.targets.out
         if out is None:
             return
-        rows: Iterable[Row] = self.journal.rows()
-        if out.suffix.lower() == ".csv":
-            write_whole(out, lambda path: write_csv(path, rows, topk))
-        else:
-            about = {"vidadapt": json.dumps(asdict(self.facts))}
-            write_whole(out, lambda path: write_parquet(path, rows, about))
-        found = out.stat()
-        (self.journal.folder / WRITTEN).write_text(json.dumps([found.st_size, found.st_mtime_ns]))
+        about = {"vidadapt": json.dumps(asdict(self.facts))}
+        earlier = [_state(out)] if is_there(out) and not self.targets.overwrite else []
+
+        def write(path: Path) -> None:
+            rows: Iterable[Row] = self.journal.rows()
+            if out.suffix.lower() == ".csv":
+                write_csv(path, rows, topk)
+            else:
+                write_parquet(path, rows, about)
+            # before the table is renamed: whenever a kill comes, the table that is there is known
+            known = json.dumps([*earlier, _state(path)])
+            write_whole(self.journal.folder / WRITTEN, lambda part: part.write_text(known))
+
+        write_whole(out, write)
 
     def _show(self, row: Row) -> None:
         if self.show is not None:
@@ -232,6 +237,11 @@ class Results:
         look = scored.look
         video = self.journal.listing[look.index].name
         return Row(video, look.start, look.end, scored.status, scored.topk, look.seconds, look.reason)
+
+
+def _state(table: Path) -> list[int]:
+    found = table.stat()
+    return [found.st_size, found.st_mtime_ns]
 
 
 def _part_of(outdated: Outdated) -> int:

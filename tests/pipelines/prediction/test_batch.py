@@ -106,6 +106,28 @@ def test_what_is_done_is_kept_and_not_done_again(toy_run, videos, error):
     assert not nothing.asked
 
 
+def test_the_table_that_a_kill_leaves_is_known(toy_run, videos):
+    predict(toy_run, Fake())
+    shutil.copy2("out.csv", "earlier.csv")
+    (videos / "v" / "9.mp4").write_bytes(b"new")
+    predict(toy_run, Fake())
+    Path("earlier.csv").replace("out.csv")  # as if killed before the new one took its place
+    predict(toy_run, Fake())
+    assert len(table()) == 7
+
+
+def test_no_table_is_left_that_the_next_command_does_not_know(toy_run, videos):
+    with pytest.raises(KeyboardInterrupt):
+        predict(toy_run, Fake(stop=4))
+    in_the_way = videos / ".out.csv.parts" / "written.json"
+    in_the_way.mkdir()
+    with pytest.raises(UserError, match="cannot write"):
+        predict(toy_run, Fake())
+    in_the_way.rmdir()
+    predict(toy_run, Fake())
+    assert len(table()) == 6
+
+
 def test_a_line_that_a_kill_cut_off_is_done_again(toy_run, videos):
     predict(toy_run, Fake())
     journal = videos / ".out.csv.parts" / "rows.jsonl"
