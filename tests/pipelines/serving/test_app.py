@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import itertools
 import json
 import socket
 import threading
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
 from benchmarks.serve import HOSTILE, hostile, send
+from pipelines.serving.limits import RefusedError
 from pipelines.serving.search import SearchIndex
 from tests.helpers.http_requests import call, form, predict, predict_json
 from tests.helpers.serving import CLASSES, FACTS, EchoBackend, serving
@@ -71,6 +74,26 @@ def test_several_videos_are_answered_one_by_one(url, video, tmp_path):
     assert status == 200
     assert [row["status"] for row in body["results"]] == ["ok", "failed", "ok"]
     assert body["results"][1]["reason"]
+
+
+def test_when_one_video_of_a_request_fails_the_others_are_given_up(video, tmp_path):
+    class Failing(EchoBackend):
+        asked, ended = 0, 0
+
+        async def predict(self, ask):
+            self.asked += 1
+            if self.asked == 3:
+                raise RefusedError(503, "worker_lost", "x")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.ended += Path(ask.path).is_file()  # noqa: ASYNC240
+
+    backend = Failing()
+    with serving(backend, tmp_path) as url:
+        status, _, body = predict(url, *[("video", video)] * 3)
+        assert (status, body["error"]["code"]) == (503, "worker_lost")
+        assert backend.ended == 2, "while their files are there"
 
 
 def test_a_threshold_makes_none_of_these(url, video):
