@@ -135,12 +135,16 @@ class Results:
         self.journal.read(retry=self.targets.retry, drop=self._drop)
         kept = len(self.journal)
         if folder is not None:
-            about = {name: value for name, value in asdict(self.facts).items() if name not in ("decision", "classes")}
             if kept and not (folder / ABOUT).is_file():
                 raise UserError(f"{folder} has lost its {ABOUT}; --overwrite to make the features again")
-            write_about(folder, about)
+            self._write_about(folder, complete=False)
             self._part = last_part(folder) + 1
         return kept
+
+    def _write_about(self, folder: Path, *, complete: bool) -> None:
+        about = {name: value for name, value in asdict(self.facts).items() if name not in ("decision", "classes")}
+        videos = len({one.name for one in self.journal.listing})
+        write_about(folder, {**about, "videos": videos, "complete": complete})
 
     def _drop(self, outdated: Sequence[Outdated]) -> None:
         """Remove the features of what is done again, and of what a kill has left."""
@@ -195,11 +199,13 @@ class Results:
                 self._show(row)
 
     def write(self, topk: int) -> None:
-        """Write the table of all videos, in the order of the listing, whole or not at all.
+        """Write the table of all videos, in the order of the listing, whole or not at all; no feature is missing now.
 
         Raises:
             OSError: it cannot be written.
         """
+        if self.targets.embeddings is not None:
+            self._write_about(self.targets.embeddings, complete=True)
         out = self.targets.out
         if out is None:
             return

@@ -69,8 +69,10 @@ def searched(embeddings: Embeddings, ranking: Ranking, *, every_window: bool = F
     )
 
 
-def problems(ranking: Ranking) -> Iterator[str]:
+def problems(embeddings: Embeddings, ranking: Ranking) -> Iterator[str]:
     """Yield what could not be searched."""
+    if embeddings.unfinished:
+        yield embeddings.unfinished
     for name, reason in ranking.damaged.items():
         yield f"{name} is damaged ({reason}); what it holds is missing here: make the embeddings again"
     if ranking.broken:

@@ -145,6 +145,8 @@ def _check(request: ServerRequest) -> _Checked:
         model_folder(request.model)
     version = current_version(request.model)
     search = None if request.embeddings is None else SearchIndex.open(request.embeddings)
+    if search is not None and search.warning:
+        _say(f"warning: {search.warning}")
     if made:
         _say(f"token: {token}\n  send it as Authorization: Bearer TOKEN; the page asks for it")
     return _Checked(listening, version, Access(token, is_loopback(request.host)), uris, search)

@@ -208,6 +208,18 @@ def test_features_of_each_video_once(toy_run, videos):
     assert (identity.model, identity.dim) == (str(toy_run), DIM)
 
 
+def test_features_say_whether_they_are_whole(toy_run, videos):
+    with pytest.raises(KeyboardInterrupt):
+        predict(toy_run, Fake(stop=2), embeddings="emb")
+    assert "2 of 6 videos" in open_embeddings("emb").unfinished
+    predict(toy_run, Fake(), embeddings="emb")
+    assert open_embeddings("emb").unfinished == ""
+    (videos / "v" / "9.mp4").write_bytes(b"new")
+    with pytest.raises(KeyboardInterrupt):
+        predict(toy_run, Fake(stop=0), embeddings="emb")
+    assert "6 of 7 videos" in open_embeddings("emb").unfinished
+
+
 def test_features_alone(toy_run, videos):
     summary = predict(toy_run, Fake(), out=None, embeddings="emb")
     assert summary.where == ("emb",)
