@@ -16,7 +16,7 @@ from vlmodels.video import VideoError
 
 
 def predict_few(listing: Listing, predictor: Predictor, request: BatchRequest) -> Iterator[Row]:
-    """Yield the row of each video, in order; the labels are those that the predictor has been given."""
+    """Yield the row of each video, in order, a failed one too; the labels are those of the predictor."""
     import numpy as np
 
     for video in listing:

@@ -128,7 +128,12 @@ class Results:
     _part: int = 0
 
     def take_over(self) -> int:
-        """Keep what an earlier process has done; return the number of videos."""
+        """Keep what an earlier process has done; return the number of videos.
+
+        Raises:
+            UserError: the folder of the features does not say any more whose they are.
+            OSError: journal or features cannot be read or written.
+        """
         folder = self.targets.embeddings
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +163,11 @@ class Results:
                 remove_rows(folder, number, gone)
 
     def add_known_failures(self) -> None:
-        """Add the videos of which the listing knows that they cannot be read."""
+        """Add the videos of which the listing knows that they cannot be read.
+
+        Raises:
+            OSError: their rows cannot be written.
+        """
         listing, part = self.journal.listing, -1
         failures = [listing[index] for index in listing.failures() if not self.journal.has(index)]
         for video in failures:
@@ -180,7 +189,11 @@ class Results:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write what waits.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         waiting, self._waiting = self._waiting, []
         self._flushed = time.monotonic()
         if not waiting:

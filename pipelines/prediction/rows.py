@@ -102,7 +102,11 @@ class Row:
 
 
 def write_parquet(path: Path, rows: Iterable[Row], about: Mapping[str, str]) -> None:
-    """Write rows as they come, with ``about`` as metadata of the file; in memory are some thousands at a time."""
+    """Write rows as they come, with ``about`` as metadata of the file; in memory are some thousands at a time.
+
+    Raises:
+        OSError: they cannot be written.
+    """
     from pyarrow import parquet  # late: a handful of videos is printed alone
 
     schema = SCHEMA.with_metadata(dict(about))
@@ -116,6 +120,9 @@ def write_csv(path: Path, rows: Iterable[Row], topk: int) -> None:
     """Write rows as they come: the columns ``SCHEMA``, but further labels as columns ``label_2,probability_2``, ...
 
     No cell is one that a spreadsheet would calculate (``pipelines.prediction.cells``).
+
+    Raises:
+        OSError: they cannot be written.
     """
     further = [f"{name}_{place}" for place in range(2, topk + 1) for name in ("label", "probability")]
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -142,7 +149,11 @@ def _cells(row: Row, topk: int) -> Sequence[Any]:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a Parquet file that ``write_parquet`` wrote."""
+    """Yield the rows of a Parquet file that ``write_parquet`` wrote.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+    """
     from pyarrow import parquet
 
     with parquet.ParquetFile(path) as file:

@@ -184,7 +184,11 @@ class _Taking:
     times: Times | None
 
     def take(self, argument: str) -> None:
-        """Add what an argument names."""
+        """Add what an argument names.
+
+        Raises:
+            UserError: as ``list_videos``.
+        """
         if not argument:
             raise UserError("one of the videos is an empty name; is a variable of the shell empty?")
         if is_uri(argument):

@@ -114,7 +114,11 @@ class Model:
         return await loop.run_in_executor(self._thread, self._joined, version, choice, spans, rows)
 
     async def embed_texts(self, version: str, texts: tuple[str, ...]) -> NDArray[np.float32]:
-        """Return the normalised features (M,E) of texts."""
+        """Return the normalised features (M,E) of texts.
+
+        Raises:
+            UserError: the version cannot be loaded.
+        """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, lambda: self._predictor(version).embed_texts(texts))
 
