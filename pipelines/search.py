@@ -79,12 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     form = "json" if args.json else "csv" if args.csv else "text"
     for line in LINES[form](queries, ranking):
         print(line)
-    for problem in problems(ranking):
-        print(f"warning: {problem}", file=sys.stderr)
+    warnings = list(problems(embeddings, ranking))
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     summary = searched(embeddings, ranking, every_window=args.every_window)
     print(summary, file=sys.stderr)
     if args.page:
-        page = write_search(args.page, queries, ranking, summary=summary, reading=SCORE, notes=list(problems(ranking)))
+        page = write_search(args.page, queries, ranking, summary=summary, reading=SCORE, notes=warnings)
         print(f"page  {page}", file=sys.stderr)
     return 1 if ranking.damaged or ranking.broken else 0
 

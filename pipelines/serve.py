@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     add("--model", required=True, metavar="URI|DIR", help="models:/NAME@ALIAS, models:/NAME/3, or a run's folder")
     add("--weights", metavar="FILE", help="weight file of the backbone, where the model's own is elsewhere")
     add("--mlflow", metavar="URI", help="tracking URI (default: $MLFLOW_TRACKING_URI, else runs/)")
-    add("--device", default="cpu", metavar="D", help="device that computes: cpu, cuda (default: cpu)")
+    add("--device", default="auto", metavar="NAME", help="auto, cpu or cuda (default: a GPU if there is one)")
     add("--embeddings", metavar="DIR", help="embeddings by predict.py that POST /v1/search searches")
     network = parser.add_argument_group("network").add_argument
     network("--host", default="127.0.0.1", metavar="H", help="address to listen on (default: this machine only)")

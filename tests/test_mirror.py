@@ -11,6 +11,7 @@ PACKAGES = ("vlmodels", "llm_descriptions", "tune_spaces", "pipelines")
 # Tests of more, or of less, than one module.
 OTHERS = {
     "pipelines/cluster/test_autoscaled.py": "several modules, on a cluster that has no machine yet",
+    "pipelines/ingestion/test_repair.py": "what an ingest does about damage that it finds",
     "pipelines/runs/test_every_method.py": "all methods, from the plan to the predictor",
     "pipelines/runs/test_frozen.py": "files of an older version, read by several modules",
     "pipelines/scripts/test_protocol_scripts.py": "the four scripts that train, on the same data",

@@ -8,6 +8,8 @@ from vlmodels.errors import UserError
 from vlmodels.local_registry import local_model_folder, registry_file
 from vlmodels.paths import is_there
 
+_REMEDY = "set MLFLOW_TRACKING_URI, or the scripts' --mlflow, to where it was registered"
+
 
 def model_folder(source: str | Path) -> Path:
     """Return the folder of a run, or of a registered model ("models:/name@alias"), which is downloaded.
@@ -40,12 +42,9 @@ def _download_with_mlflow(uri: str) -> Path:
     except MlflowException as error:
         raise UserError(
             f"{uri} cannot be loaded from the registry at {mlflow.get_registry_uri()}: {str(error).splitlines()[0]}; "
-            "set MLFLOW_TRACKING_URI to where it was registered"
+            + _REMEDY
         ) from error
 
 
 def _no_registry(uri: str, store: str | Path) -> str:
-    return (
-        f"{uri}: there is no registry at {store}; set MLFLOW_TRACKING_URI to where it was registered "
-        "(by default sqlite:///runs/mlflow.db)"
-    )
+    return f"{uri}: there is no registry at {store}; {_REMEDY} (by default sqlite:///runs/mlflow.db)"

@@ -16,7 +16,7 @@ from vlmodels.checkpoint import ADAPTER, load_adapter
 from vlmodels.errors import UserError
 from vlmodels.model_folder import model_folder
 from vlmodels.preprocess import CROPS, eval_views
-from vlmodels.run_folder import Decision, run_decision, run_views
+from vlmodels.run_folder import Decision, run_decision, run_of, run_views
 from vlmodels.sampling import Sampling
 from vlmodels.span import Span
 from vlmodels.view_reader import ViewReader
@@ -129,19 +129,15 @@ class Predictor:
             UserError: the folder holds no adapter, several, or a damaged one; the backbone cannot be created; or a view
                 setting has a value that does not exist.
         """
-        direct = Path(folder) / ADAPTER
-        found = [direct] if direct.is_file() else sorted(Path(folder).rglob(ADAPTER))
-        if len(found) != 1:
-            content = f"there are {len(found)} models" if found else f"there is no {ADAPTER}"
-            raise UserError(f"{content} in {folder}; give the folder of one run")
+        run = run_of(folder)
         given = {"clips": clips, "crops": crops, "sampling": sampling, "stride": stride}
-        chosen = run_views(found[0].parent) | {name: value for name, value in given.items() if value is not None}
-        method = load_adapter(found[0], backbone, weights=weights).method
-        decision = run_decision(found[0].parent)
+        chosen = run_views(run) | {name: value for name, value in given.items() if value is not None}
+        method = load_adapter(run / ADAPTER, backbone, weights=weights).method
+        decision = run_decision(run)
         try:
             return cls(method, **chosen, decision=decision, device=device)
         except UserError as error:
-            raise UserError(f"{found[0].parent}: {error}") from error
+            raise UserError(f"{run}: {error}") from error
 
     def __call__(
         self,

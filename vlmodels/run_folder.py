@@ -1,4 +1,4 @@
-"""Read what a run's folder says about predictions: the views of its scores, and how scores become decisions."""
+"""Find a run's folder, and read what it says about predictions: the views of its scores, and its decisions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlmodels.checkpoint import ADAPTER
 from vlmodels.errors import UserError
 
 _FARTHEST = 10_000
@@ -25,6 +26,20 @@ class Decision:
 
     temperature: float = 1.0
     threshold: float | None = None
+
+
+def run_of(folder: str | Path) -> Path:
+    """Return the run's folder itself, or that of the one run below a folder, such as a registered model's.
+
+    Raises:
+        UserError: the folder holds no adapter, or several.
+    """
+    folder = Path(folder)
+    found = [folder / ADAPTER] if (folder / ADAPTER).is_file() else sorted(folder.rglob(ADAPTER))
+    if len(found) != 1:
+        content = f"there are {len(found)} models" if found else f"there is no {ADAPTER}"
+        raise UserError(f"{content} in {folder}; give the folder of one run")
+    return found[0].parent
 
 
 def run_views(folder: Path) -> dict[str, Any]:

@@ -7,13 +7,14 @@ import binascii
 import contextlib
 import os
 import re
+import socket
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from vlmodels.bounded_copy import copy_within
 from vlmodels.errors import UserError, shortened, unprintable
 from vlmodels.paths import absolute, is_there
 
@@ -33,14 +34,8 @@ _SERVERS = ("__pyfunc_model_path__", "IS_IN_DB_MODEL_SERVING_ENV", "MLSERVER_MOD
 _SHORTEST_BASE64 = 256
 """Characters of the shortest bare base64: no video is that small, and few paths without a dot are that long."""
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]+={0,2}\s*")
-_CHUNK = 1 << 20
 _TIMEOUT_S = 30.0
-_DEADLINE_S = 300.0
-
-
-class _Stream(Protocol):
-    def read(self, size: int, /) -> bytes:
-        """Return the next bytes."""
+"""Seconds that a source may be silent."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +45,12 @@ class VideoSources:
     Attributes:
         allowed: of base64, files and uris, and addresses or folders that end with a slash.
         most_bytes: of a video that is decoded from base64 or fetched.
+        most_seconds: of fetching a video.
     """
 
     allowed: tuple[str, ...] = _KINDS
     most_bytes: int = 512 << 20
+    most_seconds: float = 300.0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> VideoSources:
@@ -129,9 +126,12 @@ class VideoSources:
 
     def _check_size(self, size: int, name: str) -> None:
         if size > self.most_bytes:
-            raise UserError(
-                f"{name} has more than {self.most_bytes / (1 << 20):g} MB; cut it, or raise {MOST_MB} where it is read"
-            )
+            raise self._too_large(name)
+
+    def _too_large(self, name: str) -> UserError:
+        return UserError(
+            f"{name} has more than {self.most_bytes / (1 << 20):g} MB; cut it, or raise {MOST_MB} where it is read"
+        )
 
     def _allowed_path(self, source: str) -> Path:
         if character := unprintable(source):
@@ -157,24 +157,23 @@ class VideoSources:
 
     def _fetch(self, uri: str, name: str, path: Path) -> None:
         """Copy what is at an address to ``path``, within the limits of size and time."""
+        connections = _Connections()
         try:
-            with _opened(uri, follow="uris" in self.allowed) as stream, path.open("wb") as file:
-                for chunk in self._chunks(stream, name):
-                    file.write(chunk)
+            with path.open("wb") as file:
+                copy_within(
+                    lambda: _opened(uri, connections, follow="uris" in self.allowed),
+                    file,
+                    most=self.most_bytes,
+                    too_large=self._too_large(name),
+                    seconds=self.most_seconds,
+                    too_slow=UserError(f"{name} was not whole after {self.most_seconds:g} s"),
+                    cut=connections.cut,
+                )
         except UserError:
             raise
         except Exception as error:  # each store has its own
             reason = " ".join(str(error).split())[:200].replace(uri, name) or type(error).__name__
             raise UserError(f"{name} cannot be fetched: {reason}") from error
-
-    def _chunks(self, stream: _Stream, name: str) -> Iterator[bytes]:
-        until, size = time.monotonic() + _DEADLINE_S, 0
-        while chunk := stream.read(_CHUNK):
-            size += len(chunk)
-            self._check_size(size, name)
-            if time.monotonic() > until:
-                raise UserError(f"{name} was not whole after {_DEADLINE_S:.0f} s")
-            yield chunk
 
 
 _STRANGE = re.compile(r"[?#\\]|(^|/)\.\.?(/|$)|//")
@@ -203,17 +202,53 @@ def _shown(uri: str) -> str:
     return shortened(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
 
 
+class _Connections:
+    """The sockets of a fetch over http, so that another thread can end what waits for them: a header or a redirect."""
+
+    def __init__(self) -> None:
+        self._sockets: list[socket.socket] = []
+        self._are_cut = False
+
+    def handler(self, kind: type) -> Any:
+        """Return one of urllib's handlers of ``kind`` whose connections are kept here."""
+        connections = self
+
+        class Handler(kind):  # type: ignore[misc]  # one of two
+            def do_open(self, http_class: Any, req: Any, **options: Any) -> Any:
+                class Connection(http_class):  # type: ignore[misc]
+                    def connect(self) -> None:
+                        super().connect()
+                        connections._keep(self.sock)
+
+                return super().do_open(Connection, req, **options)
+
+        return Handler()
+
+    def _keep(self, one: socket.socket) -> None:
+        self._sockets.append(one)
+        if self._are_cut:
+            self.cut()
+
+    def cut(self) -> None:
+        """End all reads, now and later."""
+        self._are_cut = True
+        for one in self._sockets:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+
 @contextlib.contextmanager
-def _opened(uri: str, *, follow: bool) -> Iterator[_Stream]:
+def _opened(uri: str, connections: _Connections, *, follow: bool) -> Iterator[Any]:
     """Open an address for reading; of http, redirects are followed to http alone, and only if asked."""
     if uri.lower().startswith(("http://", "https://")):
         from urllib import request
 
         opener = request.OpenerDirector()  # not build_opener, which reads files and ftp too
-        handlers = [request.ProxyHandler, request.HTTPHandler, request.HTTPSHandler, request.HTTPErrorProcessor]
-        handlers += [request.HTTPDefaultErrorHandler, *([request.HTTPRedirectHandler] if follow else [])]
-        for handler in handlers:
+        handlers = [request.ProxyHandler, request.HTTPErrorProcessor, request.HTTPDefaultErrorHandler]
+        for handler in [*handlers, *([request.HTTPRedirectHandler] if follow else [])]:
             opener.add_handler(handler())
+        for kind in (request.HTTPHandler, request.HTTPSHandler):
+            opener.add_handler(connections.handler(kind))
         with opener.open(uri, timeout=_TIMEOUT_S) as response:
             yield response
         return

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -67,6 +67,13 @@ def iter_windows(
     path = Path(path)
     stream = open_stream(path, fps, threads)
     return WindowReader(path, stream, tiling, views, shrink)
+
+
+def tile(start: float, end: float, window: float, stride: float) -> list[Span]:
+    """Return the windows over a part of a video in which frames are shown all along; a shorter part is one window."""
+    last, length = exact(end), exact(window)
+    starts = _Starts.between(exact(start), last, length, exact(stride))
+    return [Span(float(one), float(min(one + length, last))) for one in starts.after(0)]
 
 
 class WindowReader(Iterator[tuple[Span, Frames]]):
@@ -228,10 +235,10 @@ class _Tiling:
                 f"a window of {seconds_text(float(self.window))} s is longer than the {part}, which has "
                 f"{seconds_text(round(float(last - first), 3))} s; choose a shorter window, or leave it out"
             )
-        whole = max(0, math.floor((last - first - self.window) / self.stride)) + 1
-        covered = first + (whole - 1) * self.stride + self.window
-        rest = covered < last and times.shows(covered, last)
-        return _Starts(first, self.stride, whole, max(first, last - self.window) if rest else None), last
+        starts = _Starts.between(first, last, self.window, self.stride)
+        if starts.last is not None and not times.shows(starts.covered, last):
+            starts = replace(starts, last=None)
+        return starts, last
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,9 +246,22 @@ class _Starts:
     """Evenly spaced starts of ``whole`` windows, and that of the one that ends with the video, if there is one."""
 
     first: Fraction
+    window: Fraction
     stride: Fraction
     whole: int
     last: Fraction | None
+
+    @classmethod
+    def between(cls, first: Fraction, last: Fraction, window: Fraction, stride: Fraction) -> _Starts:
+        """Return when windows over ``first`` to ``last`` begin; what is shorter than a window has one."""
+        whole = max(0, math.floor((last - first - window) / stride)) + 1
+        starts = cls(first, window, stride, whole, None)
+        return replace(starts, last=max(first, last - window)) if starts.covered < last else starts
+
+    @property
+    def covered(self) -> Fraction:
+        """Where the last of the ``whole`` windows ends."""
+        return self.first + (self.whole - 1) * self.stride + self.window
 
     def __len__(self) -> int:
         return self.whole + (self.last is not None)

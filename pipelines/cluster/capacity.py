@@ -135,3 +135,16 @@ def waiting(config: TrainConfig, *, cluster: ClusterView = CONNECTED) -> str | N
     else:
         why = "'ray status' shows who holds the rest"
     return f"waiting for room for {scale.min_workers or scale.workers} workers ({'; '.join(parts)}); {why}"
+
+
+def place_model(wanted: str, gpus: int, nodes: int) -> tuple[str, int]:
+    """Return the device of the model, and how many actors have one: one on each GPU, or else on each machine.
+
+    Raises:
+        UserError: a GPU is wanted, and Ray has none.
+    """
+    if wanted.startswith("cuda") and not gpus:
+        raise UserError(f"--device {wanted}: Ray has no GPU (see 'ray status'); choose --device cpu")
+    if wanted != "cpu" and gpus:
+        return "cuda", gpus
+    return "cpu", nodes

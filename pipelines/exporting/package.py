@@ -17,12 +17,13 @@ import numpy as np
 import torch
 
 from pipelines.exporting import check, merge, onnx_file, program, record
-from pipelines.records.run_file import read
+from pipelines.records.run_file import RECORD, read
 from pipelines.storage.files import file_sha256
 from vlmodels.checkpoint import ADAPTER
 from vlmodels.errors import UserError
 from vlmodels.paths import is_there
 from vlmodels.predictor import Predictor
+from vlmodels.run_folder import run_of
 
 Format = Literal["both", "onnx", "torch", "classes"]
 Say = Callable[[str], object]
@@ -158,10 +159,9 @@ def _write_classes(path: Path, predictor: Predictor) -> None:
 
 
 def _run_facts(folder: Path) -> dict[str, Any]:
-    direct = folder / ADAPTER
-    adapter = direct if direct.is_file() else next(folder.rglob(ADAPTER))
-    run = adapter.with_name("run.json")
-    return {"run": read(run).name if run.is_file() else None, "adapter_sha256": file_sha256(adapter)}
+    run = run_of(folder)
+    about = run / RECORD
+    return {"run": read(about).name if about.is_file() else None, "adapter_sha256": file_sha256(run / ADAPTER)}
 
 
 def _file_facts(path: Path) -> dict[str, Any]:

@@ -42,6 +42,7 @@ SHOWS = {
     "pipelines/runs/tracking.py": "sends numbers to MLflow",
     "pipelines/runs/trainer.py": "starts the processes of Ray Train",
     "pipelines/protocols/save.py": "writes own splits as lists; a run makes its split itself",
+    "vlmodels/bounded_copy.py": "fetches the videos of a registered model",
     "vlmodels/command.py": "prints methods, sizes and costs",
     "vlmodels/matrix.py": "lays out tables of methods",
     "vlmodels/published.py": "holds printed numbers to compare with",

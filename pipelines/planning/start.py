@@ -64,10 +64,6 @@ def start_file(start: str) -> Path:
     """
     from vlmodels.checkpoint import ADAPTER
     from vlmodels.model_folder import model_folder
+    from vlmodels.run_folder import run_of
 
-    folder = model_folder(local_run(start))
-    found = [folder / ADAPTER] if (folder / ADAPTER).is_file() else sorted(folder.rglob(ADAPTER))
-    if len(found) != 1:
-        what = f"{len(found)} of them" if found else f"no {ADAPTER}"
-        raise UserError(f"{start}: {what} to start from; give the folder of one run, or models:/NAME@ALIAS")
-    return found[0]
+    return run_of(model_folder(local_run(start))) / ADAPTER

@@ -127,7 +127,12 @@ def _about(model: OpenModel, request: BatchRequest, targets: Targets) -> dict[st
 
 
 def run_here(work: Work, _: Say) -> Iterator[list[Scored]]:
-    """Score videos in this process, one at a time; a child decodes them."""
+    """Score videos in this process, one at a time; a child decodes them.
+
+    Raises:
+        UserError: the model cannot be loaded here, or there is no such device.
+        FatalError: nothing can be decoded on this machine.
+    """
     predictor = work.files.load(choose_device(work.request.device))
     videos = [work.listing[index] for index in work.pending]
     with closing(decode_batch(videos, work.decode)) as looks:  # type: ignore[type-var]  # a generator

@@ -73,12 +73,20 @@ class FatalError(Exception):
 
 
 def decode_views(path: str, reader: ViewReader) -> tuple[Frames, VideoInfo]:
-    """Return the views (clips,T,H,W,3) of a video, and its facts; runs in the child."""
+    """Return the views (clips,T,H,W,3) of a video, and its facts; runs in the child.
+
+    Raises:
+        VideoError: the video cannot be read.
+    """
     return reader.read(path)
 
 
 def decode_cuts(path: str, reader: ViewReader, cuts: Cuts) -> list[tuple[Frames, VideoInfo] | VideoError]:
-    """Return the views of parts of a video, or why there is no such part; runs in the child."""
+    """Return the views of parts of a video, or why there is no such part; runs in the child.
+
+    Raises:
+        VideoError: the video cannot be read at all.
+    """
     return reader.read_parts(path, cuts.spans, cuts.fps)
 
 

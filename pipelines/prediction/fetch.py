@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,12 +10,11 @@ from pathlib import Path
 from pipelines.prediction.videos import path_of
 from pipelines.storage.place import Place, is_uri, why, without_secrets
 from pipelines.storage.scratch import scratch
+from vlmodels.bounded_copy import copy_within
 from vlmodels.errors import UserError
 
 AHEAD = 4
 """Videos that are fetched while others are decoded."""
-CHUNK = 4 << 20
-"""Bytes that are read at once."""
 LARGEST = 16 << 30
 """Bytes of a video that is fetched: a stream without an end would fill the disk."""
 
@@ -80,16 +78,15 @@ def fetch(uri: str, target: Path, limit_s: float) -> None:
         OSError: it cannot be read or written.
     """
     place = Place.open(uri)
-    deadline = time.monotonic() + limit_s
-    size = 0
-    with place.filesystem.open_input_stream(place.root, compression=None) as stream, target.open("wb") as file:
-        while chunk := stream.read(CHUNK):
-            size += len(chunk)
-            if size > LARGEST:
-                raise UserError(f"more than {LARGEST >> 30} GB; cut it, or copy it to this machine")
-            if time.monotonic() > deadline:
-                raise UserError(f"fetching takes more than {limit_s:g} s (--time-limit)")
-            file.write(chunk)
+    with target.open("wb") as file:
+        copy_within(
+            lambda: place.filesystem.open_input_stream(place.root, compression=None),
+            file,
+            most=LARGEST,
+            too_large=UserError(f"more than {LARGEST >> 30} GB; cut it, or copy it to this machine"),
+            seconds=limit_s,
+            too_slow=UserError(f"fetching takes more than {limit_s:g} s (--time-limit)"),
+        )
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from vlmodels.video import VideoError
 
 
 def predict_few(listing: Listing, predictor: Predictor, request: BatchRequest) -> Iterator[Row]:
-    """Yield the row of each video, in order; the labels are those that the predictor has been given."""
+    """Yield the row of each video, in order, a failed one too; the labels are those of the predictor."""
     import numpy as np
 
     for video in listing:
@@ -24,17 +24,17 @@ def predict_few(listing: Listing, predictor: Predictor, request: BatchRequest) -
         reader = predictor.view_reader
         try:
             if video.reason:
-                raise VideoError(video.video, video.reason)
+                raise VideoError(video.name, video.reason)
             views, info = reader.read(listing.path(video.video), video.span, video.fps)
             probabilities = predictor.score([views]).probabilities[0]
             if not np.isfinite(probabilities).all():
-                raise VideoError(video.video, NOT_FINITE)
+                raise VideoError(video.name, NOT_FINITE)
         except UserError as error:
             reason = error.cause if isinstance(error, VideoError) else str(error)
             start, end = times_of(video.span, None)
-            yield Row(video.video, start, end, FAILED, (), time.monotonic() - began, reason)
+            yield Row(video.name, start, end, FAILED, (), time.monotonic() - began, reason)
             continue
         answer = predictor.answer(probabilities, request.score.topk, request.score.threshold)
         start, end = times_of(video.span, info)
         topk = tuple((one.label, one.probability) for one in answer.predictions)
-        yield Row(video.video, start, end, NONE if answer.none_of_these else OK, topk, time.monotonic() - began)
+        yield Row(video.name, start, end, NONE if answer.none_of_these else OK, topk, time.monotonic() - began)

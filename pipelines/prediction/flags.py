@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.prediction.timeline_flags import TimelineRequest, add_timeline_flags
-from vlmodels.errors import UserError
 
 if TYPE_CHECKING:
     from pipelines.prediction.results import Targets
@@ -124,21 +122,8 @@ def listing_of(args: argparse.Namespace, request: PredictRequest) -> Listing:
     return list_videos(args.videos, span=request.span, fps=args.fps, times=args.times)
 
 
-def registry_uri(given: str | None, model: str) -> str:
-    """Return the tracking URI to look for ``model`` in.
-
-    Raises:
-        UserError: a registered model is asked for, and the SQLite file of the registry is not there.
-    """
+def choose_registry(args: argparse.Namespace) -> None:
+    """Let MLflow, and what stands in for it, look for the model where the flags say."""
     from pipelines.planning.training_flags import tracking_uri
 
-    uri = tracking_uri(given, "runs")
-    store = Path(uri.removeprefix("sqlite:///"))
-    if model.startswith("models:/") and uri.startswith("sqlite:///") and not store.is_file():
-        raise UserError(f"there is no MLflow store {store}; name the one that has the model with --mlflow URI")
-    return uri
-
-
-def choose_registry(args: argparse.Namespace) -> None:
-    """Let MLflow, and what stands in for it, look for the model where the flags say (``registry_uri``)."""
-    os.environ["MLFLOW_TRACKING_URI"] = registry_uri(args.mlflow, args.model)
+    os.environ["MLFLOW_TRACKING_URI"] = tracking_uri(args.mlflow, "runs")

@@ -17,6 +17,7 @@ from vlmodels.checkpoint import ADAPTER
 from vlmodels.errors import UserError
 from vlmodels.model_folder import model_folder
 from vlmodels.predictor import Predictor
+from vlmodels.run_folder import run_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def open_model(
     Raises:
         UserError: there is no such model, it is damaged, or the labels are wrong.
     """
-    run = _run_folder(model_folder(local_run(given)))
+    run = run_of(model_folder(local_run(given)))
     content = {path.name: path.read_bytes() for path in sorted(run.glob("*.json")) if path.is_file()}
     content[ADAPTER] = (run / ADAPTER).read_bytes()
     weights = weights or _travelled_weights(run)
@@ -142,15 +143,6 @@ def choose_device(wanted: str) -> str:
     if kind == "cuda" and not has_gpu:
         raise UserError(f"--device {wanted}: PyTorch sees no GPU here; choose --device cpu")
     return wanted
-
-
-def _run_folder(folder: Path) -> Path:
-    direct = folder / ADAPTER
-    found = [direct] if direct.is_file() else sorted(folder.rglob(ADAPTER))
-    if len(found) != 1:
-        content = f"there are {len(found)} models" if found else f"there is no {ADAPTER}"
-        raise UserError(f"{content} in {folder}; give the folder of one run")
-    return found[0].parent
 
 
 def _travelled_weights(run: Path) -> str | None:

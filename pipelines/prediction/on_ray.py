@@ -33,6 +33,7 @@ def run_on_ray(work: Work, say: Say) -> Iterator[list[Scored]]:
     import ray
     from ray.exceptions import RayError
 
+    from pipelines.cluster.capacity import place_model
     from pipelines.cluster.session import connect_for_data
     from pipelines.prediction.stages import ModelStage, SharedFiles, SharedPlan, decode_on_ray, plan_table, scored_of
 
@@ -106,19 +107,6 @@ def _without_line(words: bytes) -> Iterator[None]:
             for line in caught:
                 if words not in line:
                     os.write(2, line)
-
-
-def place_model(wanted: str, gpus: int, nodes: int) -> tuple[str, int]:
-    """Return the device of the model, and how many actors have one: one on each GPU, or else on each machine.
-
-    Raises:
-        UserError: a GPU is wanted, and Ray has none.
-    """
-    if wanted.startswith("cuda") and not gpus:
-        raise UserError(f"--device {wanted}: Ray has no GPU (see 'ray status'); choose --device cpu")
-    if wanted != "cpu" and gpus:
-        return "cuda", gpus
-    return "cpu", nodes
 
 
 def batch_size(videos: int, most_bytes: int, *, cpus: int) -> int:

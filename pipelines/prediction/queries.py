@@ -11,7 +11,6 @@ head=text; omniclip with head=text_fixed), and linear, whose towers stay CLIP's.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,11 +19,13 @@ from numpy.typing import NDArray
 
 from pipelines.prediction.stored_features import Identity
 from pipelines.storage.cache import local_file, local_run
+from pipelines.storage.files import file_sha256
 from pipelines.videos.text_file import read_text
 from vlmodels.checkpoint import ADAPTER
 from vlmodels.errors import UserError, refuse, shortened, unprintable
 from vlmodels.model_folder import model_folder
 from vlmodels.predictor import Predictor, load
+from vlmodels.run_folder import run_of
 
 _AT_ONCE = 256
 """Texts encoded at once: a few hundred MB in the largest text tower."""
@@ -79,11 +80,7 @@ _REMEDY = "give the model that made them (--model), or make embeddings with this
 
 def _check_adapter(identity: Identity, folder: Path, named: str, run: Path) -> None:
     """Raise UserError if a run's adapter is not that of the features; before the backbone is loaded."""
-    found = [run / ADAPTER] if (run / ADAPTER).is_file() else sorted(run.rglob(ADAPTER))
-    if len(found) != 1:
-        return  # load says what is wrong
-    with found[0].open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_sha256(run_of(run) / ADAPTER)
     if digest != identity.adapter_sha256:
         raise UserError(
             f"the features in {folder} are of {identity.model} (run {identity.run}, adapter "

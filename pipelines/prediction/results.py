@@ -24,7 +24,7 @@ from vlmodels.paths import is_folder, is_there
 
 TABLE = "predictions.parquet"
 WRITTEN = "written.json"
-"""In the journal's folder: size and time of the table when it was written, by which it is known again."""
+"""In the journal's folder: size and time of the table, by which it is known again; of the earlier one, too."""
 PART_ROWS = 1024
 PART_S = 5.0
 """Rows of a part of features, and seconds after which fewer are written: what a kill costs."""
@@ -111,8 +111,7 @@ class Targets:
             known = json.loads((self.journal / WRITTEN).read_text())
         except (OSError, ValueError):
             return False
-        found = out.stat()
-        return bool(known == [found.st_size, found.st_mtime_ns])
+        return isinstance(known, list) and _state(out) in known
 
 
 @dataclass
@@ -129,19 +128,28 @@ class Results:
     _part: int = 0
 
     def take_over(self) -> int:
-        """Keep what an earlier process has done; return the number of videos."""
+        """Keep what an earlier process has done; return the number of videos.
+
+        Raises:
+            UserError: the folder of the features does not say any more whose they are.
+            OSError: journal or features cannot be read or written.
+        """
         folder = self.targets.embeddings
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         self.journal.read(retry=self.targets.retry, drop=self._drop)
         kept = len(self.journal)
         if folder is not None:
-            about = {name: value for name, value in asdict(self.facts).items() if name not in ("decision", "classes")}
             if kept and not (folder / ABOUT).is_file():
                 raise UserError(f"{folder} has lost its {ABOUT}; --overwrite to make the features again")
-            write_about(folder, about)
+            self._write_about(folder, complete=False)
             self._part = last_part(folder) + 1
         return kept
+
+    def _write_about(self, folder: Path, *, complete: bool) -> None:
+        about = {name: value for name, value in asdict(self.facts).items() if name not in ("decision", "classes")}
+        videos = len({one.name for one in self.journal.listing})
+        write_about(folder, {**about, "videos": videos, "complete": complete})
 
     def _drop(self, outdated: Sequence[Outdated]) -> None:
         """Remove the features of what is done again, and of what a kill has left."""
@@ -155,14 +163,18 @@ class Results:
                 remove_rows(folder, number, gone)
 
     def add_known_failures(self) -> None:
-        """Add the videos of which the listing knows that they cannot be read."""
+        """Add the videos of which the listing knows that they cannot be read.
+
+        Raises:
+            OSError: their rows cannot be written.
+        """
         listing, part = self.journal.listing, -1
         failures = [listing[index] for index in listing.failures() if not self.journal.has(index)]
         for video in failures:
-            self._show(Row(video.video, status=FAILED, reason=video.reason))
+            self._show(Row(video.name, status=FAILED, reason=video.reason))
         if self.targets.embeddings is not None and failures:
-            part = self._write_part([Embedding(one.video, reason=one.reason) for one in failures])
-        rows = [(one.index, Row(one.video, status=FAILED, reason=one.reason)) for one in failures]
+            part = self._write_part([Embedding(one.name, reason=one.reason) for one in failures])
+        rows = [(one.index, Row(one.name, status=FAILED, reason=one.reason)) for one in failures]
         self.journal.add([Entry(index, (row,), part=part) for index, row in rows])
 
     def add(self, scored: Sequence[Scored]) -> None:
@@ -177,7 +189,11 @@ class Results:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write what waits.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         waiting, self._waiting = self._waiting, []
         self._flushed = time.monotonic()
         if not waiting:
@@ -196,22 +212,30 @@ class Results:
                 self._show(row)
 
     def write(self, topk: int) -> None:
-        """Write the table of all videos, in the order of the listing, whole or not at all.
+        """Write the table of all videos, in the order of the listing, whole or not at all; no feature is missing now.
 
         Raises:
             OSError: it cannot be written.
         """
+        if self.targets.embeddings is not None:
+            self._write_about(self.targets.embeddings, complete=True)
         out = self.targets.out
         if out is None:
             return
-        rows: Iterable[Row] = self.journal.rows()
-        if out.suffix.lower() == ".csv":
-            write_whole(out, lambda path: write_csv(path, rows, topk))
-        else:
-            about = {"vidadapt": json.dumps(asdict(self.facts))}
-            write_whole(out, lambda path: write_parquet(path, rows, about))
-        found = out.stat()
-        (self.journal.folder / WRITTEN).write_text(json.dumps([found.st_size, found.st_mtime_ns]))
+        about = {"vidadapt": json.dumps(asdict(self.facts))}
+        earlier = [_state(out)] if is_there(out) and not self.targets.overwrite else []
+
+        def write(path: Path) -> None:
+            rows: Iterable[Row] = self.journal.rows()
+            if out.suffix.lower() == ".csv":
+                write_csv(path, rows, topk)
+            else:
+                write_parquet(path, rows, about)
+            # before the table is renamed: whenever a kill comes, the table that is there is known
+            known = json.dumps([*earlier, _state(path)])
+            write_whole(self.journal.folder / WRITTEN, lambda part: part.write_text(known))
+
+        write_whole(out, write)
 
     def _show(self, row: Row) -> None:
         if self.show is not None:
@@ -225,13 +249,18 @@ class Results:
 
     def _embedding(self, scored: Scored) -> Embedding:
         look = scored.look
-        video = self.journal.listing[look.index].video
+        video = self.journal.listing[look.index].name
         return Embedding(video, look.start, look.end, scored.feature, look.reason)
 
     def _row(self, scored: Scored) -> Row:
         look = scored.look
-        video = self.journal.listing[look.index].video
+        video = self.journal.listing[look.index].name
         return Row(video, look.start, look.end, scored.status, scored.topk, look.seconds, look.reason)
+
+
+def _state(table: Path) -> list[int]:
+    found = table.stat()
+    return [found.st_size, found.st_mtime_ns]
 
 
 def _part_of(outdated: Outdated) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipelines.prediction.cells import path_cell, text_cell
 from pipelines.videos.file_tree import shown
 from vlmodels.predictor import span_of
 
@@ -35,8 +35,6 @@ SCHEMA = pa.schema(
         ("reason", pa.string()),
     ]
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What makes a spreadsheet calculate a cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +102,11 @@ class Row:
 
 
 def write_parquet(path: Path, rows: Iterable[Row], about: Mapping[str, str]) -> None:
-    """Write rows as they come, with ``about`` as metadata of the file; in memory are some thousands at a time."""
+    """Write rows as they come, with ``about`` as metadata of the file; in memory are some thousands at a time.
+
+    Raises:
+        OSError: they cannot be written.
+    """
     from pyarrow import parquet  # late: a handful of videos is printed alone
 
     schema = SCHEMA.with_metadata(dict(about))
@@ -117,7 +119,10 @@ def write_parquet(path: Path, rows: Iterable[Row], about: Mapping[str, str]) -> 
 def write_csv(path: Path, rows: Iterable[Row], topk: int) -> None:
     """Write rows as they come: the columns ``SCHEMA``, but further labels as columns ``label_2,probability_2``, ...
 
-    A cell that a spreadsheet would calculate gets ``./`` before it if it is a path, and ``'`` if it is not.
+    No cell is one that a spreadsheet would calculate (``pipelines.prediction.cells``).
+
+    Raises:
+        OSError: they cannot be written.
     """
     further = [f"{name}_{place}" for place in range(2, topk + 1) for name in ("label", "probability")]
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -128,28 +133,27 @@ def write_csv(path: Path, rows: Iterable[Row], topk: int) -> None:
 
 def _cells(row: Row, topk: int) -> Sequence[Any]:
     found = row.to_json()
-    video = found["video"] if not found["video"].startswith(_FORMULA) else f".{os.sep}{found['video']}"
-    rest = [cell for one in row.topk[1:] for cell in (_plain(one[0]), f"{one[1]:.6f}")]
+    rest = [cell for one in row.topk[1:] for cell in (text_cell(one[0]), f"{one[1]:.6f}")]
     best = "" if found["probability"] is None else f"{found['probability']:.6f}"
     return [
-        video,
+        path_cell(found["video"]),
         *("" if time is None else repr(time) for time in (row.start, row.end)),
         row.status,
-        _plain(found["label"] or ""),
+        text_cell(found["label"] or ""),
         best,
         *rest,
         *[""] * (2 * (topk - 1) - len(rest)),
         f"{row.seconds:.3f}",
-        _plain(found["reason"]),
+        text_cell(found["reason"]),
     ]
 
 
-def _plain(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text
-
-
 def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a Parquet file that ``write_parquet`` wrote."""
+    """Yield the rows of a Parquet file that ``write_parquet`` wrote.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+    """
     from pyarrow import parquet
 
     with parquet.ParquetFile(path) as file:

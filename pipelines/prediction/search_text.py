@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from pipelines.prediction.cells import path_cell, text_cell
 from pipelines.prediction.search import Ranking
 from pipelines.prediction.search_page import Query, time_text
 from pipelines.prediction.stored_features import Embeddings
@@ -43,7 +44,7 @@ def csv_lines(queries: Sequence[Query], ranking: Ranking) -> Iterator[str]:
         for number, hit in enumerate(hits, 1):
             row = io.StringIO()
             csv.writer(row, lineterminator="").writerow(
-                (query.text, number, f"{hit.score:.{_DIGITS}f}", hit.video, hit.start, hit.end)
+                (text_cell(query.text), number, f"{hit.score:.{_DIGITS}f}", path_cell(hit.video), hit.start, hit.end)
             )
             yield row.getvalue()
 
@@ -68,8 +69,10 @@ def searched(embeddings: Embeddings, ranking: Ranking, *, every_window: bool = F
     )
 
 
-def problems(ranking: Ranking) -> Iterator[str]:
+def problems(embeddings: Embeddings, ranking: Ranking) -> Iterator[str]:
     """Yield what could not be searched."""
+    if embeddings.unfinished:
+        yield embeddings.unfinished
     for name, reason in ranking.damaged.items():
         yield f"{name} is damaged ({reason}); what it holds is missing here: make the embeddings again"
     if ranking.broken:

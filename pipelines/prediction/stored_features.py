@@ -10,6 +10,7 @@ null among lists of a fixed size (Arrow's issue 35692).
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -83,6 +84,7 @@ class Embeddings:
         parts: files, in the order of their names.
         damaged: files that cannot be read, each with the reason; reading may add some.
         failed: rows without a feature, among those read so far.
+        wanted: number of videos, if their features are still being made, or that was cut off; 0 if all are there.
     """
 
     folder: Path
@@ -90,6 +92,18 @@ class Embeddings:
     parts: tuple[Path, ...]
     damaged: dict[str, str] = field(default_factory=dict)
     failed: int = 0
+    wanted: int = 0
+
+    @property
+    def unfinished(self) -> str:
+        """What is missing, and what to do; "" if nothing is."""
+        if not self.wanted:
+            return ""
+        done = len(set[str]().union(*map(_videos, self.parts)))
+        return (
+            f"{self.folder} is unfinished: it holds {done:,} of {self.wanted:,} videos; the predict.py command that "
+            "made it continues it"
+        )
 
     def blocks(self) -> Iterator[Block]:
         """Read all features, in constant memory; a part that turns out damaged ends early, and is in ``damaged``."""
@@ -119,7 +133,7 @@ def open_embeddings(folder: str | Path) -> Embeddings:
         UserError: there is no such folder, it holds no embeddings, or nothing in it can be read.
     """
     folder = Path(folder)
-    identity = _identity(folder)
+    identity, wanted = _about(folder)
     found, damaged = list[Path](), dict[str, str]()
     for path in sorted(folder.glob("part-*.arrow")):
         try:
@@ -131,10 +145,11 @@ def open_embeddings(folder: str | Path) -> Embeddings:
     if not found:
         why = "; ".join(f"{name}: {reason}" for name, reason in damaged.items()) or "there is no part-*.arrow"
         raise UserError(f"{folder} has no features that can be read ({why}); {_AGAIN}")
-    return Embeddings(folder, identity, tuple(found), damaged)
+    return Embeddings(folder, identity, tuple(found), damaged, wanted=wanted)
 
 
-def _identity(folder: Path) -> Identity:
+def _about(folder: Path) -> tuple[Identity, int]:
+    """Read what a folder says: its model, and how many videos it is to hold if some may be missing."""
     remedy = "make embeddings with predict.py --embeddings DIR"
     if not is_folder(folder):
         raise UserError(f"{folder}: {'not a folder' if is_there(folder) else 'no such folder'}; {remedy}")
@@ -154,9 +169,11 @@ def _identity(folder: Path) -> Identity:
     if not isinstance(dim, int) or not 2 <= dim <= _LONGEST:
         wrong, dim = [*wrong, "dim"], 0
     wrong += ["views"] if not isinstance(views, dict) else []
+    wanted = 0 if found.get("complete", True) else found.get("videos")
+    wrong += ["videos"] if not isinstance(wanted, int) else []
     if wrong:
         raise UserError(f"{path} is damaged ({', '.join(wrong)}); {_AGAIN}")
-    return Identity(**{name: found[name] for name in texts}, dim=dim, views=views)
+    return Identity(**{name: found[name] for name in texts}, dim=dim, views=views), wanted
 
 
 def _check(schema: pa.Schema, dim: int) -> None:
@@ -178,6 +195,18 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
             batch.validate(full=True)
             for start in range(0, len(batch), BLOCK):
                 yield batch.slice(start, BLOCK)
+
+
+def _videos(path: Path) -> set[str]:
+    """Return the videos of a part, as far as it can be read."""
+    found: set[str] = set()
+    with contextlib.suppress(OSError, pa.ArrowException), pa.OSFile(str(path)) as file:
+        with ipc.open_file(file) as part:
+            without_features = ipc.IpcReadOptions(included_fields=[part.schema.get_field_index("video")])
+        with ipc.open_file(file, options=without_features) as part:
+            for number in range(part.num_record_batches):
+                found.update(part.get_batch(number)["video"].to_pylist())
+    return found
 
 
 def _is_ok(status: pa.Array) -> NDArray[np.bool_]:

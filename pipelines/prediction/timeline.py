@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from pipelines.prediction.cells import text_cell
 from pipelines.prediction.segments import NONE, Segment, Segmenter
 from pipelines.shards.prefetch import prefetched
 from pipelines.storage.files import write_whole
@@ -180,18 +181,26 @@ def _window(window: Window) -> dict[str, Any]:
 
 
 def write_json(path: Path, timeline: Timeline, model: str) -> None:
-    """Write a timeline: segments, and each window's answer."""
+    """Write a timeline: segments, and each window's answer.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     text = json.dumps(to_json(timeline, model), indent=1) + "\n"
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def write_csv(path: Path, timeline: Timeline) -> None:
-    """Write the segments of a timeline: ``start,end,status,label,probability``."""
+    """Write the segments of a timeline: ``start,end,status,label,probability``.
+
+    Raises:
+        OSError: they cannot be written.
+    """
 
     def write(part: Path) -> None:
         with part.open("w", encoding="utf-8", newline="") as file:
             table = csv.DictWriter(file, ["start", "end", "status", "label", "probability"], lineterminator="\n")
             table.writeheader()
-            table.writerows(_segment(segment) for segment in timeline.segments)
+            table.writerows(_segment(one) | {"label": text_cell(one.label)} for one in timeline.segments)
 
     write_whole(path, write)

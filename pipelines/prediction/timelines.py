@@ -61,7 +61,7 @@ def make_timelines(predictor: Predictor, listing: Listing, request: TimelineRequ
     stems = _stems([listed.video for listed in listing])
     failed = 0
     for listed, stem in zip(listing, stems, strict=True):
-        video = shown(listed.video)
+        video = shown(listed.name)
         try:
             reader = _open(predictor, listing, listed, request)
             strip = Strip.of(reader.start, reader.end, request.stride)
@@ -95,9 +95,9 @@ def make_timelines(predictor: Predictor, listing: Listing, request: TimelineRequ
 
 def _open(predictor: Predictor, listing: Listing, video: ListedVideo, request: TimelineRequest) -> WindowReader:
     if is_uri(video.video) and not video.video.startswith("file://"):
-        raise UserError(f"{video.video}: a timeline needs the video on this machine; copy it first")
+        raise UserError(f"{video.name}: a timeline needs the video on this machine; copy it first")
     if video.reason:
-        raise VideoError(video.video, video.reason)
+        raise VideoError(video.name, video.reason)
     path = listing.path(video.video)
     return predictor.read_windows(path, request.window, request.stride, video.fps, span=video.span)
 

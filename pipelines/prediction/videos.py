@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from pipelines.storage.cache import local_file
-from pipelines.storage.place import is_uri, without_secrets
+from pipelines.storage.place import is_uri, without_secrets, without_signature
 from pipelines.videos.file_tree import read_tree, shown
 from pipelines.videos.remote import StoredVideos
 from pipelines.videos.unlabelled import Times, is_unlabelled_list, read_unlabelled
@@ -46,6 +46,11 @@ class ListedVideo:
     span: Span | None = None
     fps: float = 0.0
     reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its name in results: a URI is not to let anybody in who reads them."""
+        return without_signature(self.video)
 
 
 @dataclass
@@ -179,7 +184,11 @@ class _Taking:
     times: Times | None
 
     def take(self, argument: str) -> None:
-        """Add what an argument names."""
+        """Add what an argument names.
+
+        Raises:
+            UserError: as ``list_videos``.
+        """
         if not argument:
             raise UserError("one of the videos is an empty name; is a variable of the shell empty?")
         if is_uri(argument):

@@ -7,7 +7,7 @@ import dataclasses
 import errno
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,9 +156,7 @@ def _add_predict(app: FastAPI, front: Front, gate: Gate, metrics: Metrics) -> No
                 await asyncio.to_thread(_fetch, received, front)
             metrics.received(received.size)
             with gate.work(), front.versions.use() as facts:
-                replies = await asyncio.gather(
-                    *(front.backend.predict(_ask(video, options, facts)) for video in received.videos)
-                )
+                replies = await _all(front.backend.predict(_ask(video, options, facts)) for video in received.videos)
         for reply in replies:
             metrics.reply(reply)
         gate.took(time.perf_counter() - began)
@@ -194,6 +192,17 @@ def _fetch(received: Received, front: Front) -> None:
     for video in received.videos:
         if video.uri:
             received.size += front.uris.fetch(video.uri, video.path, front.limits.max_bytes - received.size)
+
+
+async def _all(answers: Iterable[Coroutine[Any, Any, Reply]]) -> list[Reply]:
+    """Wait for all answers; if one fails, or the sender goes, end the others: their files are about to be removed."""
+    tasks = [asyncio.create_task(answer) for answer in answers]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _ask(video: Video, options: Options, facts: ModelFacts) -> Ask:

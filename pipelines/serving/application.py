@@ -101,7 +101,11 @@ class ServeBackend:
         await self._model.keep.remote(version)
 
     async def embed_texts(self, version: str, texts: tuple[str, ...]) -> NDArray[np.float32]:
-        """Return the normalised features (M,E) of texts."""
+        """Return the normalised features (M,E) of texts.
+
+        Raises:
+            RefusedError: 503; the worker was lost twice.
+        """
         return await _asked(lambda: self._model.embed_texts.remote(version, texts))
 
 

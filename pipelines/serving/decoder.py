@@ -22,15 +22,16 @@ from numpy.typing import NDArray
 
 from pipelines.ingestion.isolation import Decoded, IsolatedDecoder
 from pipelines.serving.frames import PARTS, WHOLE, ReadSettings, seconds_of
-from pipelines.serving.messages import Ask, Frames, Reply, Scored, Timeline, Views, WindowReply
+from pipelines.serving.messages import Ask, Frames, Reply, Scored, WindowReply
 from vlmodels.span import MICRO, Cuts, Span
+from vlmodels.view_reader import ViewReader
+from vlmodels.windows import tile
 
 AT_ONCE = 16
 """Windows that are decoded in one go, and scored together: they bound the memory of a long video."""
 _IDLE_LIMIT_S = 86_400.0
 """A child waits that long for work, as the first request after it would wait for another child."""
 _NO_FILE = "/dev/null/none"
-_ROUNDING = 1e-6
 PICTURES = 8
 PICTURE_HEIGHT = 120
 """Pixels: of the pictures that the page shows."""
@@ -50,7 +51,7 @@ class DecoderSettings:
 class Reading(Protocol):
     """Turns parts of a file into frames, as ``Pool`` does."""
 
-    async def read(self, path: str, views: Views, spans: Sequence[Span | None]) -> list[Decoded]:
+    async def read(self, path: str, views: ViewReader, spans: Sequence[Span | None]) -> list[Decoded]:
         """Return frames (V,T,H,W,3) and facts of each part of a video; None stands for all of it."""
         ...
 
@@ -69,7 +70,7 @@ class Decoder:
         self._pool: Reading = pool or Pool(settings)
         self._workers, self._max_windows = settings.workers, settings.max_windows
 
-    async def warm(self, views: Views) -> None:
+    async def warm(self, views: ViewReader) -> None:
         """Start the child processes for the views of a model, so that no request waits for that."""
         await asyncio.gather(*(self._pool.read(_NO_FILE, views, [None]) for _ in range(self._workers)))
 
@@ -100,7 +101,9 @@ class Decoder:
         )
         if ask.timeline is None:
             return reply
-        spans = windows(span or Span(0.0), reply.seconds, ask.timeline)
+        start = ask.start or 0.0
+        end = start + max(reply.seconds, 10.0**-MICRO)
+        spans = tile(start, end, ask.timeline.window, ask.timeline.stride)
         if len(spans) > self._max_windows:
             reason = f"its timeline has {len(spans)} windows, over the limit of {self._max_windows}; raise stride"
             return Reply(None, reason, "max_windows")
@@ -138,11 +141,11 @@ class Pool:
         self._threads = ThreadPoolExecutor(settings.workers, thread_name_prefix="decode")
         self._free: list[_Worker] = [_Worker() for _ in range(settings.workers)]
 
-    async def read(self, path: str, views: Views, spans: Sequence[Span | None]) -> list[Decoded]:
+    async def read(self, path: str, views: ViewReader, spans: Sequence[Span | None]) -> list[Decoded]:
         """Return frames (V,T,H,W,3) and facts of each part of a video; None stands for all of it."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, path, views, spans)
 
-    def _read(self, path: str, views: Views, spans: Sequence[Span | None]) -> list[Decoded]:
+    def _read(self, path: str, views: ViewReader, spans: Sequence[Span | None]) -> list[Decoded]:
         worker = self._free.pop()  # as many as threads, so there is one
         try:
             return worker.read(path, views, spans, self._settings)
@@ -165,14 +168,16 @@ class _Worker:
     """A child process, made for the views of a model; another model's views make another."""
 
     decoder: IsolatedDecoder | None = None
-    views: Views | None = field(default=None)
+    views: ViewReader | None = field(default=None)
 
-    def read(self, path: str, views: Views, spans: Sequence[Span | None], settings: DecoderSettings) -> list[Decoded]:
+    def read(
+        self, path: str, views: ViewReader, spans: Sequence[Span | None], settings: DecoderSettings
+    ) -> list[Decoded]:
         if self.decoder is None or self.views != views:
             self.close()
             read = ReadSettings(views, settings.max_seconds, settings.max_pixels)
             self.decoder = IsolatedDecoder(
-                WHOLE, read, views.largest, settings.decode_s, PARTS, idle_limit_s=_IDLE_LIMIT_S
+                WHOLE, read, views.most_bytes, settings.decode_s, PARTS, idle_limit_s=_IDLE_LIMIT_S
             )
             self.views = views
         cuts = None if list(spans) == [None] else [Cuts(tuple(spans))]
@@ -185,20 +190,6 @@ class _Worker:
         if self.decoder is not None:
             self.decoder.close()
             self.decoder = None
-
-
-def windows(whole: Span, seconds: float, timeline: Timeline) -> list[Span]:
-    """Return the windows over a part of a video that is ``seconds`` long, those of ``vlmodels.windows``.
-
-    They begin every stride as long as they end within the part; if something is left, one more ends with it. A part
-    that is shorter than a window is one.
-    """
-    last = max(0.0, seconds - timeline.window)
-    starts = [number * timeline.stride for number in range(1 + int(last / timeline.stride + _ROUNDING))]
-    if last - starts[-1] > _ROUNDING * timeline.stride:
-        starts.append(last)
-    length = max(min(timeline.window, seconds), 10 * 10.0**-MICRO)
-    return [Span(round(whole.start + start, MICRO), round(whole.start + start + length, MICRO)) for start in starts]
 
 
 def span_of_times(start: float | None, end: float | None) -> Span | None:

@@ -5,21 +5,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from pipelines.serving.messages import Frames, Views
-from vlmodels.cuts import read_cuts
+from pipelines.serving.messages import Frames
 from vlmodels.readers.clip import Header
 from vlmodels.readers.header import read_header
 from vlmodels.readers.times import read_times
-from vlmodels.resize import resize_cover, storage_shape, stored_short_side
-from vlmodels.sampling import Indices, view_indices
 from vlmodels.span import Cuts
-from vlmodels.video import VideoError, VideoInfo, probe, read_clip
+from vlmodels.video import VideoError, VideoInfo, probe
+from vlmodels.view_reader import ViewReader
 
 WHOLE = "pipelines.serving.child:read_whole"
 PARTS = "pipelines.serving.child:read_parts"
@@ -38,7 +33,7 @@ class ReadSettings:
         max_pixels: of its pictures.
     """
 
-    views: Views
+    views: ViewReader
     max_seconds: float
     max_pixels: int
 
@@ -50,8 +45,7 @@ def read_whole(path: str, settings: ReadSettings) -> tuple[Frames, VideoInfo]:
         VideoError: it cannot be read, or is over a limit; the cause then begins with the limit's name and a colon.
     """
     _check(path, settings)
-    frames, info = read_clip(path, _each_once(settings.views), _to_size(settings.views))
-    return _in_views(frames, info, settings.views)
+    return settings.views.read(path)
 
 
 def read_parts(path: str, settings: ReadSettings, cuts: Cuts) -> list[tuple[Frames, VideoInfo] | VideoError]:
@@ -63,16 +57,12 @@ def read_parts(path: str, settings: ReadSettings, cuts: Cuts) -> list[tuple[Fram
         VideoError: as ``read_whole``.
     """
     length = _check(path, settings)
-    found = read_cuts(path, cuts.spans, _each_once(settings.views), _to_size(settings.views))
     read: list[tuple[Frames, VideoInfo] | VideoError] = []
-    for span, part in zip(cuts.spans, found, strict=True):
-        if isinstance(part, VideoError):
+    for span, part in zip(cuts.spans, settings.views.read_parts(path, cuts.spans), strict=True):
+        if isinstance(part, VideoError) or span is None:
             read.append(part)
             continue
-        frames, info = _in_views(*part, settings.views)
-        if span is None:
-            read.append((frames, info))
-            continue
+        frames, info = part
         seconds = min(span.end, length) - span.start
         read.append((frames, replace(info, fps=info.n_frames / seconds if seconds > 0 else info.fps)))
     return read
@@ -110,25 +100,3 @@ def _length(path: str, header: Header) -> float:
     if not times.shown:
         return header.shown / (header.fps or _USUAL_FPS)
     return float((times.end - times.offset) * times.base)
-
-
-def _each_once(views: Views) -> Callable[[int], Indices]:
-    def choose(count: int) -> Indices:
-        return np.unique(view_indices(count, views.frames, views.clips, views.sampling, views.stride))
-
-    return choose
-
-
-def _to_size(views: Views) -> Callable[[Frames], Frames]:
-    short = stored_short_side(views.size)
-
-    def resized(frames: Frames) -> Frames:
-        height, width = frames.shape[1:3]
-        return resize_cover(frames, *storage_shape(width, height, short))
-
-    return resized
-
-
-def _in_views(frames: Frames, info: VideoInfo, views: Views) -> tuple[Frames, VideoInfo]:
-    wanted = view_indices(info.n_frames, views.frames, views.clips, views.sampling, views.stride)
-    return frames[np.searchsorted(np.unique(wanted), wanted)], info

@@ -9,35 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmodels.resize import WIDEST, stored_short_side
-from vlmodels.sampling import Sampling
+from vlmodels.view_reader import ViewReader
 
 Frames = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class Views:
-    """Which frames a model looks at: those of ``Predictor.read_views``.
-
-    Attributes:
-        frames: T, frames of a view.
-        size: pixels of the shorter side of the model's pictures.
-        clips: V, temporal views.
-        sampling: how the frames of a view are chosen.
-        stride: distance of the frames of a dense view.
-    """
-
-    frames: int
-    size: int
-    clips: int
-    sampling: Sampling
-    stride: int
-
-    @property
-    def largest(self) -> int:
-        """Bytes of the largest frames (V,T,H,W,3) that a video can give."""
-        short = stored_short_side(self.size)
-        return self.clips * self.frames * short * int(WIDEST * short) * 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +31,7 @@ class ModelFacts:
     version: str
     classes: tuple[str, ...]
     threshold: float | None
-    views: Views
+    views: ViewReader
     device: str
     adapter: str = ""
     search_problem: str = ""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.serving.messages import Choice, Frames, ModelFacts, Scored, SegmentReply, Verdict, Views
+from pipelines.serving.messages import Choice, Frames, ModelFacts, Scored, SegmentReply, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,7 +114,11 @@ class Model:
         return await loop.run_in_executor(self._thread, self._joined, version, choice, spans, rows)
 
     async def embed_texts(self, version: str, texts: tuple[str, ...]) -> NDArray[np.float32]:
-        """Return the normalised features (M,E) of texts."""
+        """Return the normalised features (M,E) of texts.
+
+        Raises:
+            UserError: the version cannot be loaded.
+        """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, lambda: self._predictor(version).embed_texts(texts))
 
@@ -204,14 +208,15 @@ class Model:
         from vlmodels import load
         from vlmodels.checkpoint import ADAPTER
         from vlmodels.model_folder import model_folder
+        from vlmodels.run_folder import run_of
 
         settings = self._settings
         if settings.threads:
             torch.set_num_threads(settings.threads)
         folder = model_folder(local_run(settings.uri_of(version)))
         predictor = load(folder, weights=settings.weights, device=settings.device)
-        self._adapters[version] = file_sha256(next(folder.rglob(ADAPTER)))
-        views = views_of(predictor)
+        self._adapters[version] = file_sha256(run_of(folder) / ADAPTER)
+        views = predictor.view_reader
         if predictor.classes:
             blank = np.zeros((views.clips, views.frames, views.size, views.size, 3), np.uint8)
             predictor.set_labels(None)
@@ -224,17 +229,11 @@ class Model:
             version=version,
             classes=tuple(predictor.classes),
             threshold=predictor.decision.threshold,
-            views=views_of(predictor),
+            views=predictor.view_reader,
             device=str(predictor.device),
             adapter=self._adapters[version],
             search_problem="; ".join(predictor.method.search_problems()),
         )
-
-
-def views_of(predictor: Predictor) -> Views:
-    """Return the frames that a predictor looks at."""
-    spec = predictor.method.backbone.spec
-    return Views(spec.frames, min(spec.image_size), predictor.clips, predictor.sampling, predictor.stride)
 
 
 def _verdict(predictor: Predictor, row: NDArray[np.float32], choice: Choice) -> Verdict:

@@ -26,11 +26,13 @@ class SearchIndex:
         folder: where it is.
         adapter: SHA-256 of the adapter that made it; "" if unknown.
         find: returns the best hits for a normalised feature (E).
+        warning: what is missing in it; "" if nothing is.
     """
 
     folder: str
     adapter: str
     find: Callable[[NDArray[np.float32], int], Hits]
+    warning: str = ""
 
     @classmethod
     def open(cls, folder: str) -> SearchIndex:
@@ -48,7 +50,7 @@ class SearchIndex:
                 {"video": hit.video, "start": hit.start, "end": hit.end, "score": round(hit.score, 6)} for hit in hits
             ]
 
-        return cls(folder, embeddings.identity.adapter_sha256, find)
+        return cls(folder, embeddings.identity.adapter_sha256, find, embeddings.unfinished)
 
     def check(self, facts: ModelFacts) -> None:
         """Refuse to compare features of two models, and texts that a model does not place among its videos.

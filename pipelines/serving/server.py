@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipelines.cluster.capacity import place_model
 from pipelines.cluster.session import connect
 from pipelines.serving.access import Access, choose_token, is_loopback
 from pipelines.serving.application import Deployed, ServeBackend, deploy, prepare_environment, remove
@@ -40,7 +41,7 @@ class ServerRequest:
         model: ``models:/NAME@ALIAS``, ``models:/NAME/3``, or a run's folder.
         registry: tracking URI of MLflow.
         weights: weight file of the backbone, or None.
-        device: that computes.
+        device: that computes; "auto" for a GPU, if Ray has one.
         host: to listen on.
         port: to listen on; 0 for any.
         token_file: that holds the token, or None.
@@ -54,7 +55,7 @@ class ServerRequest:
     model: str
     registry: str = ""
     weights: str | None = None
-    device: str = "cpu"
+    device: str = "auto"
     host: str = "127.0.0.1"
     port: int = 8000
     token_file: str | None = None
@@ -145,6 +146,8 @@ def _check(request: ServerRequest) -> _Checked:
         model_folder(request.model)
     version = current_version(request.model)
     search = None if request.embeddings is None else SearchIndex.open(request.embeddings)
+    if search is not None and search.warning:
+        _say(f"warning: {search.warning}")
     if made:
         _say(f"token: {token}\n  send it as Authorization: Bearer TOKEN; the page asks for it")
     return _Checked(listening, version, Access(token, is_loopback(request.host)), uris, search)
@@ -159,8 +162,9 @@ def _application(request: ServerRequest, port: int) -> Iterator[ServeBackend]:
     prepare_environment()
     connect()
     model = request.model if is_uri(request.model) or request.model.startswith("models:") else absolute(request.model)
+    device = _device(request.device)
     threads = 0 if os.environ.get("RAY_ADDRESS") else _cpus()
-    settings = ModelSettings(str(model), request.weights, request.device, request.registry, threads)
+    settings = ModelSettings(str(model), request.weights, device, request.registry, threads)
     name = f"vidadapt-{socket.gethostname()}-{port}"
     try:
         yield deploy(Deployed(settings, request.limits, request.decoders or min(_MOST_DECODERS, _cpus()), name))
@@ -170,6 +174,15 @@ def _application(request: ServerRequest, port: int) -> Iterator[ServeBackend]:
         if os.environ.get("RAY_ADDRESS"):
             remove(name)
         ray.shutdown()
+
+
+def _device(wanted: str) -> str:
+    """Return the device that is meant, as predict.py on Ray does."""
+    import ray
+
+    if wanted != "auto" and not wanted.startswith("cuda"):
+        return wanted
+    return place_model(wanted, int(ray.cluster_resources().get("GPU", 0)), 1)[0]
 
 
 def _first_facts(backend: ServeBackend, checked: _Checked) -> ModelFacts:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pyarrow import fs
 
 from pipelines.serving.limits import RefusedError, too_many_bytes
 from pipelines.storage.place import Place, is_uri
+from vlmodels.bounded_copy import copy_within
 from vlmodels.errors import UserError, unprintable
 
-_CHUNK = 1 << 20
-_DEADLINE_S = 120.0
-"""Seconds for reading a stored video."""
 _STRANGE = re.compile(r"[?#%\\]|(^|/)\.\.?(/|$)|//")
 """Not behind a prefix: a query may name another endpoint, the rest may lead out of the prefix."""
 
@@ -27,9 +25,11 @@ class AllowedUris:
 
     Attributes:
         prefixes: ``s3://bucket/videos/``, ``/data/videos/``; each ends with a slash.
+        seconds: for reading a stored video.
     """
 
     prefixes: tuple[str, ...] = ()
+    seconds: float = 120.0
 
     @classmethod
     def of(cls, given: Sequence[str]) -> AllowedUris:
@@ -49,7 +49,8 @@ class AllowedUris:
         """Copy a video that a request names to ``target``; return its bytes.
 
         Raises:
-            RefusedError: 403 if it is not below a prefix, 413 if it is larger than ``most``, 422 if it cannot be read.
+            RefusedError: 403 if it is not below a prefix, 413 if it is larger than ``most``, 422 if it cannot be read
+                or takes longer than ``seconds``.
         """
         where = uri.removeprefix("file://")
         prefix = next((one for one in self.prefixes if where.startswith(one)), None)
@@ -57,11 +58,7 @@ class AllowedUris:
             allowed = "only URIs below those that --allow-uris names" if self.prefixes else "no URIs: send the file"
             raise RefusedError(403, "uri_not_allowed", f"this server reads {allowed}")
         try:
-            place = self._place(where, prefix)
-            info = place.filesystem.get_file_info(place.root)
-            if info.type != fs.FileType.File:
-                raise RefusedError(422, "no_such_video", "there is no such file")
-            return _copy(place, target, most)
+            return self._copy(self._place(where, prefix), target, most)
         except (OSError, UserError) as error:
             raise RefusedError(422, "no_such_video", "the file cannot be read") from error
 
@@ -76,15 +73,19 @@ class AllowedUris:
             )
         return Place.open(str(path))
 
+    def _copy(self, place: Place, target: Path, most: int) -> int:
+        with target.open("xb") as file:
+            return copy_within(
+                lambda: _opened(place),
+                file,
+                most=most,
+                too_large=too_many_bytes(most),
+                seconds=self.seconds,
+                too_slow=RefusedError(422, "too_slow", f"the file was not whole after {self.seconds:g} s"),
+            )
 
-def _copy(place: Place, target: Path, most: int) -> int:
-    size, until = 0, time.monotonic() + _DEADLINE_S
-    with place.filesystem.open_input_stream(place.root, compression=None) as stream, target.open("xb") as file:
-        while chunk := stream.read(_CHUNK):
-            size += len(chunk)
-            if size > most:
-                raise too_many_bytes(most)
-            if time.monotonic() > until:
-                raise UserError(f"not whole after {_DEADLINE_S:.0f} s")
-            file.write(chunk)
-    return size
+
+def _opened(place: Place) -> Any:
+    if place.filesystem.get_file_info(place.root).type != fs.FileType.File:
+        raise RefusedError(422, "no_such_video", "there is no such file")
+    return place.filesystem.open_input_stream(place.root, compression=None)

@@ -21,6 +21,8 @@ from vlmodels.errors import shortened, unprintable
 
 FIELD_BYTES = MEGABYTE
 """Bytes of all fields of a form that are not videos."""
+FIELDS = 64
+"""Fields of a form that are not videos: those that mean something are a dozen, and empty ones have no bytes."""
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
 
 
@@ -189,7 +191,7 @@ class _Form:
         self._header, self._value = b"", b""
         self._field, self._text = "", bytearray()
         self._file: BinaryIO | None = None
-        self._texts = 0
+        self._parts = self._texts = 0
 
     def callbacks(self) -> Any:
         """Return what ``MultipartParser`` calls."""
@@ -206,6 +208,9 @@ class _Form:
             self._file = None
 
     def on_part_begin(self) -> None:
+        self._parts += 1
+        if self._parts > self._limits.max_videos + FIELDS:
+            raise RefusedError(413, "too_many_fields", f"the form has over {FIELDS} fields beside its videos")
         self._headers, self._text = {}, bytearray()
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from pyarrow import fs
 
@@ -21,6 +23,9 @@ QUICK = 3
 """Attempts that find a wrong address within seconds."""
 SCRATCH = ".ray"
 """Folder below that of the runs, for Ray's own snapshots and the checkpoints of unfinished runs."""
+_OPTIONS = {"endpoint_override", "scheme", "region"}
+"""Of the query of a URI of S3."""
+_ADDRESS = re.compile(r"://(?:[^\s/'\"]*@)?([^\s?'\"<>]+)(?:\?[^\s'\"<>]+)?")
 _SECRETS = {"access_key", "secret_key", "session_token"}
 _MEANINGS = {
     "Bucket '": "there is no such bucket; create it, or correct the name",
@@ -147,9 +152,26 @@ def without_secrets(uri: str) -> str:
     return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}".rstrip("/") if is_uri(uri) else uri
 
 
+def without_signature(uri: str) -> str:
+    """Return a URI for results, a path as it is: a query, which may be a signature, becomes a digest of it.
+
+    So what is written lets nobody in, and two addresses that differ in their query alone still differ. User and
+    password go; the options of S3's endpoint stay.
+    """
+    address = urlsplit(uri)
+    if not is_uri(uri) or not (address.query or address.username or address.password or address.fragment):
+        return uri
+    if dict(parse_qsl(address.query)).keys() <= _OPTIONS:
+        query = address.query
+    else:
+        query = f"redacted={hashlib.blake2b(address.query.encode(), digest_size=4).hexdigest()}"
+    return urlunsplit(address._replace(netloc=address.netloc.rpartition("@")[2], query=query, fragment=""))
+
+
 def why(error: Exception) -> str:
-    """Return what went wrong with a store in few words, with the remedy where the cause is known."""
+    """Return what went wrong with a store in few words, with the remedy where the cause is known; without keys."""
     text = " ".join(str(error).split()).replace(" To create buckets, enable the allow_bucket_creation option.", "")
+    text = _ADDRESS.sub(r"://\1", text)
     for sign, meaning in _MEANINGS.items():
         if sign in text:
             return f"{meaning} ({text[:300]})"

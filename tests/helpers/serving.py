@@ -19,7 +19,7 @@ from pipelines.serving.frames import ReadSettings, read_parts, read_whole
 from pipelines.serving.http_server import server_of
 from pipelines.serving.limits import Limits
 from pipelines.serving.listening import listen, url_of
-from pipelines.serving.messages import ModelFacts, Views
+from pipelines.serving.messages import ModelFacts
 from pipelines.serving.model import Model, ModelSettings
 from pipelines.serving.stored import AllowedUris
 from pipelines.serving.versions import Versions
@@ -28,10 +28,11 @@ from vlmodels.clip import create
 from vlmodels.methods.zeroshot import ZeroShot
 from vlmodels.span import Cuts
 from vlmodels.video import VideoError
+from vlmodels.view_reader import ViewReader
 
 CLASSES = ("red car", "sailing boat", "running dog")
 DEFAULTS = Limits()
-FACTS = ModelFacts("1", CLASSES, None, Views(4, 48, 1, "segments", 16), "cpu")
+FACTS = ModelFacts("1", CLASSES, None, ViewReader(4, 48, 1, "segments", 16), "cpu")
 
 
 def save_model(folder: Path, classes: tuple[str, ...] = CLASSES) -> Path:

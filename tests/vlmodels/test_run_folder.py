@@ -6,8 +6,26 @@ import json
 
 import pytest
 
+from vlmodels.checkpoint import ADAPTER
 from vlmodels.errors import UserError
-from vlmodels.run_folder import Decision, run_decision
+from vlmodels.run_folder import Decision, run_decision, run_of
+
+
+def add_run(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ADAPTER).write_bytes(b"")
+    return folder
+
+
+def test_the_one_run_of_a_folder_is_found(tmp_path):
+    with pytest.raises(UserError, match=f"there is no {ADAPTER} in"):
+        run_of(tmp_path)
+    below = add_run(tmp_path / "artifacts" / "run")
+    assert run_of(tmp_path) == run_of(str(below)) == below
+    add_run(tmp_path / "other")
+    with pytest.raises(UserError, match="there are 2 models"):
+        run_of(tmp_path)
+    assert run_of(add_run(tmp_path)) == tmp_path, "its own comes first"
 
 
 def decided(folder, decision):

@@ -11,6 +11,7 @@ import threading
 import pytest
 
 from tests.helpers import s3_store
+from tests.helpers.dripping import dripping
 from vlmodels.errors import UserError
 from vlmodels.video_sources import INPUTS, MOST_MB, VideoSources
 
@@ -120,6 +121,14 @@ def test_sizes_are_bounded(file):
             with pytest.raises(UserError, match=MOST_MB):
                 read(source, small)
     assert read(str(file), small) == CONTENT  # it is here already
+
+
+@pytest.mark.parametrize("where", ["header", "redirect", "body"])
+def test_a_server_that_drips_is_left_when_the_time_is_up(where):
+    with dripping(where) as server:
+        with pytest.raises(UserError, match=r"not whole after 0\.2 s"):
+            read(f"{server.address}/a.mp4", VideoSources(most_seconds=0.2))
+        assert server.was_left.wait(5), "nothing reads on"
 
 
 def test_a_server_reads_base64_alone_unless_it_is_told_more(file):

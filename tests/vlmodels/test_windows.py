@@ -19,7 +19,7 @@ from vlmodels.readers.times import Times
 from vlmodels.sampling import view_indices
 from vlmodels.span import Span
 from vlmodels.video import VideoError, read_clip
-from vlmodels.windows import iter_windows
+from vlmodels.windows import iter_windows, tile
 
 
 def views(count):
@@ -119,6 +119,21 @@ def test_where_windows_are(tmp_path, seconds, window, stride, expected):
     reader = iter_windows(path, window, stride, views, same)
     assert (reader.start, reader.end, reader.count) == (0, expected[-1][1], len(expected))
     assert spans(reader) == expected
+    assert [(span.start, span.end) for span in tile(0, seconds, window, stride)] == expected
+
+
+@pytest.mark.parametrize(
+    ("part", "window", "stride", "expected"),
+    [
+        ((0, 10), 4, 2, [(0, 4), (2, 6), (4, 8), (6, 10)]),
+        ((0, 3), 4, 2, [(0, 3)]),
+        ((5, 9.5), 2, 2, [(5, 7), (7, 9), (7.5, 9.5)]),
+        ((0, 0.3), 0.1, 0.1, [(0, 0.1), (0.1, 0.2), (0.2, 0.3)]),
+        ((0.1, 0.7), 0.3, 0.1, [(0.1, 0.4), (0.2, 0.5), (0.3, 0.6), (0.4, 0.7)]),
+    ],
+)
+def test_windows_of_a_part_that_is_known_by_its_length_alone(part, window, stride, expected):
+    assert [(span.start, span.end) for span in tile(*part, window, stride)] == expected
 
 
 def test_a_part_of_a_video(tmp_path):

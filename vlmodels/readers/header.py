@@ -15,7 +15,7 @@ from vlmodels.readers.container import MAX_PIXELS, open_video
 from vlmodels.readers.impostor import impostor, picture
 
 LEAST_DECODED = 0.9
-"""A video is broken, not short, if it has less than this fraction of the frames that its header states."""
+"""A video is broken, not short, if it has less than this fraction of the frames, or seconds, that its header states."""
 CONTAINERS = {"mov", "matroska", "flv", "avi"}
 """From these, readers that seek return the right frames if none is stored out of order.
 
@@ -36,6 +36,8 @@ class _Packets:
     present: int = 0  # with data
     discarded: int = 0  # by an edit list
     seekable: bool = True  # decord can seek
+    end: Fraction = Fraction(0)  # seconds at which the last one of any stream ends, where that is asked for
+    gap: Fraction = Fraction(0)  # seconds of the longest pause before one
     nulls: NullCounter = field(default_factory=NullCounter)
 
 
@@ -88,13 +90,18 @@ def _header_of(path: Path, container: Any) -> Header:
     stream = _video_stream(path, container)
     check_size(path, stream.width, stream.height)
     family = container.format.name.split(",")[0]
-    packets = _count_packets(container, stream)
+    packets = _count_packets(container, stream, ends=family == "matroska")  # which states seconds, but no frames
     promised = stream.frames
     if family == "mov" and stream.duration and stream.average_rate:  # an edit list shows fewer than are stored
         promised = min(promised, round(stream.duration * stream.time_base * stream.average_rate))
     dropped = packets.nulls.finish(path, stream.index, promised) if family == "avi" else {}
     present = packets.present + sum(dropped.values())
-    cut = present < LEAST_DECODED * promised
+    truncated = ""
+    if present < LEAST_DECODED * promised:
+        truncated = f"truncated: its header says {promised} frames, the file has {present}"
+    seconds = Fraction(container.duration or 0, av.time_base)
+    if packets.end and packets.end < LEAST_DECODED * seconds - packets.gap:  # the last picture may be shown as long
+        truncated = f"truncated: its header says {float(seconds):.1f} s, the file has {float(packets.end):.1f}"
     everything_shown = not packets.discarded and not dropped and stream.frames in {0, present}
     plain = packets.seekable and everything_shown and _depth(stream.codec_context) == 8
     return Header(
@@ -105,7 +112,7 @@ def _header_of(path: Path, container: Any) -> Header:
         shown=present - packets.discarded,
         dropped=dropped,
         right_readers=_right_readers(container, stream.codec_context, family) if plain else frozenset(),
-        truncated=f"truncated: its header says {promised} frames, the file has {present}" if cut else "",
+        truncated=truncated,
     )
 
 
@@ -132,12 +139,17 @@ def check_size(path: Path, width: int, height: int) -> None:
         )
 
 
-def _count_packets(container: Any, stream: Any) -> _Packets:
+def _count_packets(container: Any, stream: Any, *, ends: bool) -> _Packets:
     found = _Packets()
     h264 = stream.codec_context.name == "h264"
     parameters = stream.codec_context.extradata or b""
     try:
-        for packet in container.demux(stream):
+        for packet in container.demux() if ends else container.demux(stream):
+            if ends and packet.pts is not None:
+                found.gap = max(found.gap, packet.pts * packet.time_base - found.end)
+                found.end = max(found.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+            if packet.stream.index != stream.index:
+                continue
             if packet.size:
                 found.present += 1
                 found.nulls.see(packet.dts)

@@ -145,3 +145,16 @@ def test_an_elastic_run_that_has_no_group_yet_waits_too(beyond):
     assert capacity.waiting(config, cluster=cluster) is None
     cluster.pending = True
     assert "2 workers (1 CPUs each, 0 of 2 free)" in (capacity.waiting(config, cluster=cluster) or "")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpus", "nodes", "place"),
+    [("auto", 0, 1, ("cpu", 1)), ("auto", 4, 2, ("cuda", 4)), ("cpu", 4, 2, ("cpu", 2)), ("cuda", 1, 1, ("cuda", 1))],
+)
+def test_a_model_on_each_gpu_or_machine(wanted, gpus, nodes, place):
+    assert capacity.place_model(wanted, gpus, nodes) == place
+
+
+def test_a_gpu_that_ray_does_not_have():
+    with pytest.raises(UserError, match="Ray has no GPU"):
+        capacity.place_model("cuda", 0, 1)

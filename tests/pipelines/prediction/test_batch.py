@@ -106,6 +106,28 @@ def test_what_is_done_is_kept_and_not_done_again(toy_run, videos, error):
     assert not nothing.asked
 
 
+def test_the_table_that_a_kill_leaves_is_known(toy_run, videos):
+    predict(toy_run, Fake())
+    shutil.copy2("out.csv", "earlier.csv")
+    (videos / "v" / "9.mp4").write_bytes(b"new")
+    predict(toy_run, Fake())
+    Path("earlier.csv").replace("out.csv")  # as if killed before the new one took its place
+    predict(toy_run, Fake())
+    assert len(table()) == 7
+
+
+def test_no_table_is_left_that_the_next_command_does_not_know(toy_run, videos):
+    with pytest.raises(KeyboardInterrupt):
+        predict(toy_run, Fake(stop=4))
+    in_the_way = videos / ".out.csv.parts" / "written.json"
+    in_the_way.mkdir()
+    with pytest.raises(UserError, match="cannot write"):
+        predict(toy_run, Fake())
+    in_the_way.rmdir()
+    predict(toy_run, Fake())
+    assert len(table()) == 6
+
+
 def test_a_line_that_a_kill_cut_off_is_done_again(toy_run, videos):
     predict(toy_run, Fake())
     journal = videos / ".out.csv.parts" / "rows.jsonl"
@@ -186,6 +208,18 @@ def test_features_of_each_video_once(toy_run, videos):
     assert (identity.model, identity.dim) == (str(toy_run), DIM)
 
 
+def test_features_say_whether_they_are_whole(toy_run, videos):
+    with pytest.raises(KeyboardInterrupt):
+        predict(toy_run, Fake(stop=2), embeddings="emb")
+    assert "2 of 6 videos" in open_embeddings("emb").unfinished
+    predict(toy_run, Fake(), embeddings="emb")
+    assert open_embeddings("emb").unfinished == ""
+    (videos / "v" / "9.mp4").write_bytes(b"new")
+    with pytest.raises(KeyboardInterrupt):
+        predict(toy_run, Fake(stop=0), embeddings="emb")
+    assert "6 of 7 videos" in open_embeddings("emb").unfinished
+
+
 def test_features_alone(toy_run, videos):
     summary = predict(toy_run, Fake(), out=None, embeddings="emb")
     assert summary.where == ("emb",)
@@ -230,6 +264,19 @@ def test_answers_are_those_of_the_predictor(toy_run, tmp_path, monkeypatch):
     assert len(features) == 3
     np.testing.assert_allclose(features[0], predictor.embed([predictor.read_views("a.mp4")])[0], atol=1e-5)
     assert json.loads(Path("emb/embeddings.json").read_text())["views"]["frames"] == 4
+
+
+def test_signatures_of_addresses_are_not_written_and_still_tell_two_apart(toy_run, videos):
+    addresses = [f"http://127.0.0.1:9/a.mp4?X-Amz-Signature=SECRET{number}" for number in range(2)]
+    said = []
+    predict(toy_run, run_here, said, addresses, embeddings="features")
+    with Path("out.csv").open(newline="") as file:
+        assert len({row["video"] for row in csv.DictReader(file)}) == 2
+    written = [path for path in videos.rglob("*") if path.is_file() and path.parent != videos / "v"]
+    assert len(written) > 4
+    assert [path for path in written if b"SECRET" in path.read_bytes()] == []
+    predict(toy_run, None, said, addresses, embeddings="features")
+    assert "2 of 2 videos are done already, and kept" in said
 
 
 def test_a_row_with_wrong_times_is_not_taken_for_the_whole_video(toy_run, videos):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 
 from pipelines.prediction.batch import predict_many, run_here
-from pipelines.prediction.on_ray import batch_size, place_model, run_on_ray
+from pipelines.prediction.on_ray import batch_size, run_on_ray
 from pipelines.prediction.results import Targets
 from pipelines.prediction.rows import FAILED, read_rows
 from pipelines.prediction.scoring import ScoreRequest
 from pipelines.prediction.videos import list_videos
 from pipelines.prediction.work import BatchRequest
 from tests.helpers.videofiles import write_video
-from vlmodels.errors import UserError
 
 
 def test_ray_gives_the_same_rows(toy_run, ray_session, tmp_path, monkeypatch):
@@ -32,19 +31,6 @@ def test_ray_gives_the_same_rows(toy_run, ray_session, tmp_path, monkeypatch):
         assert (here.video, here.start, here.end, here.reason) == (there.video, there.start, there.end, there.reason)
         assert dict(here.topk) == pytest.approx(dict(there.topk), abs=1e-5)
     assert [row.status for row in found["ray"]][-2:] == [FAILED, FAILED]
-
-
-@pytest.mark.parametrize(
-    ("wanted", "gpus", "nodes", "place"),
-    [("auto", 0, 1, ("cpu", 1)), ("auto", 4, 2, ("cuda", 4)), ("cpu", 4, 2, ("cpu", 2)), ("cuda", 1, 1, ("cuda", 1))],
-)
-def test_a_model_on_each_gpu_or_machine(wanted, gpus, nodes, place):
-    assert place_model(wanted, gpus, nodes) == place
-
-
-def test_a_gpu_that_ray_does_not_have():
-    with pytest.raises(UserError, match="Ray has no GPU"):
-        place_model("cuda", 0, 1)
 
 
 def test_batches_are_as_many_as_keep_all_cpus_busy():

@@ -124,6 +124,18 @@ def test_nothing_to_look_for_is_said(capsys):
     assert "what to look for?" in capsys.readouterr().err
 
 
+def test_features_that_are_still_being_made_are_searched_with_a_warning(library, tmp_path, capsys):
+    _, folder, videos = library
+    about = json.loads((folder / "embeddings.json").read_text())
+    (folder / "embeddings.json").write_text(json.dumps(about | {"videos": 9, "complete": False}))
+    page = tmp_path / "found.html"
+    assert search.main(["x", "--embeddings", str(folder), "--page", str(page)]) == 0
+    said = capsys.readouterr()
+    assert str(videos[0]) in said.out
+    assert "unfinished: it holds 5 of 9 videos" in said.err
+    assert "unfinished" in page.read_text()
+
+
 def test_a_damaged_part_is_named_and_the_exit_code_says_so(library, capsys):
     _, folder, _ = library
     (folder / "part-000001.arrow").write_bytes(b"PAR1")

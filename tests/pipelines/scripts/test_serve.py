@@ -6,6 +6,8 @@ import socket
 
 import pytest
 
+from pipelines.prediction.flags import predict_parser
+from pipelines.serve import parser
 from tests.helpers.scripts import run_copy
 
 
@@ -26,6 +28,11 @@ def test_mistakes_are_one_line(tmp_path, arguments, message):
     done = run_copy("serve", *arguments, *([] if "--port" in arguments else ["--port", "0"]), cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert message in done.stderr
+
+
+def test_the_device_is_chosen_as_predict_does():
+    served = parser().parse_args(["--model", "x"]).device
+    assert served == predict_parser(None).parse_args(["a.mp4", "--model", "x"]).device == "auto"
 
 
 def test_a_taken_port_is_told(tmp_path):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import itertools
 import json
 import socket
 import threading
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
 from benchmarks.serve import HOSTILE, hostile, send
+from pipelines.serving.limits import RefusedError
 from pipelines.serving.search import SearchIndex
 from tests.helpers.http_requests import call, form, predict, predict_json
 from tests.helpers.serving import CLASSES, FACTS, EchoBackend, serving
@@ -73,6 +76,26 @@ def test_several_videos_are_answered_one_by_one(url, video, tmp_path):
     assert body["results"][1]["reason"]
 
 
+def test_when_one_video_of_a_request_fails_the_others_are_given_up(video, tmp_path):
+    class Failing(EchoBackend):
+        asked, ended = 0, 0
+
+        async def predict(self, ask):
+            self.asked += 1
+            if self.asked == 3:
+                raise RefusedError(503, "worker_lost", "x")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.ended += Path(ask.path).is_file()  # noqa: ASYNC240
+
+    backend = Failing()
+    with serving(backend, tmp_path) as url:
+        status, _, body = predict(url, *[("video", video)] * 3)
+        assert (status, body["error"]["code"]) == (503, "worker_lost")
+        assert backend.ended == 2, "while their files are there"
+
+
 def test_a_threshold_makes_none_of_these(url, video):
     _, _, body = predict(url, ("video", video), ("threshold", "1"))
     assert (body["results"][0]["status"], body["results"][0]["label"]) == ("none", "none of these")
@@ -114,6 +137,11 @@ def test_limits_are_named(url, video, parts, status, limit, tmp_path):
         parts, status, limit = [("video", large)], 413, "max_bytes"
     got, _, body = predict(url, ("video", video), *parts)
     assert (got, body["error"]["limit"]["name"]) == (status, limit)
+
+
+def test_fields_without_content_are_bounded_too(url):
+    status, _, body = predict(url, *((f"field {number}", "") for number in range(200)))
+    assert (status, body["error"]["code"]) == (413, "too_many_fields")
 
 
 @pytest.mark.parametrize(("rate", "size", "limit"), [(1, (64, 48), "max_seconds"), (25, (640, 480), "max_pixels")])

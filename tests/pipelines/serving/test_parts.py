@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 
 from pipelines.serving.access import choose_token
-from pipelines.serving.decoder import DecoderSettings, Pool, windows
+from pipelines.serving.decoder import DecoderSettings, Pool
 from pipelines.serving.limits import Limits, RefusedError
 from pipelines.serving.listening import listen
-from pipelines.serving.messages import Choice, Timeline
-from pipelines.serving.model import Model, ModelSettings, views_of
+from pipelines.serving.messages import Choice
+from pipelines.serving.model import Model, ModelSettings
 from pipelines.serving.search import SearchIndex
 from pipelines.serving.server import require_installed
-from pipelines.serving.stored import AllowedUris
 from pipelines.serving.versions import Versions
 from tests.helpers.serving import FACTS
 from vlmodels import load
@@ -45,29 +44,9 @@ def test_tokens_that_are_none_are_refused(tmp_path, content):
         choose_token("0.0.0.0", str(tmp_path / "token"))
 
 
-@pytest.mark.parametrize("prefix", ["http://127.0.0.1/", "https://store/", "videos/", "../x"])
-def test_prefixes_that_lead_anywhere_are_refused(prefix):
-    with pytest.raises(UserError, match="--allow-uris"):
-        AllowedUris.of([prefix])
-
-
 def test_a_taken_port_is_one_message():
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(UserError, match="another program listens"):
         listen("127.0.0.1", other.getsockname()[1])
-
-
-@pytest.mark.parametrize(
-    ("start", "seconds", "timeline", "expected"),
-    [
-        (0, 10, (4, 2), [(0, 4), (2, 6), (4, 8), (6, 10)]),
-        (0, 3, (4, 2), [(0, 3)]),
-        (5, 4.5, (2, 2), [(5, 7), (7, 9), (7.5, 9.5)]),
-        (0, 0.3, (0.1, 0.1), [(0, 0.1), (0.1, 0.2), (0.2, 0.3)]),
-    ],
-)
-def test_windows_cover_a_video(start, seconds, timeline, expected):
-    found = windows(Span(start), seconds, Timeline(*timeline))
-    assert np.array([(span.start, span.end) for span in found]) == pytest.approx(np.array(expected))
 
 
 def test_search_refuses_the_features_of_another_model():
@@ -164,7 +143,7 @@ def test_a_version_that_cannot_be_loaded_is_told_once_and_the_old_goes_on():
 
 def test_what_waits_together_is_scored_together(model):
     predictor = load(model)
-    views = views_of(predictor)
+    views = predictor.view_reader
     videos = np.random.default_rng(0).integers(0, 256, (6, 1, views.frames, views.size, views.size, 3), np.uint8)
     own = Choice(("one", "two"))
 
@@ -193,7 +172,7 @@ def test_a_decoder_that_dies_costs_nobody_else_anything(model, video, tmp_path):
     broken.write_bytes(b"no video")
 
     async def read(path, spans=(None,)):
-        return await pool.read(str(path), views_of(predictor), list(spans))
+        return await pool.read(str(path), predictor.view_reader, list(spans))
 
     async def ask():
         first = await read(video)

@@ -10,7 +10,7 @@ import pytest
 from pyarrow import fs
 
 from pipelines.records.home import Home
-from pipelines.storage.place import QUICK, Place, check_writable, is_uri, why, without_secrets
+from pipelines.storage.place import QUICK, Place, check_writable, is_uri, why, without_secrets, without_signature
 from vlmodels.errors import UserError
 
 
@@ -100,6 +100,20 @@ def test_keys_in_an_address_are_refused_and_not_repeated(uri):
     assert "secret@" not in str(refused.value)
     assert "key=" not in str(refused.value)
     assert without_secrets(uri) == "s3://bucket/runs"
+
+
+@pytest.mark.parametrize("uri", ["/a b/c?d=e.mp4", "file:///a?b", "https://h/a%20b.mp4", "s3://b/k?region=x"])
+def test_what_lets_nobody_in_is_written_as_it_is(uri):
+    assert without_signature(uri) == uri
+
+
+def test_what_lets_somebody_in_is_not_written():
+    signed = ["https://me:SECRET@h:1/a.mp4?sig=SECRET&x=1", "https://h:1/a.mp4?sig=SECRET&x=2#SECRET"]
+    first, second = map(without_signature, signed)
+    assert first != second
+    assert all(one.startswith("https://h:1/a.mp4?redacted=") and "SECRET" not in one for one in (first, second))
+    error = OSError(f"403, message='Forbidden', url='{signed[0]}'")
+    assert why(error) == "403, message='Forbidden', url='https://h:1/a.mp4'"
 
 
 def test_what_is_kept_of_a_run_comes_back(s3, tmp_path):

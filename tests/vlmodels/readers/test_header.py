@@ -6,10 +6,12 @@ import resource
 from fractions import Fraction
 
 import av
+import numpy as np
 import pytest
 
-from tests.helpers.videofiles import write_video
+from tests.helpers.videofiles import truncate, write_video
 from vlmodels.readers.container import MAX_PIXELS
+from vlmodels.readers.header import read_header
 from vlmodels.sampling import segment_indices
 from vlmodels.video import VideoError, read_clip
 
@@ -100,3 +102,38 @@ def test_a_header_that_promises_millions_of_frames(tmp_path):
     path.write_bytes(data[:at] + (2**31 - 1).to_bytes(4, "little") + data[at + 4 :])
     with pytest.raises(VideoError, match="truncated: its header says 2147483647 frames, the file has 40"):
         read_clip(path, middle)
+
+
+def matroska(path, pictures, sounds=0):
+    """Write pictures at some seconds, and as many seconds of silence."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=25, options=FAST)
+        stream.width, stream.height, stream.pix_fmt, stream.time_base = 64, 48, "yuv420p", Fraction(1, 1000)
+        stream.codec_context.time_base = Fraction(1, 1000)
+        sound = output.add_stream("pcm_s16le", rate=8000, layout="mono") if sounds else None
+        for second in pictures:
+            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(1000 * second), Fraction(1, 1000)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+        for second in range(sounds):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), format="s16", layout="mono")
+            silence.sample_rate, silence.pts = 8000, 8000 * second
+            output.mux(sound.encode(silence))
+    return path
+
+
+@pytest.mark.parametrize(("keep", "pictures", "sounds"), [(0.5, 50, 0), (0.6, 25, 9)])
+def test_a_container_that_states_seconds_alone_and_ends_early(tmp_path, keep, pictures, sounds):
+    path = matroska(tmp_path / "a.mkv", [number / 10 for number in range(pictures)], sounds)
+    assert not read_header(path).truncated
+    path = truncate(path, keep)
+    with pytest.raises(VideoError, match=r"truncated: its header says \d.\d s, the file has \d.\d"):
+        read_header(path)
+    assert 0 < read_header(path, truncated=True).shown <= pictures
+
+
+def test_seconds_without_pictures_are_no_damage(tmp_path):
+    assert read_header(matroska(tmp_path / "sound.mkv", [0, 0.04, 0.08], sounds=9)).shown == 3
+    assert read_header(matroska(tmp_path / "slides.mkv", [0, 4, 9])).shown == 3
+    assert read_header(matroska(tmp_path / "one.mkv", [0])).shown == 1
