@@ -26,6 +26,8 @@ def run_script(main: Callable[[], int | None]) -> None:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     signal.signal(signal.SIGTERM, _on_sigterm)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # under nohup it is ignored
+        signal.signal(signal.SIGHUP, _on_sighup)
     try:
         code = main() or 0
     except KeyboardInterrupt:
@@ -57,6 +59,10 @@ def run_script(main: Callable[[], int | None]) -> None:
 
 def _on_sigterm(*_: object) -> None:
     sys.exit(143)  # as an exception, so that what runs is ended and recorded as stopped
+
+
+def _on_sighup(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)  # the terminal was closed: whoever handles SIGTERM by now ends what runs
 
 
 def _reader_has_ended() -> bool:

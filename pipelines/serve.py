@@ -9,7 +9,8 @@ Examples:
   python pipelines/serve.py --model models:/msta-b2n@champion --allow-uris s3://bucket/videos/
 
 Where --model names an alias, the version that it is moved to takes over while requests go on. /docs describes the API,
-/metrics counts for Prometheus, /ready says whether requests are taken. A local Ray is started, or RAY_ADDRESS joined.
+/metrics counts for Prometheus, /ready says whether requests are taken. A local Ray is started, or RAY_ADDRESS joined:
+  ray submit -p 8000 cluster.yaml pipelines/serve.py -- --model models:/msta-b2n@champion     # http://127.0.0.1:8000
 """
 
 from __future__ import annotations
@@ -55,7 +56,13 @@ def parser() -> argparse.ArgumentParser:
     limits("--max-pixels", type=int, default=4096 * 2304, metavar="N", help="pixels of its pictures (default: 4K)")
     limits("--queue", type=int, default=32, metavar="N", help="requests at a time; more get 503 (default: 32)")
     limits("--decode-seconds", type=float, default=60, metavar="S", help="time to decode a video (default: 60)")
-    limits("--decoders", type=int, default=0, metavar="N", help="decoding processes (default: one a CPU, at most 4)")
+    limits(
+        "--decoders",
+        type=int,
+        default=0,
+        metavar="N",
+        help="decoding processes on one machine (default: one a CPU, at most 4)",
+    )
     return parser
 
 

@@ -70,7 +70,9 @@ def test_nodes_get_the_packages_and_nothing_else(prepared):
         assert target == f"~/vidadapt/{source}"
         assert (ROOT / source).exists()
     assert prepared["rsync_exclude"] == ["__pycache__"]
-    assert any("--constraint constraints.txt --editable ." in command for command in prepared["setup_commands"])
+    assert any(
+        "--constraint constraints.txt --editable '.[serve]'" in command for command in prepared["setup_commands"]
+    )
 
 
 def test_environment_holds_in_every_shell_and_is_written_once(prepared, tmp_path):

@@ -59,8 +59,8 @@ def lines(record: RunRecord) -> Iterator[str]:
     else:
         yield (
             f"A video is answered with “none of these” if even the most probable trained class is less probable than "
-            f"{decision.threshold:.4g}, which refuses {100 * decision.miss_rate:g} % of the right held-out clips "
-            "(protocol.miss_rate). Other class names than the trained ones have no threshold."
+            f"{decision.threshold:.4g}, which refuses at most {100 * decision.miss_rate:g} % of the right held-out "
+            "clips (protocol.miss_rate). Other class names than the trained ones have no threshold."
         )
     if decision.temperature != 1:
         yield (

@@ -7,12 +7,16 @@ without a limit (``ray.serve._private.proxy.HTTPProxy.proxy_asgi_receive``, Ray 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pipelines.config.text import plural
 from pipelines.serving.limits import Limits, RefusedError
 from pipelines.serving.messages import Ask, ModelFacts, Reply
 from pipelines.serving.model import ModelSettings
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_SLOW_S = 30.0
+"""Seconds after which a start is explained."""
 _ATTEMPTS = 2
 """A request whose worker was lost is asked once more: it changes nothing, so it may be."""
 
@@ -118,8 +124,10 @@ def prepare_environment() -> None:
         os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
 
 
-def deploy(deployed: Deployed) -> ServeBackend:
+def deploy(deployed: Deployed, say: Callable[[str], None] = print) -> ServeBackend:
     """Start the application on the Ray that this process is connected to, and wait until it is ready.
+
+    What it waits for on a cluster without room is said once: Serve logs it where nobody looks.
 
     Raises:
         UserError: it does not start.
@@ -147,15 +155,37 @@ def deploy(deployed: Deployed) -> ServeBackend:
     decoder = serve.deployment(Decoder, name="decoder").options(ray_actor_options={"num_cpus": cpus[0]}, **at_once)
     serve.start(proxy_location="Disabled", logging_config=quiet)
     try:
-        handle = serve.run(
-            decoder.bind(model.bind(deployed.model), settings),
-            name=deployed.name,
-            route_prefix=None,
-            logging_config=quiet,
-        )
+        with contextlib.nullcontext() if alone else _said_after(_SLOW_S, say, waiting_text(deployed.decoders, gpus)):
+            handle = serve.run(
+                decoder.bind(model.bind(deployed.model), settings),
+                name=deployed.name,
+                route_prefix=None,
+                logging_config=quiet,
+            )
     except RuntimeError as error:
         raise UserError(f"the application does not start: {' '.join(str(error).split())[:500]}") from error
     return ServeBackend(handle, serve.get_deployment_handle("model", deployed.name), far=len(ray.nodes()) > 1)
+
+
+def waiting_text(decoders: int, gpus: int) -> str:
+    """Return what an application that does not start may wait for."""
+    model = "1 CPU and 1 GPU" if gpus else "1 CPU"
+    return (
+        f"waiting for the application to start: the decoders take {plural(decoders, 'CPU')} of one machine, "
+        f"the model {model}; 'ray status' shows what is free, --decoders N asks for other numbers"
+    )
+
+
+@contextlib.contextmanager
+def _said_after(seconds: float, say: Callable[[str], None], text: str) -> Iterator[None]:
+    """Say something unless the block ends before."""
+    timer = threading.Timer(seconds, say, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def remove(name: str) -> None:

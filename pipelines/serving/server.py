@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pipelines.cluster.capacity import place_model
 from pipelines.cluster.session import connect
+from pipelines.cluster.view import CONNECTED, ClusterView
 from pipelines.serving.access import Access, choose_token, is_loopback
 from pipelines.serving.application import Deployed, ServeBackend, deploy, prepare_environment, remove
 from pipelines.serving.limits import Limits, RefusedError, size_text
@@ -47,7 +48,7 @@ class ServerRequest:
         token_file: that holds the token, or None.
         allow_uris: prefixes of the URIs that requests may name.
         embeddings: folder that is searched, or None.
-        decoders: processes that decode; 0 for one on each CPU, at most four.
+        decoders: processes that decode, on one machine; 0 for one on each of its CPUs, at most four.
         limits: of requests.
         poll_s: seconds between two looks at the registry.
     """
@@ -167,7 +168,7 @@ def _application(request: ServerRequest, port: int) -> Iterator[ServeBackend]:
     settings = ModelSettings(str(model), request.weights, device, request.registry, threads)
     name = f"vidadapt-{socket.gethostname()}-{port}"
     try:
-        yield deploy(Deployed(settings, request.limits, request.decoders or min(_MOST_DECODERS, _cpus()), name))
+        yield deploy(Deployed(settings, request.limits, request.decoders or decoders_by_default(), name), _say)
     finally:
         import ray
 
@@ -193,6 +194,14 @@ def _first_facts(backend: ServeBackend, checked: _Checked) -> ModelFacts:
     except RefusedError as error:
         raise UserError(error.message) from error
     return facts
+
+
+def decoders_by_default(cluster: ClusterView = CONNECTED) -> int:
+    """Return one for each CPU of a machine, at most four: of this one, or of the largest that a cluster has."""
+    if not os.environ.get("RAY_ADDRESS"):
+        return min(_MOST_DECODERS, _cpus())
+    most = max((node["Resources"].get("CPU", 0) for node in cluster.nodes()), default=0)
+    return max(1, min(_MOST_DECODERS, int(most)))
 
 
 def _cpus() -> int:

@@ -29,7 +29,7 @@ NEEDED = ("bring_up", "ingest")  # nothing works without them
 STEPS: dict[str, Callable[[Lab], None]] = {
     step.__name__: step
     for step in (
-        *(steps.bring_up, steps.ingest, steps.train, steps.registry, steps.pull, steps.submit_job),
+        *(steps.bring_up, steps.ingest, steps.train, steps.registry, steps.pull, steps.serve, steps.submit_job),
         *(faults.worker_killed, faults.host_cut_off, faults.host_waited_for, faults.driver_killed),
         *(refusals.mistakes, refusals.other_version, refusals.missing_package),
         steps.take_down,

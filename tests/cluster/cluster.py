@@ -66,9 +66,10 @@ class Cluster:
         """Copy a folder to the head."""
         self.commands.run("copy", self.ray, "rsync-up", self.file, f"{folder}/", target)
 
-    def submit(self, name: str, script: str, arguments: Sequence[str]) -> Command:
-        """Start a script on the head."""
-        return self.commands.start(name, self.ray, "submit", self.file, script, "--", *arguments)
+    def submit(self, name: str, script: str, arguments: Sequence[str], *, ports: Sequence[int] = ()) -> Command:
+        """Start a script on the head; ``ports`` of this machine lead to those of the head meanwhile."""
+        forward = [part for port in ports for part in ("--port-forward", str(port))]
+        return self.commands.start(name, self.ray, "submit", *forward, self.file, script, "--", *arguments)
 
     def tunnel(self) -> Command:
         """Open the way to the dashboard, which listens on the head's loopback alone."""

@@ -171,6 +171,26 @@ def pull(lab: Lab) -> None:
     check(len(re.findall(r"%  \w+", output)) == 3, f"no three classes in: {output}")
 
 
+def serve(lab: Lab) -> None:
+    """``ray submit`` of the server: a port here leads to it, its model and decoders have a host each, none stays."""
+    video = min((lab.work / "world" / "toy-ucf" / "videos").glob("*.mp4"))
+    server = ["--model", f"models:/{MODEL}@champion"]
+    command = lab.cluster.submit("serve", "pipelines/serve.py", server, ports=[8000])
+    try:
+        command.wait_for("ready: http://127.0.0.1:8000", 300)
+        command.wait_for_port("127.0.0.1", 8000)
+        ask = ("curl", "--silent", "--show-error", "--max-time", "60", "--form", f"video=@{video}")
+        answer = json.loads(lab.commands.run("ask", *ask, "http://127.0.0.1:8000/v1/predict"))
+        check(answer["results"][0]["status"] == "ok", f"the server answers {answer}")
+        for address in (HEAD, WORKER):
+            replicas = lab.cluster.ssh("replicas", address, "ps -eo args= | grep -c '^ray::ServeReplica' || true")
+            check(replicas.strip() == "1", f"{replicas.strip()} replicas on {address}")
+    finally:
+        command.stop()  # as a terminal that is closed
+    for address in (HEAD, WORKER):
+        nothing_left(lab, address, "ps -eo args= | grep -E '^ray::ServeReplica|serve[.]py' || true", seconds=60)
+
+
 def submit_job(lab: Lab) -> None:
     """``ray job submit`` through the tunnel of ``ray dashboard``; the run in the store is found and not repeated."""
     with lab.job("job", RUNS) as command:

@@ -14,7 +14,7 @@ def test_page_and_card_show_threshold_rates_and_calibration(tmp_path):
     record = record_of(decision=decision_json())
     folder = leave_run(tmp_path, record)
     for text in (write_run_report(folder).read_text(), model_card(record)):
-        for words in ("None of these", "0.4", "refuses 5 %", "temperature 1.7", "3 of 60, 2 to 14 %",
+        for words in ("None of these", "0.4", "refuses at most 5 %", "temperature 1.7", "3 of 60, 2 to 14 %",
                       "30.0 %", "6 of 20, 14 to 52 %", "optimistic"):  # fmt: skip
             assert words in text.replace("\\", ""), words
     assert (folder / "report" / "reliability.png").stat().st_size > 5000
@@ -33,7 +33,7 @@ def test_without_a_decision_nothing_is_said(tmp_path):
     ("changes", "words"),
     [
         ({"threshold": None, "notes": ["there is no threshold: 3 clips <b>"]}, "There is no threshold: 3 clips <b>."),
-        ({"miss_rate": 0.2}, "refuses 20 % of the right held-out clips"),
+        ({"miss_rate": 0.2}, "refuses at most 20 % of the right held-out clips"),
     ],
 )
 def test_how_it_was_chosen_or_why_not_is_said(changes, words):

@@ -82,13 +82,14 @@ def test_what_was_printed_and_registered_comes_out_and_threads_are_waited_for():
     assert done.stdout == "no line endthread\nregistered\n"
 
 
-def test_sigterm_ends_what_runs_as_an_exception_does():
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_and_a_closed_terminal_end_what_runs_as_an_exception_does(number):
     lines = ("try:", "    print('up', flush=True)", "    import time; time.sleep(60)", "finally:", "    print('ended')")
     process = subprocess.Popen(
         [sys.executable, "-c", FRAME.format("\n    ".join(lines))], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout.readline() == "up\n"
     time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     assert process.communicate(timeout=30)[0] == "ended\n"
     assert process.returncode == 143

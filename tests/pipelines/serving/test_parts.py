@@ -11,14 +11,25 @@ import numpy as np
 import pytest
 
 from pipelines.serving.access import choose_token
+<<<<<<< HEAD
 from pipelines.serving.decoder import DecoderSettings, Pool
+=======
+from pipelines.serving.application import waiting_text
+from pipelines.serving.decoder import DecoderSettings, Pool, windows
+>>>>>>> f15
 from pipelines.serving.limits import Limits, RefusedError
 from pipelines.serving.listening import listen
 from pipelines.serving.messages import Choice
 from pipelines.serving.model import Model, ModelSettings
 from pipelines.serving.search import SearchIndex
+<<<<<<< HEAD
 from pipelines.serving.server import require_installed
+=======
+from pipelines.serving.server import decoders_by_default, require_installed
+from pipelines.serving.stored import AllowedUris
+>>>>>>> f15
 from pipelines.serving.versions import Versions
+from tests.helpers.fake_cluster import FakeCluster, machine
 from tests.helpers.serving import FACTS
 from vlmodels import load
 from vlmodels.errors import UserError
@@ -191,3 +202,14 @@ def test_a_decoder_that_dies_costs_nobody_else_anything(model, video, tmp_path):
     assert again[0].frames is None or np.array_equal(again[0].frames, expected)
     assert np.array_equal(part.frames, predictor.read_views(video, Span(1, 2)))
     assert "90" in beyond.error
+
+
+@pytest.mark.parametrize(("cpus", "decoders"), [([0, 1], 1), ([0, 8, 2], 4), ([0], 1), ([], 1)])
+def test_decoders_by_default_fit_on_a_machine_of_the_cluster(monkeypatch, cpus, decoders):
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert decoders_by_default(FakeCluster([machine(CPU=count) for count in cpus])) == decoders
+
+
+def test_a_start_that_waits_for_room_names_what_is_asked_for():
+    assert "2 CPUs of one machine, the model 1 CPU;" in waiting_text(2, 0)
+    assert "1 CPU of one machine, the model 1 CPU and 1 GPU;" in waiting_text(1, 1)
