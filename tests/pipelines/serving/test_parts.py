@@ -11,23 +11,14 @@ import numpy as np
 import pytest
 
 from pipelines.serving.access import choose_token
-<<<<<<< HEAD
-from pipelines.serving.decoder import DecoderSettings, Pool
-=======
 from pipelines.serving.application import waiting_text
-from pipelines.serving.decoder import DecoderSettings, Pool, windows
->>>>>>> f15
+from pipelines.serving.decoder import DecoderSettings, Pool
 from pipelines.serving.limits import Limits, RefusedError
 from pipelines.serving.listening import listen
 from pipelines.serving.messages import Choice
 from pipelines.serving.model import Model, ModelSettings
 from pipelines.serving.search import SearchIndex
-<<<<<<< HEAD
-from pipelines.serving.server import require_installed
-=======
 from pipelines.serving.server import decoders_by_default, require_installed
-from pipelines.serving.stored import AllowedUris
->>>>>>> f15
 from pipelines.serving.versions import Versions
 from tests.helpers.fake_cluster import FakeCluster, machine
 from tests.helpers.serving import FACTS
