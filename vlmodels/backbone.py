@@ -337,9 +337,7 @@ class Backbone(nn.Module):
 
         def compute(rows: Tensor) -> Tensor:
             context = ClipContext(len(rows), 1, (0, 0), 0, "text")
-            return self._run_blocks(
-                *self._embed_text(rows, context, hooked=False), context, stop=layers, hooked=False
-            )
+            return self._run_blocks(*self._embed_text(rows, context, hooked=False), context, stop=layers, hooked=False)
 
         return TextPrefix(layers, self._cached(f"after {layers}", tokens, compute))
 

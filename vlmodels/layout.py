@@ -1,8 +1,8 @@
 """Token sequences of the two backbone families, taken apart into (frame, row, column) and put together again.
 
 Per frame (CLIP): ``(B*T, R+P+K, D)``, each frame with R tokens before its patches (a class token, or none), its P
-patches row by row, and K tokens that a method appended. Joint (ViCLIP): ``(B, 1+P*T+K, D)``, one class token, and the patches *patch-major and time-minor*:
-the T frames of patch 0, then those of patch 1.
+patches row by row, and K tokens that a method appended. Joint (ViCLIP): ``(B, 1+P*T+K, D)``, one class token, and the
+patches *patch-major and time-minor*: the T frames of patch 0, then those of patch 1.
 """
 
 # Shapes: B clip, T frame, R token before the patches, P patch, ROW COL its place, K appended token, D width.

@@ -92,7 +92,8 @@ def class_attention(method: Method, frames: Tensor) -> tuple[Output, np.ndarray]
 
     spec = method.backbone.spec
     block = method.backbone.block("video", spec.video_layers)
-    project, seen = block.project, dict[str, Tensor]()
+    project = block.project
+    seen: dict[str, Tensor] = {}
 
     def watched(x: Tensor, call: Call, weight: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Keep the queries and keys of the block's last run."""

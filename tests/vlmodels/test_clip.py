@@ -37,7 +37,7 @@ def small(monkeypatch):
 
 def test_names_are_the_models_that_can_be_run():
     assert {"toy", "ViT-B-16-quickgelu", "ViT-B-16-SigLIP2", "PE-Core-B-16", "ViT-H-14-CLIPA"} < set(names())
-    assert not {"RN50", "convnext_base", "coca_ViT-B-32", "MobileCLIP2-S0", "swin_base_patch4_window7_224"} & set(names())
+    assert not {"RN50", "convnext_base", "coca_ViT-B-32", "MobileCLIP2-S0"} & set(names())
     ours = {"toy", "toy-viclip", "ViCLIP-B-16", "ViCLIP-L-14"}
     assert len(set(names()) - ours) >= 108
     assert "openai" in tags("ViT-B-16-quickgelu")

@@ -55,7 +55,7 @@ def test_starts_as_the_backbone_or_says_that_it_does_not(cls, family):
     method, plain = tiny_method(cls, family=family).eval(), tiny_method(methods.get("zeroshot"), family=family)
     found, frozen = method(tiny_frames()), plain(tiny_frames())
     assert torch.allclose(found.logits, frozen.logits, atol=1e-5) == cls.starts_as_backbone
-    if family in ("clip", "viclip"):  # an exception is still near, where a norm before the blocks keeps random prompts small
+    if family in ("clip", "viclip"):  # an exception is near, where a norm before the blocks keeps random prompts small
         assert (found.video * frozen.video).sum(dim=-1).min() > 0.9
 
 

@@ -77,7 +77,7 @@ def test_it_is_the_equations(order, joint):
     te = enhancement(adapter.te, x.patches) if adapter.te else 0
     source = x.patches + te if order == "sequential" else x.patches
     td = difference(adapter.td, source) if adapter.td else 0
-    assert torch.allclose(found.prefix[:, :, 0], x.prefix[:, :, 0] + te_cls, atol=1e-5)  # no difference for class tokens
+    assert torch.allclose(found.prefix[:, :, 0], x.prefix[:, :, 0] + te_cls, atol=1e-5)  # no difference there
     assert torch.allclose(found.patches, x.patches + te + td, atol=1e-5)
 
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlmodels.errors import noted, refuse
+from vlmodels.families.views import Call
 from vlmodels.heads import ClassHead, class_token_output, untrained_texts
 from vlmodels.layers import LayerRange
 from vlmodels.layout import Tokens, join_tokens, split_tokens, temporal_positions
 from vlmodels.methods.base import Method, Output, Preset, Recipe, setting
 from vlmodels.methods.msta import RECIPES
-from vlmodels.families.views import Call
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -4,7 +4,8 @@ Chen et al., Efficient Transfer Learning for Video-language Foundation Models, C
 paper leaves a choice open, a comment at the line names ours.
 """
 
-# Shapes: B clip, T frame, R token before the patches, P patch, ROW COL its place, C class, L text token, D width of a tower, m = dims.
+# Shapes: B clip, T frame, R token before the patches, P patch, ROW COL its place, C class, L text token, D width of a
+# tower, m = dims.
 
 from __future__ import annotations
 
@@ -217,9 +218,9 @@ class VisualAdapter(nn.Module):
     """Spatial and temporal up-projections of one hidden state: ``Wus h + Wut * h``.
 
     The temporal one is a grouped convolution over the frames t-1, t, t+1 of each patch (zeros beyond the ends).
-    Class tokens have no time index and get the spatial part only; towers without one have patches alone. The number of groups is gcd(dims, width): dims where
-    they divide the width, as printed; 512 in 768 cannot be built as printed. Both up-projections share one dropout
-    mask.
+    Class tokens have no time index and get the spatial part only; towers without one have patches alone. The number of
+    groups is gcd(dims, width): dims where they divide the width, as printed; 512 in 768 cannot be built as printed.
+    Both up-projections share one dropout mask.
     """
 
     def __init__(self, width: int, dims: int, dropout: float) -> None:
