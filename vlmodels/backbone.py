@@ -290,7 +290,8 @@ class Backbone(nn.Module):
                 f"not {tuple(frames.shape)}"
             )
         spec = self.spec
-        context = ClipContext(*frames.shape[:2], spec.grid, 0, "video", joint=spec.joint, prefix=spec.prefix)
+        batch, time = frames.shape[:2]
+        context = ClipContext(batch, time, spec.grid, 0, "video", joint=spec.joint, prefix=spec.prefix)
         images = rearrange(frames, "b t c h w -> (b t) c h w")
         x, call = self._video.embed(images, context, lambda x: self._apply_hooks("embed", x, context))
         return VideoFeatures(self._run_blocks(x, call, context), context, self._video)

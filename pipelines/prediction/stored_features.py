@@ -173,7 +173,7 @@ def _about(folder: Path) -> tuple[Identity, int]:
     wrong += ["videos"] if not isinstance(wanted, int) else []
     if wrong:
         raise UserError(f"{path} is damaged ({', '.join(wrong)}); {_AGAIN}")
-    return Identity(**{name: found[name] for name in texts}, dim=dim, views=views), wanted
+    return Identity(**{name: found[name] for name in texts}, dim=dim, views=views), int(wanted or 0)
 
 
 def _check(schema: pa.Schema, dim: int) -> None:

@@ -112,7 +112,8 @@ def class_attention(method: Method, frames: Tensor) -> tuple[Output, np.ndarray]
     query = query[:, :, :1] if method.backbone.reads_class_token else query
     scores = torch.einsum("bhqd,bhnd->bhqn", query, key) / key.shape[-1] ** 0.5
     shares = reduce(scores.float().softmax(-1), "b head query n -> b n 1", "mean")
-    context = ClipContext(*frames.shape[:2], spec.grid, spec.video_layers, "video", spec.joint, spec.prefix)
+    batch, time = frames.shape[:2]
+    context = ClipContext(batch, time, spec.grid, spec.video_layers, "video", spec.joint, spec.prefix)
     return output, split_tokens(shares, context).patches[..., 0].cpu().numpy()
 
 

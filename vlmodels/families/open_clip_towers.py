@@ -111,7 +111,8 @@ class Video(VideoView):
             cls = repeat(visual.class_embedding.to(x.dtype), "d -> n 1 d", n=x.shape[0])
             x = torch.cat([cls, x], dim=1)
             x = x + visual.positional_embedding.to(x.dtype)
-        return visual.ln_pre(hook(x)), Call()
+        normed: Tensor = visual.ln_pre(hook(x))
+        return normed, Call()
 
     def pool(self, x: Tensor) -> Tensor:
         """Return the normed class token, or the patches' mean, normed before or after it."""

@@ -28,8 +28,8 @@ class Block(BlockView):
     """
 
     def __init__(self, module: Any, *, norms_after: bool) -> None:
-        before = (nn.Identity(), nn.Identity()) if norms_after else (module.norm1, module.norm2)
-        super().__init__(module, *before, module.attn.num_heads)
+        norm1, norm2 = (nn.Identity(), nn.Identity()) if norms_after else (module.norm1, module.norm2)
+        super().__init__(module, norm1, norm2, module.attn.num_heads)
         self._block, self._norms_after = module, norms_after
 
     def whole(self, x: Tensor, call: Call) -> Tensor | None:
@@ -92,7 +92,7 @@ class Block(BlockView):
         """Rotate the patches of queries or keys (N,h,n,d)."""
         if call.rotation is None:
             return x
-        from timm.layers import apply_rot_embed_cat  # late: towers of other families do without timm
+        from timm.layers.pos_embed_sincos import apply_rot_embed_cat  # late: other families do without timm
 
         start = self._block.attn.num_prefix_tokens
         end = start + call.rotation.shape[-2]
