@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from vlmodels.errors import UserError, unprintable
 
 FORMAT = 1
+OWN = "own"  # statistics: those that the weights were trained with
 _LONGEST_NAME = 1000
 _MOST_FRAMES = 4096
 
@@ -50,8 +51,9 @@ class WeightFile:
 class BackboneFacts:
     """The backbone that an adapter was trained on.
 
-    ``weights`` is a tag, the path of a local file or "" (random); ``digest`` is that of its tensors. Adapters of
-    earlier versions name a path without ``file``, the facts of the file.
+    ``weights`` is a tag, the path of a local file or "" (random); ``digest`` is that of its tensors; ``statistics``
+    names the frames' mean and deviation. Adapters of earlier versions name a path without ``file``, the facts of the
+    file.
     """
 
     name: str
@@ -59,6 +61,7 @@ class BackboneFacts:
     frames: int
     digest: str
     file: WeightFile | None = None
+    statistics: str = OWN
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ class AdapterFacts:
         plain = {"format": FORMAT, **dataclasses.asdict(self)}
         if self.backbone.file is None:
             del plain["backbone"]["file"]
+        if self.backbone.statistics == OWN:
+            del plain["backbone"]["statistics"]
         return json.dumps(plain)
 
 
@@ -159,6 +164,7 @@ def _backbone(plain: Mapping[str, Any]) -> BackboneFacts:
         frames=frames,
         digest=_hash(plain, "digest"),
         file=None if file is None else WeightFile(_of(file, "bytes", int), _hash(file, "sha256")),
+        statistics=_name({"statistics": OWN, **plain}, "statistics"),
     )
 
 

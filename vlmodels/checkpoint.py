@@ -112,6 +112,7 @@ def save_adapter(
             frames=spec.frames,
             digest=method.backbone.digest,
             file=WeightFile.of(weights) if weights.is_absolute() and weights.is_file() else None,
+            statistics=spec.statistics,
         ),
         classes=tuple(method.trained_classes or classes or method.classes),
         built_for_classes=bool(method.trained_classes),
@@ -155,6 +156,7 @@ def load_adapter(folder: Path, backbone: Backbone | None = None, *, weights: str
             f"digest {recorded.digest[:12]}), not on '{found.name}' ({found.weights or 'random weights'}, "
             f"digest {backbone.digest[:12]}); use the backbone that it was trained on"
         )
+    _refuse_other_statistics(about.backbone.statistics, backbone, str(path))
     with _AtMost(_SPARE + 4 * sum(tensor.numel() for tensor in tensors.values()), f"{path}: its settings"):
         method = cls(backbone, config, built_for)
     method.load_adapter_state_dict(tensors)
@@ -176,6 +178,7 @@ def load_into(method: Method, adapter: bytes) -> None:
             f"{about.backbone.digest[:12]}), not a {method.name} on {method.backbone.spec.name} (digest "
             f"{method.backbone.digest[:12]})"
         )
+    _refuse_other_statistics(about.backbone.statistics, method.backbone, "the adapter to start from")
     tensors = load(adapter)
     _refuse_wrong_values(about, tensors, "the adapter to start from")
     method.load_adapter_state_dict(tensors)
@@ -214,6 +217,15 @@ def _refuse_wrong_values(about: AdapterFacts, tensors: Mapping[str, Tensor], sou
         raise UserError(f"{source} {wrong}; copy or train it again")
 
 
+def _refuse_other_statistics(recorded: str, backbone: Backbone, source: str) -> None:
+    """Raise UserError for a backbone that normalises frames otherwise: its features would be others, unsaid."""
+    if recorded != backbone.spec.statistics:
+        raise UserError(
+            f"{source} was trained on frames of the statistics '{recorded}', not '{backbone.spec.statistics}'; "
+            f"use those: --set backbone.statistics={recorded} (in Python: create(..., statistics='{recorded}'))"
+        )
+
+
 class _AtMost(TorchFunctionMode):
     """Refuses new tensors of more than ``left`` elements in all: settings may name any size, the file's tensors not."""
 
@@ -236,6 +248,8 @@ class _AtMost(TorchFunctionMode):
 
 def _recreate(recorded: BackboneFacts, weights: str | Path, path: Path) -> Backbone:
     try:
-        return create(recorded.name, weights=weights, num_frames=recorded.frames)
+        return create(
+            recorded.name, weights=weights, num_frames=recorded.frames, statistics=recorded.statistics
+        )
     except UserError as error:
         raise UserError(f"the backbone of {path} cannot be created: {error}; or pass a backbone") from error

@@ -12,6 +12,7 @@ from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_d
 
 from vlmodels import viclip
 from vlmodels.errors import UserError
+from vlmodels.weight_formats import hint, to_open_clip
 from vlmodels.weights import from_vificlip, is_vificlip, key_differences, read_shapes, read_weights
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def own_names(state: dict[str, Tensor], name: str, base: str) -> tuple[dict[str,
         return state, table.shape[1] if table is not None and table.ndim == 3 and table.shape[1] else viclip.FRAMES
     if is_vificlip(state):
         return from_vificlip(state), 0
-    config = open_clip.get_model_config(base)
+    config, state = open_clip.get_model_config(base), to_open_clip(state)
     if config.get("custom_text") or "hf_model_name" in config["text_cfg"]:
         state = dict(convert_to_custom_text_state_dict(state))  # the text tower of older files has no name of its own
         state.pop("text.transformer.embeddings.position_ids", None)  # a buffer of older transformers
@@ -136,7 +137,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, name:
 
 def _refuse_differences(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, name: str) -> None:
     if problems := key_differences(expected, state):
-        raise UserError(f"{source} does not hold the weights of {name}: {problems}")
+        raise UserError(f"{source} does not hold the weights of {name}: {problems}{hint(state, name)}")
 
 
 def _word_embeddings(path: Path, base: str) -> Tensor:

@@ -135,8 +135,8 @@ def _read(path: Path) -> tuple[Any, bool]:
 
 
 def is_vificlip(state: Mapping[str, Tensor]) -> bool:
-    """Return whether these are the tensors of a ViFi-CLIP checkpoint, by their names."""
-    return any(name.startswith("image_encoder.") for name in state)
+    """Return whether these are the tensors of a ViFi-CLIP checkpoint, by their names; not of Apple's MobileCLIP."""
+    return any(name.startswith("image_encoder.") and not name.startswith("image_encoder.model.") for name in state)
 
 
 def from_vificlip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

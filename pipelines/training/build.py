@@ -40,7 +40,12 @@ def build_method(config: TrainConfig, *, frames: int, classes: Sequence[str], me
     cls = methods.get(config.method)
     place = torch.device("meta") if meta else contextlib.nullcontext()
     with place:
-        backbone = create(config.backbone.name, weights=None if meta else config.backbone.pretrained, num_frames=frames)
+        backbone = create(
+            config.backbone.name,
+            weights=None if meta else config.backbone.pretrained,
+            num_frames=frames,
+            statistics=config.backbone.statistics,
+        )
         return cls(backbone, config_from_plain(cls, config.method_config), classes)
 
 
