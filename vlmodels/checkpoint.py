@@ -18,11 +18,12 @@ from safetensors.torch import load, save
 from torch.overrides import TorchFunctionMode
 
 from vlmodels import methods
-from vlmodels.adapter_facts import AdapterFacts, BackboneFacts, WeightFile, parse_facts, recorded_weights
+from vlmodels.adapter_facts import AdapterFacts, BackboneFacts, WeightFile, parse_facts, recorded_beside, recorded_weights
 from vlmodels.clip import create
 from vlmodels.errors import UserError
 from vlmodels.methods.base import config_from_plain
 from vlmodels.paths import is_file
+from vlmodels.tokenizers import files_of
 from vlmodels.weights import not_finite
 
 if TYPE_CHECKING:
@@ -113,6 +114,9 @@ def save_adapter(
             digest=method.backbone.digest,
             file=WeightFile.of(weights) if weights.is_absolute() and weights.is_file() else None,
             statistics=spec.statistics,
+            beside={file.name: WeightFile.of(file) for file in files_of(method.backbone.tokenizer)}
+            if weights.is_absolute()
+            else {},
         ),
         classes=tuple(method.trained_classes or classes or method.classes),
         built_for_classes=bool(method.trained_classes),
@@ -148,7 +152,7 @@ def load_adapter(folder: Path, backbone: Backbone | None = None, *, weights: str
     config = config_from_plain(cls, about.config)
     if backbone is None:
         chosen = weights or recorded_weights(about.backbone, str(path))
-        backbone = _recreate(about.backbone, chosen, path)
+        backbone = _recreate(about.backbone, chosen, recorded_beside(about.backbone, str(path), chosen), path)
     if backbone.digest != about.backbone.digest:
         recorded, found = about.backbone, backbone.spec
         raise UserError(
@@ -246,10 +250,14 @@ class _AtMost(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _recreate(recorded: BackboneFacts, weights: str | Path, path: Path) -> Backbone:
+def _recreate(recorded: BackboneFacts, weights: str | Path, beside: Path | None, path: Path) -> Backbone:
     try:
         return create(
-            recorded.name, weights=weights, num_frames=recorded.frames, statistics=recorded.statistics
+            recorded.name,
+            weights=weights,
+            num_frames=recorded.frames,
+            statistics=recorded.statistics,
+            beside=beside,
         )
     except UserError as error:
         raise UserError(f"the backbone of {path} cannot be created: {error}; or pass a backbone") from error

@@ -48,6 +48,7 @@ def create(
     num_frames: int = 8,
     statistics: str = OWN,
     tokenizer: Tokenizer | None = None,
+    beside: Path | None = None,
 ) -> Backbone:
     """Create a frozen backbone.
 
@@ -61,6 +62,8 @@ def create(
         statistics: mean and deviation of the frames' colours: "own", with which the weights were trained, or
             "openai", "imagenet" or "inception".
         tokenizer: instead of the model's own, where texts are only counted.
+        beside: folder with the files of a Hugging Face tokenizer or text tower; by default the weight file's. What is
+            not there comes from the hub.
 
     Raises:
         UserError: the name or tag is unknown, the file is damaged or holds other weights, or the download fails.
@@ -78,20 +81,20 @@ def create(
     config = open_clip.get_model_config(base)
     if found := obstacles(config):
         raise UserError(f"backbone '{name}' cannot be adapted: {'; '.join(found)}; {_HOW_TO_LIST}")
-    folder = None
+    folder, from_file = beside, False
     if weights is None:
-        model: nn.Module = build(config) if name == base else viclip.build(config)
+        model: nn.Module = build(config, beside) if name == base else viclip.build(config)
     elif get_pretrained_cfg(base, str(weights)):
         model = create_published(base, str(weights))
         if name != base:
             model = load_state(viclip.build(config), viclip.from_clip(model.state_dict()), str(weights), name)
     else:
-        path = Path(weights)
-        folder = path.parent
-        model = load_file(path, name, base, warn_of_gelu=lambda what: _warn_of_gelu(what, base))
+        path, from_file = Path(weights), True
+        folder = beside or path.parent
+        model = load_file(path, name, base, folder, warn_of_gelu=lambda what: _warn_of_gelu(what, base))
         _warn_of_interpolation(model, num_frames, str(weights))
     if name == base and not hasattr(model.visual, "preprocess_cfg"):
-        set_published_statistics(model, base, "" if folder is None or statistics != OWN else str(weights))
+        set_published_statistics(model, base, str(weights) if from_file and statistics == OWN else "")
     set_statistics(model, statistics)
     if tokenizer is None:
         # open_clip's BPE tokenizer cuts at the context length and keeps the end token
@@ -115,6 +118,14 @@ def check_weights(name: str, weights: str | Path | None) -> None:
             f"no weights '{weights}' for {name}: neither a file nor one of its pretrained tags"
             f"{nearest(str(weights), known)}, which are {', '.join(known) or 'none'}"
         )
+
+
+def needed_by(name: str) -> tuple[str, ...]:
+    """Return the packages of other towers and tokenizers than open_clip's own that a backbone needs."""
+    config = open_clip.get_model_config(viclip.BASES.get(name, name)) or {"vision_cfg": {}, "text_cfg": {}}
+    timm = ("timm",) if config["vision_cfg"].get("timm_model_name") else ()
+    of_hugging_face = {"hf_tokenizer_name", "hf_model_name"} & config["text_cfg"].keys()
+    return (*timm, *(("transformers", "sentencepiece") if of_hugging_face else ()))
 
 
 def weight_file(name: str, weights: str | Path | None) -> Path | None:

@@ -12,6 +12,7 @@ from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_d
 
 from vlmodels import viclip
 from vlmodels.errors import UserError
+from vlmodels.hub import CONFIG, has_config, hub_folder
 from vlmodels.weight_formats import hint, to_open_clip
 from vlmodels.weights import from_vificlip, is_vificlip, key_differences, read_shapes, read_weights
 
@@ -38,26 +39,28 @@ def build(config: Mapping[str, Any], folder: Path | None = None) -> nn.Module:
     from_hub = config["text_cfg"].get("hf_model_name")
     if not from_hub:
         return CustomTextCLIP(**own) if config.get("custom_text") else CLIP(**own)
-    local = folder is not None and (folder / "config.json").is_file()
-    source = str(folder) if local else str(from_hub)
-    text = {**own["text_cfg"], "hf_model_name": source, "hf_model_pretrained": False}
+    source = folder if folder is not None and has_config(folder) else hub_folder(str(from_hub))
+    text = {**own["text_cfg"], "hf_model_name": str(source), "hf_model_pretrained": False}
     try:
         return CustomTextCLIP(**{**own, "text_cfg": text})
-    except (OSError, ValueError) as error:
+    except ImportError as error:
+        raise UserError(f"the text tower of {from_hub} needs transformers: pip install transformers ({error})") from error
+    except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0][:200]
         raise UserError(
-            f"the configuration of the text tower '{source}' is not on this machine and cannot be downloaded "
-            f"({reason}); put its config.json beside the weight file"
+            f"the configuration of the text tower in {source} cannot be read ({reason}); put the {CONFIG} of "
+            f"{from_hub} there"
         ) from error
 
 
-def load_file(path: Path, name: str, base: str, *, warn_of_gelu: Callable[[str], None]) -> nn.Module:
+def load_file(path: Path, name: str, base: str, folder: Path, *, warn_of_gelu: Callable[[str], None]) -> nn.Module:
     """Return the model of a weight file.
 
     Args:
         path: the file.
         name: of the backbone.
         base: the open_clip model that it has the shape of; differs from ``name`` for ViCLIP.
+        folder: as in ``build``.
         warn_of_gelu: called with the file's name if it is OpenAI's archive, whose activation is QuickGELU.
 
     Raises:
@@ -72,7 +75,7 @@ def load_file(path: Path, name: str, base: str, *, warn_of_gelu: Callable[[str],
     if vificlip:
         state[_WORD_EMBEDDINGS] = _word_embeddings(path, base)
         return viclip.use_imagenet_statistics(load_state(CLIP(**config), state, str(path), name))
-    model = build(config, path.parent) if name == base else viclip.build(config, frames)
+    model = build(config, folder) if name == base else viclip.build(config, frames)
     return load_state(model, state, str(path), name)
 
 
