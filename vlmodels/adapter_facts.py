@@ -48,7 +48,6 @@ class WeightFile:
                 left -= len(part)
         return cls(size, sha.hexdigest())
 
-
     def is_that_of(self, path: Path) -> bool:
         """Return whether a file is this one; False if there is none.
 

@@ -18,7 +18,14 @@ from safetensors.torch import load, save
 from torch.overrides import TorchFunctionMode
 
 from vlmodels import methods
-from vlmodels.adapter_facts import AdapterFacts, BackboneFacts, WeightFile, parse_facts, recorded_beside, recorded_weights
+from vlmodels.adapter_facts import (
+    AdapterFacts,
+    BackboneFacts,
+    WeightFile,
+    parse_facts,
+    recorded_beside,
+    recorded_weights,
+)
 from vlmodels.clip import create
 from vlmodels.errors import UserError
 from vlmodels.methods.base import config_from_plain

@@ -44,7 +44,9 @@ def build(config: Mapping[str, Any], folder: Path | None = None) -> nn.Module:
     try:
         return CustomTextCLIP(**{**own, "text_cfg": text})
     except ImportError as error:
-        raise UserError(f"the text tower of {from_hub} needs transformers: pip install transformers ({error})") from error
+        raise UserError(
+            f"the text tower of {from_hub} needs transformers: pip install transformers ({error})"
+        ) from error
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0][:200]
         raise UserError(
@@ -105,7 +107,7 @@ def _check_file(name: str, base: str, path: Path, size: int, _changed: int) -> N
     expected = model.state_dict()
     if lacks_words:
         del expected[_WORD_EMBEDDINGS]
-    _refuse_differences(expected, state, str(path), name)
+    _refuse_differences(expected, _with_scalars(expected, state), str(path), name)
 
 
 def own_names(state: dict[str, Tensor], name: str, base: str) -> tuple[dict[str, Tensor], int]:
@@ -130,12 +132,18 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, name:
         UserError: names, shapes or kinds of numbers differ; the message lists the differences.
     """
     expected = model.state_dict()
-    for scalar in ("logit_scale", "logit_bias"):  # some files hold them as vectors of one
-        if scalar in expected and scalar in state and expected[scalar].numel() == state[scalar].numel() == 1:
-            state = {**state, scalar: state[scalar].reshape(expected[scalar].shape)}
+    state = _with_scalars(expected, state)
     _refuse_differences(expected, state, source, name)
     model.load_state_dict(state)
     return model
+
+
+def _with_scalars(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return a file's tensors with scale and bias as numbers; some files hold them as vectors of one."""
+    for scalar in ("logit_scale", "logit_bias"):
+        if scalar in expected and scalar in state and expected[scalar].numel() == state[scalar].numel() == 1:
+            state = {**state, scalar: state[scalar].reshape(expected[scalar].shape)}
+    return state
 
 
 def _refuse_differences(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, name: str) -> None:

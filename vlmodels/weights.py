@@ -113,6 +113,11 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str:
 
 def _read(path: Path) -> tuple[Any, bool]:
     """Return what a weight file holds, and whether it is a TorchScript archive."""
+    if path.suffix == ".npz":
+        raise UserError(
+            f"{path} holds arrays of NumPy, as big_vision saves them, and is not read; download open_clip's file of "
+            "these weights (open_clip_model.safetensors)"
+        )
     try:
         if path.suffix == ".safetensors":
             return load_file(path), False

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-WORDS = "a video of x person walking dog mask kicking quickly the".split()
+WORDS = ["a", "video", "of", "x", "person", "walking", "dog", "mask", "kicking", "quickly", "the"]
 KINDS = ("t5", "bert", "gemma")
 CONFIG = {
     "embed_dim": 16,
