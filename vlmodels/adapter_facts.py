@@ -62,8 +62,8 @@ class BackboneFacts:
     """The backbone that an adapter was trained on.
 
     ``weights`` is a tag, the path of a local file or "" (random); ``digest`` is that of its tensors; ``statistics``
-    names the frames' mean and deviation. ``beside`` are files of a Hugging Face tokenizer and configuration, for weights
-    that are a file. Adapters of earlier versions name a path without ``file``, the facts of the file.
+    names the frames' mean and deviation. ``beside`` are the files of a Hugging Face tokenizer and text tower, where the
+    weights are a file. Adapters of earlier versions name a path without ``file``, the facts of the file.
     """
 
     name: str

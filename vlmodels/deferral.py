@@ -47,6 +47,7 @@ class Deferral:
     ) -> None:
         self._package, self._modules = package, modules
         self._served, self._handed_out = served, dict[tuple[str, str], Later]()
+        self._absent = {whole for (_, whole), what in served.items() if what is ABSENT}  # imports ask for modules too
         self._as_expected, self._loaded = as_expected, loaded
         self._stand_ins: dict[str, StandIn] = {}
         self._loading = False
@@ -59,12 +60,10 @@ class Deferral:
 
     def find_spec(self, name: str, path: Sequence[str] | None, _: ModuleType | None = None) -> ModuleSpec | None:
         """Find a stand-in, or the real module that is to fill one. Part of the import system."""
-        if not self.defers(name):
+        if not self.defers(name) or (name in self._absent and not self._loading):
             return None
         if self._loading:
             return self._spec_that_fills(name, path)
-        if any(whole == name and served is ABSENT for (_, whole), served in self._served.items()):
-            return None  # ``from package import name`` asks for a module too
         if not self._as_expected():
             self._remove()
             return None

@@ -70,9 +70,7 @@ def _from_mobileclip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             found[_TRUNK + "head.bias"] = value.new_zeros(value.shape[-1])
         elif own.endswith(".pos_embed.pos_embed") and value.ndim == 4:  # (1,1,n,D)
             in_image = own.startswith(_TRUNK)
-            found[_TRUNK + "pos_embed" if in_image else "text.positional_embedding"] = (
-                value[0] if in_image else value[0, 0]
-            )
+            found |= {_TRUNK + "pos_embed": value[0]} if in_image else {"text.positional_embedding": value[0, 0]}
         else:
             found[own] = value
     return found

@@ -93,7 +93,7 @@ def test_hidden_words_are_labelled_where_their_mask_stands(backbone, kind):
         expected = ours.tokenize([" ".join(text)])[0]
         assert torch.equal(tokens[0], expected)
         for place in (labels[0] >= 0).nonzero().flatten().tolist():
-            before = text[: [at for at, word in enumerate(text) if word == "mask"][0]]
+            before = text[: text.index("mask")]
             at = ours.first_word + ours.count_tokens(" ".join(before)) - ours.count_tokens("")
             if len(hidden) == 1:
                 assert place == at

@@ -158,9 +158,8 @@ def _as_transformers(state):
             whole = torch.cat([value, state[f"visual.trunk.attn_pool.kv.{kind}"]])
             found[f"{tower}.head.attention.in_proj_{kind}"] = whole
         elif key not in ("logit_scale", "logit_bias") and not new.startswith("attn_pool.kv."):
-            found[f"{tower}.{new}"] = (
-                value[0].clone() if new.endswith("position_embedding.weight") and value.ndim == 3 else value
-            )
+            in_batch = new.endswith("position_embedding.weight") and value.ndim == 3
+            found[f"{tower}.{new}"] = value[0].clone() if in_batch else value
     return found
 
 
@@ -196,9 +195,8 @@ def test_open_clips_own_names_stay(models, tmp_path, name):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_file_that_lacks_a_tensor_or_has_one_more_is_refused(models, tmp_path, name):
     state = as_published(name, models[name][1].state_dict())
-    block = next(
-        key for key in state if "1.pre_norm_mha.1.qkv" in key or "1.self_attn.k_" in key or "resblocks.1" in key
-    )
+    parts = ("1.pre_norm_mha.1.qkv", "1.self_attn.k_", "resblocks.1")
+    block = next(key for key in state if any(part in key for part in parts))
     lacking = {key: value for key, value in state.items() if key != block}
     with pytest.raises(UserError, match="missing"):
         check_weight_file(name, saved(lacking, tmp_path / "lacking.safetensors"))
