@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +11,14 @@ from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_mod
 from open_clip.tokenizer import SimpleTokenizer
 
 from vlmodels import viclip
+from vlmodels.adapter_facts import hub_name
 from vlmodels.backbone import Backbone
 from vlmodels.errors import UserError, nearest
 from vlmodels.families import obstacles
+from vlmodels.hub import files_in
 from vlmodels.paths import absolute, is_file
 from vlmodels.picture_statistics import OWN, set_published_statistics, set_statistics
+from vlmodels.published_weights import create_published, warn_of_gelu
 from vlmodels.tokenizers import Tokenizer, tokenizer_of
 from vlmodels.toy import TOY_WEIGHTS, build_toy_clip, toy_tokenizer
 from vlmodels.weight_files import build, check_file, load_file, load_state
@@ -91,7 +93,7 @@ def create(
     else:
         path, from_file = Path(weights), True
         folder = beside or path.parent
-        model = load_file(path, name, base, folder, warn_of_gelu=lambda what: _warn_of_gelu(what, base))
+        model = load_file(path, name, base, folder, warn_of_gelu=lambda what: warn_of_gelu(what, base))
         _warn_of_interpolation(model, num_frames, str(weights))
     if name == base and not hasattr(model.visual, "preprocess_cfg"):
         set_published_statistics(model, base, str(weights) if from_file and statistics == OWN else "")
@@ -135,6 +137,12 @@ def weight_file(name: str, weights: str | Path | None) -> Path | None:
     return absolute(weights)
 
 
+def files_beside(name: str, weights: str | Path | None) -> tuple[Path, ...]:
+    """Return the files of a Hugging Face tokenizer and text tower beside a weight file; none for other backbones."""
+    path = weight_file(name, weights)
+    return files_in(path.parent) if path is not None and hub_name(name.replace("/", "-")) else ()
+
+
 def check_weight_file(name: str, weights: str | Path | None) -> None:
     """Raise UserError unless a weight file can be loaded into a backbone; published tags are not looked at.
 
@@ -161,40 +169,6 @@ def _toy_path(weights: str | Path | None) -> Path | None:
     if weights is None:
         return None
     return TOY_WEIGHTS if str(weights) == TOY else Path(weights)
-
-
-def create_published(name: str, tag: str) -> nn.Module:
-    """Create an open_clip model with published weights.
-
-    Raises:
-        UserError: they are not on this machine and cannot be downloaded.
-    """
-    if get_pretrained_cfg(name, tag).get("quick_gelu"):
-        _warn_of_gelu(f"the weights '{tag}'", name)
-    muted = logging.root.manager.disable
-    logging.disable(logging.ERROR)  # the hub logs each retry; the error below has the reason
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="QuickGELU mismatch")
-            model: nn.Module = open_clip.create_model(name, pretrained=tag)
-    except (RuntimeError, OSError) as error:
-        reason = str(error).rpartition("Last error: ")[2].strip().partition("\n")[0][:200]
-        raise UserError(
-            f"the weights '{tag}' of {name} are not on this machine and cannot be downloaded ({reason}); "
-            "download them elsewhere and pass the file's path as the weights (HF_HUB_OFFLINE=1 avoids the retries)"
-        ) from error
-    finally:
-        logging.disable(muted)
-    return model
-
-
-def _warn_of_gelu(weights: str, name: str) -> None:
-    if open_clip.get_model_config(name).get("quick_gelu"):
-        return
-    warnings.warn(
-        f"{weights} were trained with QuickGELU, which {name} lacks: use '{name}-quickgelu'",
-        stacklevel=5,
-    )
 
 
 def _warn_of_interpolation(model: nn.Module, frames: int, source: str) -> None:

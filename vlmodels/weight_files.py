@@ -13,6 +13,7 @@ from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_d
 from vlmodels import viclip
 from vlmodels.errors import UserError
 from vlmodels.hub import CONFIG, has_config, hub_folder
+from vlmodels.published_weights import create_published
 from vlmodels.weight_formats import hint, to_open_clip
 from vlmodels.weights import from_vificlip, is_vificlip, key_differences, read_shapes, read_weights
 
@@ -156,8 +157,6 @@ def _word_embeddings(path: Path, base: str) -> Tensor:
 
     ViFi-CLIP freezes them and leaves them out of its files.
     """
-    from vlmodels.clip import create_published
-
     local = next((p for p in sorted(path.parent.glob("openai.*")) if p != path), None)
     if local is not None:
         state, _ = read_weights(local)

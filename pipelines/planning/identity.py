@@ -78,13 +78,9 @@ def computing_files(root: Path) -> list[str]:
 
 def tokenizer_digest(backbone: str, pretrained: str | None) -> str:
     """Return the digest of a Hugging Face tokenizer and text tower beside a weight file; "" without such files."""
-    from vlmodels.adapter_facts import hub_name
-    from vlmodels.hub import files_in
+    from vlmodels.clip import files_beside  # torch: late
 
-    path = Path(pretrained or "")
-    if not (path.is_absolute() and path.is_file() and hub_name(backbone)):
-        return ""
-    files = {file.name: file_sha256(file) for file in files_in(path.parent)}
+    files = {file.name: file_sha256(file) for file in files_beside(backbone, pretrained)}
     return digest_of(files) if files else ""
 
 

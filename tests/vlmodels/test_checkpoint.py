@@ -209,7 +209,7 @@ def test_a_tokenizer_is_known_by_its_files(on_a_tokenizer, tmp_path):
 def test_a_tokenizer_that_changed_or_left_is_asked_for(on_a_tokenizer):
     weights, path = on_a_tokenizer
     save_tokenizer(weights.parent, "bert")
-    with pytest.raises(UserError, match=r"tokenizer that is not here.*put tokenizer.json \(SHA-256 .*beside .*w.safeten"):
+    with pytest.raises(UserError, match=r"tokenizer that is not here.*tokenizer.json \(SHA-256 .*beside .*w.safe"):
         load_adapter(path)
     (weights.parent / "tokenizer.json").unlink()
     with pytest.raises(UserError, match="tokenizer that is not here"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.helpers.tiny_clip import CLASSES, tiny_backbone, tiny_frames, tiny_method, train
@@ -116,7 +115,7 @@ def group():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_tensor_that_trains_gets_a_gradient_as_ddp_asks(family, group):
-    """The bias of SigLIP's own loss is no part of a softmax over classes: it stays frozen (mlfoundations/open_clip#1076)."""
+    """The bias of SigLIP's loss has no part in a softmax over classes and stays frozen (mlfoundations/open_clip#1076)."""
     method = FineTune(tiny_family_backbone(family), Config()).train()
     method.set_classes(CLASSES)
     bias = method.backbone.model.logit_bias
