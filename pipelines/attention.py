@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     spec = ours.method.backbone.spec
     if store.segments != spec.frames:
         raise UserError(f"{args.data} has {store.segments} frames a clip, the model takes {spec.frames}")
-    plain = methods.get("zeroshot")(create(spec.name, weights=spec.weights, num_frames=spec.frames))
+    bare = create(spec.name, weights=spec.weights, num_frames=spec.frames, statistics=spec.statistics)
+    plain = methods.get("zeroshot")(bare)
     models = {"zero-shot": plain, ours.method.name: ours.method}
     page = draw(models, store, chosen, classes, args.out, title=f"{args.run.resolve().name}, {name}")
     print(f"attention  {page}")

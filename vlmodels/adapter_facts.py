@@ -5,6 +5,7 @@ By hand and not by pydantic, whose import takes longer than a prediction's first
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -15,8 +16,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vlmodels.errors import UserError, unprintable
+from vlmodels.hub import FILES, hub_folder
 
 FORMAT = 1
+OWN = "own"  # statistics: those that the weights were trained with
 _LONGEST_NAME = 1000
 _MOST_FRAMES = 4096
 
@@ -45,13 +48,22 @@ class WeightFile:
                 left -= len(part)
         return cls(size, sha.hexdigest())
 
+    def is_that_of(self, path: Path) -> bool:
+        """Return whether a file is this one; False if there is none.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return path.is_file() and path.stat().st_size == self.bytes and WeightFile.of(path, self.bytes) == self
+
 
 @dataclass(frozen=True)
 class BackboneFacts:
     """The backbone that an adapter was trained on.
 
-    ``weights`` is a tag, the path of a local file or "" (random); ``digest`` is that of its tensors. Adapters of
-    earlier versions name a path without ``file``, the facts of the file.
+    ``weights`` is a tag, the path of a local file or "" (random); ``digest`` is that of its tensors; ``statistics``
+    names the frames' mean and deviation. ``beside`` are the files of a Hugging Face tokenizer and text tower, where the
+    weights are a file. Adapters of earlier versions name a path without ``file``, the facts of the file.
     """
 
     name: str
@@ -59,6 +71,8 @@ class BackboneFacts:
     frames: int
     digest: str
     file: WeightFile | None = None
+    statistics: str = OWN
+    beside: Mapping[str, WeightFile] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,6 +92,10 @@ class AdapterFacts:
         plain = {"format": FORMAT, **dataclasses.asdict(self)}
         if self.backbone.file is None:
             del plain["backbone"]["file"]
+        if self.backbone.statistics == OWN:
+            del plain["backbone"]["statistics"]
+        if not self.backbone.beside:
+            del plain["backbone"]["beside"]
         return json.dumps(plain)
 
 
@@ -153,13 +171,22 @@ def _backbone(plain: Mapping[str, Any]) -> BackboneFacts:
     if not 1 <= frames <= _MOST_FRAMES:
         raise _WrongError(f"'frames' in its metadata is not between 1 and {_MOST_FRAMES}")
     file = _of(plain, "file", dict) if "file" in plain else None
+    beside = _of({"beside": {}, **plain}, "beside", dict)
+    if unknown := sorted(str(name)[:50] for name in beside if name not in FILES):
+        raise _WrongError(f"'beside' in its metadata names {unknown[0]!r}, which is no file of a tokenizer")
     return BackboneFacts(
         name=_name(plain, "name"),
         weights=_name(plain, "weights", path=True),
         frames=frames,
         digest=_hash(plain, "digest"),
-        file=None if file is None else WeightFile(_of(file, "bytes", int), _hash(file, "sha256")),
+        file=None if file is None else _weight_file(file),
+        statistics=_name({"statistics": OWN, **plain}, "statistics"),
+        beside={name: _weight_file(_of(beside, name, dict)) for name in beside},
     )
+
+
+def _weight_file(plain: Mapping[str, Any]) -> WeightFile:
+    return WeightFile(_of(plain, "bytes", int), _hash(plain, "sha256"))
 
 
 _GIVE = (
@@ -196,10 +223,55 @@ def recorded_weights(backbone: BackboneFacts, adapter: str) -> str:
     travelled = Path(adapter).parent.parent / path.name  # beside the run in a registered model
     try:
         for found in (path, travelled):
-            same = found.is_file() and found.stat().st_size == backbone.file.bytes
-            if same and WeightFile.of(found, backbone.file.bytes) == backbone.file:
+            if backbone.file.is_that_of(found):
                 return str(found)
     except (OSError, ValueError) as error:
         raise UserError(f"{adapter}: its weights {str(path)!r} cannot be read ({error}); {give}") from error
     state = "have changed since" if path.is_file() else "are not on this machine"
     raise UserError(f"{adapter}: its weights {str(path)!r} {state} (SHA-256 {backbone.file.sha256[:12]}); {give}")
+
+
+def recorded_beside(backbone: BackboneFacts, adapter: str, weights: str | Path) -> Path | None:
+    """Return the folder with the very tokenizer that a backbone was trained with; None if it needs none of its own.
+
+    It is looked for beside the weights, where it was, in a registered model, and on the hub.
+
+    Args:
+        backbone: of the adapter.
+        adapter: its file.
+        weights: those that the backbone is created with.
+
+    Raises:
+        UserError: no folder has it; the message names its files.
+    """
+    if not backbone.beside:
+        return None
+    folders = [Path(weights).parent, Path(backbone.weights).parent, Path(adapter).parent.parent]
+    with contextlib.suppress(OSError, ValueError):
+        for folder in folders:
+            if _all_in(folder, backbone.beside):
+                return folder
+    reason = "it is not beside the weight file"
+    if name := hub_name(backbone.name):
+        try:
+            folder = hub_folder(name)
+        except UserError as error:
+            reason = str(error)
+        else:
+            if _all_in(folder, backbone.beside):
+                return folder
+            reason = f"that of '{name}' on the hub is another by now"
+    files = ", ".join(f"{name} (SHA-256 {file.sha256[:12]})" for name, file in backbone.beside.items())
+    raise UserError(f"{adapter} was trained with a tokenizer that is not here: {reason}; put {files} beside {weights}")
+
+
+def _all_in(folder: Path, files: Mapping[str, WeightFile]) -> bool:
+    return all(file.is_that_of(folder / name) for name, file in files.items())
+
+
+def hub_name(backbone: str) -> str:
+    """Return the name of a backbone's tokenizer on the Hugging Face hub; "" if it is open_clip's own."""
+    import open_clip  # late: whoever reads facts alone does without torch
+
+    config = open_clip.get_model_config(backbone) or {}
+    return str(config.get("text_cfg", {}).get("hf_tokenizer_name") or "")

@@ -18,11 +18,19 @@ from safetensors.torch import load, save
 from torch.overrides import TorchFunctionMode
 
 from vlmodels import methods
-from vlmodels.adapter_facts import AdapterFacts, BackboneFacts, WeightFile, parse_facts, recorded_weights
+from vlmodels.adapter_facts import (
+    AdapterFacts,
+    BackboneFacts,
+    WeightFile,
+    parse_facts,
+    recorded_beside,
+    recorded_weights,
+)
 from vlmodels.clip import create
 from vlmodels.errors import UserError
 from vlmodels.methods.base import config_from_plain
 from vlmodels.paths import is_file
+from vlmodels.tokenizers import files_of
 from vlmodels.weights import not_finite
 
 if TYPE_CHECKING:
@@ -112,6 +120,10 @@ def save_adapter(
             frames=spec.frames,
             digest=method.backbone.digest,
             file=WeightFile.of(weights) if weights.is_absolute() and weights.is_file() else None,
+            statistics=spec.statistics,
+            beside={file.name: WeightFile.of(file) for file in files_of(method.backbone.tokenizer)}
+            if weights.is_absolute()
+            else {},
         ),
         classes=tuple(method.trained_classes or classes or method.classes),
         built_for_classes=bool(method.trained_classes),
@@ -147,7 +159,7 @@ def load_adapter(folder: Path, backbone: Backbone | None = None, *, weights: str
     config = config_from_plain(cls, about.config)
     if backbone is None:
         chosen = weights or recorded_weights(about.backbone, str(path))
-        backbone = _recreate(about.backbone, chosen, path)
+        backbone = _recreate(about.backbone, chosen, recorded_beside(about.backbone, str(path), chosen), path)
     if backbone.digest != about.backbone.digest:
         recorded, found = about.backbone, backbone.spec
         raise UserError(
@@ -155,6 +167,7 @@ def load_adapter(folder: Path, backbone: Backbone | None = None, *, weights: str
             f"digest {recorded.digest[:12]}), not on '{found.name}' ({found.weights or 'random weights'}, "
             f"digest {backbone.digest[:12]}); use the backbone that it was trained on"
         )
+    _refuse_other_statistics(about.backbone.statistics, backbone, str(path))
     with _AtMost(_SPARE + 4 * sum(tensor.numel() for tensor in tensors.values()), f"{path}: its settings"):
         method = cls(backbone, config, built_for)
     method.load_adapter_state_dict(tensors)
@@ -176,6 +189,7 @@ def load_into(method: Method, adapter: bytes) -> None:
             f"{about.backbone.digest[:12]}), not a {method.name} on {method.backbone.spec.name} (digest "
             f"{method.backbone.digest[:12]})"
         )
+    _refuse_other_statistics(about.backbone.statistics, method.backbone, "the adapter to start from")
     tensors = load(adapter)
     _refuse_wrong_values(about, tensors, "the adapter to start from")
     method.load_adapter_state_dict(tensors)
@@ -214,6 +228,15 @@ def _refuse_wrong_values(about: AdapterFacts, tensors: Mapping[str, Tensor], sou
         raise UserError(f"{source} {wrong}; copy or train it again")
 
 
+def _refuse_other_statistics(recorded: str, backbone: Backbone, source: str) -> None:
+    """Raise UserError for a backbone that normalises frames otherwise: its features would be others, unsaid."""
+    if recorded != backbone.spec.statistics:
+        raise UserError(
+            f"{source} was trained on frames of the statistics '{recorded}', not '{backbone.spec.statistics}'; "
+            f"use those: --set backbone.statistics={recorded} (in Python: create(..., statistics='{recorded}'))"
+        )
+
+
 class _AtMost(TorchFunctionMode):
     """Refuses new tensors of more than ``left`` elements in all: settings may name any size, the file's tensors not."""
 
@@ -234,8 +257,14 @@ class _AtMost(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _recreate(recorded: BackboneFacts, weights: str | Path, path: Path) -> Backbone:
+def _recreate(recorded: BackboneFacts, weights: str | Path, beside: Path | None, path: Path) -> Backbone:
     try:
-        return create(recorded.name, weights=weights, num_frames=recorded.frames)
+        return create(
+            recorded.name,
+            weights=weights,
+            num_frames=recorded.frames,
+            statistics=recorded.statistics,
+            beside=beside,
+        )
     except UserError as error:
         raise UserError(f"the backbone of {path} cannot be created: {error}; or pass a backbone") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +11,14 @@ from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_mod
 from open_clip.tokenizer import SimpleTokenizer
 
 from vlmodels import viclip
+from vlmodels.adapter_facts import hub_name
 from vlmodels.backbone import Backbone
 from vlmodels.errors import UserError, nearest
 from vlmodels.families import obstacles
+from vlmodels.hub import files_in
 from vlmodels.paths import absolute, is_file
 from vlmodels.picture_statistics import OWN, set_published_statistics, set_statistics
+from vlmodels.published_weights import create_published, warn_of_gelu
 from vlmodels.tokenizers import Tokenizer, tokenizer_of
 from vlmodels.toy import TOY_WEIGHTS, build_toy_clip, toy_tokenizer
 from vlmodels.weight_files import build, check_file, load_file, load_state
@@ -48,6 +50,7 @@ def create(
     num_frames: int = 8,
     statistics: str = OWN,
     tokenizer: Tokenizer | None = None,
+    beside: Path | None = None,
 ) -> Backbone:
     """Create a frozen backbone.
 
@@ -61,6 +64,8 @@ def create(
         statistics: mean and deviation of the frames' colours: "own", with which the weights were trained, or
             "openai", "imagenet" or "inception".
         tokenizer: instead of the model's own, where texts are only counted.
+        beside: folder with the files of a Hugging Face tokenizer or text tower; by default the weight file's. What is
+            not there comes from the hub.
 
     Raises:
         UserError: the name or tag is unknown, the file is damaged or holds other weights, or the download fails.
@@ -78,20 +83,20 @@ def create(
     config = open_clip.get_model_config(base)
     if found := obstacles(config):
         raise UserError(f"backbone '{name}' cannot be adapted: {'; '.join(found)}; {_HOW_TO_LIST}")
-    folder = None
+    folder, from_file = beside, False
     if weights is None:
-        model: nn.Module = build(config) if name == base else viclip.build(config)
+        model: nn.Module = build(config, beside) if name == base else viclip.build(config)
     elif get_pretrained_cfg(base, str(weights)):
         model = create_published(base, str(weights))
         if name != base:
             model = load_state(viclip.build(config), viclip.from_clip(model.state_dict()), str(weights), name)
     else:
-        path = Path(weights)
-        folder = path.parent
-        model = load_file(path, name, base, warn_of_gelu=lambda what: _warn_of_gelu(what, base))
+        path, from_file = Path(weights), True
+        folder = beside or path.parent
+        model = load_file(path, name, base, folder, warn_of_gelu=lambda what: warn_of_gelu(what, base))
         _warn_of_interpolation(model, num_frames, str(weights))
     if name == base and not hasattr(model.visual, "preprocess_cfg"):
-        set_published_statistics(model, base, "" if folder is None or statistics != OWN else str(weights))
+        set_published_statistics(model, base, str(weights) if from_file and statistics == OWN else "")
     set_statistics(model, statistics)
     if tokenizer is None:
         # open_clip's BPE tokenizer cuts at the context length and keeps the end token
@@ -117,11 +122,25 @@ def check_weights(name: str, weights: str | Path | None) -> None:
         )
 
 
+def needed_by(name: str) -> tuple[str, ...]:
+    """Return the packages of other towers and tokenizers than open_clip's own that a backbone needs."""
+    config = open_clip.get_model_config(viclip.BASES.get(name, name)) or {"vision_cfg": {}, "text_cfg": {}}
+    timm = ("timm",) if config["vision_cfg"].get("timm_model_name") else ()
+    of_hugging_face = {"hf_tokenizer_name", "hf_model_name"} & config["text_cfg"].keys()
+    return (*timm, *(("transformers", "sentencepiece") if of_hugging_face else ()))
+
+
 def weight_file(name: str, weights: str | Path | None) -> Path | None:
     """Return the absolute path of weights that are a file; None for a tag, even if a file here is called like it."""
     if weights is None or str(weights) in tags(name.replace("/", "-")) or not is_file(weights):
         return None
     return absolute(weights)
+
+
+def files_beside(name: str, weights: str | Path | None) -> tuple[Path, ...]:
+    """Return the files of a Hugging Face tokenizer and text tower beside a weight file; none for other backbones."""
+    path = weight_file(name, weights)
+    return files_in(path.parent) if path is not None and hub_name(name.replace("/", "-")) else ()
 
 
 def check_weight_file(name: str, weights: str | Path | None) -> None:
@@ -150,40 +169,6 @@ def _toy_path(weights: str | Path | None) -> Path | None:
     if weights is None:
         return None
     return TOY_WEIGHTS if str(weights) == TOY else Path(weights)
-
-
-def create_published(name: str, tag: str) -> nn.Module:
-    """Create an open_clip model with published weights.
-
-    Raises:
-        UserError: they are not on this machine and cannot be downloaded.
-    """
-    if get_pretrained_cfg(name, tag).get("quick_gelu"):
-        _warn_of_gelu(f"the weights '{tag}'", name)
-    muted = logging.root.manager.disable
-    logging.disable(logging.ERROR)  # the hub logs each retry; the error below has the reason
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="QuickGELU mismatch")
-            model: nn.Module = open_clip.create_model(name, pretrained=tag)
-    except (RuntimeError, OSError) as error:
-        reason = str(error).rpartition("Last error: ")[2].strip().partition("\n")[0][:200]
-        raise UserError(
-            f"the weights '{tag}' of {name} are not on this machine and cannot be downloaded ({reason}); "
-            "download them elsewhere and pass the file's path as the weights (HF_HUB_OFFLINE=1 avoids the retries)"
-        ) from error
-    finally:
-        logging.disable(muted)
-    return model
-
-
-def _warn_of_gelu(weights: str, name: str) -> None:
-    if open_clip.get_model_config(name).get("quick_gelu"):
-        return
-    warnings.warn(
-        f"{weights} were trained with QuickGELU, which {name} lacks: use '{name}-quickgelu'",
-        stacklevel=5,
-    )
 
 
 def _warn_of_interpolation(model: nn.Module, frames: int, source: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
+from functools import partial
 from importlib.machinery import ModuleSpec, PathFinder
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # Tools look for others in every loaded module, as ``__warningregistry__``; these must not load anything.
 _DUNDERS_OF_PACKAGES = ("__all__", "__version__")
+ABSENT = object()
 _IMPORT_SYSTEM = ("importlib._bootstrap", "_frozen_importlib")  # asks packages in the name of an import statement
 
 
@@ -28,7 +30,8 @@ class Deferral:
     Args:
         package: name of the package.
         modules: the modules that get stand-ins, the package first. The import of another one loads the package.
-        served: who asks (a module's name) and for what (a whole name) -> what it gets; None: ``Later``.
+        served: who asks (a module's name) and for what (a whole name) -> what it gets; None: ``Later``; ``ABSENT``: an
+            error, as if there were none.
         as_expected: asked once, when the package is first imported; if False, it is not deferred.
         loaded: called when the package has been loaded after all.
     """
@@ -44,6 +47,7 @@ class Deferral:
     ) -> None:
         self._package, self._modules = package, modules
         self._served, self._handed_out = served, dict[tuple[str, str], Later]()
+        self._absent = {whole for (_, whole), what in served.items() if what is ABSENT}  # imports ask for modules too
         self._as_expected, self._loaded = as_expected, loaded
         self._stand_ins: dict[str, StandIn] = {}
         self._loading = False
@@ -56,7 +60,7 @@ class Deferral:
 
     def find_spec(self, name: str, path: Sequence[str] | None, _: ModuleType | None = None) -> ModuleSpec | None:
         """Find a stand-in, or the real module that is to fill one. Part of the import system."""
-        if not self.defers(name):
+        if not self.defers(name) or (name in self._absent and not self._loading):
             return None
         if self._loading:
             return self._spec_that_fills(name, path)
@@ -94,11 +98,16 @@ class Deferral:
             return importlib.import_module(whole)
         if (asking, whole) in self._served:
             served = self._served[asking, whole]
+            if served is ABSENT:
+                raise AttributeError(f"module '{module}' has no attribute '{name}' for {asking}")
             if served is None:
                 served = self._handed_out.setdefault((asking, whole), Later(self, asking, module, name))
             return served
         self.load()
-        content = vars(importlib.import_module(module))
+        real = importlib.import_module(module)
+        if type(real) is not StandIn:
+            return getattr(real, name)
+        content = vars(real)
         if name not in content:
             raise AttributeError(f"module '{module}' has no attribute '{name}'")
         return content[name]
@@ -149,10 +158,12 @@ class Deferral:
 
     def _finish(self) -> None:
         self._remove()
-        for module in self._stand_ins.values():
+        for name, module in self._stand_ins.items():
             if type(module) is StandIn:  # a module may have given itself another class
                 module.__class__ = ModuleType  # type: ignore[assignment]
             vars(module).pop("_deferral", None)
+            if sys.modules[name] is not module:  # a module may have put another in its place, as transformers does
+                vars(module)["__getattr__"] = partial(getattr, sys.modules[name])
             if module.__spec__ is not None:
                 vars(module.__spec__.loader).pop("create_module", None)
         for later in self._handed_out.values():

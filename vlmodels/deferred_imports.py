@@ -1,16 +1,19 @@
-"""Start without ``torch._dynamo`` and timm, which neither training nor prediction needs.
+"""Start without ``torch._dynamo``, timm and transformers, which neither training nor prediction of CLIP needs.
 
 Importing open_clip took 7.5 s on two slow cores, more than twice as long as torch: 4.2 s were ``torch._dynamo``'s and
-1.3 s timm's. Each comes for a few names, which do nothing in eager mode or with open_clip's own towers:
+1.3 s timm's; transformers would add 3 s. Each comes for a few names, which do nothing in eager mode or with open_clip's
+own towers and tokenizer:
 
 - torchvision imports ``torch._dynamo.utils`` for ``roi_align`` (since pytorch/vision#8436), and ``torch._dynamo`` so
   that ``tv_tensors.wrap`` is never compiled; torch itself imports it for the first optimizer and
   DistributedDataParallel;
-- ``open_clip.timm_model`` imports timm for the towers of timm.
+- ``open_clip.timm_model`` imports timm for the towers of timm;
+- ``open_clip.hf_model`` imports transformers for the text towers of Hugging Face, and ``open_clip.coca_model`` for
+  captions.
 
-``torch.compile``, ``torch.export``, timm's models and whatever else asks for them get the real packages. With other
-versions than those of ``WRITTEN_FOR`` nothing is deferred. It may go when ``python -X importtime`` finds neither in
-``import open_clip`` and a step of an optimizer.
+``torch.compile``, ``torch.export``, timm's models, Hugging Face's tokenizers and whatever else asks for them get the
+real packages. With other versions than those of ``WRITTEN_FOR`` nothing is deferred. It may go when ``python -X
+importtime`` finds none of them in ``import open_clip`` and a step of an optimizer.
 """
 
 from __future__ import annotations
@@ -23,10 +26,11 @@ from importlib.metadata import PackageNotFoundError, version
 from types import CodeType, FunctionType, SimpleNamespace
 from typing import Any
 
-from vlmodels.deferral import Deferral
+from vlmodels.deferral import ABSENT, Deferral
 
-_DYNAMO, _UTILS = "torch._dynamo", "torch._dynamo.utils"
+_DYNAMO, _UTILS, _OUTPUTS = "torch._dynamo", "torch._dynamo.utils", "transformers.modeling_outputs"
 WRITTEN_FOR = {"torch": "2.14", "torchvision": "0.29", "open_clip_torch": "3.3"}
+TRANSFORMERS = "5.24"  # which registered models of CLIP do without
 _CACHE = "__dynamo_disable"  # where torch._compile keeps what ``disable`` made of a function
 _disabled = weakref.WeakSet[FunctionType]()
 
@@ -38,6 +42,8 @@ def defer_imports() -> None:
         return
     Deferral(_DYNAMO, (_DYNAMO, _UTILS), _SERVED_OF_DYNAMO, as_expected=_caches, loaded=_forget_disabled).install()
     Deferral("timm", ("timm", "timm.layers"), _SERVED_OF_TIMM).install()
+    if _is_version("transformers", TRANSFORMERS):
+        Deferral("transformers", ("transformers", _OUTPUTS), _SERVED_OF_TRANSFORMERS).install()
 
 
 def _is_version(package: str, begin: str) -> bool:
@@ -103,4 +109,23 @@ _SERVED_OF_DYNAMO: dict[tuple[str, str], Any] = {
 _SERVED_OF_TIMM: dict[tuple[str, str], Any] = {
     ("open_clip.timm_model", f"timm.layers.{name}"): None
     for name in ("RotAttentionPool2d", "AttentionPool2d", "Mlp", "to_2tuple")
+}
+_OF_TRANSFORMERS = ("AutoModel", "AutoTokenizer", "AutoConfig", "PretrainedConfig")
+_OF_OUTPUTS = ("BaseModelOutput", "BaseModelOutputWithPooling", "BaseModelOutputWithPoolingAndCrossAttentions")
+_OF_COCA = (
+    "LogitsProcessorList",
+    "TopPLogitsWarper",
+    "TopKLogitsWarper",
+    "RepetitionPenaltyLogitsProcessor",
+    "MinLengthLogitsProcessor",
+    "MaxLengthCriteria",
+    "StopStringCriteria",
+    "EosTokenCriteria",
+    "StoppingCriteriaList",
+)
+_SERVED_OF_TRANSFORMERS: dict[tuple[str, str], Any] = {
+    **{("open_clip.hf_model", f"transformers.{name}"): None for name in _OF_TRANSFORMERS},
+    **{("open_clip.hf_model", f"{_OUTPUTS}.{name}"): None for name in _OF_OUTPUTS},
+    # CoCa wants all or none, and 5.24 lacks one more that it wants, BeamSearchScorer.
+    **{("open_clip.coca_model", f"transformers.{name}"): ABSENT for name in _OF_COCA},
 }

@@ -60,7 +60,7 @@ class WordMasker:
             for place, word in enumerate(words):
                 if place in hidden and position < end:
                     labels[row, position] = hidden[place]
-                position += self._length(word, backbone)
+                position += self._length(word, backbone, first=place == 0)
         return tokens, labels
 
     def _hide(self, name: str) -> tuple[list[str], dict[int, int]]:
@@ -76,11 +76,12 @@ class WordMasker:
         hidden = {place: self.vocabulary[vocabulary_form(words[place])] for place in chosen}
         return [MASK if place in hidden else word for place, word in enumerate(words)], hidden
 
-    def _length(self, word: str, backbone: Backbone) -> int:
-        """Return the number of tokens of a word; no token spans a blank."""
-        if word not in self._pieces:
-            self._pieces[word] = backbone.count_tokens(word) - backbone.count_tokens("")
-        return self._pieces[word]
+    def _length(self, word: str, backbone: Backbone, *, first: bool) -> int:
+        """Return the number of tokens of a text's first word, or of one behind a blank; no token spans a blank."""
+        before, text = ("", word) if first else (MASK, f"{MASK} {word}")  # Gemma's pieces have the blank before them
+        if text not in self._pieces:
+            self._pieces[text] = backbone.count_tokens(text) - backbone.count_tokens(before)
+        return self._pieces[text]
 
 
 def vocabulary_form(word: str) -> str:

@@ -6,16 +6,16 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from open_clip.tokenizer import SimpleTokenizer
 
 from vlmodels.errors import UserError
+from vlmodels.hub import files_in, has_tokenizer, hub_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torch import Tensor
-
-_FILES = ("tokenizer.json", "tokenizer_config.json")  # beside a weight file, as models lie on the hub
 
 
 class Tokenizer(Protocol):
@@ -56,54 +56,71 @@ class WordCounter:
 
 
 class HuggingFaceTokenizer:
-    """open_clip's ``HFTokenizer``, loaded when a first text needs it.
+    """open_clip's ``HFTokenizer``, loaded when a first text needs it; transformers is imported for it alone.
 
     Args:
         source: a folder with its files, or its name on the hub.
         context_length: number of ids per text.
         options: open_clip's options for this model's texts (``clean``, ``strip_sep_token``).
+        words: number of words that the model knows; 0 if unknown.
     """
 
-    def __init__(self, source: str, context_length: int, options: Mapping[str, Any]) -> None:
-        self.source, self.context_length, self._options = source, context_length, dict(options)
+    def __init__(self, source: str | Path, context_length: int, options: Mapping[str, Any], words: int = 0) -> None:
+        self.source, self.context_length, self._options, self._words = source, context_length, dict(options), words
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Its files; none if they are the hub's and no text was needed yet."""
+        return files_in(self._folder) if isinstance(self.source, Path) or "_folder" in vars(self) else ()
+
+    @functools.cached_property
+    def _folder(self) -> Path:
+        return self.source if isinstance(self.source, Path) else hub_folder(self.source)
 
     @functools.cached_property
     def _own(self) -> Any:
         from open_clip.tokenizer import HFTokenizer
 
+        folder, here = str(self._folder), {"local_files_only": True, "trust_remote_code": False}
         try:
-            return HFTokenizer(self.source, context_length=self.context_length, **self._options)
+            with torch.device("cpu"):  # not that of shapes alone, whatever transformers makes when it is imported
+                return HFTokenizer(folder, context_length=self.context_length, **self._options, **here)
         except ImportError as error:
             raise UserError(
-                f"the tokenizer '{self.source}' needs a package that is not installed ({error}); "
+                f"the tokenizer in {folder} needs a package that is not installed ({error}); "
                 "pip install transformers sentencepiece"
             ) from error
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().partition("\n")[0][:200]
+        except Exception as error:  # tokenizers in Rust raise many kinds for damaged files
+            reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
             raise UserError(
-                f"the tokenizer '{self.source}' is not on this machine and cannot be downloaded ({reason}); put its "
-                f"files ({', '.join(_FILES)}) beside the weight file"
+                f"the tokenizer in {folder} cannot be read ({reason}); download its files again "
+                f"({', '.join(path.name for path in files_in(self._folder))})"
             ) from error
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Return token ids (C, context length).
 
         Raises:
-            UserError: the tokenizer is neither on this machine nor on the hub.
+            UserError: the tokenizer is neither on this machine nor on the hub, or is not that of the model.
         """
         ids: Tensor = self._own(list(texts))
+        if self._words and not ids.is_meta and ids.numel() and int(ids.max()) >= self._words:
+            raise UserError(
+                f"the tokenizer in {self._folder} has more than the {self._words} words that the model knows: it is "
+                "another model's; put the model's own files there"
+            )
         return ids
 
     def ids(self, text: str) -> list[int]:
-        """Return all ids of a text, without padding."""
-        found: list[int] = self._own.tokenizer(self._own.clean_fn(text)).input_ids
+        """Return all ids of a text, without padding and however many."""
+        found: list[int] = self._own.tokenizer(self._own.clean_fn(text), verbose=False).input_ids
         return found
 
     @functools.cached_property
     def first_word(self) -> int:
         """The place of a text's first word."""
-        one, other = self.ids("a"), self.ids("video")
-        return next(place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+        marks: list[int] = self._own.tokenizer("a", return_special_tokens_mask=True).special_tokens_mask
+        return marks.index(0)
 
 
 def tokenizer_of(config: Mapping[str, Any], folder: Path | None) -> Tokenizer:
@@ -111,12 +128,17 @@ def tokenizer_of(config: Mapping[str, Any], folder: Path | None) -> Tokenizer:
 
     Args:
         config: the model's configuration.
-        folder: where its weight file lies; a Hugging Face tokenizer's files there are taken before the hub's.
+        folder: where a Hugging Face tokenizer's files are looked for before the hub, and no network is tried then.
     """
     text = config["text_cfg"]
     length = int(text.get("context_length", 77))
     name = text.get("hf_tokenizer_name")
     if not name:
         return SimpleTokenizer(context_length=length, **text.get("tokenizer_kwargs", {}))
-    local = folder is not None and any((folder / file).is_file() for file in _FILES)
-    return HuggingFaceTokenizer(str(folder) if local else str(name), length, text.get("tokenizer_kwargs", {}))
+    source = folder if folder is not None and has_tokenizer(folder) else str(name)
+    return HuggingFaceTokenizer(source, length, text.get("tokenizer_kwargs", {}), int(text.get("vocab_size", 0)))
+
+
+def files_of(tokenizer: Tokenizer) -> tuple[Path, ...]:
+    """Return the files that a tokenizer was read from; none for open_clip's own, which is in its package."""
+    return tokenizer.files if isinstance(tokenizer, HuggingFaceTokenizer) else ()

@@ -12,6 +12,9 @@ from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_d
 
 from vlmodels import viclip
 from vlmodels.errors import UserError
+from vlmodels.hub import CONFIG, has_config, hub_folder
+from vlmodels.published_weights import create_published
+from vlmodels.weight_formats import hint, to_open_clip
 from vlmodels.weights import from_vificlip, is_vificlip, key_differences, read_shapes, read_weights
 
 if TYPE_CHECKING:
@@ -37,26 +40,30 @@ def build(config: Mapping[str, Any], folder: Path | None = None) -> nn.Module:
     from_hub = config["text_cfg"].get("hf_model_name")
     if not from_hub:
         return CustomTextCLIP(**own) if config.get("custom_text") else CLIP(**own)
-    local = folder is not None and (folder / "config.json").is_file()
-    source = str(folder) if local else str(from_hub)
-    text = {**own["text_cfg"], "hf_model_name": source, "hf_model_pretrained": False}
+    source = folder if folder is not None and has_config(folder) else hub_folder(str(from_hub))
+    text = {**own["text_cfg"], "hf_model_name": str(source), "hf_model_pretrained": False}
     try:
         return CustomTextCLIP(**{**own, "text_cfg": text})
-    except (OSError, ValueError) as error:
+    except ImportError as error:
+        raise UserError(
+            f"the text tower of {from_hub} needs transformers: pip install transformers ({error})"
+        ) from error
+    except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0][:200]
         raise UserError(
-            f"the configuration of the text tower '{source}' is not on this machine and cannot be downloaded "
-            f"({reason}); put its config.json beside the weight file"
+            f"the configuration of the text tower in {source} cannot be read ({reason}); put the {CONFIG} of "
+            f"{from_hub} there"
         ) from error
 
 
-def load_file(path: Path, name: str, base: str, *, warn_of_gelu: Callable[[str], None]) -> nn.Module:
+def load_file(path: Path, name: str, base: str, folder: Path, *, warn_of_gelu: Callable[[str], None]) -> nn.Module:
     """Return the model of a weight file.
 
     Args:
         path: the file.
         name: of the backbone.
         base: the open_clip model that it has the shape of; differs from ``name`` for ViCLIP.
+        folder: as in ``build``.
         warn_of_gelu: called with the file's name if it is OpenAI's archive, whose activation is QuickGELU.
 
     Raises:
@@ -71,7 +78,7 @@ def load_file(path: Path, name: str, base: str, *, warn_of_gelu: Callable[[str],
     if vificlip:
         state[_WORD_EMBEDDINGS] = _word_embeddings(path, base)
         return viclip.use_imagenet_statistics(load_state(CLIP(**config), state, str(path), name))
-    model = build(config, path.parent) if name == base else viclip.build(config, frames)
+    model = build(config, folder) if name == base else viclip.build(config, frames)
     return load_state(model, state, str(path), name)
 
 
@@ -101,7 +108,7 @@ def _check_file(name: str, base: str, path: Path, size: int, _changed: int) -> N
     expected = model.state_dict()
     if lacks_words:
         del expected[_WORD_EMBEDDINGS]
-    _refuse_differences(expected, state, str(path), name)
+    _refuse_differences(expected, _with_scalars(expected, state), str(path), name)
 
 
 def own_names(state: dict[str, Tensor], name: str, base: str) -> tuple[dict[str, Tensor], int]:
@@ -112,7 +119,7 @@ def own_names(state: dict[str, Tensor], name: str, base: str) -> tuple[dict[str,
         return state, table.shape[1] if table is not None and table.ndim == 3 and table.shape[1] else viclip.FRAMES
     if is_vificlip(state):
         return from_vificlip(state), 0
-    config = open_clip.get_model_config(base)
+    config, state = open_clip.get_model_config(base), to_open_clip(state)
     if config.get("custom_text") or "hf_model_name" in config["text_cfg"]:
         state = dict(convert_to_custom_text_state_dict(state))  # the text tower of older files has no name of its own
         state.pop("text.transformer.embeddings.position_ids", None)  # a buffer of older transformers
@@ -126,17 +133,23 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, name:
         UserError: names, shapes or kinds of numbers differ; the message lists the differences.
     """
     expected = model.state_dict()
-    for scalar in ("logit_scale", "logit_bias"):  # some files hold them as vectors of one
-        if scalar in expected and scalar in state and expected[scalar].numel() == state[scalar].numel() == 1:
-            state = {**state, scalar: state[scalar].reshape(expected[scalar].shape)}
+    state = _with_scalars(expected, state)
     _refuse_differences(expected, state, source, name)
     model.load_state_dict(state)
     return model
 
 
+def _with_scalars(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return a file's tensors with scale and bias as numbers; some files hold them as vectors of one."""
+    for scalar in ("logit_scale", "logit_bias"):
+        if scalar in expected and scalar in state and expected[scalar].numel() == state[scalar].numel() == 1:
+            state = {**state, scalar: state[scalar].reshape(expected[scalar].shape)}
+    return state
+
+
 def _refuse_differences(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, name: str) -> None:
     if problems := key_differences(expected, state):
-        raise UserError(f"{source} does not hold the weights of {name}: {problems}")
+        raise UserError(f"{source} does not hold the weights of {name}: {problems}{hint(state, name)}")
 
 
 def _word_embeddings(path: Path, base: str) -> Tensor:
@@ -144,8 +157,6 @@ def _word_embeddings(path: Path, base: str) -> Tensor:
 
     ViFi-CLIP freezes them and leaves them out of its files.
     """
-    from vlmodels.clip import create_published
-
     local = next((p for p in sorted(path.parent.glob("openai.*")) if p != path), None)
     if local is not None:
         state, _ = read_weights(local)

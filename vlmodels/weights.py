@@ -113,6 +113,11 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str:
 
 def _read(path: Path) -> tuple[Any, bool]:
     """Return what a weight file holds, and whether it is a TorchScript archive."""
+    if path.suffix == ".npz":
+        raise UserError(
+            f"{path} holds arrays of NumPy, as big_vision saves them, and is not read; download open_clip's file of "
+            "these weights (open_clip_model.safetensors)"
+        )
     try:
         if path.suffix == ".safetensors":
             return load_file(path), False
@@ -135,8 +140,8 @@ def _read(path: Path) -> tuple[Any, bool]:
 
 
 def is_vificlip(state: Mapping[str, Tensor]) -> bool:
-    """Return whether these are the tensors of a ViFi-CLIP checkpoint, by their names."""
-    return any(name.startswith("image_encoder.") for name in state)
+    """Return whether these are the tensors of a ViFi-CLIP checkpoint, by their names; not of Apple's MobileCLIP."""
+    return any(name.startswith("image_encoder.") and not name.startswith("image_encoder.model.") for name in state)
 
 
 def from_vificlip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

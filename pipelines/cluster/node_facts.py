@@ -39,6 +39,7 @@ class Request(TypedDict):
 
     data: list[str]  # folders or URIs of ingested data
     weights: str  # a file, or ""
+    beside: list[str]  # files of its tokenizer
     out: str  # folder or URI of the runs
     shared: str  # a file in a local ``out`` that the driver wrote, or ""
     sources: str  # digest of the driver's sources: stores are opened by these alone; by any if it is ""
@@ -93,6 +94,7 @@ class MachineFacts(Versions):
 
     data: dict[str, DataFacts]
     weights: FileFacts
+    beside: dict[str, FileFacts]
     shared: Look | None
     out: str  # why it cannot be written, or ""
     cache: CacheFacts | None
@@ -112,6 +114,7 @@ def facts(request: Request, project: Sequence[str] = SOURCES) -> MachineFacts:
         **versions,
         "data": {where: _data(where, stores=stores) for where in request["data"]},
         "weights": _file(request["weights"]) if request["weights"] else {},
+        "beside": {path: _file(path) for path in request["beside"]},
         "shared": look(request["shared"]) if request["shared"] else None,
         "out": _unwritable(request["out"], shared=request["shared"], stores=stores),
         "cache": _cache() if request["cache"] else None,

@@ -12,7 +12,7 @@ from pathlib import Path
 from pipelines.cluster import node_facts
 from pipelines.cluster.ask_nodes import Ask, ask
 from pipelines.cluster.capacity import check_room, places
-from pipelines.cluster.node_facts import CacheFacts, DataFacts, GpuFacts, MachineFacts, Request
+from pipelines.cluster.node_facts import CacheFacts, DataFacts, FileFacts, GpuFacts, MachineFacts, Request
 from pipelines.cluster.view import CONNECTED, ClusterView, RayNode
 from pipelines.config.schema import ScaleConfig, TrainConfig
 from pipelines.storage.place import SCRATCH, is_uri, without_secrets
@@ -92,10 +92,13 @@ def _check_own_gpus(scale: ScaleConfig, node: RayNode) -> None:
 
 
 def _request(config: TrainConfig, data: Sequence[str]) -> Request:
+    from vlmodels.clip import files_beside  # torch: late
+
     weights = config.backbone.pretrained or ""
     return {
         "data": list(data),
         "weights": weights if is_file(weights) else "",
+        "beside": [str(file) for file in files_beside(config.backbone.name, weights)],
         "out": config.out if is_uri(config.out) else str(_local(config.out)),
         "shared": "",
         "sources": "",
@@ -152,13 +155,9 @@ def compare(here: MachineFacts, there: MachineFacts, *, promised: int = 0, share
     problems, notes = node_facts.compare_versions(here, there)
     for where, found in there["data"].items():
         problems += _data_problems(without_secrets(where), here["data"][where], found)
-    weights = there["weights"]
-    if "error" in weights:
-        problems.append(f"the weight file cannot be read there ({weights['error']}); copy it to the same path")
-    elif weights != here["weights"]:
-        problems.append(
-            f"the weight file is another one there ({weights['bytes']} bytes, sha256 {weights['sha256'][:12]}); copy it"
-        )
+    problems += _file_problems("the weight file", here["weights"], there["weights"])
+    for path, found in there["beside"].items():
+        problems += _file_problems(f"the tokenizer's {Path(path).name}", here["beside"][path], found)
     if there["shared"] != here["shared"]:
         problems.append(
             "runs would be kept on each machine by itself; --out must be a shared folder or a store (s3://...)"
@@ -172,6 +171,14 @@ def compare(here: MachineFacts, there: MachineFacts, *, promised: int = 0, share
         problems += room.problems
         notes += room.notes
     return Verdict(problems, notes)
+
+
+def _file_problems(name: str, own: FileFacts, found: FileFacts) -> list[str]:
+    if "error" in found:
+        return [f"{name} cannot be read there ({found['error']}); copy it to the same path"]
+    if found != own:
+        return [f"{name} is another one there ({found['bytes']} bytes, sha256 {found['sha256'][:12]}); copy it"]
+    return []
 
 
 def _data_problems(name: str, own: DataFacts, found: DataFacts) -> list[str]:

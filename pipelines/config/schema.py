@@ -24,6 +24,9 @@ class BackboneConfig:
 
     name: str = field(default="toy", metadata={"help": "toy, toy-viclip, ViCLIP-B-16 or -L-14, or an open_clip name"})
     pretrained: str | None = field(default=None, metadata={"help": "open_clip tag or weight file; none: random"})
+    statistics: Literal["own", "openai", "imagenet", "inception"] = field(
+        default="own", metadata={"help": "frames' mean and deviation; own: the weights'; imagenet: ViFi-CLIP's code"}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,6 +321,8 @@ class TrainConfig:
         # Data, weights, lists and descriptions have digests of their content (``Plan.name``), wherever they lie.
         plain["data"].pop("dir")
         plain["backbone"].pop("pretrained")
+        if self.backbone.statistics == "own":  # runs from before this setting keep their digests
+            plain["backbone"].pop("statistics")
         for name in ("lists", "labels", "base_labels", "novel_labels", "tests", "captions"):
             plain["protocol"].pop(name)
         return digest_of(plain)

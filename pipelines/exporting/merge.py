@@ -43,9 +43,14 @@ def merged_method(method: Method) -> Method | None:
     spec = method.backbone.spec
     model = copy.deepcopy(method.backbone.model)
     model.load_state_dict(tensors, strict=False)
-    backbone = Backbone(model, method.backbone.tokenizer, name=spec.name, weights=spec.weights, frames=spec.frames).to(
-        method.backbone.logit_scale.device
-    )
+    backbone = Backbone(
+        model,
+        method.backbone.tokenizer,
+        name=spec.name,
+        weights=spec.weights,
+        frames=spec.frames,
+        statistics=spec.statistics,
+    ).to(method.backbone.logit_scale.device)
     plain = methods.get("zeroshot")
     config = plain.Config(template=method.config.template, split_names=method.config.split_names)
     merged = plain(backbone, config).eval()

@@ -40,6 +40,7 @@ def identity(method: Method) -> dict[str, Any]:
             "name": spec.name,
             "weights": Path(spec.weights).name,  # a tag, or a file
             "digest": method.backbone.digest,
+            "statistics": spec.statistics,
             "family": "one sequence of all frames" if spec.joint else "frame by frame",
         },
     }

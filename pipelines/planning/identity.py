@@ -6,6 +6,7 @@ import functools
 import hashlib
 from pathlib import Path
 
+from pipelines.config.plain import digest_of
 from pipelines.storage.files import file_sha256
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +74,14 @@ def computing_files(root: Path) -> list[str]:
     """Return the files of ``COMPUTES`` but those of ``SHOWS``, relative to ``root`` and sorted."""
     found = {path.relative_to(root).as_posix() for pattern in COMPUTES for path in root.glob(pattern)}
     return sorted(found - SHOWS.keys())
+
+
+def tokenizer_digest(backbone: str, pretrained: str | None) -> str:
+    """Return the digest of a Hugging Face tokenizer and text tower beside a weight file; "" without such files."""
+    from vlmodels.clip import files_beside  # torch: late
+
+    files = {file.name: file_sha256(file) for file in files_beside(backbone, pretrained)}
+    return digest_of(files) if files else ""
 
 
 @functools.cache

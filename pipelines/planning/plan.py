@@ -13,7 +13,7 @@ from pipelines.config.plain import digest_of
 from pipelines.config.schema import TrainConfig
 from pipelines.planning.facts import PlanFacts
 from pipelines.planning.fit import Fitted, fit, shard_notes, view_notes
-from pipelines.planning.identity import code_version, weights_digest
+from pipelines.planning.identity import code_version, tokenizer_digest, weights_digest
 from pipelines.planning.sources import PlannedData, open_data
 from pipelines.planning.start import start_notes
 from pipelines.protocols.split import Split
@@ -87,6 +87,9 @@ class Plan:
             weights_digest(self.config.backbone.pretrained),
             hashlib.sha256(self.start.read_bytes()).hexdigest() if self.start else "",
         ]
+        backbone = self.config.backbone
+        if tokenizer := tokenizer_digest(backbone.name, backbone.pretrained):
+            parts.append(tokenizer)
         return f"{self.split.protocol}-{self.config.method}-{digest_of(parts)[:10]}"
 
 

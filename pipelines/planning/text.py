@@ -20,7 +20,7 @@ def describe_plan(plan: Plan, *, ahead: bool = False) -> str:
     share = -(-c.optim.batch_size // c.scale.workers)
     lines = [
         f"run        {plan.name}",
-        f"backbone   {c.backbone.name} ({_weights(c.backbone.pretrained)}), {f.frames} frames",
+        f"backbone   {c.backbone.name} ({_weights(c.backbone.pretrained)}), {f.frames} frames{_statistics(plan)}",
         f"method     {c.method} (preset {c.preset or 'none'}): "
         + ", ".join(f"{k}={v}" for k, v in c.method_config.items()),
         f"trains     {f.trainable:,} of {f.total:,} parameters; adapter {f.adapter_bytes / 1e6:.1f} MB",
@@ -40,6 +40,11 @@ def describe_plan(plan: Plan, *, ahead: bool = False) -> str:
 
         lines += forecast(plan)
     return "\n".join(lines)
+
+
+def _statistics(plan: Plan) -> str:
+    name = plan.config.backbone.statistics
+    return "" if name == "own" else f", normalised by the mean and deviation of {name}"
 
 
 def _decision_lines(plan: Plan) -> list[str]:

@@ -183,6 +183,8 @@ def _differences(summary: Summary, column: Column) -> Iterator[str]:
     weights = record.config.backbone.pretrained
     if weights is not None and weights != "openai" and not published_name(summary.backbone).startswith("ViCLIP"):
         yield f"weights from {Path(weights).name}"
+    if record.config.backbone.statistics != "own":
+        yield f"frames normalised by the mean and deviation of {record.config.backbone.statistics}"
     if summary.started_from:
         yield f"started from {summary.started_from}"
     if column.dataset == "hmdb51" and record.config.protocol.hmdb_names == "corrected":

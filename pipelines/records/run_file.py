@@ -136,10 +136,11 @@ class Scoring(JsonPart):
 
 
 class Backbone(JsonPart):
-    """The backbone's name and the file or name of its weights; None for random ones."""
+    """The backbone's name, the file or name of its weights (None: random), and its frames' mean and deviation."""
 
     name: str
     pretrained: str | None
+    statistics: str = "own"
 
 
 class ProtocolSettings(JsonPart):

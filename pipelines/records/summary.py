@@ -305,6 +305,12 @@ def started_from(record: RunRecord) -> str:
     return record.start.name or (start if start.startswith("models:/") else start.rstrip("/").rpartition("/")[2])
 
 
+def statistics_text(record: RunRecord) -> str:
+    """Return whose mean and deviation a run's frames were normalised by."""
+    name = record.config.backbone.statistics
+    return "the weights' own mean and deviation" if name == "own" else f"the mean and deviation of {name}"
+
+
 def views_text(record: RunRecord) -> str:
     """Return how a video is looked at: "8 frames, 4 x 3 views"."""
     scoring = record.scoring

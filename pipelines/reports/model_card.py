@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.config.protocols import PROTOCOLS
 from pipelines.records.run_file import RECORD, SELECTIONS, RunRecord, read
-from pipelines.records.summary import Summary, columns_of, headings, started_from, title, views_text
+from pipelines.records.summary import Summary, columns_of, headings, started_from, statistics_text, title, views_text
 from pipelines.reports.page import markdown
 from pipelines.storage.files import write_whole
 
@@ -98,6 +98,7 @@ def _what(record: RunRecord, adapter: Mapping[str, Any]) -> Iterator[str]:
             "Weights digest": facts.weights_digest,
             "Trainable parameters": f"{facts.trainable:,}{total}",
             "Input": f"{views_text(record)} a video",
+            "Frames normalised by": statistics_text(record),
         }
     )
 

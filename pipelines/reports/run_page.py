@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.config.plain import flatten
 from pipelines.records.run_file import PREDICTIONS, RECORD, SELECTIONS, RunRecord, read
-from pipelines.records.summary import Column, Summary, columns_of, headings, summarise, views_text
+from pipelines.records.summary import Column, Summary, columns_of, headings, statistics_text, summarise, views_text
 from pipelines.reports import decision_text
 from pipelines.reports.page import TEMPLATES, Picture, file_name, write_page
 
@@ -164,6 +164,7 @@ def description_of(summary: Summary) -> list[tuple[str, str]]:
     lines = [
         ("method", f"{record.method}{preset}"),
         ("backbone", f"{summary.backbone}, weights {record.config.backbone.pretrained or 'random'}"),
+        ("frames normalised by", statistics_text(record)),
         ("data", f"{record.dataset}: {record.facts.split_source}"),
         ("views", f"{views_text(record)} a video, {record.scoring.average} averaged over views"),
         *start,

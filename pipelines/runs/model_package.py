@@ -22,7 +22,14 @@ _SOME_LABELS = ("a person walks", "a ball rolls")
 
 
 def write_package(
-    folder: Path, run_dir: Path, *, about: Any, card: str, own_classes: bool, weights: Sequence[Path] = ()
+    folder: Path,
+    run_dir: Path,
+    *,
+    about: Any,
+    card: str,
+    own_classes: bool,
+    backbone: str,
+    weights: Sequence[Path] = (),
 ) -> None:
     """Write the folder of a registered model.
 
@@ -35,6 +42,7 @@ def write_package(
         about: MLflow's ``Model`` with identity and metadata.
         card: Markdown for README.md.
         own_classes: whether the model has classes of its own.
+        backbone: name of its backbone.
         weights: files of the backbone that travel with it.
     """
     import mlflow.pyfunc
@@ -50,7 +58,7 @@ def write_package(
         python_model=registered_model.__file__,
         artifacts={"run": str(run_dir), **{f"weights{n}": str(path) for n, path in enumerate(weights)}},
         code_paths=[str(Path(vlmodels.__file__).parent)],
-        pip_requirements=needed_packages(),
+        pip_requirements=needed_packages(backbone),
         signature=signature(),
         input_example=([example_video()], params),
         mlflow_model=about,
@@ -58,13 +66,17 @@ def write_package(
     write_whole(folder / CARD, lambda part: part.write_text(card, encoding="utf-8"))
 
 
-def needed_packages() -> list[str]:
+def needed_packages(backbone: str) -> list[str]:
     """Return what a registered model needs beside its own copy of ``vlmodels``, each pinned to the version here.
+
+    timm and transformers are among it where the backbone has a tower or tokenizer of theirs.
 
     ``vidadapt`` itself is not among them: it is on no index, and whoever registers that name there would be installed.
     Nor are local versions ("2.9.1+cu128"), which no index but torch's own has.
     """
-    return [f"{name}=={version(name).partition('+')[0]}" for name in _NEEDED]
+    from vlmodels.clip import needed_by
+
+    return [f"{name}=={version(name).partition('+')[0]}" for name in (*_NEEDED, *needed_by(backbone))]
 
 
 def signature() -> Any:

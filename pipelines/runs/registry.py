@@ -204,25 +204,36 @@ class _Registration:
                 about=about,
                 card=self._card(self.aliased or f"models:/{model.model_id}"),
                 own_classes=bool(self.adapter.classes) and self.record.protocol != "retrieval",
+                backbone=self.adapter.backbone.name,
                 weights=self._weights(),
             )
             self._patiently(lambda: self.client.log_model_artifacts(model.model_id, str(folder)))
 
     def _weights(self) -> Sequence[Path]:
-        """Return the backbone's weight file if it is to travel; say where it will be needed if it is not."""
+        """Return the backbone's weight file and tokenizer if they are to travel; else say where they will be needed."""
+        from vlmodels.adapter_facts import hub_name, recorded_beside
+
         backbone = self.adapter.backbone
         if backbone.file is None:
+            if name := hub_name(backbone.name):
+                self.say(
+                    f"{self.record.name}: the model needs the weights '{backbone.weights}' and the tokenizer '{name}' "
+                    "of the Hugging Face hub wherever it is loaded, downloaded there before if it is offline"
+                )
             return ()
         path = Path(backbone.weights)
         if not self.tracking.include_weights:
+            tokenizer = f", and {', '.join(backbone.beside)} beside it," if backbone.beside else ""
             self.say(
-                f"{self.record.name}: the model needs {path.name} (SHA-256 {backbone.file.sha256[:12]}) wherever it is "
-                "loaded: VIDADAPT_WEIGHTS=FILE there, or --set tracking.include_weights=true puts it into the model"
+                f"{self.record.name}: the model needs {path.name} (SHA-256 {backbone.file.sha256[:12]}){tokenizer} "
+                "wherever it is loaded: VIDADAPT_WEIGHTS=FILE there, or --set tracking.include_weights=true puts it "
+                "into the model"
             )
             return ()
         if not path.is_file():
             raise UserError(f"{path} is not here, and tracking.include_weights=true puts it into the model")
-        return (path,)
+        folder = recorded_beside(backbone, str(self.run_dir / ADAPTER), path)
+        return (path, *(folder / name for name in backbone.beside if folder is not None))
 
     def _card(self, source: str) -> str:
         import dataclasses

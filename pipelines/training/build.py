@@ -34,13 +34,20 @@ def build_method(config: TrainConfig, *, frames: int, classes: Sequence[str], me
     import torch
 
     from vlmodels import methods
-    from vlmodels.clip import create
+    from vlmodels.clip import create, weight_file
     from vlmodels.methods.base import config_from_plain
 
     cls = methods.get(config.method)
+    file = weight_file(config.backbone.name, config.backbone.pretrained)
     place = torch.device("meta") if meta else contextlib.nullcontext()
     with place:
-        backbone = create(config.backbone.name, weights=None if meta else config.backbone.pretrained, num_frames=frames)
+        backbone = create(
+            config.backbone.name,
+            weights=None if meta else config.backbone.pretrained,
+            num_frames=frames,
+            statistics=config.backbone.statistics,
+            beside=None if file is None else file.parent,
+        )
         return cls(backbone, config_from_plain(cls, config.method_config), classes)
 
 

@@ -51,7 +51,16 @@ def machine(name: str = "a", *, address: str = "", **resources: float) -> RayNod
 
 def request(**changes) -> Request:
     """A request for nothing but the versions, with changes."""
-    nothing = {"data": [], "weights": "", "out": "", "shared": "", "sources": "", "cache": False, "gpus": False}
+    nothing = {
+        "data": [],
+        "weights": "",
+        "beside": [],
+        "out": "",
+        "shared": "",
+        "sources": "",
+        "cache": False,
+        "gpus": False,
+    }
     return nothing | changes
 
 

@@ -11,12 +11,14 @@ from safetensors.torch import save_file
 
 from pipelines.storage.files import file_sha256
 from tests.helpers.tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method
+from tests.helpers.tiny_tokenizers import add_model, save_tokenizer, save_weights
 from vlmodels import methods
 from vlmodels.checkpoint import load_adapter, load_into, load_tensors, save_adapter, save_tensors
 from vlmodels.clip import create
 from vlmodels.errors import UserError
 from vlmodels.methods.adaptformer import AdaptFormer
 from vlmodels.methods.msta import MSTA
+from vlmodels.methods.zeroshot import ZeroShot
 from vlmodels.toy import TOY_WEIGHTS
 
 
@@ -176,6 +178,58 @@ def test_a_file_that_only_an_adapter_names_is_not_opened(on_a_file, tmp_path):
         rewrite_facts(path, lambda about, named=named: about["backbone"].update(weights=named))
         with pytest.raises(UserError, match=r"not on this machine|have changed since|cannot be read"):
             load_adapter(path)
+
+
+@pytest.fixture
+def on_a_tokenizer(tmp_path, monkeypatch):
+    """An adapter on weights in a file, with a Hugging Face tokenizer beside it."""
+    config = add_model(monkeypatch)
+    weights = tmp_path / "weights" / "w.safetensors"
+    save_tokenizer(weights.parent)
+    save_weights(config, weights)
+    method = ZeroShot(create("tiny-hf", weights=weights), ZeroShot.Config(template="{}"))
+    method.set_classes(["a dog walking", "a person kicking"])
+    (tmp_path / "package" / "run").mkdir(parents=True)
+    return weights, save_adapter(tmp_path / "package" / "run", method)
+
+
+def test_a_tokenizer_is_known_by_its_files(on_a_tokenizer, tmp_path):
+    weights, path = on_a_tokenizer
+    files = [weights.parent / name for name in ("tokenizer.json", "tokenizer_config.json")]
+    recorded = read_facts(path)["backbone"]["beside"]
+    assert recorded == {f.name: {"bytes": f.stat().st_size, "sha256": file_sha256(f)} for f in files}
+    assert load_adapter(path).method.backbone.fits("a dog")
+    elsewhere = tmp_path / "other" / "w.safetensors"
+    elsewhere.parent.mkdir()
+    shutil.copy(weights, elsewhere)
+    where = load_adapter(path, weights=elsewhere).method.backbone.tokenizer.source
+    assert where == weights.parent, "as there is none beside the other file"
+
+
+def test_a_tokenizer_that_changed_or_left_is_asked_for(on_a_tokenizer):
+    weights, path = on_a_tokenizer
+    save_tokenizer(weights.parent, "bert")
+    with pytest.raises(UserError, match=r"tokenizer that is not here.*tokenizer.json \(SHA-256 .*beside .*w.safe"):
+        load_adapter(path)
+    (weights.parent / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="tokenizer that is not here"):
+        load_adapter(path, weights=weights)
+
+
+def test_weights_and_tokenizer_that_travel_are_found_beside_the_run(on_a_tokenizer):
+    weights, path = on_a_tokenizer
+    for file in list(weights.parent.iterdir()):
+        shutil.move(file, path.parent.parent / file.name)
+    backbone = load_adapter(path).method.backbone
+    assert backbone.tokenizer.source == path.parent.parent
+    assert backbone.fits("a dog")
+
+
+def test_a_path_is_no_name_of_a_tokenizers_file(on_a_tokenizer):
+    _, path = on_a_tokenizer
+    rewrite_facts(path, lambda about: about["backbone"]["beside"].update({"../x": {"bytes": 1, "sha256": "0" * 64}}))
+    with pytest.raises(UserError, match="no file of a tokenizer"):
+        load_adapter(path)
 
 
 def test_an_earlier_adapter_names_a_file_without_its_hash(on_a_file):

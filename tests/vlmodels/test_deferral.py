@@ -11,7 +11,7 @@ import types
 
 import pytest
 
-from vlmodels.deferral import Deferral, StandIn
+from vlmodels.deferral import ABSENT, Deferral, StandIn
 
 FILES = {
     "__init__": "__version__ = '1.0'\n__all__ = ['big', 'helper']\nlog.append(__name__)\n"
@@ -53,7 +53,11 @@ def installed(tmp_path, monkeypatch):
         for file, code in FILES.items():
             (tmp_path / name / f"{file}.py").write_text(changes.get(file, code).replace("PACKAGE", name))
         importlib.invalidate_caches()
-        served = {("friend", f"{name}.helper"): lambda: "stand-in", ("friend", f"{name}.parts.Big"): None}
+        served = {
+            ("friend", f"{name}.helper"): lambda: "stand-in",
+            ("friend", f"{name}.parts.Big"): None,
+            ("friend", f"{name}.big"): ABSENT,
+        }
         options = {key: value for key, value in changes.items() if key not in FILES}
         deferral = Deferral(name, (name, f"{name}.parts"), served, **options)
         deferral.install()
@@ -128,6 +132,35 @@ def test_friends_get_stand_ins_until_the_package_is_there(installed):
     exec(ask.replace("PACKAGE", package.name), vars(friend))
     assert friend.result == "real help"
     assert friend.Mine is sys.modules[f"{package.name}.parts"].Big, "the real class is in its place"
+
+
+def test_a_friend_who_is_to_do_without_a_name_is_told_that_there_is_none(installed):
+    package = installed()
+    code = "try:\n    from PACKAGE import big\nexcept ImportError:\n    big = None"
+    assert package.run(code, "friend").big is None
+    assert not package.loaded
+    assert package.run("from PACKAGE import big").big().size == 3
+
+
+def test_a_package_that_puts_another_module_in_its_place_is_found_by_who_held_the_stand_in(installed):
+    lazy = (
+        "import sys, types\nlog.append(__name__)\n"
+        "class Lazy(types.ModuleType):\n"
+        "    def __getattr__(self, name):\n"
+        "        if name != 'big': raise AttributeError(name)\n"
+        "        from PACKAGE.parts import big\n"
+        "        return big\n"
+        "lazy = Lazy(__name__)\nlazy.__path__, lazy.__spec__ = __path__, __spec__\nsys.modules[__name__] = lazy\n"
+    )
+    package = installed(__init__=lazy)
+    friend = package.run("import PACKAGE as mine\nfrom PACKAGE.parts import Big as Mine", "friend")
+    assert type(friend.mine) is StandIn
+    assert not package.loaded
+    other = package.run("from PACKAGE import big\nimport PACKAGE as whole")
+    assert friend.mine.big is other.big is other.whole.big
+    assert friend.Mine is sys.modules[f"{package.name}.parts"].Big
+    assert not hasattr(friend.mine, "nothing")
+    assert sorted(package.log) == sorted(set(package.log)), "no file runs twice"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 TRAIN = """
 import hashlib, json, os, sys
 if "plain" in sys.argv:
-    import torch._dynamo, timm
+    import torch._dynamo, timm, transformers.utils
 import vlmodels
 import torch
 import torch.distributed as dist
@@ -22,7 +22,8 @@ from torchvision.transforms import v2
 from torch.nn.parallel import DistributedDataParallel
 
 def is_loaded():
-    return [name for name in ("torch._dynamo.eval_frame", "timm.models") if name in sys.modules]
+    parts = ("torch._dynamo.eval_frame", "timm.models", "transformers.utils")
+    return [name for name in parts if name in sys.modules]
 
 with torch.device("meta"):
     assert torch.nn.Linear(3, 4)(torch.randn(2, 3)).shape == (2, 4)
@@ -107,6 +108,24 @@ assert timm_model.timm is timm and timm_model.Mlp is timm.layers.Mlp and timm_mo
 assert timm_model.AbsAttentionPool2d is timm.layers.AttentionPool2d
 assert timm.__version__
 """
+TRANSFORMERS = """
+import sys, vlmodels, open_clip
+from open_clip import coca_model, hf_model
+assert "transformers.utils" not in sys.modules
+assert not coca_model._has_transformers and set(coca_model.GENERATION_TYPES.values()) == {None, "beam_search"}
+sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=20)
+from transformers import RobertaConfig
+encoder = hf_model.HFTextEncoder("", 4, RobertaConfig(**sizes), "mean_pooler", "linear")
+import torch, transformers
+assert encoder(torch.tensor([[0, 5, 2]])).shape == (1, 4)
+assert hf_model.AutoModel is hf_model.transformers.AutoModel is transformers.AutoModel
+assert hf_model.BaseModelOutput is transformers.modeling_outputs.BaseModelOutput
+assert hf_model.transformers.__version__ == transformers.__version__
+"""
+COCA = """
+import open_clip.coca_model
+print(open_clip.coca_model._has_transformers, open_clip.coca_model.GENERATION_TYPES)
+"""
 
 
 @functools.cache
@@ -118,7 +137,7 @@ def trained(*flags):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_training_needs_neither_and_computes_the_same_bits():
+def test_training_needs_none_and_computes_the_same_bits():
     deferred, plain = trained(), trained("plain")
     assert deferred["loaded"] == []
     assert "torch._dynamo.eval_frame" in plain["loaded"]
@@ -137,11 +156,23 @@ def test_towers_of_timm_work():
     assert done.returncode == 0, done.stderr
 
 
+def test_text_towers_of_transformers_work():
+    done = subprocess.run([sys.executable, "-c", TRANSFORMERS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_captioners_have_of_transformers_what_they_have_without_this():
+    codes = (COCA, f"import vlmodels\n{COCA}")
+    plain, deferred = (subprocess.run([sys.executable, "-c", code], capture_output=True, check=True) for code in codes)
+    assert plain.stdout == deferred.stdout
+
+
 @pytest.mark.parametrize(
-    ("package", "version"), [("torch", "2.14.1"), ("torchvision", "0.29.1"), ("open_clip_torch", "3.3.0")]
+    ("package", "version"),
+    [("torch", "2.14.1"), ("torchvision", "0.29.1"), ("open_clip_torch", "3.3.0"), ("transformers", "5.24.0")],
 )
 def test_the_versions_are_those_it_was_written_for(package, version):
-    """After an upgrade: see who imports ``torch._dynamo`` and timm now (``python -X importtime``), then set these."""
+    """After an upgrade: see who imports them now (``python -X importtime``), then set these."""
     assert importlib.metadata.version(package).split("+")[0] == version
 
 

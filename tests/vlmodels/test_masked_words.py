@@ -14,8 +14,13 @@ NAMES = ["Pushing [something], (without) it falling", "child's_play", "doing a s
 
 
 @pytest.fixture(scope="module")
-def tokenize():
-    return tiny_backbone().tokenize
+def backbone():
+    return tiny_backbone()
+
+
+@pytest.fixture(scope="module")
+def tokenize(backbone):
+    return backbone.tokenize
 
 
 def masker(names=NAMES, template="a video of {}", template_words=True):
@@ -41,14 +46,14 @@ def test_words_of_the_real_lists(shared_data):
     assert not [word for word in words if word != vocabulary_form(word)]
 
 
-def test_a_fifth_of_the_words_is_masked_whole(tokenize, shared_data):
+def test_a_fifth_of_the_words_is_masked_whole(backbone, tokenize, shared_data):
     """Each label stands at a mask's token; the other words keep their pieces."""
     names = real_names(shared_data, "ssv2_labels.csv")[::4] + real_names(shared_data, "kinetics_400_labels.csv")[::8]
     hide = masker(names)
     mask = int(tokenize(["mask"])[0, 1])
     words = {number: word for word, number in hide.vocabulary.items()}
     for name in names:
-        tokens, labels = hide([name], tokenize)
+        tokens, labels = hide([name], backbone)
         prompt = f"a video of {name}".lower().split()
         if len(tokenize([" ".join(prompt)])[0]) == 20:
             continue  # beyond the tiny context
@@ -65,7 +70,7 @@ def test_a_fifth_of_the_words_is_masked_whole(tokenize, shared_data):
         assert sorted(kept) == sorted(whole)
 
 
-def test_labels_stand_where_the_word_was_however_many_pieces_it_had(tokenize):
+def test_labels_stand_where_the_word_was_however_many_pieces_it_had(backbone, tokenize):
     torch.manual_seed(0)
     hide, seen = masker(["doing a somersault backwards"]), set()
     pieces = len(tokenize(["somersault"])[0]) - 2
@@ -73,7 +78,7 @@ def test_labels_stand_where_the_word_was_however_many_pieces_it_had(tokenize):
     first = {"video": {2}, "of": {3}, "doing": {4}, "a": {1, 5}, "somersault": {6}, "backwards": {6 + pieces}}
     words = {number: word for word, number in hide.vocabulary.items()}
     for _ in range(40):
-        _, labels = hide(["doing a somersault backwards"], tokenize)
+        _, labels = hide(["doing a somersault backwards"], backbone)
         (place,) = (labels[0] >= 0).nonzero().flatten().tolist()
         word = words[int(labels[0, place])]
         assert place in first[word]
@@ -82,44 +87,44 @@ def test_labels_stand_where_the_word_was_however_many_pieces_it_had(tokenize):
 
 
 @pytest.mark.parametrize(("words", "count"), [(1, 1), (7, 1), (8, 2), (12, 2), (13, 3)])
-def test_the_number_masked_is_rounded_and_at_least_one(words, count, tokenize):
+def test_the_number_masked_is_rounded_and_at_least_one(words, count, backbone):
     name = " ".join(["jump"] * words)
-    assert (masker([name], "{}")([name], tokenize)[1] >= 0).sum() == count
+    assert (masker([name], "{}")([name], backbone)[1] >= 0).sum() == count
 
 
-def test_template_words_can_be_spared(tokenize):
+def test_template_words_can_be_spared(backbone):
     for template in ("a video of {}.", "{}, a video", "action:{} in a video"):
         hide = masker(["doing_sports"], template, template_words=False)
         words = {number: word for word, number in hide.vocabulary.items()}
         seen = set()
         for _ in range(20):
-            labels = hide(["doing_sports"], tokenize)[1]
+            labels = hide(["doing_sports"], backbone)[1]
             seen |= {words[number] for number in labels[labels >= 0].tolist()}
         assert seen == {"action:doing" if "action" in template else "doing", "sports"}
 
 
-def test_words_beyond_the_vocabulary_are_never_masked(tokenize):
+def test_words_beyond_the_vocabulary_are_never_masked(backbone, tokenize):
     hide = masker(["jump"], "{}")
-    assert (hide(["run fast"], tokenize)[1] == -100).all()
+    assert (hide(["run fast"], backbone)[1] == -100).all()
     for _ in range(10):
-        tokens, labels = hide(["run and jump"], tokenize)
+        tokens, labels = hide(["run and jump"], backbone)
         assert (labels >= 0).nonzero().tolist() == [[0, 3]]
         assert tokens[0, 3] == tokenize(["mask"])[0, 1]
 
 
-def test_a_prompt_beyond_the_context_is_cut_with_its_labels(tokenize):
+def test_a_prompt_beyond_the_context_is_cut_with_its_labels(backbone, tokenize):
     name = " ".join(["jump"] * 40)
     hide = masker([name], "{}")
     for _ in range(10):
-        tokens, labels = hide([name], tokenize)
+        tokens, labels = hide([name], backbone)
         assert tokens.shape == labels.shape == (1, 20)
         assert torch.equal(labels[0] >= 0, tokens[0] == tokenize(["mask"])[0, 1])
 
 
-def test_the_draw_follows_torchs_seed(tokenize):
+def test_the_draw_follows_torchs_seed(backbone):
     def draw(seed):
         torch.manual_seed(seed)
-        return masker()(NAMES * 4, tokenize)[1].tolist()
+        return masker()(NAMES * 4, backbone)[1].tolist()
 
     assert draw(1) == draw(1)
     assert draw(1) != draw(2)

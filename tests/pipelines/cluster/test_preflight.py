@@ -32,6 +32,7 @@ HERE = {
     "sources": "a" * 64,
     "data": {"s3://bucket/data": {"digest": "d", "layout": "l", "bytes": 40_000_000_000, "largest": 300_000_000}},
     "weights": {"bytes": 4, "sha256": "f" * 64},
+    "beside": {"/w/tokenizer.json": {"bytes": 5, "sha256": "e" * 64}},
     "shared": None,
     "out": "",
     "cache": None,
@@ -75,6 +76,11 @@ def test_a_machine_like_this_one_is_fine():
         ),
         ({"weights": {"error": "No such file or directory"}}, "weight file cannot be read there (No such file"),
         ({"weights": {"bytes": 3}}, "weight file is another one there (3 bytes, sha256 ffffffffffff)"),
+        (
+            {"beside": {"/w/tokenizer.json": {"error": "No such file"}}},
+            "tokenizer's tokenizer.json cannot be read there",
+        ),
+        ({"beside": {"/w/tokenizer.json": {"bytes": 3}}}, "tokenizer's tokenizer.json is another one there (3 bytes"),
         ({"shared": (4, b"else")}, "--out must be a shared folder or a store"),
         ({"out": "s3://b: ACCESS_DENIED"}, "runs cannot be written from there: s3://b: ACCESS_DENIED"),
         (

@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from pipelines.cluster.node_facts import sources_digest
-from pipelines.planning.identity import ROOT, SHOWS, code_version, computing_files, digest_of_computing, weights_digest
+from pipelines.planning.identity import (
+    ROOT,
+    SHOWS,
+    code_version,
+    computing_files,
+    digest_of_computing,
+    tokenizer_digest,
+    weights_digest,
+)
 from vlmodels.toy import TOY_WEIGHTS
 
 WORKER = "pipelines/runs/worker.py"
@@ -150,6 +158,19 @@ def test_a_new_a_moved_and_a_removed_file_change_the_version(checkout):
 def test_machines_are_compared_by_more_than_names_runs():
     assert re.fullmatch("[0-9a-f]{64}", code_version())
     assert sources_digest() != code_version()
+
+
+def test_a_tokenizer_beside_the_weights_is_part_of_a_runs_name_where_the_backbone_reads_it(tmp_path):
+    weights = tmp_path / "a.pt"
+    weights.write_bytes(b"1234")
+    assert tokenizer_digest("ViT-B-16-SigLIP2", str(weights)) == ""
+    digests = set()
+    for content in ("{}", "[]"):
+        (tmp_path / "tokenizer.json").write_text(content)
+        digests.add(tokenizer_digest("ViT-B-16-SigLIP2", str(weights)))
+    assert len(digests - {""}) == 2
+    assert tokenizer_digest("PE-Core-B-16", str(weights)) == tokenizer_digest("toy", "toy") == ""
+    assert tokenizer_digest("ViT-B-16-SigLIP2", None) == tokenizer_digest("ViT-B-16-SigLIP2", "webli") == ""
 
 
 def test_weights_are_named_by_their_content(tmp_path):

@@ -17,14 +17,15 @@ from vlmodels.video import read_clip
 
 
 def test_a_registered_model_pins_what_it_needs_and_names_nothing_that_a_stranger_could_register():
-    pins = dict(line.split("==") for line in needed_packages())
+    pins, of_clip = (dict(line.split("==") for line in needed_packages(name)) for name in ("ViT-B-16-SigLIP2", "toy"))
     assert "vidadapt" not in pins
+    assert pins.keys() - of_clip.keys() == {"timm", "transformers", "sentencepiece"}
     assert all(version(name).partition("+")[0] == pinned for name, pinned in pins.items())
 
 
 def test_pins_are_versions_that_an_index_has(monkeypatch):
     monkeypatch.setattr(model_package, "version", lambda name: "2.9.1+cu128")
-    assert "torch==2.9.1" in needed_packages()
+    assert "torch==2.9.1" in needed_packages("toy")
 
 
 def test_what_vlmodels_imports_at_once_is_among_it():
@@ -36,7 +37,7 @@ def test_what_vlmodels_imports_at_once_is_among_it():
             elif isinstance(node, ast.Import):
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
     others = imported - sys.stdlib_module_names - {"vlmodels"}
-    pins = {line.partition("==")[0].replace("-", "_") for line in needed_packages()}
+    pins = {line.partition("==")[0].replace("-", "_") for line in needed_packages("toy")}
     owners = packages_distributions()
     assert not [name for name in others if not {o.replace("-", "_") for o in owners.get(name, [name])} & pins]
 

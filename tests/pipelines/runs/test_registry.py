@@ -15,6 +15,7 @@ from pipelines.runs.registry import register_model
 from pipelines.runs.run import run_training
 from pipelines.runs.tracking import connect
 from tests.helpers import small_runs
+from tests.helpers.tiny_tokenizers import add_model, save_tokenizer, save_weights
 from vlmodels.errors import UserError
 from vlmodels.toy import TOY_WEIGHTS
 
@@ -206,6 +207,45 @@ def test_weights_in_a_file_are_asked_for_or_travel(store, runs, monkeypatch):
             register_model(folder, dataclasses.replace(carries, register="late"), run_id, print)
     finally:
         hidden.rename(weights)
+
+
+def test_a_tokenizer_of_hugging_face_is_asked_for_or_travels_too(tmp_path, monkeypatch):
+    import mlflow
+
+    import vlmodels
+
+    weights = tmp_path / "elsewhere" / "w.safetensors"
+    save_weights(add_model(monkeypatch), weights)
+    save_tokenizer(weights.parent)
+    uri = f"sqlite:///{tmp_path}/runs/mlflow.db"
+    settings = ("optim.epochs=2", f"tracking.uri={uri}", "tracking.system_metrics_s=0")
+    of_backbone = ("backbone.name=tiny-hf", f"backbone.pretrained={weights}", "backbone.statistics=imagenet")
+    data = small_runs.make_data(tmp_path)
+    config = small_runs.config_of(data, tmp_path / "runs", *settings, *of_backbone, workers=1, method="adaptformer")
+    plan = plan_run(config)
+    run = run_training(plan, say=lambda _: None)
+    store = (uri, [(tmp_path / "runs" / run.record.name, run.record.tracking.run_id)])
+    said = register(store)[1]
+    assert "w.safetensors" in said
+    assert "tokenizer.json, tokenizer_config.json beside it" in said
+    folder, run_id = store[1][0]
+    carries = TrackingConfig(uri=uri, register="whole", include_weights=True)
+    register_model(folder, carries, run_id, print)
+    needs, whole = (Path(model_of(store, name).artifact_location.removeprefix("file://")) for name in ("m", "whole"))
+    assert {"transformers", "sentencepiece"} < {
+        line.partition("==")[0] for line in (needs / "requirements.txt").read_text().splitlines()
+    }
+    hidden = weights.parent.rename(tmp_path / "hidden")
+    assert vlmodels.load(whole).method.backbone.fits("a dog")
+    assert vlmodels.load(whole).method.backbone.spec.statistics == "imagenet"
+    assert mlflow.pyfunc.load_model(str(whole)).predict(["/no.mp4"])[0]["status"] == "failed"
+    with pytest.raises(UserError, match="VIDADAPT_WEIGHTS=FILE"):
+        vlmodels.load(needs)
+    monkeypatch.setenv("VIDADAPT_WEIGHTS", str(hidden / weights.name))
+    assert mlflow.pyfunc.load_model(str(needs)).predict(["/no.mp4"])[0]["status"] == "failed"
+    save_tokenizer(hidden, "bert")
+    with pytest.raises(UserError, match="tokenizer that is not here"):
+        mlflow.pyfunc.load_model(str(needs))
 
 
 def test_an_upload_that_fails_leaves_no_version(store):

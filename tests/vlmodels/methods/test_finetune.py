@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from tests.helpers.tiny_clip import CLASSES, tiny_backbone, tiny_frames, tiny_method, train
+from tests.helpers.tiny_families import FAMILIES, tiny_family_backbone
 from vlmodels.checkpoint import load_adapter, save_adapter
 from vlmodels.clip import create
 from vlmodels.methods.finetune import FineTune
@@ -102,3 +104,24 @@ def test_presets_are_the_released_settings():
 def test_learns_the_clips_that_it_sees(towers):
     losses = train(tiny_method(FineTune, Config(towers=towers)), 30, lr=1e-3)
     assert losses[-1] < (0.98 if towers == "text" else 0.5) * losses[0]
+
+
+@pytest.fixture
+def group():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_tensor_that_trains_gets_a_gradient_as_ddp_asks(family, group):
+    """The bias of SigLIP's loss has no part in a softmax over classes and stays frozen (mlfoundations/open_clip#1076)."""
+    method = FineTune(tiny_family_backbone(family), Config()).train()
+    method.set_classes(CLASSES)
+    bias = method.backbone.model.logit_bias
+    assert bias is None or not bias.requires_grad
+    model = DistributedDataParallel(method)
+    for _ in range(2):  # the second step finds out
+        torch.nn.functional.cross_entropy(model(tiny_frames()).logits, torch.tensor([0, 1])).backward()
+    assert not [name for name, p in method.named_parameters() if p.requires_grad and p.grad is None]
+    assert bias is None or (bias == -10 and bias.grad is None)
