@@ -1,6 +1,7 @@
 """Published numbers to compare ours with: sizes and costs of the papers' models, and their scores.
 
-The scores are in ``assets/published.csv``, one value and its table in each row. Where the described model cannot have
+The scores are in ``assets/published.csv``, one value and its table in each row, and further zero-shot scores of
+backbones in ``assets/published_backbones.csv``. Where the described model cannot have
 the printed size or cost, the remark says so; our numbers are counted (``vlmodels/describe.py``).
 """
 
@@ -10,7 +11,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-_SCORES = Path(__file__).parent / "assets" / "published.csv"
+_ASSETS = Path(__file__).parent / "assets"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,21 @@ class Score:
     metric: str
     value: str
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroShot:
+    """A backbone's published zero-shot top-1 on a data set, in percent, with its source.
+
+    ``tag`` names its weights; ``remark`` says what differs from CLIP's protocol, such as other class names.
+    """
+
+    backbone: str
+    tag: str
+    dataset: str
+    value: str
+    source: str
+    remark: str = ""
 
 
 _CLIP, _VICLIP = "ViT-B-16", "ViCLIP-B-16"
@@ -181,8 +197,18 @@ FIGURES: tuple[Figure, ...] = (
 
 def scores() -> list[Score]:
     """Return every published score, in the order of the file."""
-    with _SCORES.open(newline="", encoding="utf-8") as file:
+    with (_ASSETS / "published.csv").open(newline="", encoding="utf-8") as file:
         return [Score(**row) for row in csv.DictReader(file)]
+
+
+def zero_shot_scores() -> list[ZeroShot]:
+    """Return every published zero-shot score of a frozen backbone; OpenAI's weights have their QuickGELU name."""
+    known = [s for s in scores() if (s.method, s.protocol, s.metric) == ("zeroshot", "zero_shot", "top1")]
+    quick = {_CLIP: f"{_CLIP}-quickgelu"}
+    tags = {_CLIP: "openai", _VICLIP: "released"}
+    found = [ZeroShot(quick.get(s.backbone, s.backbone), tags[s.backbone], s.dataset, s.value, s.source) for s in known]
+    with (_ASSETS / "published_backbones.csv").open(newline="", encoding="utf-8") as file:
+        return [*found, *(ZeroShot(**row) for row in csv.DictReader(file))]
 
 
 def figure(method: str, preset: str | None, backbone: str, frames: int) -> Figure | None:
