@@ -39,11 +39,12 @@ def build(config: Mapping[str, Any], folder: Path | None = None) -> nn.Module:
     own = {name: value for name, value in config.items() if name != "custom_text"}
     from_hub = config["text_cfg"].get("hf_model_name")
     if not from_hub:
-        return CustomTextCLIP(**own) if config.get("custom_text") else CLIP(**own)
+        plain: nn.Module = CustomTextCLIP(**own) if config.get("custom_text") else CLIP(**own)
+        return plain
     source = folder if folder is not None and has_config(folder) else hub_folder(str(from_hub))
     text = {**own["text_cfg"], "hf_model_name": str(source), "hf_model_pretrained": False}
     try:
-        return CustomTextCLIP(**{**own, "text_cfg": text})
+        model: nn.Module = CustomTextCLIP(**{**own, "text_cfg": text})
     except ImportError as error:
         raise UserError(
             f"the text tower of {from_hub} needs transformers: pip install transformers ({error})"
@@ -54,6 +55,7 @@ def build(config: Mapping[str, Any], folder: Path | None = None) -> nn.Module:
             f"the configuration of the text tower in {source} cannot be read ({reason}); put the {CONFIG} of "
             f"{from_hub} there"
         ) from error
+    return model
 
 
 def load_file(path: Path, name: str, base: str, folder: Path, *, warn_of_gelu: Callable[[str], None]) -> nn.Module:
