@@ -123,7 +123,8 @@ class Video(VideoView):
         if visual.final_ln_after_pool:
             mean: Tensor = visual.ln_post(reduce(x[:, 1:], "n token d -> n d", "mean"))
             return mean
-        return reduce(visual.ln_post(x)[:, 1:], "n token d -> n d", "mean")
+        tokens: Tensor = visual.ln_post(x)
+        return reduce(tokens[:, 1:], "n token d -> n d", "mean")
 
     def project(self, x: Tensor) -> Tensor:
         """Return features (...,E) of normed tokens (...,D)."""

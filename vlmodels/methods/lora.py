@@ -80,7 +80,7 @@ class LoRA(Method):
     def merged(self) -> dict[str, Tensor]:
         """Return the attention weights with their updates."""
         names = {id(tensor): name for name, tensor in self.backbone.model.named_parameters()}
-        found = {}
+        found: dict[str, Tensor] = {}
         for tower, updates in zip(get_args(Tower), (self.video_update, self.text_update), strict=True):
             for layer, update in updates.items():
                 assert isinstance(update, LowRank)
