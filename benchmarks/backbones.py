@@ -2,8 +2,8 @@
 
 As in ``benchmarks/methods.py``, a step is forward, losses, backward and AdamW on the same random clips. Here the two
 methods take turns on every backbone: pair by pair, so that other load on the machine slows both. Weights are random;
-token ids too, where a tokenizer of Hugging Face is not on this machine. ``--layers`` cuts both towers to their first
-layers, which the printout says.
+token ids too, where a tokenizer of Hugging Face would be fetched. Both towers of the largest are cut to their first
+layers, as ``--layers`` does for all; the printout has the layers of image and text tower.
 
   python -m benchmarks.backbones [--only PE-Core-B-16,EVA02-B-16] [--layers 0] [--batch 2] [--frames 4] [--turns 3]
 """
@@ -14,6 +14,7 @@ import argparse
 import gc
 import os
 import statistics
+from collections.abc import Mapping
 from typing import Any
 
 import open_clip
@@ -28,15 +29,15 @@ from vlmodels.tokenizers import Tokenizer, WordCounter, tokenizer_of
 from vlmodels.weight_files import build
 
 TARGET = 0.8
-BACKBONES = (
-    "ViT-B-16",
-    "ViT-L-14-CLIPA",
-    "ViT-B-16-SigLIP2",
-    "PE-Core-B-16",
-    "EVA02-B-16",
-    "MobileCLIP2-B",
-    "ViTamin-S",
-)
+BACKBONES = {  # name -> first layers of each tower that are kept; 0: all
+    "ViT-B-16": 0,
+    "ViT-L-14-CLIPA": 6,
+    "ViT-B-16-SigLIP2": 0,
+    "PE-Core-B-16": 0,
+    "EVA02-B-16": 0,
+    "MobileCLIP2-B": 0,
+    "ViTamin-S": 0,
+}
 CONSISTENCY_OFF = {"alpha": 0.0}  # no descriptions here; their features would come out of a cache
 
 
@@ -61,7 +62,7 @@ def main() -> None:
     """Time a step of MSTA and of fine-tuning in turn on each backbone."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="backbones to time: names separated by commas")
-    parser.add_argument("--layers", type=int, default=0, help="first layers of each tower that are kept; 0: all")
+    parser.add_argument("--layers", type=int, help="first layers of each tower that are kept; 0: all")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--frames", type=int, default=4)
     parser.add_argument("--classes", type=int, default=5)
@@ -71,8 +72,11 @@ def main() -> None:
     print(f"{args.batch} clips of {args.frames} frames, {args.classes} classes, CPU, fp32; target {TARGET} or less")
     print(f"{'':18} {'layers':>7} {'msta':>7} {'finetune':>9}  ratio (range)                load")
     for name in args.only.split(",") if args.only else BACKBONES:
-        own = step_of("msta", CONSISTENCY_OFF, name, args)
-        baseline = step_of(BASELINE, {}, name, args)
+        layers = BACKBONES.get(name, 0) if args.layers is None else args.layers
+        own, baseline = (
+            step_of(*what, backbone_of(name, layers, args.frames), args.classes)
+            for what in (("msta", CONSISTENCY_OFF), (BASELINE, {}))
+        )
         spec = own[0].backbone.spec
         frames = torch.randn(args.batch, args.frames, 3, *spec.image_size, generator=torch.Generator().manual_seed(0))
         times: list[tuple[float, float]] = []
@@ -94,12 +98,12 @@ def main() -> None:
 
 
 def step_of(
-    name: str, changes: dict[str, Any], backbone: str, args: argparse.Namespace
+    name: str, changes: Mapping[str, Any], backbone: Backbone, count: int
 ) -> tuple[Method, torch.optim.Optimizer]:
-    """Build a method on a backbone with random weights, and its optimizer."""
+    """Build a method for ``count`` classes on a backbone, and its optimizer."""
     cls = methods.get(name)
-    classes = [f"class {i}" for i in range(args.classes)]
-    method = cls(backbone_of(backbone, args.layers, args.frames), cls.Config(**changes), classes)
+    classes = [f"class {i}" for i in range(count)]
+    method = cls(backbone, cls.Config(**changes), classes)
     method.set_classes(classes)
     return method.train(), torch.optim.AdamW(method.trainable_parameters(), lr=1e-6)
 

@@ -31,13 +31,6 @@ FAMILIES: Mapping[str, str] = {
 }
 """Families of backbones, each with what sets it apart. Methods see the views of ``vlmodels/families`` alone."""
 
-_TIMM_FAMILIES = {
-    "vit_pe_core": "PE-Core",
-    "eva": "EVA",
-    "vitamin": "ViTamin",
-    "vit_base_mci": "MobileCLIP",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -83,17 +76,19 @@ def family(name: str) -> str:
     """Return the family of a backbone, one of ``FAMILIES``, by its configuration."""
     if name in (TOY, TOY_VICLIP):
         return "toy"
-    if name in viclip.BASES:
-        return "ViCLIP"
     config = config_of(name)
     vision, text = config["vision_cfg"], config["text_cfg"]
-    if text.get("hf_model_name"):
-        return "Hugging Face text"
-    if timm := str(vision.get("timm_model_name") or ""):
-        named = [kind for start, kind in _TIMM_FAMILIES.items() if timm.startswith(start)]
-        if name.startswith("MobileCLIP"):  # the L size has a plain ViT
-            return "MobileCLIP"
-        return named[0] if named else ("SigLIP" if "_siglip_" in timm else "timm ViT")
-    if vision.get("pool_type") == "avg":
-        return "CLIPA"
-    return "MetaCLIP 2" if text.get("pool_type") == "eos" else "CLIP"
+    timm = str(vision.get("timm_model_name") or "")
+    kinds = {  # the first that holds
+        "ViCLIP": name in viclip.BASES,
+        "Hugging Face text": bool(text.get("hf_model_name")),
+        "PE-Core": timm.startswith("vit_pe_core"),
+        "EVA": timm.startswith("eva"),
+        "MobileCLIP": name.startswith("MobileCLIP"),  # the L size has a plain ViT
+        "ViTamin": timm.startswith("vitamin"),
+        "SigLIP": "_siglip_" in timm,
+        "timm ViT": bool(timm),
+        "CLIPA": vision.get("pool_type") == "avg",
+        "MetaCLIP 2": text.get("pool_type") == "eos",
+    }
+    return next((kind for kind, holds in kinds.items() if holds), "CLIP")

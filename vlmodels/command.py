@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def catalogue() -> dict[str, Any]:
-    """Return every method with its paper and presets, every backbone with its facts, and the refused with the reason."""
+    """Return methods with paper and presets, backbones with their facts, and refused models with the reason."""
     from vlmodels.catalogue import entries, refused  # late: they import torch and open_clip, and --help answers at once
 
     found = {name: methods.get(name) for name in methods.names()}

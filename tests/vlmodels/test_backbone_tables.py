@@ -28,7 +28,9 @@ def test_parameters_are_those_that_are_printed(name):
 def test_a_map_pooled_tower_costs_its_closed_form():
     width, patches, layers = 768, 196, 12
     blocks = layers * (patches * 12 * width**2 + 2 * patches**2 * width)
-    pool = 2 * patches * width**2 + 10 * width**2 + 2 * patches * width  # keys and values; query, output, MLP; attention
+    pool = (
+        2 * patches * width**2 + 10 * width**2 + 2 * patches * width
+    )  # keys and values; query, output, MLP; attention
     assert size_of("ViT-B-16-SigLIP2").gmacs == pytest.approx(8 * (patches * width**2 + blocks + pool) / 1e9, rel=1e-4)
 
 
