@@ -19,7 +19,7 @@ from vlmodels.errors import UserError, unprintable
 from vlmodels.hub import FILES, hub_folder
 
 FORMAT = 1
-OWN = "own"  # statistics: those that the weights were trained with
+_OWN = "own"  # ``OWN`` of picture_statistics, whose import takes longer than reading facts
 _LONGEST_NAME = 1000
 _MOST_FRAMES = 4096
 
@@ -71,7 +71,7 @@ class BackboneFacts:
     frames: int
     digest: str
     file: WeightFile | None = None
-    statistics: str = OWN
+    statistics: str = _OWN
     beside: Mapping[str, WeightFile] = field(default_factory=dict)
 
 
@@ -92,7 +92,7 @@ class AdapterFacts:
         plain = {"format": FORMAT, **dataclasses.asdict(self)}
         if self.backbone.file is None:
             del plain["backbone"]["file"]
-        if self.backbone.statistics == OWN:
+        if self.backbone.statistics == _OWN:
             del plain["backbone"]["statistics"]
         if not self.backbone.beside:
             del plain["backbone"]["beside"]
@@ -180,7 +180,7 @@ def _backbone(plain: Mapping[str, Any]) -> BackboneFacts:
         frames=frames,
         digest=_hash(plain, "digest"),
         file=None if file is None else _weight_file(file),
-        statistics=_name({"statistics": OWN, **plain}, "statistics"),
+        statistics=_name({"statistics": _OWN, **plain}, "statistics"),
         beside={name: _weight_file(_of(beside, name, dict)) for name in beside},
     )
 
@@ -251,6 +251,8 @@ def recorded_beside(backbone: BackboneFacts, adapter: str, weights: str | Path) 
         for folder in folders:
             if _all_in(folder, backbone.beside):
                 return folder
+    from vlmodels.tokenizers import hub_name  # torch: late
+
     reason = "it is not beside the weight file"
     if name := hub_name(backbone.name):
         try:
@@ -267,11 +269,3 @@ def recorded_beside(backbone: BackboneFacts, adapter: str, weights: str | Path) 
 
 def _all_in(folder: Path, files: Mapping[str, WeightFile]) -> bool:
     return all(file.is_that_of(folder / name) for name, file in files.items())
-
-
-def hub_name(backbone: str) -> str:
-    """Return the name of a backbone's tokenizer on the Hugging Face hub; "" if it is open_clip's own."""
-    import open_clip  # late: whoever reads facts alone does without torch
-
-    config = open_clip.get_model_config(backbone) or {}
-    return str(config.get("text_cfg", {}).get("hf_tokenizer_name") or "")

@@ -11,7 +11,6 @@ from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_mod
 from open_clip.tokenizer import SimpleTokenizer
 
 from vlmodels import viclip
-from vlmodels.adapter_facts import hub_name
 from vlmodels.backbone import Backbone
 from vlmodels.errors import UserError, nearest
 from vlmodels.families import obstacles
@@ -19,7 +18,7 @@ from vlmodels.hub import files_in
 from vlmodels.paths import absolute, is_file
 from vlmodels.picture_statistics import OWN, set_published_statistics, set_statistics
 from vlmodels.published_weights import create_published, warn_of_gelu
-from vlmodels.tokenizers import Tokenizer, tokenizer_of
+from vlmodels.tokenizers import Tokenizer, hub_name, tokenizer_of
 from vlmodels.toy import TOY_WEIGHTS, build_toy_clip, toy_tokenizer
 from vlmodels.weight_files import build, check_file, load_file, load_state
 

@@ -15,7 +15,6 @@ from open_clip.constants import (
 )
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
-from vlmodels.adapter_facts import OWN
 from vlmodels.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ STATISTICS: Mapping[str, Statistics] = {
     "imagenet": (IMAGENET_MEAN, IMAGENET_STD),  # what ViFi-CLIP's code, and code built on it, gives to CLIP's weights
     "inception": (INCEPTION_MEAN, INCEPTION_STD),  # 0.5 and 0.5: SigLIP, PE-Core
 }
+OWN = "own"
 
 
 def statistics_rule(name: str) -> tuple[bool, str]:

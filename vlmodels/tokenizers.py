@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import open_clip
 import torch
 from open_clip.tokenizer import SimpleTokenizer
 
@@ -142,3 +143,9 @@ def tokenizer_of(config: Mapping[str, Any], folder: Path | None) -> Tokenizer:
 def files_of(tokenizer: Tokenizer) -> tuple[Path, ...]:
     """Return the files that a tokenizer was read from; none for open_clip's own, which is in its package."""
     return tokenizer.files if isinstance(tokenizer, HuggingFaceTokenizer) else ()
+
+
+def hub_name(backbone: str) -> str:
+    """Return the name of a backbone's tokenizer on the Hugging Face hub; "" if it is open_clip's own."""
+    config = open_clip.get_model_config(backbone) or {"text_cfg": {}}
+    return str(config["text_cfg"].get("hf_tokenizer_name") or "")

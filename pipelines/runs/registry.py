@@ -211,7 +211,8 @@ class _Registration:
 
     def _weights(self) -> Sequence[Path]:
         """Return the backbone's weight file and tokenizer if they are to travel; else say where they will be needed."""
-        from vlmodels.adapter_facts import hub_name, recorded_beside
+        from vlmodels.adapter_facts import recorded_beside
+        from vlmodels.tokenizers import hub_name
 
         backbone = self.adapter.backbone
         if backbone.file is None:

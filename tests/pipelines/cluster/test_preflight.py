@@ -80,7 +80,10 @@ def test_a_machine_like_this_one_is_fine():
             {"beside": {"/w/tokenizer.json": {"error": "No such file"}}},
             "tokenizer's tokenizer.json cannot be read there",
         ),
-        ({"beside": {"/w/tokenizer.json": {"bytes": 3}}}, "tokenizer's tokenizer.json is another one there (3 bytes"),
+        (
+            {"beside": {"/w/tokenizer.json": {"bytes": 3, "sha256": "f" * 64}}},
+            "the tokenizer's tokenizer.json is another one there (3 bytes, sha256 ffffffffffff); copy it",
+        ),
         ({"shared": (4, b"else")}, "--out must be a shared folder or a store"),
         ({"out": "s3://b: ACCESS_DENIED"}, "runs cannot be written from there: s3://b: ACCESS_DENIED"),
         (

@@ -115,7 +115,7 @@ def group():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_tensor_that_trains_gets_a_gradient_as_ddp_asks(family, group):
-    """The bias of SigLIP's loss has no part in a softmax over classes and stays frozen (mlfoundations/open_clip#1076)."""
+    """The bias of SigLIP's loss, which no softmax needs, stays frozen (mlfoundations/open_clip#1076)."""
     method = FineTune(tiny_family_backbone(family), Config()).train()
     method.set_classes(CLASSES)
     bias = method.backbone.model.logit_bias
