@@ -72,6 +72,7 @@ def test_learned_prompts_stand_where_their_placeholders_do(backbone, kind):
     assert count(method.class_prompt("walking")) == 2 + count("x walking")
     seen = []
     ours.add("text", 0, "embed", lambda x, _: seen.append(x.detach().clone()) or x)  # behind the prompts' own hook
+    method.set_classes(["walking", "kicking"])
     method.encode_classes()
     words = ours.word_embeddings[ours.tokenize([method.class_prompt("walking")])[0]]
     learned = dict(method.named_parameters())["text_prompts.1.tokens"]
