@@ -126,7 +126,7 @@ def size_of(name: str) -> Size:
             backbone = _beside_stand_in(config_of(name), name, WordCounter())
         else:
             backbone = create(name, weights=None, num_frames=FRAMES, tokenizer=WordCounter())
-        image = sum(p.numel() for p in backbone.model.visual.parameters())  # type: ignore[union-attr, operator]
+        image = sum(p.numel() for name, p in backbone.model.named_parameters() if name.startswith("visual."))
         total = sum(p.numel() for p in backbone.parameters())
         clip = torch.empty(1, FRAMES, 3, *backbone.spec.image_size)
     text = None if family(name) == _HUGGING_FACE else total - image

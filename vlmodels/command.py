@@ -132,7 +132,7 @@ def _catalogue_text(found: dict[str, Any]) -> str:
             lines.append(f"  {name:29} {facts['frame_size']} {facts['context']:3}  {weights[0]}")
             lines += [f"  {'':38}{more}" for more in weights[1:]]
     for reason in dict.fromkeys(found["refused"].values()):
-        own = [name for name, why in found["refused"].items() if why == reason]
-        lines += ["", f"refused ({len(own)}): {reason}"]
-        lines += textwrap.wrap(", ".join(own), 110, initial_indent="  ", subsequent_indent="  ")
+        names = [name for name, why in found["refused"].items() if why == reason]
+        lines += ["", f"refused ({len(names)}): {reason}"]
+        lines += textwrap.wrap(", ".join(names), 110, initial_indent="  ", subsequent_indent="  ")
     return "\n".join(lines)

@@ -135,7 +135,8 @@ def tokenizer_of(config: Mapping[str, Any], folder: Path | None) -> Tokenizer:
     length = int(text.get("context_length", 77))
     name = text.get("hf_tokenizer_name")
     if not name:
-        return SimpleTokenizer(context_length=length, **text.get("tokenizer_kwargs", {}))
+        own: Tokenizer = SimpleTokenizer(context_length=length, **text.get("tokenizer_kwargs", {}))
+        return own
     source = folder if folder is not None and has_tokenizer(folder) else str(name)
     return HuggingFaceTokenizer(source, length, text.get("tokenizer_kwargs", {}), int(text.get("vocab_size", 0)))
 

@@ -156,8 +156,8 @@ def compare(here: MachineFacts, there: MachineFacts, *, promised: int = 0, share
     for where, found in there["data"].items():
         problems += _data_problems(without_secrets(where), here["data"][where], found)
     problems += _file_problems("the weight file", here["weights"], there["weights"])
-    for path, found in there["beside"].items():
-        problems += _file_problems(f"the tokenizer's {Path(path).name}", here["beside"][path], found)
+    for path, file in there["beside"].items():
+        problems += _file_problems(f"the tokenizer's {Path(path).name}", here["beside"][path], file)
     if there["shared"] != here["shared"]:
         problems.append(
             "runs would be kept on each machine by itself; --out must be a shared folder or a store (s3://...)"
