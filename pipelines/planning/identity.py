@@ -43,7 +43,6 @@ SHOWS = {
     "pipelines/runs/tracking.py": "sends numbers to MLflow",
     "pipelines/runs/trainer.py": "starts the processes of Ray Train",
     "pipelines/protocols/save.py": "writes own splits as lists; a run makes its split itself",
-    "vlmodels/backbone_tables.py": "lays out tables of backbones",
     "vlmodels/bounded_copy.py": "fetches the videos of a registered model",
     "vlmodels/catalogue.py": "lists backbones and their families",
     "vlmodels/command.py": "prints methods, sizes and costs",
