@@ -141,7 +141,7 @@ def _beside_stand_in(config: Mapping[str, Any], name: str, tokenizer: Tokenizer)
 
 
 class HFTextEncoder(nn.Module):
-    """Stands in for open_clip's class of this name, which needs ``transformers``: the parts that its view reads."""
+    """Stands in for open_clip's class of this name, which asks the hub for its sizes: the parts that its view reads."""
 
     def __init__(self, embed_dim: int, width: int = 32) -> None:
         super().__init__()
