@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from vlmodels.sites import ClipContext
+    from vlmodels.clip_context import ClipContext
 
 
 @dataclass(frozen=True, slots=True)

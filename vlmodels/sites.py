@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
+from vlmodels.clip_context import ClipContext as ClipContext
+from vlmodels.clip_context import Tower as Tower
+
 if TYPE_CHECKING:
     from vlmodels.families.views import BlockView, Call
-
-Tower = Literal["video", "text"]
 
 Site = Literal[
     "embed",  # layer 0. video: patches + prefix + positions, before their norm; text: words, before positions
@@ -27,24 +27,6 @@ Site = Literal[
 ]
 
 Hooks = dict[str, list["Hook"]]
-
-
-@dataclass(frozen=True, slots=True)
-class ClipContext:
-    """The layout of the tokens that a hook gets: ``(batch * frames, N, D)``, or ``(batch, N, D)`` if joint.
-
-    ``grid`` is (rows, columns) of patches; patch tokens follow the ``prefix`` tokens (a class token, or none) row by
-    row. For text, ``batch`` counts the texts, ``frames`` is 1 and ``grid`` is (0, 0).
-    """
-
-    batch: int
-    frames: int
-    grid: tuple[int, int]
-    layer: int
-    tower: Tower
-    joint: bool = False
-    prefix: int = 1
-
 
 Hook = Callable[[Tensor, ClipContext], Tensor]
 

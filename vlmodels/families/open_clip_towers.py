@@ -17,7 +17,7 @@ from vlmodels.layout import joint_sequence
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vlmodels.sites import ClipContext
+    from vlmodels.clip_context import ClipContext
 
 
 class Block(BlockView):

@@ -15,7 +15,7 @@ from vlmodels.families.views import BlockView, Call, VideoView
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vlmodels.sites import ClipContext
+    from vlmodels.clip_context import ClipContext
 
 _AFTER_THE_BLOCKS = ("norm.", "attn_pool.", "fc_norm.", "head.")
 

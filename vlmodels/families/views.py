@@ -17,7 +17,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from vlmodels.sites import ClipContext
+    from vlmodels.clip_context import ClipContext
 
 
 @dataclass(frozen=True, slots=True)
