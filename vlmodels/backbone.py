@@ -21,11 +21,12 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from vlmodels import text_cache
+from vlmodels.clip_context import ClipContext, Tower
 from vlmodels.errors import UserError, nearest
 from vlmodels.families import view_towers
 from vlmodels.layout import Tokens, split_tokens
 from vlmodels.picture_statistics import OWN
-from vlmodels.sites import ClipContext, Hook, Hooks, Site, Tower, run_block
+from vlmodels.sites import Hook, Hooks, Site, run_block
 from vlmodels.spec import describe_towers
 from vlmodels.tokenizers import Tokenizer, first_word, token_count
 

@@ -28,8 +28,9 @@ from vlmodels.toy import TOY_CONFIG
 from vlmodels.weight_files import build
 
 if TYPE_CHECKING:
+    from vlmodels.clip_context import ClipContext
     from vlmodels.methods.base import Method
-    from vlmodels.sites import ClipContext, Hook
+    from vlmodels.sites import Hook
     from vlmodels.tokenizers import Tokenizer
 
 FRAMES = 8

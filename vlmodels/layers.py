@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vlmodels.clip_context import Tower
 from vlmodels.errors import UserError, noted, refuse
-from vlmodels.sites import Tower
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -23,7 +23,7 @@ from vlmodels.methods.base import Method, Recipe
 
 if TYPE_CHECKING:
     from vlmodels.backbone import Backbone
-    from vlmodels.sites import ClipContext, Tower
+    from vlmodels.clip_context import ClipContext, Tower
 
 # ViFi-CLIP trains with soft targets, as do the methods that build on its code.
 vifi_recipe = partial(Recipe, crop="multiscale", label_smoothing=0.1, mixup=0.8, cutmix=1.0)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from vlmodels.layout import join_tokens, split_tokens
 
 if TYPE_CHECKING:
-    from vlmodels.sites import ClipContext
+    from vlmodels.clip_context import ClipContext
 
 
 class SelfPrompts(nn.Module):

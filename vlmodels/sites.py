@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
-from vlmodels.clip_context import ClipContext as ClipContext
-from vlmodels.clip_context import Tower as Tower
+from vlmodels.clip_context import ClipContext
 
 if TYPE_CHECKING:
     from vlmodels.families.views import BlockView, Call

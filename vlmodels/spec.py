@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 if TYPE_CHECKING:
+    from vlmodels.clip_context import Tower
     from vlmodels.families.views import TextView, VideoView
-    from vlmodels.sites import Tower
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

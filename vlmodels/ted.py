@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vlmodels.layout import join_tokens, split_tokens
 
 if TYPE_CHECKING:
-    from vlmodels.sites import ClipContext
+    from vlmodels.clip_context import ClipContext
 
 
 class ConvBottleneck(nn.Module):

@@ -18,7 +18,7 @@ from vlmodels.layout import temporal_positions
 
 if TYPE_CHECKING:
     from vlmodels.backbone import VideoFeatures
-    from vlmodels.sites import ClipContext
+    from vlmodels.clip_context import ClipContext
 
 
 class Attention(nn.Module):

@@ -87,8 +87,8 @@ def class_attention(method: Method, frames: Tensor) -> tuple[Output, np.ndarray]
     import torch
     from einops import reduce
 
+    from vlmodels.clip_context import ClipContext
     from vlmodels.layout import split_tokens
-    from vlmodels.sites import ClipContext
 
     spec = method.backbone.spec
     block = method.backbone.block("video", spec.video_layers)

@@ -7,9 +7,10 @@ from torch import nn
 from tests.helpers.tiny_clip import tiny_backbone, tiny_clip, tiny_frames
 from vlmodels.backbone import Backbone
 from vlmodels.clip import create
+from vlmodels.clip_context import ClipContext
 from vlmodels.errors import UserError
 from vlmodels.families.views import Call
-from vlmodels.sites import ClipContext, run_block
+from vlmodels.sites import run_block
 
 TEXTS = ["a video of riding a bike.", "jump", "a video of somebody opening the door, slowly"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from vlmodels.clip_context import ClipContext
 from vlmodels.layout import join_tokens, split_tokens
-from vlmodels.sites import ClipContext
 
 
 @pytest.mark.parametrize("extra", [0, 2])

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from vlmodels.clip_context import ClipContext
 from vlmodels.layout import Tokens, join_tokens, split_tokens
-from vlmodels.sites import ClipContext
 from vlmodels.ted import TED
 
 B, T, ROWS, COLUMNS, D = 2, 4, 3, 4, 24

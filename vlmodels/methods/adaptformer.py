@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlmodels.clip_context import Tower
 from vlmodels.layers import LayerRange, text_layers_rules, tower_ranges
 from vlmodels.methods.base import Method, Preset, setting
 from vlmodels.methods.msta import RECIPES
-from vlmodels.sites import Tower
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from vlmodels.sites import ClipContext
+    from vlmodels.clip_context import ClipContext
 
 
 class AdaptFormer(Method):

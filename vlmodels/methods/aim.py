@@ -23,8 +23,8 @@ from vlmodels.methods.msta import RECIPES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from vlmodels.clip_context import ClipContext
     from vlmodels.families.views import BlockView
-    from vlmodels.sites import ClipContext
 
 
 class AIM(Method):

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from vlmodels.clip_context import Tower
 from vlmodels.layers import LayerRange, text_layers_rules, tower_ranges
 from vlmodels.methods.base import Method, Preset, setting
 from vlmodels.methods.msta import RECIPES
-from vlmodels.sites import Tower
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from vlmodels.sites import ClipContext
+    from vlmodels.clip_context import ClipContext
 
 
 class LoRA(Method):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from vlmodels.backbone import VideoFeatures
-    from vlmodels.sites import ClipContext
+    from vlmodels.clip_context import ClipContext
 
 SITES: Mapping[str, Mapping[str, Site]] = {
     "pre_attn": {"pre_attn": "tokens"},

@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlmodels.classifier import description_features, unit
+from vlmodels.clip_context import Tower
 from vlmodels.errors import UserError
 from vlmodels.layers import LayerRange, text_layers_rules, tower_ranges
 from vlmodels.methods.base import Method, Output, Preset, Recipe, setting
-from vlmodels.sites import Tower
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from vlmodels.sites import ClipContext
+    from vlmodels.clip_context import ClipContext
 
 RECIPES: Mapping[str, Recipe] = {  # [P] table 1; the authors' logs agree
     "b2n": Recipe(lr=1e-3, epochs=11, batch_size=32),

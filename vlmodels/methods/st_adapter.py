@@ -19,7 +19,8 @@ from vlmodels.methods.msta import RECIPES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from vlmodels.sites import ClipContext, Site
+    from vlmodels.clip_context import ClipContext
+    from vlmodels.sites import Site
 
 PLACES: Mapping[str, tuple[Site, ...]] = {
     "attention": ("tokens",),

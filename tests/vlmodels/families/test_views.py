@@ -13,8 +13,9 @@ from torch.nn import functional
 from tests.helpers.tiny_clip import tiny_backbone, tiny_frames
 from tests.helpers.tiny_families import FAMILIES, tiny_family, tiny_family_backbone
 from vlmodels.backbone import Backbone
+from vlmodels.clip_context import ClipContext
 from vlmodels.families.views import Call
-from vlmodels.sites import ClipContext, Site, run_block
+from vlmodels.sites import Site, run_block
 from vlmodels.weight_files import build
 
 TEXTS = ["a man rides a bike", "tea", "a dog that jumps over a fence"]

@@ -9,10 +9,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.helpers.tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method, train
 from vlmodels.checkpoint import load_adapter, save_adapter
 from vlmodels.clip import create
+from vlmodels.clip_context import ClipContext
 from vlmodels.errors import UserError
 from vlmodels.layout import Tokens, join_tokens, split_tokens
 from vlmodels.methods.aim import AIM, Adapter, TemporalAttention, TemporalEmbedding
-from vlmodels.sites import ClipContext
 
 Config = AIM.Config
 NAMES = [str(i) for i in range(400)]

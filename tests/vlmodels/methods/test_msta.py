@@ -10,9 +10,9 @@ import torch
 from tests.helpers.tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method, train
 from vlmodels.checkpoint import load_adapter, save_adapter
 from vlmodels.clip import create
+from vlmodels.clip_context import ClipContext
 from vlmodels.errors import UserError
 from vlmodels.methods.msta import MSTA, ParallelAdapter, VisualAdapter, hidden_layer
-from vlmodels.sites import ClipContext
 
 Config = MSTA.Config
 

@@ -12,9 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.helpers.tiny_clip import CLASSES, disturb, tiny_backbone, tiny_frames, tiny_method, train
 from vlmodels.clip import create
+from vlmodels.clip_context import ClipContext
 from vlmodels.errors import UserError
 from vlmodels.methods.omniclip import OmniCLIP
-from vlmodels.sites import ClipContext
 
 Config = OmniCLIP.Config
 

@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional
 
 from tests.helpers.tiny_clip import disturb, tiny_frames, tiny_method
+from vlmodels.clip_context import ClipContext
 from vlmodels.methods.omniclip import OmniCLIP
 from vlmodels.self_prompts import SelfPrompts
-from vlmodels.sites import ClipContext
 from vlmodels.temporal_adapter import TemporalAdapter, TemporalEncoding
 from vlmodels.video_prompts import VideoPrompts
 
