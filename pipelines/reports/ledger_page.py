@@ -24,7 +24,8 @@ _LEGEND = (
     "Each score is ours, in percent (MdR and MnR are ranks); mean ± population standard deviation where there are "
     "several seeds or lists; HM is that of the averaged base and novel accuracies. Below it: the published score and "
     "our difference from it, and how many of the listed videos were scored; those that cannot be decoded count as "
-    "wrong. Letters behind a published score say what is unlike the published run. A dash: nothing is published for "
+    "wrong. Letters behind a published score say what is unlike the published run, or what contradicts the score. Class "
+    "names are the data set's, unless a row or a letter says other. A dash: nothing is published for "
     "this method, backbone, data set and setting. An empty cell: not run."
 )
 
