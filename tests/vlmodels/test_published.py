@@ -43,7 +43,7 @@ def test_sizes_and_costs_are_exact_to_the_last_digit(f):
 def test_a_quickgelu_backbone_is_the_published_one_and_another_is_not():
     assert figure("m2clip", "full", "ViT-B-16-quickgelu", 8) is figure("m2clip", "full", "ViT-B/16", 8)
     assert figure("m2clip", "full", "ViT-L-14", 8) is None
-    assert figure("m2clip", "full", "ViT-B-16", 16) is None
+    assert figure("m2clip", "full", "ViT-B-16", 24) is None
 
 
 def test_a_setting_has_one_figure():

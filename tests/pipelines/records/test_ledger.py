@@ -271,7 +271,7 @@ def test_links_are_quoted(tmp_path):
 
 def test_a_size_that_is_not_published_has_no_published_point():
     table = make_ledger([record_of(), record_of(method="lora")]).tables[0]
-    score = Comparison(Score("msta", "", "ViCLIP-B-16", "b2n", "HMDB51", "HM", "60", "MSTA table 2"), 0.0, ())
+    score = Comparison(Score("msta", "", "ViCLIP-B-16", "b2n", "HMDB51", "HM", "60", "dataset", "MSTA table 2"), 0.0, ())
     entries = [replace(row.cells[Column("toy-ucf", "HM")], comparison=score) for row in table.rows]
     assert [sized(row.label, entry).published for row, entry in zip(table.rows, entries, strict=True)] == [(), ()]
 
