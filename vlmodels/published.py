@@ -267,8 +267,8 @@ FIGURES: tuple[Figure, ...] = (
         printed_trainable="7 M",
         printed_gmacs="148",
         source="M2-CLIP table 1",
-        remark="a quarter of the 607 at 32 frames is 151.8; OmniCLIP table 3 prints 489 on SSv2, which is 3 views of 163: "
-        "two adapters a block (places=both)",
+        remark="a quarter of the 607 at 32 frames is 151.8; OmniCLIP table 3 prints 489 on SSv2: 3 views of 163, which "
+        "two adapters a block cost (places=both)",
     ),
     Figure(
         method="st_adapter",

@@ -70,8 +70,9 @@ class Views:
 
 
 _MSTA_B2N_LOGS = (
-    "the logged runs are not the published ones: 50 epochs for 11, 128 units in layers 8-12 for 256 in all, one training "
-    "subset for UCF101's three, K400 without the consistency loss; their means differ from table 2 by up to 1.6 points"
+    "the logged runs are not the published ones: 50 epochs for 11, 128 units in layers 8-12 for 256 in all, one "
+    "training subset for UCF101's three, K400 without the consistency loss; their means differ from table 2 by up to "
+    "1.6 points"
 )
 
 

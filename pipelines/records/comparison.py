@@ -1,8 +1,8 @@
 """The published score for one of ours, and how the two runs differ.
 
-A score is looked up by method, backbone, data set, protocol, metric and variant. Of several tables that print it, the
-first whose views the run has; the others are caveats. A data set whose numbers of classes or videos are not the published
-ones has none.
+A score is looked up by method, backbone, data set, protocol, metric and variant. If several tables print one, it is
+that of the first whose views the run has, and the others are caveats. A data set whose numbers of classes or videos are
+not the published ones has none.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Published data sets: the names of their files, and the numbers of videos and classes of their lists.
 
-File names are those of ViFi-CLIP and X-CLIP; counts are of these files. Of the four papers, MSTA has these lists by its
-logs, and ViLT-CLIP those of base-to-novel by its text. It and OmniCLIP say that they draw their shots at random, and M2-CLIP
-names no lists: that they are these is our assumption.
+File names are those of ViFi-CLIP and X-CLIP; counts are of these files. Of the four papers, MSTA uses these lists by
+its logs, and ViLT-CLIP those of base-to-novel by its text. ViLT-CLIP and OmniCLIP say that they draw their shots at
+random, and M2-CLIP names no lists: that theirs are these is our assumption.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ release ([C]). Where both are silent, the choice is ours and a comment says so. 
 | masked words (CMLM) | learned | never masked, so the head gets no gradient | [P] |
 | text adapters | in the last layer | K400: as [P]; SSv2: in all | as [P] |
 
-The presets ``paper`` and ``release`` are one side each. [P] prints neither rate, epochs and batch nor the weights of its
-losses: ``paper`` has its model, and [C]'s recipe and weights.
+The presets ``paper`` and ``release`` are one side each. [P] prints neither rate, epochs and batch nor the weights of
+its losses: ``paper`` has its model, and [C]'s recipe and weights.
 """
 
 # Shapes: B clip, T frame, C class, L text token, V word of the vocabulary, D width of a tower, E of the joint space.

@@ -227,9 +227,7 @@ def test_of_two_tables_the_one_with_the_runs_views_is_compared():
         (single, "53.3", "MSTA table 2 prints 50.6"),
         (MULTI, "50.6", "ViLT-CLIP table 4 prints 53.3"),
     ):
-        found = compare(
-            Summary([real("b2n", "zeroshot", config=OPENAI, scoring=views)]), Column("hmdb51", "base")
-        )
+        found = compare(Summary([real("b2n", "zeroshot", config=OPENAI, scoring=views)]), Column("hmdb51", "base"))
         assert (found.score.value, found.caveats) == (value, (other,))
 
 
