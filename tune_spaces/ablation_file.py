@@ -7,7 +7,7 @@ The papers' ablations are in ``published/METHOD.toml``; a user's own file has th
     [places]                              # one table for each ablation
     title = "Which block reads what"
     source = "our own"                    # "MSTA table 6f" where a paper prints numbers
-    protocol = "b2n"                      # or few_shot, supervised, zero_shot
+    protocol = "b2n"                      # or few_shot, supervised, zero_shot, retrieval
     preset = "b2n"                        # the method's preset that the rows change
     data = "HMDB51"                       # the data that the printed numbers are from
     columns = ["Base", "Novel", "HM"]

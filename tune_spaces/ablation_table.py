@@ -48,7 +48,7 @@ class Table(pydantic.BaseModel):
 
     title: str
     source: str
-    protocol: Literal["b2n", "few_shot", "supervised", "zero_shot"]
+    protocol: Literal["b2n", "few_shot", "supervised", "zero_shot", "retrieval"]
     preset: str
     data: str
     columns: list[str] = pydantic.Field(min_length=1)

@@ -116,6 +116,7 @@ def _printed(figure: published.Figure) -> dict[str, str]:
     printed = {
         "trainable": figure.printed_trainable,
         "gmacs_video": figure.printed_gmacs,
+        "speed": figure.printed_speed,
         "source": figure.source,
         "remark": figure.remark,
     }

@@ -29,7 +29,10 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def figures_table() -> str:
-    """Return a table of every published setting: parameters and multiply-accumulates as counted and as printed."""
+    """Return a table of every published setting: parameters and multiply-accumulates as counted and as printed.
+
+    Printed speeds are of other machines, so they have no count of ours beside them.
+    """
     rows = []
     for figure in FIGURES:
         counted = describe(figure.method, figure.backbone, preset=figure.preset, frames=figure.frames)
@@ -42,11 +45,12 @@ def figures_table() -> str:
                 figure.printed_trainable,
                 f"{counted['gmacs_video']:.2f}",
                 figure.printed_gmacs,
+                figure.printed_speed,
                 "; ".join(filter(None, (figure.source, figure.remark))),
             ]
         )
-    header = ["setting", "backbone", "frames", "trainable", "printed", "GMACs", "printed", "source, remark"]
-    return markdown(header, rows)
+    counts = ["trainable", "printed", "GMACs", "printed", "printed speed"]
+    return markdown(["setting", "backbone", "frames", *counts, "source, remark"], rows)
 
 
 def matrix() -> str:
@@ -76,10 +80,13 @@ def _matrix_row(method: str, backbone: str, known: Sequence[Score]) -> list[str]
 
 
 def _headline_score(known: Sequence[Score], headline: tuple[str, str, str]) -> str:
-    """Return the score of the method's own preset, at 8 frames where the paper has several; "" if there is none."""
+    """Return the score of the method's own preset, at 8 frames where the paper has several; "" if there is none.
+
+    Where papers print several values of it, all of them.
+    """
     found = [score for score in known if (score.protocol, score.dataset, score.metric) == headline]
     chosen = [score for score in found if score.variant in ("", "both") or score.variant.startswith("8 frames")]
-    return chosen[0].value if chosen else ""
+    return " / ".join(dict.fromkeys(score.value for score in chosen))
 
 
 def _cell(size: int | None, score: str) -> str:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class SelfPrompts(nn.Module):
     """SPG: ``Projector(Pool(patches))`` (Liu et al., OmniCLIP, ECAI 2024, eq. 6), per frame.
 
-    Pools 2 x 2 patches, fewer at the edge of an odd grid, without the class token and the former prompts. The projector
-    has no residual and the prompts have no positions (ours; the paper is silent).
+    Pools 2 x 2 patches, fewer at the edge of an odd grid, without the class token and the former prompts. That each
+    block gets new ones, in place of the former, is our reading; that the projector has no residual and the prompts have
+    no positions is ours, as the paper is silent.
 
     Args:
         width: width of the tower.

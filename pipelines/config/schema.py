@@ -111,6 +111,10 @@ class ProtocolConfig:
     hmdb_names: Literal["as_published", "corrected"] = field(
         default="as_published", metadata={"help": "HMDB-51: keep or correct four class names that are swapped"}
     )
+    class_names: Literal["dataset", "rephrased"] = field(
+        default="dataset",
+        metadata={"help": "whose the names in the labels are: the data set's, or rephrased by a language model"},
+    )
     train_list: str | None = field(default=None, metadata={"help": "name of the training list (supervised, zero_shot)"})
     test_lists: tuple[str, ...] = field(default=(), metadata={"help": "names of the test lists, with commas"})
     allow_leak: bool = field(
@@ -323,6 +327,8 @@ class TrainConfig:
         plain["backbone"].pop("pretrained")
         if self.backbone.statistics == "own":  # runs from before this setting keep their digests
             plain["backbone"].pop("statistics")
+        if self.protocol.class_names == "dataset":
+            plain["protocol"].pop("class_names")
         for name in ("lists", "labels", "base_labels", "novel_labels", "tests", "captions"):
             plain["protocol"].pop(name)
         return digest_of(plain)

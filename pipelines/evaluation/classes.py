@@ -35,7 +35,8 @@ def score_orders(
 ) -> dict[str, ClassScores]:
     """Score ``examples`` among the classes that ``method`` holds, for each order of frames; a clip is read once.
 
-    Logits of each view become a softmax, and views are averaged (ViFi-CLIP's rule, used by all four papers).
+    Logits of each view become a softmax, and views are averaged, as in ViFi-CLIP's code, which MSTA's logs come from,
+    and in M2-CLIP's release; none of the four papers says it.
     Each example is scored by one rank, exactly once, however many ranks there are; every rank returns the whole result.
     Scores are those of temperature 1; with ``temperature`` the result has those of it too (``ClassScores.scaled``).
 

@@ -11,8 +11,9 @@ from pipelines.config.protocols import PROTOCOLS
 from pipelines.config.text import plural
 from pipelines.records.comparison import Comparison, compare, method_changes, paper_with_views, recipe_changes
 from pipelines.records.run_file import SELECTIONS, RunRecord
-from pipelines.records.summary import Column, Summary, columns_of, summarise, title, views_text
+from pipelines.records.summary import Column, Summary, class_names_text, columns_of, summarise, title, views_text
 from vlmodels.errors import UserError
+from vlmodels.published import CLASS_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,8 @@ def _about(summary: Summary) -> str:
 
 def _trained(summary: Summary) -> Iterator[str]:
     record = summary.first
+    if record.config.protocol.class_names != "dataset":
+        yield f"class names {class_names_text(record)}"
     if summary.started_from:
         yield f"started from {summary.started_from}"
     if not record.history:
@@ -174,6 +177,7 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
         "backbone": summary.backbone,
         "runs": [r.name for r in summary.records],
         "seeds": [r.seed for r in summary.records],
+        "class_names": class_names_text(record),
         "scoring": record.scoring.to_json(),
         "selection": record.selection,
         "mean": cell.mean,
@@ -192,6 +196,7 @@ def _comparison_json(comparison: Comparison) -> dict[str, Any]:
         "value": comparison.score.value,
         "source": comparison.score.source,
         "variant": comparison.score.variant,
+        "class_names": CLASS_NAMES[comparison.score.class_names],
         "difference": comparison.difference,
         "remarks": list(comparison.caveats),
     }

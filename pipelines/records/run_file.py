@@ -150,6 +150,7 @@ class ProtocolSettings(JsonPart):
     holdout: Number = 0.0
     holdout_classes: Number = 0.0
     hmdb_names: str = "as_published"
+    class_names: str = "dataset"
     train_list: str | None = None
 
 

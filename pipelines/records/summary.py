@@ -11,6 +11,7 @@ from typing import NamedTuple
 from pipelines.config.text import aligned
 from pipelines.records.run_file import DIRECTIONS, RANKED, RunRecord, SetMetrics
 from pipelines.videos.catalog import DATASETS
+from vlmodels.published import CLASS_NAMES
 
 _TITLES = {"msrvtt": "MSRVTT", "msvd": "MSVD", "lsmdc": "LSMDC", "didemo": "DiDeMo"}
 _METRICS = {"top1": "top-1", "top5": "top-5"}
@@ -309,6 +310,11 @@ def statistics_text(record: RunRecord) -> str:
     """Return whose mean and deviation a run's frames were normalised by."""
     name = record.config.backbone.statistics
     return "the weights' own mean and deviation" if name == "own" else f"the mean and deviation of {name}"
+
+
+def class_names_text(record: RunRecord) -> str:
+    """Return where a run's class names come from, as its settings say; "" where captions stand in for classes."""
+    return "" if record.protocol == "retrieval" else CLASS_NAMES[record.config.protocol.class_names]
 
 
 def views_text(record: RunRecord) -> str:

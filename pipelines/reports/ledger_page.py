@@ -19,13 +19,15 @@ from pipelines.reports.page import TEMPLATES, markdown, write_page
 from pipelines.storage.files import write_whole
 from pipelines.storage.place import is_uri
 from vlmodels.errors import UserError
+from vlmodels.published import CLASS_NAMES, Score
 
 _LEGEND = (
     "Each score is ours, in percent (MdR and MnR are ranks); mean ± population standard deviation where there are "
     "several seeds or lists; HM is that of the averaged base and novel accuracies. Below it: the published score and "
     "our difference from it, and how many of the listed videos were scored; those that cannot be decoded count as "
-    "wrong. Letters behind a published score say what is unlike the published run. A dash: nothing is published for "
-    "this method, backbone, data set and setting. An empty cell: not run."
+    "wrong. Letters behind a published score say what is unlike the published run, or what contradicts the score. "
+    "Class names are the data set's, unless a row or a letter says that a language model rephrased them. A dash: "
+    "nothing is published for this method, backbone, data set and setting. An empty cell: not run."
 )
 
 
@@ -127,6 +129,10 @@ def _table(table: Table, marks: _Marks) -> dict[str, Any]:
     }
 
 
+def _printed_in(score: Score) -> str:
+    return f"{score.source}; class names {CLASS_NAMES[score.class_names]}"
+
+
 def _cell(entry: Entry | None, column: Column, marks: _Marks) -> dict[str, Any] | None:
     if entry is None:
         return None
@@ -135,7 +141,7 @@ def _cell(entry: Entry | None, column: Column, marks: _Marks) -> dict[str, Any] 
     if comparison is not None:
         published = {
             "published": comparison.score.value,
-            "source": comparison.score.source,
+            "source": _printed_in(comparison.score),
             "difference": f"{comparison.difference:+.1f}",
             "marks": marks.marks(comparison.caveats),
         }

@@ -9,7 +9,16 @@ from typing import Any
 
 from pipelines.config.protocols import PROTOCOLS
 from pipelines.records.run_file import RECORD, SELECTIONS, RunRecord, read
-from pipelines.records.summary import Summary, columns_of, headings, started_from, statistics_text, title, views_text
+from pipelines.records.summary import (
+    Summary,
+    class_names_text,
+    columns_of,
+    headings,
+    started_from,
+    statistics_text,
+    title,
+    views_text,
+)
 from pipelines.reports.page import markdown
 from pipelines.storage.files import write_whole
 
@@ -178,6 +187,7 @@ def _data(record: RunRecord) -> Iterator[str]:
     yield from _list(
         {
             "Protocol": f"{PROTOCOLS[record.protocol].title} on {title(record.dataset)}, seed {record.seed}",
+            "Class names": class_names_text(record),
             "Split": facts.split_source,
             "Split digest": facts.split_digest,
             "Data digest": facts.data_digest,

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.config.plain import flatten
 from pipelines.records.run_file import PREDICTIONS, RECORD, SELECTIONS, RunRecord, read
-from pipelines.records.summary import Column, Summary, columns_of, headings, statistics_text, summarise, views_text
+from pipelines.records.summary import (
+    Column,
+    Summary,
+    class_names_text,
+    columns_of,
+    headings,
+    statistics_text,
+    summarise,
+    views_text,
+)
 from pipelines.reports import decision_text
 from pipelines.reports.page import TEMPLATES, Picture, file_name, write_page
 
@@ -161,11 +170,13 @@ def description_of(summary: Summary) -> list[tuple[str, str]]:
     record = summary.first
     preset = f", preset {record.preset}" if record.preset else ""
     start = [("started from", summary.started_from)] if summary.started_from else []
+    names = class_names_text(record)
     lines = [
         ("method", f"{record.method}{preset}"),
         ("backbone", f"{summary.backbone}, weights {record.config.backbone.pretrained or 'random'}"),
         ("frames normalised by", statistics_text(record)),
         ("data", f"{record.dataset}: {record.facts.split_source}"),
+        *([("class names", names)] if names else []),
         ("views", f"{views_text(record)} a video, {record.scoring.average} averaged over views"),
         *start,
         ("epoch kept", _epoch_kept(record, started=bool(start))),

@@ -13,6 +13,8 @@ To find the files, compare whole names before stems: LSMDC's names hold dots.
 | MSVD | train, val, test | 1,200, 100, 670 | about 40 |
 | LSMDC | train, val, test | about 101,000, 7,408, 1,000 | 1 |
 | DiDeMo | train, val, test | 8,395, 1,065, 1,004 | 1, its descriptions joined |
+
+ViLT-CLIP says that it trains on LSMDC's 7,408 validation videos; runs here train on the split train.
 """
 
 from __future__ import annotations

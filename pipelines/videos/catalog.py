@@ -1,6 +1,8 @@
 """Published data sets: the names of their files, and the numbers of videos and classes of their lists.
 
-File names are those of ViFi-CLIP and X-CLIP, whose lists all four papers use; counts are of these files.
+File names are those of ViFi-CLIP and X-CLIP; counts are of these files. Of the four papers, MSTA uses these lists by
+its logs, and ViLT-CLIP those of base-to-novel by its text. ViLT-CLIP and OmniCLIP say that they draw their shots at
+random, and M2-CLIP names no lists: that theirs are these is our assumption.
 """
 
 from __future__ import annotations

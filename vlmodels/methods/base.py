@@ -103,7 +103,9 @@ class Method(nn.Module, ABC):
     """
 
     paper: ClassVar[str]
-    temporal: ClassVar[bool]  # whether the order of frames matters
+    # Whether the method adds something for which the order of frames matters. It matters to any method on a released
+    # ViCLIP, whose temporal table is not zero.
+    temporal: ClassVar[bool]
     starts_as_backbone: ClassVar[bool]  # whether it scores like the frozen backbone before the first step
     presets: ClassVar[Mapping[str, Preset]]
 

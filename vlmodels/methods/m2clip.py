@@ -1,8 +1,19 @@
 """M2-CLIP: TED adapters in the video tower, adapters in the text tower, and a decoder of four tasks.
 
-Wang et al., A Multimodal, Multi-Task Adapting Framework for Video Action Recognition, AAAI 2024 ([P] below); its
-release ([C]) decides where the paper is silent. Where both are silent, or the release is wrong, the choice is ours and
-a comment says so.
+Wang et al., A Multimodal, Multi-Task Adapting Framework for Video Action Recognition, AAAI 2024 ([P] below), and its
+release ([C]). Where both are silent, the choice is ours and a comment says so. They differ, and the defaults choose:
+
+| | [P] | [C] | default |
+|---|---|---|---|
+| place of TED | before the attention | K400: before the MLP; SSv2: both | before the MLP |
+| input of the classifier (VC) | the video's feature in the joint space | normed mean of the class tokens | [C] |
+| convolution over the frames' features | no | yes | [C] |
+| cross-entropy of CMC | over similarities | over their softmax | [P] |
+| masked words (CMLM) | learned | never masked, so the head gets no gradient | [P] |
+| text adapters | in the last layer | K400: as [P]; SSv2: in all | as [P] |
+
+The presets ``paper`` and ``release`` are one side each. [P] prints neither rate, epochs and batch nor the weights of
+its losses: ``paper`` has its model, and [C]'s recipe and weights.
 """
 
 # Shapes: B clip, T frame, C class, L text token, V word of the vocabulary, D width of a tower, E of the joint space.
@@ -64,7 +75,7 @@ class M2CLIP(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
-        """The choices of paper and release; the defaults are the release's for K400, with all four heads."""
+        """The choices of paper and release; the module's table says which of them are the defaults."""
 
         template: str = setting("a video of {}", "class prompt; {} stands for the class name")
         layers: str = setting(
@@ -129,8 +140,14 @@ class M2CLIP(Method):
         "fewshot": Preset(Config(), dataclasses.replace(K400, epochs=50)),
         "zeroshot": Preset(Config(vocabulary=520, score_mode="text"), K400),
         "full": Preset(Config(vocabulary=520), K400),
-        "ssv2_paper": Preset(Config(), SSV2),
-        "ssv2_release": Preset(Config(site="both", text_layers=12, text_site="both", vocabulary=234), SSV2),
+        # [P]'s model; the recipe and the weights of the losses are [C]'s, as [P] prints none
+        "paper": Preset(Config(site="pre_attn", vc_input="embed", frame_adapter=False, vocabulary=520), K400),
+        # all of [C]; it counts its masked-word head as well, 924,552 parameters, which never gets a gradient
+        "release": Preset(Config(cmc_double_softmax=True, cmlm=0.0), K400),
+        "ssv2_paper": Preset(Config(site="pre_attn", vc_input="embed", frame_adapter=False), SSV2),
+        "ssv2_release": Preset(
+            Config(site="both", text_layers=12, text_site="both", cmc_double_softmax=True, cmlm=0.0), SSV2
+        ),
     }
 
     def attach(self) -> Iterable[nn.Module | nn.Parameter]:

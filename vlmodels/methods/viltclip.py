@@ -36,8 +36,8 @@ class ViLTCLIP(PromptedMethod):
     ``b (K Dt + (J - K) Dv) + (Dt Dv + Dv) + (Dv Dt + Dt)``, the maps K and J - K times with ``per_layer_maps``.
     On ViT-B/16: 864,512 for b = 10, J = 12, K = 6.
 
-    The rows of table 6 are text_only, independent and coupled, each with alpha=0, and coupled. "Independent" in
-    tables 7 and 8 is independent.
+    The rows of table 6 are text_only, independent and coupled, each with alpha=0, and coupled. "Independent" in tables
+    1 and 4 is independent with alpha=0; tables 7 and 8 do not say which alpha theirs has.
     """
 
     paper: ClassVar[str] = (

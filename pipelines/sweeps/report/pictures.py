@@ -97,7 +97,8 @@ def _printed_places(ablation: AblationRecord, columns: Sequence[Column]) -> dict
     for place, name in enumerate(ablation.columns):
         for column in columns:
             dataset = title(column.dataset) if "top1" in column.metric else ""
-            if _plain(name) in (_plain(column.metric), _plain(dataset)):
+            metric = column.metric.removeprefix("t2v ")  # the papers print retrieval from text to video
+            if _plain(name) in (_plain(metric), _plain(dataset)):
                 places[column] = place
     return places
 

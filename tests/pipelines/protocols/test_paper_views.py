@@ -9,13 +9,21 @@ from types import SimpleNamespace
 import pytest
 
 from pipelines.ingestion.decode import DecodeSettings
-from pipelines.protocols.paper_views import PAPERS, PROTOCOLS, Views, fits, note, views
+from pipelines.protocols.paper_views import PAPER_OF, PAPERS, PROTOCOLS, Views, fits, note, views
 from pipelines.shards.views import view_positions
+from vlmodels import methods
 from vlmodels.errors import UserError
 from vlmodels.preprocess import CROPS
 
 REPORTED = [(paper, protocol) for paper in PAPERS for protocol in PROTOCOLS if protocol != "retrieval"]
 REPORTED.append(("viltclip", "retrieval"))
+PRESETS = {
+    "zero_shot": "zeroshot",
+    "few_shot": "fewshot",
+    "b2n": "b2n",
+    "supervised": "full",
+    "retrieval": "retrieval",
+}
 
 
 def numbers(found):
@@ -74,6 +82,19 @@ def test_what_is_not_printed_is_said_and_every_view_can_be_ingested(paper, proto
         assert len(view_positions(settings.offsets, found.clips)) == found.clips
     assert views("m2clip", "b2n").source == ""
     assert "does not report" in views("m2clip", "b2n").assumed
+
+
+@pytest.mark.parametrize(("paper", "protocol"), REPORTED)
+def test_presets_train_with_the_frames_that_are_scored(paper, protocol):
+    for method, of_paper in PAPER_OF.items():
+        presets = methods.get(method).presets
+        if of_paper == paper and method != "finetune" and PRESETS[protocol] in presets:  # its recipes are MSTA's
+            assert presets[PRESETS[protocol]].recipe.frames == views(paper, protocol).frames
+
+
+def test_mstas_logs_of_base_to_novel_are_not_taken_for_the_published_runs():
+    assert "not the published ones" in views("msta", "b2n", "ucf101").caveat
+    assert views("msta", "few_shot", "ucf101").caveat == ""
 
 
 def test_names_that_there_are_not():

@@ -68,8 +68,39 @@ def test_variants_are_the_ones_that_a_run_is():
             Column("hmdb51", "HM"),
         )
         assert found.score.variant == towers
-    independent = {**OPENAI, "method_config.variant": "independent"}
-    assert of(real("b2n", "viltclip", config=independent), "HM") is None
+    for config, value in (
+        ({}, "65.7"),
+        ({"alpha": 0.0}, "65.2"),
+        ({"variant": "independent", "alpha": 0.0}, "64.1"),
+        ({"variant": "independent"}, None),  # the tables add the scenario-guided loss later
+        ({"variant": "text_only", "tokens": 16}, None),
+    ):
+        own = {f"method_config.{key}": setting for key, setting in config.items()}
+        assert of(real("b2n", "viltclip", config=OPENAI | own), "HM") == value
+
+
+@pytest.mark.parametrize(
+    ("config", "value"),
+    [
+        ({"tokens": 6}, "13.6"),
+        ({"variant": "independent", "tokens": 6}, "14.2"),
+        ({"variant": "independent", "tokens": 4, "video_tokens": 8}, "14.6"),
+        ({"variant": "independent", "tokens": 16}, "18.4"),  # none of table 8: table 7 does not say how many
+        ({"variant": "text_only", "tokens": 4}, "19.0"),
+    ],
+)
+def test_table_8_is_by_the_number_of_prompts(config, value):
+    own = {f"method_config.{key}": setting for key, setting in config.items()}
+    assert of(captioned("msrvtt", 1000, OPENAI | own), "t2v MnR", "msrvtt") == value
+
+
+def test_vifi_clips_prompts_started_from_a_model_of_kinetics():
+    start = {"dataset": "k400", "protocol": "supervised", "name": "r"}
+    found = compare(
+        Summary([real("b2n", "prompts", config=OPENAI | {"start": "runs/r"}, start=start)]), Column("hmdb51", "HM")
+    )
+    assert (found.score.value, found.score.variant) == ("64.1", "started from ViFi-CLIP on K400")
+    assert of(real("b2n", "prompts", config=OPENAI), "HM") is None
 
 
 @pytest.mark.parametrize(
@@ -105,9 +136,21 @@ def test_few_shot_on_another_list_than_the_first_has_none():
     assert of(changed(values, {}), "top1 K=16") is None
 
 
+def captioned(dataset, videos, config=OPENAI):
+    """A record of ViLT-CLIP's on a published test set of captions."""
+    counts = {"metrics.test.n_listed": videos, "metrics.test.n_scored": videos}
+    return record_of("retrieval", "viltclip", dataset, config=config, changes=counts)
+
+
+def test_lsmdcs_training_videos_are_said():
+    said = "ViLT-CLIP says that it trains on LSMDC's 7,408 validation videos"
+    for dataset, videos, there in (("lsmdc", 1000, True), ("msvd", 670, False)):
+        found = compare(Summary([captioned(dataset, videos)]), Column(dataset, "t2v R@1"))
+        assert (said in found.caveats) == there
+
+
 def test_retrieval_is_from_text_to_video():
-    counts = {"metrics.test.n_listed": 1000, "metrics.test.n_scored": 1000}
-    record = record_of("retrieval", "viltclip", "msrvtt", config=OPENAI, changes=counts)
+    record = captioned("msrvtt", 1000)
     assert [of(record, m, "msrvtt") for m in ("t2v R@1", "t2v MnR", "v2t R@1")] == ["44.8", "13.6", None]
 
 
@@ -175,7 +218,25 @@ def test_views_are_those_of_the_paper_that_prints_the_score():
     lora = real("b2n", "lora", **seen | {"preset": None})
     assert not any("views" in caveat for caveat in caveats(lora, "base"))
     zero = real("b2n", "zeroshot", config=OPENAI)
-    assert caveats(zero, "base") == ("other views than ViLT-CLIP's 32 frames, 1 x 1",)
+    assert caveats(zero, "base") == ("other views than ViLT-CLIP's 32 frames, 1 x 1", "MSTA table 2 prints 50.6")
+
+
+def test_of_two_tables_the_one_with_the_runs_views_is_compared():
+    single = {**MULTI, "frames": 32, "clips": 1, "crops": 1}
+    for views, value, other in (
+        (single, "53.3", "MSTA table 2 prints 50.6"),
+        (MULTI, "50.6", "ViLT-CLIP table 4 prints 53.3"),
+    ):
+        found = compare(Summary([real("b2n", "zeroshot", config=OPENAI, scoring=views)]), Column("hmdb51", "base"))
+        assert (found.score.value, found.caveats) == (value, (other,))
+
+
+def test_other_class_names_and_contradictions_of_a_score_are_said():
+    rephrased = real("b2n", config={"protocol.class_names": "rephrased"}, scoring=MULTI)
+    assert "class names rephrased by a language model, published the data set's" in caveats(rephrased, "base")
+    text = real("b2n", "finetune", "ucf101", config={**OPENAI, "method_config.towers": "text"})
+    found = compare(Summary([text]), Column("ucf101", "HM"))
+    assert "ViLT-CLIP table 4: base and novel as printed give 77.4, which ViFi-CLIP's README has" in found.caveats
 
 
 def test_seeds_are_counted_once_and_what_has_no_preset_is_said():

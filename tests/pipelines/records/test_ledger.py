@@ -107,6 +107,15 @@ def test_a_cell_that_is_taken_opens_a_row_and_settings_are_reasons():
     assert [row.label for row in table.rows] == ["zeroshot", "msta", "msta", "msta (dims=32)"]
 
 
+def test_rephrased_class_names_open_a_row_and_are_said_of_both_scores():
+    rephrased = record_of(group="r", name="r", config={"protocol.class_names": "rephrased"})
+    (table,) = make_ledger([record_of(), rephrased]).tables
+    about = "class names rephrased by a language model"
+    assert [about in row.about for row in table.rows] == [False, True]
+    ours = {entry["class_names"] for entry in json.loads(make_ledger([rephrased]).to_json())["scores"]}
+    assert ours == {"rephrased by a language model"}
+
+
 def test_only_the_wanted_data_set_is_in_the_tables():
     sets = {"ucf101/val1": ("a", "b"), "hmdb51/val1": ("a", "b")}
     records = [record_of("zero_shot", dataset="k400", sets=sets), record_of()]
@@ -271,8 +280,9 @@ def test_links_are_quoted(tmp_path):
 
 def test_a_size_that_is_not_published_has_no_published_point():
     table = make_ledger([record_of(), record_of(method="lora")]).tables[0]
-    score = Comparison(Score("msta", "", "ViCLIP-B-16", "b2n", "HMDB51", "HM", "60", "MSTA table 2"), 0.0, ())
-    entries = [replace(row.cells[Column("toy-ucf", "HM")], comparison=score) for row in table.rows]
+    score = Score("msta", "", "ViCLIP-B-16", "b2n", "HMDB51", "HM", "60", "dataset", "MSTA table 2")
+    found = Comparison(score, 0.0, ())
+    entries = [replace(row.cells[Column("toy-ucf", "HM")], comparison=found) for row in table.rows]
     assert [sized(row.label, entry).published for row, entry in zip(table.rows, entries, strict=True)] == [(), ()]
 
 

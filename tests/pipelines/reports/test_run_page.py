@@ -6,8 +6,9 @@ import re
 
 import pytest
 
+from pipelines.records.summary import Summary
 from pipelines.reports.model_card import LONGEST, model_card, shortened_card, write_model_card
-from pipelines.reports.run_page import write_comparison, write_run_report
+from pipelines.reports.run_page import description_of, write_comparison, write_run_report
 from tests.helpers.fakes import leave_run, predictions_of, record_of
 
 
@@ -66,6 +67,22 @@ def test_old_predictions_without_features_and_odd_class_names_are_drawn(tmp_path
     record = record_of(sets={"base": ("$x^$", "a & b"), "novel": ("c", "d")})
     arrays = {k: v for k, v in predictions_of(record).items() if not k.endswith(("video", "text"))}
     assert write_run_report(leave_run(tmp_path, record, arrays)).is_file()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "setting", "words"),
+    [
+        ("b2n", "dataset", "the data set's"),
+        ("b2n", "rephrased", "rephrased by a language model"),
+        ("retrieval", "dataset", ""),  # captions are no names
+    ],
+)
+def test_page_and_card_say_whose_the_class_names_are(tmp_path, protocol, setting, words):
+    record = record_of(protocol, config={"protocol.class_names": setting})
+    (said,) = [value for key, value in description_of(Summary([record])) if key == "class names"] or [""]
+    assert said == words
+    assert (f"- Class names: {words}" in model_card(record)) == bool(words)
+    assert ("Class names" in model_card(record)) == bool(words)
 
 
 def test_a_card_says_what_how_and_where_from(tmp_path):

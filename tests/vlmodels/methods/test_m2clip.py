@@ -49,7 +49,10 @@ def loss(method, labels=LABELS):
         ("full", {"text_layers": 3}, 400, 16_138_136 + 2 * 394_112),
         ("full", {"cmlm": 0.0}, 400, 16_138_136 - 530_440 - 394_112),
         ("full", {"vc": 0.0, "score_mode": "text"}, 400, 16_138_136 - 307_600),
-        ("ssv2_release", {}, 174, 39_524_248),
+        ("paper", {}, 400, 16_138_136 - 263_936 - 256 * 400),  # 16 M, as printed
+        ("release", {}, 400, 16_138_136 - 924_552),
+        ("release", {"cmlm": 0.1, "vocabulary": 520}, 400, 16_138_136),  # as it counts itself
+        ("ssv2_release", {"cmlm": 0.1, "vocabulary": 234}, 174, 39_524_248),
     ],
 )
 def test_parameter_counts(preset, changes, classes, expected):
@@ -82,6 +85,21 @@ def test_presets_are_the_published_recipes():
         assert recipe.schedule == "restarted"
     defaults = M2CLIP.presets["full"].method
     assert (defaults.contrastive, defaults.cmc, defaults.cmlm, defaults.vc) == (0.5, 0.5, 0.1, 1.0)
+
+
+def test_paper_and_release_are_one_side_each():
+    def differing(name, *others):
+        a, *rest = (M2CLIP.presets[preset].method for preset in (name, *others))
+        return {f for b in rest for f, value in vars(a).items() if value != getattr(b, f)}
+
+    sides = {"site", "vc_input", "frame_adapter", "cmc_double_softmax", "cmlm"}
+    assert differing("paper", "release") - {"vocabulary"} == sides
+    assert differing("paper", "full") == {"site", "vc_input", "frame_adapter"}
+    assert differing("release", "full") - {"vocabulary"} == {"cmc_double_softmax", "cmlm"}
+    assert differing("ssv2_paper", "paper") == {"vocabulary"}
+    assert differing("ssv2_release", "release") == {"site", "text_layers", "text_site"}
+    paper, release = M2CLIP.presets["paper"], M2CLIP.presets["release"]
+    assert paper.recipe == release.recipe == M2CLIP.presets["full"].recipe  # the paper prints none
 
 
 # ---------------------------------------------------------------------------------------- adapters in their place

@@ -323,8 +323,8 @@ def test_presets_are_the_published_settings():
 
     assert recipe("full") == (256, 2e-3, 50, 0.003, 8)
     assert recipe("ssv2") == (256, 3.5e-3, 50, 0.01, 8)
-    assert recipe("hmdb_ucf") == recipe("b2n") == (32, 2e-3, 30, 0.003, 8)
-    assert recipe("fewshot") == (8, 2e-3, 30, 0.003, 32)
+    assert recipe("hmdb_ucf") == (32, 2e-3, 30, 0.003, 8)
+    assert recipe("fewshot") == recipe("b2n") == (8, 2e-3, 30, 0.003, 32)
     assert recipe("zeroshot") == (256, 2e-3, 10, 0.003, 32)
     for name, preset in OmniCLIP.presets.items():
         r = preset.recipe

@@ -74,6 +74,10 @@ def test_published_diamonds_stand_at_columns_of_the_same_name(drawn):
         (1, "top5"): 60.1,
     }
     assert "ablation" in drawn(supervised, trials)
+    ablation = replace(ABLATION, columns=("R@1", "R@5", "MnR"))
+    retrieval = sweep_of("retrieval", ablation=ablation, space={})
+    trials = [layers_trial("3-4", scores=0.0, protocol="retrieval")]
+    assert printed_on_bars(retrieval, trials) == {(n, "t2v R@1"): PRINTED[n + 1][2][0] for n in (0, 1)}
 
 
 def test_only_an_ablation_with_test_scores_has_bars():
