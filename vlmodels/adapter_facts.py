@@ -244,26 +244,27 @@ def recorded_beside(backbone: BackboneFacts, adapter: str, weights: str | Path) 
     Raises:
         UserError: no folder has it; the message names its files.
     """
-    if not backbone.beside:
+    beside = backbone.beside
+    if not beside:
         return None
     folders = [Path(weights).parent, Path(backbone.weights).parent, Path(adapter).parent.parent]
     with contextlib.suppress(OSError, ValueError):
         for folder in folders:
-            if _all_in(folder, backbone.beside):
+            if _all_in(folder, beside):
                 return folder
     from vlmodels.tokenizers import hub_name  # torch: late
 
     reason = "it is not beside the weight file"
     if name := hub_name(backbone.name):
         try:
-            folder = hub_folder(name)
+            folder = hub_folder(name, lambda cache: all((cache / file).is_file() for file in beside))
         except UserError as error:
             reason = str(error)
         else:
-            if _all_in(folder, backbone.beside):
+            if _all_in(folder, beside):
                 return folder
             reason = f"that of '{name}' on the hub is another by now"
-    files = ", ".join(f"{name} (SHA-256 {file.sha256[:12]})" for name, file in backbone.beside.items())
+    files = ", ".join(f"{name} (SHA-256 {file.sha256[:12]})" for name, file in beside.items())
     raise UserError(f"{adapter} was trained with a tokenizer that is not here: {reason}; put {files} beside {weights}")
 
 

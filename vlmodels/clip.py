@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import open_clip
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
@@ -99,7 +99,8 @@ def create(
     set_statistics(model, statistics)
     if tokenizer is None:
         # open_clip's BPE tokenizer cuts at the context length and keeps the end token
-        tokenizer = tokenizer_of(config, folder) if name == base else SimpleTokenizer(context_length=viclip.CONTEXT)
+        own = name == base
+        tokenizer = tokenizer_of(config, folder, _words(model)) if own else SimpleTokenizer(viclip.CONTEXT)
     return Backbone(model, tokenizer, name=name, weights=recorded, frames=num_frames, statistics=statistics)
 
 
@@ -162,6 +163,13 @@ def check_weight_file(name: str, weights: str | Path | None) -> None:
 def _recorded(name: str, weights: str | Path | None) -> str:
     """Return a tag unchanged and a file's absolute path, with which an adapter finds its backbone from any folder."""
     return str(weight_file(name, weights) or weights or "")
+
+
+def _words(model: nn.Module) -> int:
+    """Return the number of words that a text tower knows."""
+    text: Any = getattr(model, "text", model)
+    table = text.token_embedding if hasattr(text, "token_embedding") else text.transformer.get_input_embeddings()
+    return int(table.num_embeddings)
 
 
 def _toy_path(weights: str | Path | None) -> Path | None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_LEAST = 0.9  # share of a model's words that its tokenizer knows: CLIPA's 32,000 are read by BERT's 30,522
+
+
 class Tokenizer(Protocol):
     """Texts to token ids (C, context length), padded."""
 
@@ -76,7 +79,7 @@ class HuggingFaceTokenizer:
 
     @functools.cached_property
     def _folder(self) -> Path:
-        return self.source if isinstance(self.source, Path) else hub_folder(self.source)
+        return self.source if isinstance(self.source, Path) else hub_folder(self.source, has_tokenizer)
 
     @functools.cached_property
     def _own(self) -> Any:
@@ -85,7 +88,7 @@ class HuggingFaceTokenizer:
         folder, here = str(self._folder), {"local_files_only": True, "trust_remote_code": False}
         try:
             with torch.device("cpu"):  # not that of shapes alone, whatever transformers makes when it is imported
-                return HFTokenizer(folder, context_length=self.context_length, **self._options, **here)
+                made = HFTokenizer(folder, context_length=self.context_length, **self._options, **here)
         except ImportError as error:
             raise UserError(
                 f"the tokenizer in {folder} needs a package that is not installed ({error}); "
@@ -97,6 +100,13 @@ class HuggingFaceTokenizer:
                 f"the tokenizer in {folder} cannot be read ({reason}); download its files again "
                 f"({', '.join(path.name for path in files_in(self._folder))})"
             ) from error
+        known = len(made.tokenizer)
+        if known < _LEAST * self._words:
+            raise UserError(
+                f"the tokenizer in {folder} knows {known:,} words, of the {self._words:,} of the model: it is another "
+                "model's, or a part of its files; put the model's own files there"
+            )
+        return made
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Return token ids (C, context length).
@@ -124,12 +134,13 @@ class HuggingFaceTokenizer:
         return marks.index(0)
 
 
-def tokenizer_of(config: Mapping[str, Any], folder: Path | None) -> Tokenizer:
+def tokenizer_of(config: Mapping[str, Any], folder: Path | None, words: int = 0) -> Tokenizer:
     """Return the tokenizer of an open_clip model.
 
     Args:
         config: the model's configuration.
         folder: where a Hugging Face tokenizer's files are looked for before the hub, and no network is tried then.
+        words: number of words that the model knows; 0 if unknown.
     """
     text = config["text_cfg"]
     length = int(text.get("context_length", 77))
@@ -138,7 +149,7 @@ def tokenizer_of(config: Mapping[str, Any], folder: Path | None) -> Tokenizer:
         own: Tokenizer = SimpleTokenizer(context_length=length, **text.get("tokenizer_kwargs", {}))
         return own
     source = folder if folder is not None and has_tokenizer(folder) else str(name)
-    return HuggingFaceTokenizer(source, length, text.get("tokenizer_kwargs", {}), int(text.get("vocab_size", 0)))
+    return HuggingFaceTokenizer(source, length, text.get("tokenizer_kwargs", {}), words)
 
 
 def files_of(tokenizer: Tokenizer) -> tuple[Path, ...]:

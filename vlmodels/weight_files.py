@@ -41,7 +41,7 @@ def build(config: Mapping[str, Any], folder: Path | None = None) -> nn.Module:
     if not from_hub:
         plain: nn.Module = CustomTextCLIP(**own) if config.get("custom_text") else CLIP(**own)
         return plain
-    source = folder if folder is not None and has_config(folder) else hub_folder(str(from_hub))
+    source = folder if folder is not None and has_config(folder) else hub_folder(str(from_hub), has_config)
     text = {**own["text_cfg"], "hf_model_name": str(source), "hf_model_pretrained": False}
     try:
         model: nn.Module = CustomTextCLIP(**{**own, "text_cfg": text})

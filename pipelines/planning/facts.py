@@ -24,6 +24,7 @@ class PlanFacts:
         view_notes: where the scored views differ from those of the method's paper.
         shard_notes: what a reader should know of workers and shards.
         start_notes: what a reader should know of the run that this one starts from.
+        text_notes: which texts are cut.
         gmacs_video: multiply-accumulates (1e9) of the video tower for one view.
     """
 
@@ -41,3 +42,4 @@ class PlanFacts:
     shard_notes: tuple[str, ...]
     start_notes: tuple[str, ...]
     gmacs_video: float
+    text_notes: tuple[str, ...] = ()

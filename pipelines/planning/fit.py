@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 RESERVED = {"select": "the score on held-out training clips", "hm": "the harmonic mean"}
 """Names among the metrics of a run that no test set can have, with what they are."""
+_CAPTIONS = 2000  # of which a plan looks at the lengths, evenly among all
+_SHOWN = 60
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,26 @@ def view_notes(config: TrainConfig, split: Split) -> list[str]:
 
     assert split.scoring is not None
     return note(config.method, config.protocol.name, split.dataset, split.scoring)
+
+
+def text_notes(method: Method, split: Split, descriptions: Descriptions | None) -> list[str]:
+    """Say how many descriptions and captions lose their last words; class names that are too long are refused."""
+    spec, fits = method.backbone.spec, method.backbone.fits
+    cut = f"longer than the {spec.context_length} tokens that {spec.name} reads, and lose their last words"
+    notes = []
+    sentences = [s for kind in (descriptions or {}).values() for own in kind.values() for s in own]
+    if long := [sentence for sentence in sentences if not fits(sentence)]:
+        remedy = f"describe.py --context {spec.context_length} asks for shorter ones"
+        notes.append(f"{len(long)} of {len(sentences)} descriptions are {cut}: '{_start(long[0])}'; {remedy}")
+    captions = list(dict.fromkeys([*split.captions, *(c for t in split.tests for own in t.captions for c in own)]))
+    looked_at = captions[:: -(-len(captions) // _CAPTIONS) or 1]
+    if long := method.cut_captions(looked_at):
+        notes.append(f"{len(long)} of {len(looked_at)} captions are {cut}: '{_start(long[0])}'")
+    return notes
+
+
+def _start(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN].rstrip()} ..."
 
 
 def shard_notes(workers: int, store: ClipStore, split: Split) -> list[str]:

@@ -12,7 +12,7 @@ from pipelines.config.check import check
 from pipelines.config.plain import digest_of
 from pipelines.config.schema import TrainConfig
 from pipelines.planning.facts import PlanFacts
-from pipelines.planning.fit import Fitted, fit, shard_notes, view_notes
+from pipelines.planning.fit import Fitted, fit, shard_notes, text_notes, view_notes
 from pipelines.planning.identity import code_version, tokenizer_digest, weights_digest
 from pipelines.planning.sources import PlannedData, open_data
 from pipelines.planning.start import start_notes
@@ -39,7 +39,7 @@ class Plan:
         """What a reader of the result should know."""
         facts = self.facts
         return (*self.split.notes, *self._frame_notes(), *self._toy_notes(),
-                *facts.shard_notes, *facts.start_notes, *facts.view_notes)  # fmt: skip
+                *facts.text_notes, *facts.shard_notes, *facts.start_notes, *facts.view_notes)  # fmt: skip
 
     def _frame_notes(self) -> list[str]:
         """Say if the preset was published for another number of frames; view notes say so already."""
@@ -139,5 +139,6 @@ def count(data: PlannedData, fitted: Fitted) -> PlanFacts:
         view_notes=tuple(view_notes(config, split)),
         shard_notes=tuple(shard_notes(config.scale.workers, store, split)) if trainable else (),
         start_notes=tuple(start_notes(fitted.start, data.stores)),
+        text_notes=tuple(text_notes(method, split, fitted.descriptions)),
         gmacs_video=round(gmacs(method.eval().encode_video, fitted.one_clip(store.segments)), 3),
     )

@@ -12,6 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 WORDS = ["a", "video", "of", "x", "person", "walking", "dog", "mask", "kicking", "quickly", "the"]
 KINDS = ("t5", "bert", "gemma")
+SIZE = 100
+"""Words that each tokenizer knows."""
 CONFIG = {
     "embed_dim": 16,
     "init_logit_bias": -10,
@@ -20,7 +22,7 @@ CONFIG = {
         "hf_tokenizer_name": "nobody/no-such-tokenizer",
         "tokenizer_kwargs": {"clean": "canonicalize"},
         "context_length": 16,
-        "vocab_size": 40,
+        "vocab_size": SIZE,
         "width": 16,
         "heads": 2,
         "layers": 2,
@@ -62,12 +64,18 @@ def save_text_config(folder):
     from transformers import RobertaConfig
 
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    config = RobertaConfig(**sizes, vocab_size=40, pad_token_id=0, max_position_embeddings=40)
+    config = RobertaConfig(**sizes, vocab_size=SIZE, pad_token_id=0, max_position_embeddings=40)
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
+
+
+def _filled(pieces):
+    """Add pieces of which no text is made."""
+    return [*pieces, *(f"<{place}>" for place in range(len(pieces), SIZE))]
 
 
 def _t5(words):
     vocabulary = ["<pad>", "</s>", "<unk>", "▁", "ing", "."] + [f"▁{word}" for word in [*words, "walk", "kick"]]
+    vocabulary = _filled(vocabulary)
     made = Tokenizer(models.Unigram([(piece, -float(place)) for place, piece in enumerate(vocabulary)], unk_id=2))
     made.pre_tokenizer = pre_tokenizers.Metaspace()
     made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
@@ -82,7 +90,7 @@ def _gemma(words):
             if word[:length] not in pieces:
                 merges.append((word[: length - 1], word[length - 1]))
                 pieces.append(word[:length])
-    vocabulary = {piece: place for place, piece in enumerate(pieces)}
+    vocabulary = {piece: place for place, piece in enumerate(_filled(pieces))}
     made = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>"))
     made.normalizer = normalizers.Replace(" ", "▁")
     made.post_processor = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 1)])
@@ -90,7 +98,7 @@ def _gemma(words):
 
 
 def _bert(words):
-    vocabulary = {word: place for place, word in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", ".", *words])}
+    vocabulary = {word: place for place, word in enumerate(_filled(["[PAD]", "[CLS]", "[SEP]", "[UNK]", ".", *words]))}
     made = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token="[UNK]"))
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     made.normalizer = normalizers.BertNormalizer()

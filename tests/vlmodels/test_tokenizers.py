@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from pipelines.config.schema import BackboneConfig, TrainConfig
+from pipelines.planning.costs import step_cost
 from pipelines.training.build import build_method
 from tests.helpers.tiny_tokenizers import KINDS, add_model, save_text_config, save_tokenizer, save_weights
 from vlmodels.clip import create, needed_by
+from vlmodels.describe import describe
 from vlmodels.errors import UserError
+from vlmodels.hub import has_config, has_tokenizer, hub_folder
 from vlmodels.masked_words import WordMasker
 from vlmodels.methods.prompts import Prompts
 from vlmodels.methods.zeroshot import ZeroShot
@@ -26,7 +29,7 @@ def tokenizer(folder, kind, length=16):
 @pytest.fixture
 def backbone(tmp_path, monkeypatch):
     def make(kind="t5", **text):
-        config = add_model(monkeypatch, vocab_size=100, **text)
+        config = add_model(monkeypatch, **text)
         save_tokenizer(tmp_path / "weights", kind)
         save_weights(config, tmp_path / "weights" / "w.safetensors")
         return create("tiny-hf", weights=tmp_path / "weights" / "w.safetensors", num_frames=2)
@@ -133,6 +136,46 @@ def test_another_models_tokenizer_is_refused(tmp_path, monkeypatch):
         ours.tokenize(["a dog"])
 
 
+def test_a_smaller_models_tokenizer_is_refused_too(tmp_path, monkeypatch):
+    config = add_model(monkeypatch, vocab_size=120)
+    save_tokenizer(tmp_path, "bert")
+    save_weights(config, tmp_path / "w.safetensors")
+    ours = create("tiny-hf", weights=tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match="knows 100 words, of the 120 of the model"):
+        ours.tokenize(["a dog"])
+
+
+def test_settings_without_words_are_no_tokenizer(tmp_path):
+    """Transformers would make one that reads every word as the unknown one."""
+    save_tokenizer(tmp_path, "t5")
+    assert has_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    assert not has_tokenizer(tmp_path)
+
+
+def test_a_part_of_the_hubs_files_in_the_cache_is_not_taken_for_all(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    part, whole = tmp_path / "part", tmp_path / "whole"
+    save_tokenizer(whole, "t5")
+    part.mkdir()
+    save_text_config(part)
+
+    def snapshot(_name, *, local_files_only=False, **_):
+        return str(part if local_files_only else whole)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
+    assert hub_folder("somebody/tower", has_config) == part
+    assert hub_folder("somebody/tower", has_tokenizer) == whole
+    save_tokenizer(part, "t5")
+    assert hub_folder("somebody/tower", has_tokenizer) == part
+    (whole / "tokenizer.json").unlink()
+    (part / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"the hub has tokenizer_config.json.*beside the weight file"):
+        hub_folder("somebody/tower", has_tokenizer)
+
+
 def test_a_damaged_file_is_named(tmp_path, backbone):
     ours = backbone()
     (tmp_path / "weights" / "tokenizer.json").write_text("{")
@@ -153,6 +196,25 @@ def test_a_text_tower_of_hugging_face_takes_its_configuration_from_beside_the_we
     (tmp_path / "config.json").unlink()
     with pytest.raises(UserError, match=r"nobody/no-such-tower.*config.json.*beside"):
         create("tiny-hf", weights=tmp_path / "w.safetensors")
+
+
+def test_costs_of_a_text_tower_of_hugging_face_are_counted(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    save_text_config(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
+    add_model(monkeypatch, hf_model_name="somebody/tower", hf_proj_type="linear", hf_pooler_type="mean_pooler")
+    length, width, inner, embed = 16, 8, 16, 16
+    layer = length * (4 * width * width + 2 * width * inner) + 2 * length * length * width
+    expected = (layer + width * embed) / 1e9
+    assert describe("finetune", "tiny-hf", frames=2)["gmacs_text_per_class"] > 0
+    config = TrainConfig(method="finetune", backbone=BackboneConfig(name="tiny-hf"))
+    method = build_method(config, frames=2, classes=["a"], meta=True)
+    monkeypatch.setattr(type(method.backbone), "tokenize", lambda _, texts: torch.ones(len(texts), length).long())
+    cost = step_cost(method, 2, ["a dog", "walking"]).text
+    assert cost.forward == pytest.approx(2 * expected)
+    assert cost.training > 2.5 * cost.forward
+    assert cost.kept > 0
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,14 @@ class Text(TextView):
 
     def whole(self, tokens: Tensor) -> Tensor:
         """Return features (C,E) of token ids (C,L)."""
-        features: Tensor = self._text(tokens)
-        return features
+        if not tokens.is_meta:
+            features: Tensor = self._text(tokens)
+            return features
+        from torch._subclasses.fake_tensor import FakeTensorMode  # late: only costs are counted so
+
+        with FakeTensorMode(allow_non_fake_inputs=True):  # transformers reads masks, and a meta tensor has no values
+            shapes: Tensor = self._text(tokens)
+        return shapes
 
     def embed(self, tokens: Tensor, hook: Callable[[Tensor], Tensor]) -> tuple[Tensor, Call]:
         """Raise NotImplementedError: the tower has no parts."""

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.config.resolve import resolve
 from pipelines.config.schema import BackboneConfig, DataConfig, TrainConfig
-from pipelines.planning.fit import misfits
+from pipelines.planning.fit import misfits, text_notes
 from pipelines.planning.plan import plan_run
 from pipelines.planning.text import describe_plan
 from pipelines.training.build import build_method
@@ -53,3 +53,17 @@ def test_a_test_set_with_the_name_of_another_score_is_refused():
         "name another (NAME=DIR)"
     )
     assert hm.startswith("a test set cannot be called hm, which is the harmonic mean")
+
+
+def test_texts_that_lose_their_last_words_are_counted():
+    base = TrainConfig(data=DataConfig(dir="data"))
+    config = resolve(method="zeroshot", preset=None, base=base, overrides=["backbone.pretrained=toy"])
+    split = split_of(FakeStore())
+    method = build_method(config, frames=4, classes=split.train_classes, meta=True)
+    long = "a " * method.backbone.spec.context_length
+    assert text_notes(method, split, {"spatial": {"a": ["a square"]}}) == []
+    (note,) = text_notes(method, split, {"spatial": {"a": ["a square", long]}, "temporal": {"a": [long]}})
+    assert note.startswith(f"2 of 3 descriptions are longer than the {method.backbone.spec.context_length} tokens")
+    assert "describe.py --context" in note
+    (note,) = text_notes(method, dataclasses.replace(split, captions=("a square", long, long)), None)
+    assert note.startswith("1 of 2 captions are longer")
