@@ -1,4 +1,4 @@
-"""Where a trained model looks: class-token attention of the last block over frames, next to zero-shot CLIP's.
+"""Where a trained model looks: attention of the last block over frames, next to zero-shot CLIP's.
 
 Example:
   python pipelines/attention.py --run runs/NAME --data data/mine --clips 4 --out attention

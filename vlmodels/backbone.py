@@ -64,7 +64,7 @@ class VideoFeatures:
     def mean_token(self) -> Tensor:
         """One token (B,D) per clip: the norm of the mean class token, which some classifiers read.
 
-        In towers that pool otherwise, whose norm is not the last step, it is the mean of ``pooled``.
+        In towers that do not pool by the class token alone, it is the mean of ``pooled``.
         """
         if not self.tower.reads_class_token:
             return reduce(self.pooled, "b f d -> b d", "mean")

@@ -122,7 +122,7 @@ class PromptedMethod(Method):
         spec = self.backbone.spec
         count = self.backbone.count_tokens
         if count(f"{self._placeholders}a") - count("a") != self.slots:
-            raise UserError(f"the tokenizer of {spec.name} keeps no places for prompts: 'X X' is not two tokens to it")
+            return [f"the tokenizer of {spec.name} keeps no places for prompts: 'X X' is not two tokens to it"]
         room = spec.context_length - self.slots - count("")
         long = [name for name in names if not self.backbone.fits(self.class_prompt(name))]
         if room >= 2 and not long:

@@ -22,8 +22,15 @@ def to_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a file's tensors by open_clip's names; those of a format that is not known unchanged."""
     for has, convert in _FORMATS:
         if has in state:
-            return convert(state)
+            return dict(convert(state))
     return dict(state)
+
+
+class _Named(dict[str, "Tensor"]):
+    """Tensors by name; a second one of a name gets another, so that strict loading refuses it."""
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        super().__setitem__(f"{name} (twice)" if name in self else name, value)
 
 
 def hint(state: Mapping[str, Tensor], name: str) -> str:
@@ -40,7 +47,7 @@ def hint(state: Mapping[str, Tensor], name: str) -> str:
 
 def _from_pe(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename Meta's PE-Core: its image tower is timm's ``Eva``, its text tower has open_clip's names already."""
-    found: dict[str, Tensor] = {}
+    found = _Named()
     for name, value in state.items():
         if not name.startswith("visual."):
             found[name] = value
@@ -48,7 +55,7 @@ def _from_pe(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         own = _renamed(name.removeprefix("visual."), _PE)
         if own.startswith("attn_pool.in_proj_"):
             kind, (query, rest) = own.removeprefix("attn_pool.in_proj_"), _first_third(value)
-            found |= {_TRUNK + f"attn_pool.q.{kind}": query, _TRUNK + f"attn_pool.kv.{kind}": rest}
+            found[_TRUNK + f"attn_pool.q.{kind}"], found[_TRUNK + f"attn_pool.kv.{kind}"] = query, rest
         elif own == "proj":  # a matrix, where timm has a linear layer
             found[_TRUNK + "head.weight"] = value.T.contiguous()
             found[_TRUNK + "head.bias"] = value.new_zeros(value.shape[-1])
@@ -59,7 +66,7 @@ def _from_pe(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _from_mobileclip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename Apple's MobileCLIP-B: its image tower is timm's ``VisionTransformer`` behind a convolutional stem."""
-    found: dict[str, Tensor] = {}
+    found = _Named()
     for name, value in state.items():
         if name.startswith("image_encoder.model."):
             own = _TRUNK + _renamed(name.removeprefix("image_encoder.model."), _MOBILE_IMAGE)
@@ -69,8 +76,10 @@ def _from_mobileclip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             found[_TRUNK + "head.weight"] = value.T.contiguous()
             found[_TRUNK + "head.bias"] = value.new_zeros(value.shape[-1])
         elif own.endswith(".pos_embed.pos_embed") and value.ndim == 4:  # (1,1,n,D)
-            in_image = own.startswith(_TRUNK)
-            found |= {_TRUNK + "pos_embed": value[0]} if in_image else {"text.positional_embedding": value[0, 0]}
+            if own.startswith(_TRUNK):
+                found[_TRUNK + "pos_embed"] = value[0]
+            else:
+                found["text.positional_embedding"] = value[0, 0]
         else:
             found[own] = value
     return found
@@ -78,12 +87,12 @@ def _from_mobileclip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _from_siglip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename SigLIP and SigLIP 2 as ``transformers`` saves them, whose queries, keys and values are apart."""
-    found: dict[str, Tensor] = {}
+    found = _Named()
     for name, value in _packed(state).items():
         own = _renamed(name, _SIGLIP_IMAGE if name.startswith("vision_model.") else _SIGLIP_TEXT)
         if own.startswith(_TRUNK + "attn_pool.in_proj_"):
             kind, (query, rest) = own.rpartition("in_proj_")[2], _first_third(value)
-            found |= {_TRUNK + f"attn_pool.q.{kind}": query, _TRUNK + f"attn_pool.kv.{kind}": rest}
+            found[_TRUNK + f"attn_pool.q.{kind}"], found[_TRUNK + f"attn_pool.kv.{kind}"] = query, rest
         else:
             found[own] = _with_leading(value, 3) if own == _TRUNK + "pos_embed" else value
     return found

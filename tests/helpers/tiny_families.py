@@ -1,6 +1,8 @@
-"""Tiny models of every family of backbones, with random weights, a grid that is not square where the family can."""
+"""Tiny models of every family in whose towers methods act; random weights, a grid that is not square."""
 
 from __future__ import annotations
+
+import functools
 
 import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
@@ -10,13 +12,16 @@ from torch import nn
 from vlmodels.backbone import Backbone
 
 EMBED, CONTEXT = 40, 20
-FAMILIES = ("siglip", "pe", "eva02", "clipa")
+_END = 49407
+FAMILIES = ("siglip", "pe", "pe_g", "eva02", "eva02_e", "clipa", "metaclip2", "mobileclip", "vitamin")
 
 
 def tiny_family(family, *, seed=0):
     """A ``CustomTextCLIP`` of the family's parts: 3 blocks a tower, widths of 64 and 48."""
     torch.manual_seed(seed)
     text = {"context_length": CONTEXT, "width": 48, "heads": 3, "layers": 3}
+    if family == "metaclip2":
+        text |= {"pool_type": "eos", "eos_id": _END}
     if family in ("siglip", "clipa"):
         text |= {"no_causal_mask": True, "pool_type": "last", "proj_bias": family == "siglip"}
     vision = {"image_size": (16, 24), "patch_size": 8, "width": 64, "head_width": 32, "layers": 3}
@@ -28,7 +33,7 @@ def tiny_family(family, *, seed=0):
         text_cfg=CLIPTextCfg(**text),
         init_logit_bias=-10 if family == "siglip" else None,
     )
-    if family != "clipa":
+    if family in _TRUNKS:
         model.visual = TimmModel(_TRUNKS[family]())
     _spread(model)
     return model
@@ -51,30 +56,54 @@ class TimmModel(nn.Module):
         return self.head(self.trunk(images))
 
 
-def _siglip():
+_SIZES = {"img_size": (16, 24), "patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 2, "num_classes": EMBED}
+
+
+def _vit(**options):
     from timm.models.vision_transformer import VisionTransformer
 
-    return VisionTransformer(
-        img_size=(16, 24),
-        patch_size=8,
-        embed_dim=64,
-        depth=3,
-        num_heads=2,
-        class_token=False,
-        global_pool="map",
-        num_classes=EMBED,  # SigLIP has none; the tiny joint space has another width than the tower
-    )
+    return VisionTransformer(**{**_SIZES, **options})
+
+
+def _siglip():  # which has no head; the tiny joint space has another width than the tower
+    return _vit(class_token=False, global_pool="map")
+
+
+def _mobileclip():
+    return _vit(global_pool="token", no_embed_class=True, **_stem())
+
+
+def _vitamin():
+    from timm.models.vitamin import GeGluMlp
+
+    return _vit(class_token=False, global_pool="avg", **_stem(), mlp_layer=GeGluMlp, mlp_ratio=2.0)
+
+
+def _stem():
+    """Convolutions that make the patches."""
+    from timm.models.vision_transformer_hybrid import ConvStem, HybridEmbed
+
+    convolutions = ConvStem(depth=2, channels=(32, 64), stride=(4, 2), kernel_size=(4, 2), padding=0)
+    return {"patch_size": 1, "embed_layer": functools.partial(HybridEmbed, backbone=convolutions, proj=False)}
 
 
 def _eva(**options):
     from timm.models.eva import Eva
 
-    sizes = {"img_size": (16, 24), "patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 2}
-    return Eva(**sizes, num_classes=EMBED, use_rot_pos_emb=True, ref_feat_shape=(2, 3), **options)
+    return Eva(**_SIZES, **options)
 
 
-def _pe():
+_ROPE = {"use_rot_pos_emb": True, "ref_feat_shape": (2, 3)}
+
+
+def _eva02_e():
+    return _eva(global_pool="token", use_post_norm=True)
+
+
+def _pe(**options):
     return _eva(
+        **_ROPE,
+        **options,
         global_pool="map",
         attn_type="rope",
         use_pre_transformer_norm=True,
@@ -85,13 +114,31 @@ def _pe():
     )
 
 
+def _pe_g():
+    return _pe(class_token=False)
+
+
 def _eva02():
     return _eva(
-        global_pool="token", qkv_fused=False, swiglu_mlp=True, scale_mlp=True, scale_attn_inner=True, mlp_ratio=8 / 3
+        **_ROPE,
+        global_pool="token",
+        qkv_fused=False,
+        swiglu_mlp=True,
+        scale_mlp=True,
+        scale_attn_inner=True,
+        mlp_ratio=8 / 3,
     )
 
 
-_TRUNKS = {"siglip": _siglip, "pe": _pe, "eva02": _eva02}
+_TRUNKS = {
+    "siglip": _siglip,
+    "pe": _pe,
+    "pe_g": _pe_g,
+    "eva02": _eva02,
+    "eva02_e": _eva02_e,
+    "mobileclip": _mobileclip,
+    "vitamin": _vitamin,
+}
 
 
 @torch.no_grad()

@@ -285,3 +285,12 @@ def test_arrays_of_jax_name_the_file_to_download(tmp_path):
 
 def test_the_models_named_here_are_open_clips():
     assert {"PE-Core-B-16", "ViT-B-16-SigLIP2"} < set(open_clip.list_models())
+
+
+def test_two_names_of_one_place_are_refused(models, tmp_path):
+    _, model = models["tiny-pe"]
+    state = as_published("tiny-pe", model.state_dict())
+    state["visual.patch_embed.proj.weight"] = torch.zeros_like(state["visual.conv1.weight"])
+    save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / "two.safetensors")
+    with pytest.raises(UserError, match=r"visual\.trunk\.patch_embed\.proj\.weight \(twice\)"):
+        create("tiny-pe", weights=tmp_path / "two.safetensors")

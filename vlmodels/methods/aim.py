@@ -37,6 +37,9 @@ class AIM(Method):
     ``3 (2 D h + h + D)`` per block for width D and h = D / reduction, and ``T D``; 10,657,536 on ViT-B/16 with
     8 frames (the published 11 M). With a classifier, the norm before it trains too (``2 D`` more), as in the released
     code. Up-projections start at zero: step 0 is the frozen backbone. The text tower is frozen.
+
+    The classifier reads the pooled token, which is the class token in CLIP (``VideoView``). T-MSA has the block's norm
+    and none of its scales: in towers that norm after their parts (EVA02-E) it reads tokens that are not normed.
     """
 
     paper: ClassVar[str] = "Yang et al., AIM: Adapting Image Models for Efficient Video Action Recognition, ICLR 2023"
@@ -115,7 +118,7 @@ class AIM(Method):
         return untrained_texts(self.config.head)
 
     def forward(self, frames: Tensor, labels: Tensor | None = None) -> Output:
-        """Score clips (B,T,3,H,W) by class texts, or by the classifier on the mean of the normed class tokens."""
+        """Score clips (B,T,3,H,W) by class texts, or by the classifier on the mean of the pooled tokens."""
         if self.head is None:
             return super().forward(frames, labels)
         return class_token_output(self, self.head, frames)

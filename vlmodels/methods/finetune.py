@@ -24,6 +24,9 @@ class FineTune(Method):
 
     Features are averaged over frames as in zero-shot CLIP. Trainable parameters with both towers: 124,323,841 on
     ViT-B/16, 124,306,945 on ViCLIP-B/16 (the published 124.3 M).
+
+    Presets normalise frames by the weights' own statistics, where ViFi-CLIP's code takes ImageNet's
+    (``backbone.statistics=imagenet``).
     """
 
     paper: ClassVar[str] = "Rasheed et al., Fine-tuned CLIP Models are Efficient Video Learners, CVPR 2023"

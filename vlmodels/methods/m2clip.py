@@ -64,7 +64,9 @@ class M2CLIP(Method):
     masked-word head (Dt + 1) (Dt + V) + 2 Dt. On ViT-B/16 with C = 400 and V = 520: 16,138,136 (16 M in [P]).
 
     At pre_mlp, the last block's TED acts after its attention: TE changes the class token, but TD changes patches only,
-    does not reach the output and does not train, unless the tower is joint and reads frame features from patches.
+    does not reach the output and does not train, unless the tower is joint and reads frame features from patches, or
+    pools all its tokens (``VideoView``). A tower without a class token has nothing that TE could change; the classifier
+    reads the pooled token, which is the class token in CLIP.
     """
 
     paper: ClassVar[str] = (
@@ -106,7 +108,8 @@ class M2CLIP(Method):
         vocabulary: int = setting(0, "least rows of the masked-word head; 0: as many as the class prompts have words")
         vc: float = setting(1.0, "weight of the visual classifier; 0 leaves the head out")
         vc_input: Literal["cls", "embed"] = setting(
-            "cls", "what it reads: the normed mean of class tokens, or the video's feature in the joint space"
+            "cls",
+            "what it reads: the normed mean of class (pooled) tokens, or the video's feature in the joint space",
         )
         score_mode: Literal["vc", "text"] = setting(
             "vc",

@@ -58,6 +58,10 @@ class OmniCLIP(Method):
     PTA ``2 D r + D + 4 r r + 7 r + 1`` a layer; SPG ``2 D h + D + h`` a layer; temporal encoding ``T D``; last
     attention ``4 E E + 6 E``; video-specific prompts ``2 D + D E + 24 E E + 23 E``, or for C classes the linear
     head's ``C E + C + 2 E``. 27,263,756 on ViT-B/16 with 8 frames.
+
+    A frame's feature is that of its pooled token, the class token in CLIP (``VideoView``); SPG and the video-specific
+    prompts read patches alone. Presets take the statistics of the weights' own frames, where X-CLIP's code, which
+    [P]'s recipe follows, takes ImageNet's (``backbone.statistics=imagenet``).
     """
 
     paper: ClassVar[str] = (

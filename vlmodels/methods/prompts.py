@@ -27,6 +27,9 @@ class Prompts(PromptedMethod):
 
     Trainable parameters: ``text_tokens text_depth Dt + video_tokens video_depth Dv`` for widths Dt and Dv; on
     ViT-B/16 153,600 for 10 x 12 in both towers, 8,192 for CoOp.
+
+    Presets normalise frames by the weights' own statistics, where ViFi-CLIP's code takes ImageNet's
+    (``backbone.statistics=imagenet``).
     """
 
     paper: ClassVar[str] = (

@@ -38,6 +38,9 @@ class ViLTCLIP(PromptedMethod):
 
     The rows of table 6 are text_only, independent and coupled, each with alpha=0, and coupled. "Independent" in tables
     1 and 4 is independent with alpha=0; tables 7 and 8 do not say which alpha theirs has.
+
+    Presets normalise frames by the weights' own statistics; [P] does not name any. ViFi-CLIP's code, whose other
+    settings it takes, has ImageNet's (``backbone.statistics=imagenet``).
     """
 
     paper: ClassVar[str] = (

@@ -1,10 +1,12 @@
 """Every method, as torch.export and as ONNX, computes what PyTorch does.
 
-A graph takes seconds, so a method is tried on one family, in turns; with EXPORT_ALL=1, on both.
+A graph takes seconds, so a method is tried on CLIP or ViCLIP, in turns, and one of the other families with one
+method; with EXPORT_ALL=1, all with all.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch.nn import functional
 
 from pipelines.exporting import check, onnx_file, program
 from pipelines.exporting.merge import merged_method
+from tests.helpers import tiny_families
 from tests.helpers.tiny_clip import CLASSES, disturb, tiny_method
 from vlmodels import methods
 
@@ -28,6 +31,15 @@ GRAPHS = [
     for number, (name, head) in enumerate(CASES)
     for family, joint in FAMILIES.items()
     if os.environ.get("EXPORT_ALL") or joint == bool(number % 2)
+]
+TURNS = dict(
+    zip(tiny_families.FAMILIES, itertools.cycle(["msta", "m2clip", "omniclip", "aim", "viltclip"]), strict=False)
+)
+OTHER_FAMILIES = [
+    (name, family)
+    for family, turn in TURNS.items()
+    for name in methods.names()
+    if os.environ.get("EXPORT_ALL") or (name == turn and family == "pe")
 ]
 OTHERS = ("swimming", "sleeping", "reading a book", "CUTTING bread", "waving")
 
@@ -71,6 +83,18 @@ def test_graphs_compute_what_pytorch_does(name, head, joint, tmp_path):
         pictures = (torch.from_numpy(frames).permute(0, 1, 4, 2, 3) / 255 - found.mean) / found.std
         with torch.no_grad():
             assert torch.from_numpy(logits).allclose(method(pictures).logits, atol=1e-4 * 14)
+
+
+@pytest.mark.parametrize(("name", "family"), OTHER_FAMILIES)
+def test_graphs_of_other_families_do_so_too(name, family, tmp_path):
+    pytest.importorskip("onnxscript", reason="the extra [export] is not installed")
+    method = methods.get(name)(tiny_families.tiny_family_backbone(family), None, CLASSES)
+    method.set_classes(CLASSES)
+    method = disturb(method).eval()
+    found, graph, model = exported(method, tmp_path)
+    cases = check.make_cases(method, found)
+    assert check.compare(cases, lambda inputs: with_torch(graph.module(), inputs)).largest < check.TOLERANCE
+    assert check.compare(cases, model).largest < check.TOLERANCE
 
 
 @pytest.mark.parametrize(("name", "head"), CASES)
