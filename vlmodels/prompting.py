@@ -18,7 +18,6 @@ from einops import repeat
 from torch import Tensor, nn
 
 from vlmodels.classifier import prompt
-from vlmodels.errors import UserError
 from vlmodels.methods.base import Method, Recipe
 
 if TYPE_CHECKING:
