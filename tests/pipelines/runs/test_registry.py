@@ -248,6 +248,33 @@ def test_a_tokenizer_of_hugging_face_is_asked_for_or_travels_too(tmp_path, monke
         mlflow.pyfunc.load_model(str(needs))
 
 
+def test_a_perception_encoder_goes_the_whole_way(tmp_path, monkeypatch):
+    """Trained, registered with its weights, loaded elsewhere: the answers are the run's."""
+    import open_clip.factory
+
+    import vlmodels
+
+    tower = {"timm_model_name": "vit_pe_core_tiny_patch16_384", "timm_pool": "map", "timm_proj": None}
+    text = {"context_length": 32, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+    config = {"embed_dim": 32, "vision_cfg": {"image_size": 32, **tower}, "text_cfg": text, "custom_text": True}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny-pe", config)
+    save_weights(config, tmp_path / "pe.safetensors")
+    uri = f"sqlite:///{tmp_path}/runs/mlflow.db"
+    settings = ("optim.epochs=2", f"tracking.uri={uri}", "tracking.system_metrics_s=0")
+    of_backbone = ("backbone.name=tiny-pe", f"backbone.pretrained={tmp_path / 'pe.safetensors'}")
+    data = small_runs.make_data(tmp_path)
+    config = small_runs.config_of(data, tmp_path / "runs", "method.layers=1-2", *settings, *of_backbone, workers=1)
+    run = run_training(plan_run(config), say=lambda _: None)
+    tracking = TrackingConfig(uri=uri, register="pe", include_weights=True)
+    register_model(tmp_path / "runs" / run.record.name, tracking, run.record.tracking.run_id, print)
+    (tmp_path / "pe.safetensors").unlink()
+    model = model_of((uri, []), "pe").artifact_location
+    assert "timm" in Path(model.removeprefix("file://"), "requirements.txt").read_text()
+    predict = vlmodels.load(model.removeprefix("file://"))
+    video = str(next((tmp_path / "videos").rglob("*.mp4")))
+    assert {guess.label for guess in predict(video)} == set(run.record.classes["base"])
+
+
 def test_an_upload_that_fails_leaves_no_version(store):
     artifacts = Path(store[0].removeprefix("sqlite:///")).parent / "mlartifacts"
     shutil.rmtree(artifacts / "models", ignore_errors=True)
