@@ -242,13 +242,14 @@ def _trained(module: nn.Module) -> list[nn.Parameter]:
 def standing_in(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -> Iterator[None]:
     """Let ``values`` stand in for the parameters' own, without a trace in graphs that were recorded before."""
     own = [parameter.data for parameter in parameters]
-    device = parameters[0].device.type if parameters else "cpu"
-    precision = torch.get_autocast_dtype(device)
+    device = parameters[0].device.type if parameters else "meta"
+    apart: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+    if device != "meta" and torch.is_autocast_enabled(device):  # it keeps its copies by parameter, not by value
+        apart = torch.autocast(device, torch.get_autocast_dtype(device), cache_enabled=False)
     try:
         for parameter, value in zip(parameters, values, strict=True):
             parameter.data = value
-        # autocast keeps its copies by parameter, not by value
-        with torch.autocast(device, precision, enabled=torch.is_autocast_enabled(device), cache_enabled=not parameters):
+        with apart:
             yield
     finally:
         for parameter, value in zip(parameters, own, strict=True):
