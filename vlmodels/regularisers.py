@@ -40,8 +40,10 @@ def build_regulariser(method: Method) -> Regulariser | None:
     if kind == "none":
         return None
     if not method.features_learn:
-        raise UserError(f"the features of {method.name} do not learn: there is nothing to hold near a teacher's; "
-                        "set method.regularise=none")
+        raise UserError(
+            f"the features of {method.name} do not learn: there is nothing to hold near a teacher's; "
+            "set method.regularise=none"
+        )
     if kind == "froster":
         return Froster(method)
     if not method.trains_by_cosine:
@@ -56,7 +58,8 @@ def regularised(method: Method, args: tuple[Tensor, ...], out: Output) -> Output
     """Complete the output of a training step; a forward hook of the method, so that DDP sees what it uses."""
     if method.regulariser is None or not method.training or not torch.is_grad_enabled():
         return None
-    return method.regulariser(method, args[0], out)
+    completed: Output = method.regulariser(method, args[0], out)
+    return completed
 
 
 class Regulariser(nn.Module, ABC):
@@ -126,9 +129,10 @@ class Taco(Regulariser):
         width = method.backbone.spec.embed_dim
         moves = method.config.taco_momentum < 1
         self.teacher = MovingTeacher(method) if moves else FrozenTeacher(method)
-        self.projection = nn.Sequential(nn.Linear(width, 2 * width), nn.Linear(2 * width, width))
-        nn.init.zeros_(self.projection[1].weight)
-        nn.init.zeros_(self.projection[1].bias)
+        up, down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        nn.init.zeros_(down.weight)
+        nn.init.zeros_(down.bias)
+        self.projection = nn.Sequential(up, down)
         self._anchors: Tensor | None = None  # of this step, whose passes share them
 
     def forward(self, method: Method, frames: Tensor, out: Output) -> Output:
@@ -140,7 +144,8 @@ class Taco(Regulariser):
         if self._anchors is None:
             self._anchors = unit(torch.randn(config.taco_anchors, video.shape[-1], device=video.device))
         own = relations(video, out.text, self._anchors, scale)
-        theirs = relations(*self.teacher(method, frames), self._anchors, scale)
+        their_video, their_text = self.teacher(method, frames)
+        theirs = relations(their_video, their_text, self._anchors, scale)
         loss = functional.kl_div(own.log_softmax(dim=-1), theirs.softmax(dim=-1), reduction="batchmean")
         return out._replace(logits=logits, video=video, extra={**out.extra, "taco": config.taco_weight * loss})
 
@@ -179,7 +184,7 @@ class FrozenTeacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, method: Method, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Return L2-normalised features of clips (B,T,3,H,W) and of the classes' plain prompts, kept for the set ones."""
+        """Return L2-normalised features of clips (B,T,3,H,W) and of the set classes' plain prompts."""
         video = self.video(method, frames)
         with standing_in(_trained(method.backbone), self.start.values()):
             return video, method.cached("frozen classes", (), lambda: frozen_classes(method))

@@ -30,7 +30,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """Cost of one clip through the video tower and a regulariser's teacher, and of what every pass of every worker repeats.
+    """Cost of one clip through the video tower and a regulariser's teacher, and of what every pass repeats.
 
     Repeated are the class prompts, if their tower learns (features of a frozen one are computed once), and products
     that make weights (LoRA). Losses, and prompts made for each video, are small and left out.

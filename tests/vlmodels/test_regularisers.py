@@ -27,8 +27,7 @@ def build(name, regularise, family="clip", **settings):
 def takes(name, regularise):
     try:
         build(name, regularise)
-    except UserError as error:
-        assert "method.regularise" in str(error)
+    except UserError:
         return False
     return True
 
@@ -48,8 +47,10 @@ def test_every_method_whose_features_learn_takes_froster_and_all_with_text_score
     assert {name for name, loss in PAIRS if loss == "taco"} == set(LEARNING) - {"m2clip"}
     assert set(methods.names()) - set(LEARNING) == {"zeroshot", "linear"}
     for name in ("zeroshot", "linear"):
-        with pytest.raises(UserError, match="do not learn.*regularise=none"):
+        with pytest.raises(UserError, match=r"do not learn.*regularise=none"):
             build(name, "froster")
+    with pytest.raises(UserError, match=r"trains a classifier.*method\.regularise=froster"):
+        build("m2clip", "taco")
     for name in ("aim", "st_adapter", "omniclip"):
         with pytest.raises(UserError, match="trains a classifier"):
             build(name, "taco", head="linear")

@@ -190,7 +190,10 @@ class OmniCLIP(Method):
         if self.config.head == "text_fixed":
             return problems
         why = "depend on the video" if self.config.head == "text" else "are not trained"
-        return [*problems, f"with method.head={self.config.head}, texts {why}; for retrieval, set method.head=text_fixed"]
+        return [
+            *problems,
+            f"with method.head={self.config.head}, texts {why}; for retrieval, set method.head=text_fixed",
+        ]
 
     def search_problems(self) -> list[str]:
         """Return why texts cannot search: what a text's feature is depends on the video, or it is not trained."""

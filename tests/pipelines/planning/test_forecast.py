@@ -154,7 +154,9 @@ def test_a_teachers_pass_counts(loss):
 
     plain, held = cost("none"), cost(loss)
     teacher = held.clip.training - plain.clip.training
-    assert teacher == pytest.approx(plain.clip.forward, rel=0.2 if loss == "froster" else 1e-6)
+    if loss == "taco":  # its teacher is the method
+        assert teacher == pytest.approx(plain.clip.forward)
+    assert 0.7 * plain.clip.forward < teacher <= 1.0001 * plain.clip.forward
     assert held.clip.kept == plain.clip.kept
 
 
