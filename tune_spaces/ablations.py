@@ -1,4 +1,4 @@
-"""The papers' ablations, scaled to the towers of a backbone."""
+"""The papers' ablations and our own, scaled to the towers of a backbone."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tune_spaces.spaces import Depths, tower_depth, tower_of
 from vlmodels import methods
 from vlmodels.errors import UserError, nearest
 
-_PUBLISHED = Path(__file__).parent / "published"
+_FOLDERS = tuple(Path(__file__).parent / name for name in ("published", "own"))  # METHOD.toml in each
 
 
 def ablation_names(method: str) -> list[str]:
-    """List the names of a method's published ablations.
+    """List the names of a method's ablations, the published ones first.
 
     Raises:
         UserError: the method is unknown.
@@ -24,12 +24,17 @@ def ablation_names(method: str) -> list[str]:
     known = methods.names()
     if method not in known:
         raise UserError(f"unknown method '{method}'{nearest(method, known)}; known methods: {', '.join(known)}")
-    path = _PUBLISHED / f"{method}.toml"
-    return table_names(path) if path.exists() else []
+    return list(_tables(method))
+
+
+def _tables(method: str) -> dict[str, Path]:
+    """Map the names of a method's ablations to their files."""
+    files = [folder / f"{method}.toml" for folder in _FOLDERS]
+    return {name: path for path in files if path.exists() for name in table_names(path)}
 
 
 def load_ablation(method: str, name: str, depths: Depths) -> Ablation:
-    """Load a published ablation, scaled to towers of these depths.
+    """Load an ablation by its name, scaled to towers of these depths.
 
     The papers count ranges and numbers of layers in towers of 12. ``notes`` list what each became. Rows that become
     the same setting stay separate rows.
@@ -39,11 +44,11 @@ def load_ablation(method: str, name: str, depths: Depths) -> Ablation:
     """
     known = ablation_names(method)
     if not known:
-        others = ", ".join(sorted(path.stem for path in _PUBLISHED.glob("*.toml")))
-        raise UserError(f"{method} has no published ablations; {others} have")
+        others = ", ".join(sorted({path.stem for folder in _FOLDERS for path in folder.glob("*.toml")}))
+        raise UserError(f"{method} has no ablations; {others} have")
     if name not in known:
         raise UserError(f"{method} has no ablation '{name}'{nearest(name, known)}; it has {', '.join(known)}")
-    return _scale_ablation(read_ablation(_PUBLISHED / f"{method}.toml", name), _layer_counts(method, depths))
+    return _scale_ablation(read_ablation(_tables(method)[name], name), _layer_counts(method, depths))
 
 
 def _layer_counts(method: str, depths: Depths) -> dict[str, int]:

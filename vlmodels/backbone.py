@@ -278,8 +278,12 @@ class Backbone(nn.Module):
         """Return whether the text context has room for all tokens of a text."""
         return self.count_tokens(text) <= self.spec.context_length
 
-    def encode_video(self, frames: Tensor) -> VideoFeatures:
+    def encode_video(self, frames: Tensor, *, hooked: bool = True) -> VideoFeatures:
         """Encode normalised frames (B,T,3,H,W).
+
+        Args:
+            frames: clips.
+            hooked: False leaves out the hooks of a method: features of the frozen tower.
 
         Raises:
             UserError: the frames have another shape.
@@ -294,8 +298,8 @@ class Backbone(nn.Module):
         batch, time = frames.shape[:2]
         context = ClipContext(batch, time, spec.grid, 0, "video", joint=spec.joint, prefix=spec.prefix)
         images = rearrange(frames, "b t c h w -> (b t) c h w")
-        x, call = self._video.embed(images, context, lambda x: self._apply_hooks("embed", x, context))
-        return VideoFeatures(self._run_blocks(x, call, context), context, self._video)
+        x, call = self._video.embed(images, context, lambda x: self._apply_hooks("embed", x, context) if hooked else x)
+        return VideoFeatures(self._run_blocks(x, call, context, hooked=hooked), context, self._video)
 
     def encode_text(self, tokens: Tensor, *, prefix: TextPrefix | None = None, hooked: bool = True) -> Tensor:
         """Encode token ids (C,L), L up to the context length, into features (C,E), not normalised.

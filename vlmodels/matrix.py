@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmodels import methods
 from vlmodels.describe import describe
-from vlmodels.published import FIGURES, Score, scores
+from vlmodels.published import FIGURES, RIVALS, Score, scores
 
 if TYPE_CHECKING:
     from vlmodels.methods.base import Method
@@ -58,7 +58,7 @@ def matrix() -> str:
     known = scores()
     rows = []
     for name in methods.names():
-        backbones = {score.backbone for score in known if score.method == name}
+        backbones = {score.backbone for score in known if score.method == name and score.variant not in RIVALS}
         for backbone in sorted(backbones, reverse=True) or ["ViT-B-16"]:
             own = [score for score in known if (score.method, score.backbone) == (name, backbone)]
             rows.append(_matrix_row(name, backbone, own))

@@ -76,6 +76,9 @@ CLASS_NAMES = {
 }
 """Where the names in the class texts of a score come from: rephrased ones alone add 1 to 3 points."""
 
+RIVALS = ("FROSTER", "Open-VCLIP", "TACO")
+"""Variants of full tuning that are methods of their own: ``regularise``, or interpolated weights (not here)."""
+
 _CLIP, _VICLIP = "ViT-B-16", "ViCLIP-B-16"
 FIGURES: tuple[Figure, ...] = (
     Figure(

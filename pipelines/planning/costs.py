@@ -6,7 +6,7 @@ Runs on meta tensors: no weights, no memory, seconds for the largest backbone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,7 +30,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """Cost of one clip through the video tower, and of what every pass of every worker repeats.
+    """Cost of one clip through the video tower and a regulariser's teacher, and of what every pass repeats.
 
     Repeated are the class prompts, if their tower learns (features of a frozen one are computed once), and products
     that make weights (LoRA). Losses, and prompts made for each video, are small and left out.
@@ -59,16 +59,11 @@ def step_cost(method: Method, frames: int, classes: Sequence[str]) -> StepCost:
     """
     method.train()
     backbone = method.backbone
-    one, two = (
-        _count(
-            method,
-            lambda n=n: method.encode_video(  # type: ignore[misc]
-                torch.empty(n, frames, 3, *backbone.spec.image_size, device="meta")
-            ),
-        )
-        for n in (1, 2)
-    )
+    sizes = [torch.empty(n, frames, 3, *backbone.spec.image_size, device="meta") for n in (1, 2)]
+    one, two = (_count(method, lambda clips=clips: method.encode_video(clips)) for clips in sizes)  # type: ignore[misc]
     clip = two - one
+    if method.regulariser is not None:
+        clip = replace(clip, training=clip.training + _teacher(method, sizes))
     text = Cost()
     if classes and not backbone.text_is_frozen():
         tokens = backbone.tokenize([method.class_prompt(name) for name in classes]).to("meta")
@@ -76,6 +71,19 @@ def step_cost(method: Method, frames: int, classes: Sequence[str]) -> StepCost:
         prefix = backbone.text_prefix(tokens, below) if below else None
         text = _count(method, lambda: backbone.encode_text(tokens, prefix=prefix))
     return StepCost(clip, text, one - clip)
+
+
+def _teacher(method: Method, sizes: Sequence[Tensor]) -> float:
+    """Return the multiply-accumulates (1e9) of a regulariser's teacher for one clip, from those of 1 and 2 clips."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    assert method.regulariser is not None
+    totals = []
+    for clips in sizes:
+        with FlopCounterMode(display=False) as counter:
+            method.regulariser.teacher.video(method, clips)
+        totals.append(counter.get_total_flops() / 2e9)
+    return totals[1] - totals[0]
 
 
 def _count(method: Method, encode: Callable[[], Tensor]) -> Cost:

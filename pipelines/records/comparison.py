@@ -91,6 +91,9 @@ def _variants(summary: Summary) -> tuple[str, ...]:
     """Return the variants of published rows that this run is, the most particular first."""
     record = summary.first
     method, config, scoring = record.method, record.config.method_config, record.scoring
+    if (loss := config.get("regularise", "none")) != "none":
+        whole = method == "finetune" and config.get("towers", "both") == "both"
+        return (str(loss).upper(),) if whole else ()  # nobody printed other methods with these losses
     if method == "msta" and (not config.get("alpha", 1) or config.get("consistency") == "none"):
         return ("without L_CC",)
     if method == "viltclip":
@@ -176,7 +179,10 @@ def _count(ours: int, published: int) -> tuple[str, ...] | None:
 def _other_views(summary: Summary, column: Column, score: Score) -> Iterator[str]:
     """Yield whether the videos' views differ from those of the paper that prints the score."""
     name = score.source.partition(" table")[0]
-    paper = next(key for key, printed in PAPERS.items() if printed == name)
+    paper = next((key for key, printed in PAPERS.items() if printed == name), None)
+    if paper is None:
+        yield f"the views of {name} are not compared"
+        return
     published: Views = views(paper, summary.protocol, column.dataset)
     if not _looks_alike(summary.first, published):
         dense = f" at stride {published.stride}" if published.stride else ""

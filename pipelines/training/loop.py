@@ -76,9 +76,11 @@ class Loop:
             self._model = self._parallel = self._wrapped(self._model)
 
     def _wrapped(self, model: nn.Module) -> DistributedDataParallel:
-        """Return the model in DDP, with rank 0's trainable parameters and with gradients that are counted."""
+        """Return the model in DDP, with rank 0's adapter and with gradients that are counted."""
         for parameter in self.parameters:  # frozen weights are the same everywhere: only adapters travel
             dist.broadcast(parameter.data, src=0)
+        for buffer in self.method.regulariser.buffers() if self.method.regulariser is not None else ():
+            dist.broadcast(buffer, src=0)  # a teacher starts as what was drawn on rank 0
         parallel = DistributedDataParallel(
             model,
             device_ids=[self.device] if self.device.type == "cuda" else None,
@@ -147,7 +149,7 @@ class Loop:
         output: Output = self._model(batch.frames, batch.targets)
         labels = batch.targets if batch.targets.ndim == 1 else batch.targets.argmax(-1)
         correct = (output.logits.detach().argmax(-1) == labels).float().mean()
-        return self.method.losses(output, batch.targets), correct
+        return self.method.training_losses(output, batch.targets), correct
 
     def _step(self, epoch: int, step: int) -> float:
         """Make the optimizer's step; return the learning rate."""
@@ -156,6 +158,7 @@ class Loop:
         set_rate(self.optimizer, rate)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.method.after_step()
         if self.on_step is not None:
             self.on_step(step + 1, steps)
         return rate

@@ -32,16 +32,16 @@ CONFIG = {
 }
 
 
-def make_method(name):
+def make_method(name, **settings):
     """A method on the toy backbone with random weights, always the same ones."""
     torch.manual_seed(0)
     cls = methods.get(name)
-    return cls(create("toy", weights=None, num_frames=4), cls.Config(**CONFIG[name]))
+    return cls(create("toy", weights=None, num_frames=4), cls.Config(**CONFIG[name] | settings))
 
 
-def make_loop(name, optim, augment, rank=0, world=1, *, classes=0, captions=None, mixing=None):
+def make_loop(name, optim, augment, rank=0, world=1, *, classes=0, captions=None, mixing=None, **settings):
     """A loop over the 24 clips of some classes, or over their 48 pairs with captions."""
-    method = make_method(name)
+    method = make_method(name, **settings)
     if classes:
         method.set_classes([f"class {i}" for i in range(classes)])
     batches = TrainBatches(

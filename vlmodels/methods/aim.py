@@ -113,6 +113,11 @@ class AIM(Method):
             learned += [backbone.video_norm, self.head]
         return learned
 
+    @property
+    def trains_by_cosine(self) -> bool:
+        """Whether class texts score in training."""
+        return self.head is None
+
     def search_problems(self) -> list[str]:
         """Return why texts cannot search: with a classifier, the tower learns nothing about texts."""
         return untrained_texts(self.config.head)

@@ -17,6 +17,7 @@ from torch.nn import functional
 from vlmodels.class_cache import ClassCache
 from vlmodels.classifier import Descriptions, check_names, contrastive_loss, cosine_logits, prompt, unit
 from vlmodels.errors import UserError, nearest, refuse
+from vlmodels.regularisers import build_regulariser, regularised
 from vlmodels.weights import key_differences
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class Method(nn.Module, ABC):
     # ViCLIP, whose temporal table is not zero.
     temporal: ClassVar[bool]
     starts_as_backbone: ClassVar[bool]  # whether it scores like the frozen backbone before the first step
+    features_learn: ClassVar[bool] = True  # whether training changes the features of videos or texts
     presets: ClassVar[Mapping[str, Preset]]
 
     @dataclass(frozen=True, kw_only=True)
@@ -115,6 +117,13 @@ class Method(nn.Module, ABC):
 
         template: str = setting("a video of {}.", "class prompt; {} stands for the class name")
         split_names: bool = setting(False, "write glued names as words: ApplyEyeMakeup, left as it is by ViFi-CLIP")
+        regularise: Literal["none", "froster", "taco"] = setting(
+            "none", "a loss that holds features near a teacher's: FROSTER's distillation or TACO's relations"
+        )
+        froster_weight: float = setting(2.0, "weight of FROSTER's loss")
+        taco_weight: float = setting(0.4, "weight of TACO's loss")
+        taco_momentum: float = setting(0.9998, "weight of the past in TACO's teacher; 1: the frozen backbone")
+        taco_anchors: int = setting(200, "TACO's random directions in a step")
 
         def __post_init__(self) -> None:
             if problems := type_problems(self) or [message for holds, message in self.rules() if not holds]:
@@ -124,7 +133,13 @@ class Method(nn.Module, ABC):
             """Return each rule as (whether it holds, the message if not); a subclass adds to its parent's."""
             other_braces = set("{}") & set(self.template.replace("{}", ""))
             message = f"template='{self.template}' must hold {{}} once, where the class name goes, and no other braces"
-            return [(self.template.count("{}") == 1 and not other_braces, message)]
+            return [
+                (self.template.count("{}") == 1 and not other_braces, message),
+                (self.froster_weight > 0, f"froster_weight={self.froster_weight} must be above 0"),
+                (self.taco_weight > 0, f"taco_weight={self.taco_weight} must be above 0"),
+                (0 <= self.taco_momentum <= 1, f"taco_momentum={self.taco_momentum} must be in [0, 1]"),
+                (self.taco_anchors >= 1, f"taco_anchors={self.taco_anchors} must be at least 1"),
+            ]
 
     def __init__(self, backbone: Backbone, config: Config | None = None, classes: Sequence[str] = ()) -> None:
         super().__init__()
@@ -149,6 +164,9 @@ class Method(nn.Module, ABC):
         self.requires_grad_(False)
         for parameter in learned:
             parameter.requires_grad_(True)
+        self.regulariser = build_regulariser(self)
+        if self.regulariser is not None:
+            self.register_forward_hook(regularised)
 
     @abstractmethod
     def attach(self) -> Iterable[nn.Module | nn.Parameter]:
@@ -164,12 +182,27 @@ class Method(nn.Module, ABC):
         """Kinds of class descriptions ("spatial", "temporal") that training needs with this configuration."""
         return ()
 
+    @property
+    def text_learns(self) -> bool:
+        """Whether training changes the features of class texts in the output of ``forward``."""
+        return not self.backbone.text_is_frozen()
+
+    @property
+    def trains_by_cosine(self) -> bool:
+        """Whether ``losses`` read the logits of ``forward``: ``cosine_scale`` times cosines of video and text."""
+        return True
+
+    @property
+    def cosine_scale(self) -> Tensor:
+        """Factor of the cosines, 1 / temperature: the backbone's."""
+        return self.backbone.logit_scale
+
     def learning_rate_factors(self) -> list[tuple[nn.Module, float]]:
         """Return parts whose learning rate differs from the recipe's, each with the factor; parts must not overlap."""
         return []
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that ``attach`` returned, in a fixed order."""
+        """Return the parameters that ``attach`` returned, and the regulariser's, in a fixed order."""
         return [p for p in self.parameters() if p.requires_grad]
 
     def adapter_state_dict(self) -> dict[str, Tensor]:
@@ -306,7 +339,17 @@ class Method(nn.Module, ABC):
     def forward(self, frames: Tensor, labels: Tensor | None = None) -> Output:  # noqa: ARG002 - some methods use them
         """Score clips (B,T,3,H,W) against the classes; training calls this too, also under DDP."""
         video, text = self.encode_video(frames), self.encode_classes()
-        return Output(cosine_logits(video, text, self.backbone.logit_scale), video, text)
+        return Output(cosine_logits(video, text, self.cosine_scale), video, text)
+
+    def training_losses(self, out: Output, labels: Tensor) -> dict[str, Tensor]:
+        """Return the terms that a training step minimises: ``losses``, and the regulariser's for its output."""
+        own = self.config.regularise
+        return self.losses(out, labels) | ({own: out.extra[own]} if own in out.extra else {})
+
+    def after_step(self) -> None:
+        """Follow a step of the optimizer; training calls this."""
+        if self.regulariser is not None:
+            self.regulariser.after_step(self)
 
     def losses(self, out: Output, labels: Tensor) -> dict[str, Tensor]:
         """Return weighted loss terms, whose sum is minimised; labels are (B,) indices or (B,C) probabilities."""
@@ -322,7 +365,7 @@ class Method(nn.Module, ABC):
 
     def pair_terms(self, video: Tensor, text: Tensor, *others: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
         """Return the terms of ``pair_losses`` from features (B,E): InfoNCE in both directions over the rows."""
-        return {"contrastive": contrastive_loss(cosine_logits(video, text, self.backbone.logit_scale))}
+        return {"contrastive": contrastive_loss(cosine_logits(video, text, self.cosine_scale))}
 
     def merged(self) -> dict[str, Tensor] | None:
         """Return tensors that make the bare backbone score as this method does; None if there are none such.
@@ -333,7 +376,9 @@ class Method(nn.Module, ABC):
 
     def retrieval_problems(self) -> list[str]:
         """Return why this configuration cannot learn from videos and captions, each reason with what to set instead."""
-        return []
+        if self.config.regularise == "none":
+            return []
+        return [f"{self.config.regularise} compares classes, and captions are none; set method.regularise=none"]
 
     def search_problems(self) -> list[str]:
         """Return why texts cannot search this model's videos, each reason with what to set instead.

@@ -30,6 +30,7 @@ class Linear(Method):
     )
     temporal: ClassVar[bool] = False
     starts_as_backbone: ClassVar[bool] = False  # the classifier starts at random
+    features_learn: ClassVar[bool] = False
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):

@@ -200,6 +200,11 @@ class M2CLIP(Method):
             if config.text_layers:  # [C]: they start as a copy of the last block's
                 self.words.adapter.load_state_dict(self.text_adapter[str(spec.text_layers)].state_dict())
 
+    @property
+    def trains_by_cosine(self) -> bool:
+        """No: four tasks have outputs of their own."""
+        return False
+
     def learning_rate_factors(self) -> list[tuple[nn.Module, float]]:
         """Return the text adapters, which learn at half the rate ([C])."""
         parts = [self.text_adapter] if self.words is None else [self.text_adapter, self.words.adapter]

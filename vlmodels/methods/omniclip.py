@@ -178,12 +178,26 @@ class OmniCLIP(Method):
             hook = CascadedAdapter(adapter) if config.pta == "cascade" else adapter
             self.backbone.add("video", layer, _SITES[config.pta], hook)
 
+    @property
+    def text_learns(self) -> bool:
+        """Whether class texts learn: with prompts that depend on the video."""
+        return self.config.head == "text"
+
+    @property
+    def trains_by_cosine(self) -> bool:
+        """Whether class texts score in training."""
+        return self.config.head != "linear"
+
     def retrieval_problems(self) -> list[str]:
         """Return why captions cannot be scored: their features depend on the video or do not train."""
+        problems = super().retrieval_problems()
         if self.config.head == "text_fixed":
-            return []
+            return problems
         why = "depend on the video" if self.config.head == "text" else "are not trained"
-        return [f"with method.head={self.config.head}, texts {why}; for retrieval, set method.head=text_fixed"]
+        return [
+            *problems,
+            f"with method.head={self.config.head}, texts {why}; for retrieval, set method.head=text_fixed",
+        ]
 
     def search_problems(self) -> list[str]:
         """Return why texts cannot search: what a text's feature is depends on the video, or it is not trained."""

@@ -104,6 +104,11 @@ class STAdapter(Method):
         self.head = ClassHead(spec.video_width, self.trained_classes, dropout=0.5)
         return self.adapter, self.head
 
+    @property
+    def trains_by_cosine(self) -> bool:
+        """Whether class texts score in training."""
+        return self.head is None
+
     def search_problems(self) -> list[str]:
         """Return why texts cannot search: with a classifier, the tower learns nothing about texts."""
         return untrained_texts(self.config.head)

@@ -185,15 +185,10 @@ class ViLTCLIP(PromptedMethod):
         return maps
 
     @property
-    def _scale(self) -> Tensor:
+    def cosine_scale(self) -> Tensor:
         """1 / tau, the factor of cosines."""
         own = self.backbone.logit_scale
         return torch.full_like(own, 1 / self.config.temperature) if self.config.temperature else own
-
-    def forward(self, frames: Tensor, labels: Tensor | None = None) -> Output:  # noqa: ARG002 - some methods use them
-        """Score clips (B,T,3,H,W) against the classes: cosines over tau."""
-        video, text = self.encode_video(frames), self.encode_classes()
-        return Output(cosine_logits(video, text, self._scale), video, text)
 
     def losses(self, out: Output, labels: Tensor) -> dict[str, Tensor]:
         """Return the cross-entropy over all classes (eq. 13) and alpha times the scenario-guided loss (eq. 14)."""
@@ -220,7 +215,7 @@ class ViLTCLIP(PromptedMethod):
 
         [P] states no loss for retrieval; both terms are our reading. A caption is its own scenario, without a template.
         """
-        terms = {"contrastive": contrastive_loss(cosine_logits(video, text, self._scale))}
+        terms = {"contrastive": contrastive_loss(cosine_logits(video, text, self.cosine_scale))}
         if self.config.alpha:
             terms["scenario"] = self.config.alpha * scenario_loss(text, *others)
         return terms

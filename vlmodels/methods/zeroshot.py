@@ -21,6 +21,7 @@ class ZeroShot(Method):
     )
     temporal: ClassVar[bool] = False
     starts_as_backbone: ClassVar[bool] = True
+    features_learn: ClassVar[bool] = False
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):

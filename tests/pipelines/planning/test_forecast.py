@@ -143,6 +143,23 @@ def test_costs_are_those_of_real_training(name):
     assert cost.gmacs(6, 2) == pytest.approx(2 * cost.gmacs(3))
 
 
+@pytest.mark.parametrize("loss", ["froster", "taco"])
+def test_a_teachers_pass_counts(loss):
+    cls, names = methods.get("adaptformer"), ("flying a kite", "running")
+
+    def cost(regularise):
+        with torch.device("meta"):
+            method = cls(create("toy", weights=None, num_frames=4), cls.Config(regularise=regularise), names)
+        return step_cost(method, 4, names)
+
+    plain, held = cost("none"), cost(loss)
+    teacher = held.clip.training - plain.clip.training
+    if loss == "taco":  # its teacher is the method
+        assert teacher == pytest.approx(plain.clip.forward)
+    assert 0.7 * plain.clip.forward < teacher <= 1.0001 * plain.clip.forward
+    assert held.clip.kept == plain.clip.kept
+
+
 def test_what_is_kept_grows_with_clips_and_frames():
     with torch.device("meta"):
         method = methods.get("adaptformer")(create("toy", weights=None, num_frames=4))

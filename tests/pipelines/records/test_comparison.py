@@ -94,6 +94,16 @@ def test_table_8_is_by_the_number_of_prompts(config, value):
     assert of(captioned("msrvtt", 1000, OPENAI | own), "t2v MnR", "msrvtt") == value
 
 
+@pytest.mark.parametrize(
+    ("method", "loss", "value"),
+    [("finetune", "froster", "58.0"), ("finetune", "none", "53.3"), ("msta", "froster", None)],
+)
+def test_a_regularised_run_is_compared_with_nothing_else(method, loss, value):
+    config = {**OPENAI, "method_config.regularise": loss}
+    found = compare(Summary([real("b2n", method, config=config)]), Column("hmdb51", "novel"))
+    assert (None if found is None else found.score.value) == value
+
+
 def test_vifi_clips_prompts_started_from_a_model_of_kinetics():
     start = {"dataset": "k400", "protocol": "supervised", "name": "r"}
     found = compare(

@@ -18,8 +18,8 @@ PUBLISHED = AugmentConfig()
 MIXED = AugmentConfig(mixup=0.8, cutmix=1.0, crop="multiscale")
 
 
-def class_loop(optim, name="msta", augment=PUBLISHED):
-    return make_loop(name, optim, augment, classes=4, mixing=Mixing(augment, optim.label_smoothing, 4))
+def class_loop(optim, name="msta", augment=PUBLISHED, **settings):
+    return make_loop(name, optim, augment, classes=4, mixing=Mixing(augment, optim.label_smoothing, 4), **settings)
 
 
 def run(loop, start=0):
@@ -66,6 +66,40 @@ def test_accumulated_passes_equal_one_pass():
     parts, _ = run(class_loop(OptimConfig(lr=1e-3, epochs=2, warmup_epochs=0, batch_size=8, micro_batch=3)))
     for a, b in zip(whole, parts, strict=True):
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-4)
+
+
+REGULARISED = [{"regularise": "froster"}, {"regularise": "taco", "taco_momentum": 0.9}]
+
+
+@pytest.mark.parametrize("settings", REGULARISED, ids=lambda s: s["regularise"])
+def test_a_regularised_run_resumes_exactly(settings):
+    optim = OptimConfig(lr=3e-3, epochs=3, warmup_epochs=1, batch_size=8, micro_batch=4)
+    history, states = run(class_loop(optim, augment=MIXED, **settings))
+    resumed = class_loop(optim, augment=MIXED, **settings)
+    adapter, optimizer = states[0]
+    resumed.method.load_adapter_state_dict(adapter)
+    resumed.optimizer.load_state_dict(optimizer)
+    rest, ended = run(resumed, start=1)
+    term = settings["regularise"]
+    assert [epoch[term] for epoch in rest] == [epoch[term] for epoch in history[1:]]
+    assert all(torch.equal(value, states[-1][0][name]) for name, value in ended[-1][0].items())
+    assert history[0][term] > 0
+
+
+@pytest.mark.parametrize("settings", REGULARISED, ids=lambda s: s["regularise"])
+def test_accumulated_passes_of_a_regularised_step_equal_one_pass(settings):
+    """TACO's anchors are those of the step, and its teacher moves once a step."""
+    ended = []
+    for micro_batch in (0, 4):
+        optim = OptimConfig(lr=1e-3, epochs=2, warmup_epochs=0, batch_size=8, micro_batch=micro_batch)
+        loop = class_loop(optim, **settings)
+        history, _ = run(loop)
+        ended.append((history, loop.method.adapter_state_dict()))
+    (whole, one), (parts, two) = ended
+    for a, b in zip(whole, parts, strict=True):
+        assert b[settings["regularise"]] == pytest.approx(a[settings["regularise"]], rel=1e-3, abs=1e-6)
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-4)
+    assert one.keys() == two.keys()
 
 
 @pytest.mark.parametrize(("shift", "expected"), [(0, 100), (1, 0)])
