@@ -100,7 +100,9 @@ def create(
     if tokenizer is None:
         # open_clip's BPE tokenizer cuts at the context length and keeps the end token
         own = name == base
-        tokenizer = tokenizer_of(config, folder, _words(model)) if own else SimpleTokenizer(viclip.CONTEXT)
+        tokenizer = (
+            tokenizer_of(config, folder, _words(model)) if own else SimpleTokenizer(context_length=viclip.CONTEXT)
+        )
     return Backbone(model, tokenizer, name=name, weights=recorded, frames=num_frames, statistics=statistics)
 
 
