@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,8 @@ from vlmodels.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from vlmodels.methods.base import Method, Output
-
+Method = Any  # ``methods.base.Method``, which builds these: its type here would make a circle
+Output = Any  # ``methods.base.Output``
 RESIDUAL = 0.1
 """FROSTER's weight of a projection beside the feature itself."""
 
@@ -220,7 +220,8 @@ class MovingTeacher(nn.Module):
     def video(self, method: Method, frames: Tensor) -> Tensor:
         """Return the features of clips alone."""
         with standing_in(_trained(method), self.average.values()), _evaluating(method):
-            return method.encode_video(frames)
+            features: Tensor = method.encode_video(frames)
+        return features
 
     @torch.no_grad()
     def follow(self, method: Method) -> None:
