@@ -23,13 +23,13 @@ from vlmodels.errors import UserError
 from vlmodels.heads import ClassHead
 from vlmodels.layout import split_tokens
 from vlmodels.matrix import markdown
+from vlmodels.methods.base import Method
 from vlmodels.tokenizers import WordCounter
 from vlmodels.toy import TOY_CONFIG
 from vlmodels.weight_files import build
 
 if TYPE_CHECKING:
     from vlmodels.clip_context import ClipContext
-    from vlmodels.methods.base import Method
     from vlmodels.sites import Hook
     from vlmodels.tokenizers import Tokenizer
 
@@ -316,9 +316,13 @@ def _on_hugging_face(cls: type[Method]) -> str:
 
 
 def _changes(cls: type[Method], chosen: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    """Yield the chosen settings with one more: another literal, another value that sweeps try, or 0."""
+    """Yield the chosen settings with one more: another literal, another value that sweeps try, or 0.
+
+    Settings that every method has, such as a regulariser, do not decide where it acts.
+    """
     hints = get_type_hints(cls.Config)
-    for setting in dataclasses.fields(cls.Config):
+    shared = {setting.name for setting in dataclasses.fields(Method.Config)}
+    for setting in (setting for setting in dataclasses.fields(cls.Config) if setting.name not in shared):
         hint, tune = hints[setting.name], setting.metadata.get("tune") or {}
         values = list(get_args(hint)) if get_origin(hint) is Literal else list(tune.get("choice", ()))
         values += [hint(0)] if hint in (int, float) else []
