@@ -127,21 +127,15 @@ def test_a_plan_reads_them_too_and_says_what_is_missing(tmp_path, backbone):
         method.backbone.fits("a dog")
 
 
-def test_another_models_tokenizer_is_refused(tmp_path, monkeypatch):
-    config = add_model(monkeypatch, vocab_size=4)
+@pytest.mark.parametrize(
+    ("words", "message"), [(4, "more than the 4 words"), (120, "knows 100 words, of the 120 of the model")]
+)
+def test_another_models_tokenizer_is_refused(tmp_path, monkeypatch, words, message):
+    config = add_model(monkeypatch, vocab_size=words)
     save_tokenizer(tmp_path, "bert")
     save_weights(config, tmp_path / "w.safetensors")
     ours = create("tiny-hf", weights=tmp_path / "w.safetensors")
-    with pytest.raises(UserError, match="more than the 4 words"):
-        ours.tokenize(["a dog"])
-
-
-def test_a_smaller_models_tokenizer_is_refused_too(tmp_path, monkeypatch):
-    config = add_model(monkeypatch, vocab_size=120)
-    save_tokenizer(tmp_path, "bert")
-    save_weights(config, tmp_path / "w.safetensors")
-    ours = create("tiny-hf", weights=tmp_path / "w.safetensors")
-    with pytest.raises(UserError, match="knows 100 words, of the 120 of the model"):
+    with pytest.raises(UserError, match=message):
         ours.tokenize(["a dog"])
 
 
