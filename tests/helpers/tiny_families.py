@@ -90,7 +90,7 @@ def _stem():
 def _eva(**options):
     from timm.models.eva import Eva
 
-    return Eva(**_SIZES, **options)
+    return Eva(**{**_SIZES, **options})
 
 
 _ROPE = {"use_rot_pos_emb": True, "ref_feat_shape": (2, 3)}
@@ -112,6 +112,22 @@ def _pe(**options):
         attn_pool_num_heads=4,
         init_values=0.1,
     )
+
+
+def know_tiny_pe(monkeypatch):
+    """Let timm know the tiny Perception Encoder, and open_clip a model with it, "tiny-pe"; return its configuration."""
+    import open_clip.factory
+    from timm.models import _registry
+
+    def built(num_classes=0, global_pool="map", **_):
+        return _pe(num_classes=num_classes, img_size=(32, 32))
+
+    monkeypatch.setitem(_registry._model_entrypoints, "tiny_pe", built)
+    tower = {"image_size": 32, "timm_model_name": "tiny_pe", "timm_pool": "map", "timm_proj": None}
+    text = {"context_length": CONTEXT, "width": 48, "heads": 3, "layers": 3}
+    config = {"embed_dim": EMBED, "vision_cfg": tower, "text_cfg": text, "custom_text": True}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny-pe", config)
+    return config
 
 
 def _pe_g():

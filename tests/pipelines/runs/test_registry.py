@@ -15,6 +15,7 @@ from pipelines.runs.registry import register_model
 from pipelines.runs.run import run_training
 from pipelines.runs.tracking import connect
 from tests.helpers import small_runs
+from tests.helpers.tiny_families import know_tiny_pe
 from tests.helpers.tiny_tokenizers import add_model, save_tokenizer, save_weights
 from vlmodels.errors import UserError
 from vlmodels.toy import TOY_WEIGHTS
@@ -250,15 +251,9 @@ def test_a_tokenizer_of_hugging_face_is_asked_for_or_travels_too(tmp_path, monke
 
 def test_a_perception_encoder_goes_the_whole_way(tmp_path, monkeypatch):
     """Trained, registered with its weights, loaded elsewhere: the answers are the run's."""
-    import open_clip.factory
-
     import vlmodels
 
-    tower = {"timm_model_name": "vit_pe_core_tiny_patch16_384", "timm_pool": "map", "timm_proj": None}
-    text = {"context_length": 32, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
-    config = {"embed_dim": 32, "vision_cfg": {"image_size": 32, **tower}, "text_cfg": text, "custom_text": True}
-    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny-pe", config)
-    save_weights(config, tmp_path / "pe.safetensors")
+    save_weights(know_tiny_pe(monkeypatch), tmp_path / "pe.safetensors")
     uri = f"sqlite:///{tmp_path}/runs/mlflow.db"
     settings = ("optim.epochs=2", f"tracking.uri={uri}", "tracking.system_metrics_s=0")
     of_backbone = ("backbone.name=tiny-pe", f"backbone.pretrained={tmp_path / 'pe.safetensors'}")
